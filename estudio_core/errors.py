@@ -1,0 +1,126 @@
+"""Every exception that Estudio raises on purpose, as one tree.
+
+    EstudioError
+    ├── ConfigurationError        a setting, plugin or parameter is wrong: fix it, a retry will not help
+    │   ├── PluginError           a search plugin cannot be loaded, found or validated
+    │   └── MissingDependencyError
+    ├── DataError                 the data is wrong: fix it, a retry will not help
+    │   ├── SourceSchemaError     a table or column of the item source does not exist
+    │   ├── ItemError             single items cannot be used (missing row, empty text, duplicate id)
+    │   ├── NotEnoughDataError    too few sessions to learn from: skip, do not fail
+    │   └── DimensionError        a vector does not have the dimension of its index
+    ├── ModelError                a model file or repository entry cannot be used
+    │   ├── ExportError           the exported graph differs from the trained model
+    │   └── RepositoryError       an entry is missing, corrupt, or cannot be written
+    ├── ReleaseError              a release is in a state that does not allow what was asked
+    │   ├── VerificationError     a new index did not pass its checks; the live release keeps serving
+    │   └── ConcurrentReleaseError
+    └── UnavailableError          a server does not answer now: a retry may help
+        ├── DatabaseUnavailableError
+        ├── InferenceUnavailableError
+        └── TrackingUnavailableError
+
+Messages say what was given, what is legal, and what to do about it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class EstudioError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class ConfigurationError(EstudioError):
+    """A setting, plugin or parameter is wrong; a retry will not help."""
+
+
+class PluginError(ConfigurationError):
+    """A search plugin cannot be loaded, found or validated."""
+
+
+class MissingDependencyError(ConfigurationError):
+    """An optional package is needed and not installed."""
+
+
+class DataError(EstudioError):
+    """The data is wrong; a retry will not help."""
+
+
+class SourceSchemaError(DataError):
+    """A table or column of the item source does not exist."""
+
+
+class ItemError(DataError):
+    """Single items cannot be used.
+
+    Attributes:
+        item_ids: The ids of the items concerned.
+    """
+
+    def __init__(self, message: str, item_ids: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.item_ids = list(item_ids)
+
+
+class NotEnoughDataError(DataError):
+    """There are too few sessions to learn from."""
+
+
+class DimensionError(DataError):
+    """A vector does not have the dimension of its index."""
+
+
+class ModelError(EstudioError):
+    """A model file or repository entry cannot be used."""
+
+
+class ExportError(ModelError):
+    """The exported graph does not compute what the trained model computes."""
+
+
+class RepositoryError(ModelError):
+    """A model repository entry is missing, corrupt, or cannot be written."""
+
+
+class ReleaseError(EstudioError):
+    """A release is in a state that does not allow what was asked."""
+
+
+class VerificationError(ReleaseError):
+    """A new index did not pass its checks; the live release keeps serving."""
+
+
+class ConcurrentReleaseError(ReleaseError):
+    """Another build or switch of the same plugin is under way."""
+
+
+class UnavailableError(EstudioError):
+    """A server does not answer now; a retry may help."""
+
+
+class DatabaseUnavailableError(UnavailableError):
+    """PostgreSQL does not answer."""
+
+
+class InferenceUnavailableError(UnavailableError):
+    """The inference server does not answer, or not in time."""
+
+
+class TrackingUnavailableError(UnavailableError):
+    """The MLflow tracking server does not answer."""
+
+
+def suggest(given: str, legal: Iterable[str]) -> str:
+    """Return a sentence that names the legal values nearest to `given`.
+
+    >>> suggest("batch_sise", ["batch_size", "num_epochs"])
+    "Did you mean 'batch_size'? Legal names: 'batch_size', 'num_epochs'."
+    """
+    names = sorted(set(legal))
+    listed = ", ".join(repr(name) for name in names) or "none"
+    near = difflib.get_close_matches(given, names, n=1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    return f"{hint}Legal names: {listed}."

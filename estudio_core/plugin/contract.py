@@ -1,0 +1,206 @@
+"""What a search plugin is: a name and the methods from which Estudio builds its DAGs."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+if TYPE_CHECKING:
+    from estudio_core.clickstream.query_retriever import QueryRetriever
+    from estudio_core.clickstream.sessions import SessionWithEvents
+    from estudio_core.evaluation.judgments import Judgments
+    from estudio_core.experiments.manager import ExperimentsManager
+    from estudio_core.improvement.vectors_adjuster import VectorsAdjuster
+    from estudio_core.inference.clients import TritonClientFactory
+    from estudio_core.preprocessing.preprocessor import ItemsDatasetDictPreprocessor
+    from estudio_core.preprocessing.splitters import ItemSplitter
+    from estudio_core.sources.data_loader import DataLoader
+    from estudio_core.vectordb.index_info import SearchIndexInfo
+    from estudio_core.vectordb.optimization import Optimization
+
+_PLUGIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
+
+
+class PluginMeta(BaseModel):
+    """Identity of a plugin. The name becomes part of DAG ids, tables and model names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    version: str = "1.0.0"
+    description: str | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _usable_everywhere(cls, name: str) -> str:
+        if not _PLUGIN_NAME.fullmatch(name) or "__" in name:
+            raise ValueError(
+                f"{name!r} cannot name a plugin: use a letter, then letters, digits and single underscores, 40 at most"
+            )
+        return name
+
+
+class GateSettings(BaseModel):
+    """When a candidate may replace the champion."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: Literal["ndcg@10", "mrr@10", "recall@10"] = "ndcg@10"
+    minimum_gain: float = Field(default=0.0, ge=-1, le=1, title="Least gain")
+    """Lower bound that the confidence interval of the gain has to exceed, in units of the metric."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """Level of the paired bootstrap interval."""
+    minimum_queries: int = Field(default=10, ge=2)
+    """Fewer evaluated queries than this in a group, and the group decides nothing."""
+
+
+class DagSettings(BaseModel):
+    """What Airflow has to know of a plugin before anything heavy is imported."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schedule: str | None = None
+    """Cron expression of `fine_tune`; None: by hand."""
+    owner: str = "estudio"
+    tags: tuple[str, ...] = ()
+    shards: int = Field(default=4, ge=1, le=256)
+    """Mapped tasks into which embedding of the items is divided."""
+    retries: int = Field(default=2, ge=0, le=10)
+    """Retries of a task after a connection error; wrong data is never retried."""
+    task_timeout_minutes: int = Field(default=60, ge=1)
+    training_timeout_minutes: int = Field(default=360, ge=1)
+
+
+class FineTuneParams(BaseModel):
+    """Parameters of one `fine_tune` run: the form in the Airflow UI.
+
+    A field without a value here (None) takes what the plugin says.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    window_days: int = Field(
+        default=90, ge=1, le=3650, title="Window of sessions", description="Days of clickstream to learn from."
+    )
+    max_sessions: int = Field(
+        default=50_000, ge=1, le=10_000_000, title="Most sessions", description="The newest ones are taken."
+    )
+    min_sessions: int = Field(
+        default=50, ge=1, title="Fewest sessions", description="With fewer clicked sessions the run is skipped."
+    )
+    num_epochs: int | None = Field(default=None, ge=1, le=1000, title="Epochs", description="Passes over the sessions.")
+    batch_size: int | None = Field(default=None, ge=1, le=4096, title="Batch size", description="Sessions per step.")
+    learning_rate: float | None = Field(
+        default=None, gt=0, le=1, title="Learning rate", description="Peak rate, for queries and items."
+    )
+    num_fixed_layers: int | None = Field(
+        default=None, ge=0, le=100, title="Frozen layers", description="Lowest transformer layers that are not trained."
+    )
+    margin: float | None = Field(
+        default=None, ge=0, le=2, title="Margin", description="Wanted similarity gap of clicked over skipped items."
+    )
+    trials: int = Field(default=1, ge=1, le=1000, title="Trials", description="Hyper-parameter combinations to try.")
+    start_from: str = Field(
+        default="champion",
+        title="Start from",
+        description="Model version to train from: champion, base, or a version number.",
+        pattern=r"^(champion|base|[1-9][0-9]*)$",
+    )
+    promotion: Literal["auto", "manual", "approval"] = Field(
+        default="auto",
+        title="Promotion",
+        description="auto: release when the gate passes. manual: somebody moves the alias. approval: ask in this UI.",
+    )
+    seed: int = Field(default=42, ge=0, title="Seed", description="Of split, batches and training.")
+    dry_run: bool = Field(
+        default=False, title="Dry run", description="Train and evaluate, but register and release nothing."
+    )
+
+
+class FineTuningBuilder(BaseModel):
+    """Everything that training needs, put together by a plugin."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    data_loader: Any
+    query_retriever: Any
+    clickstream_sessions_converter: Any
+    clickstream_sessions_splitter: Any
+    dataset_fields_normalizer: Any
+    items_set_manager: Any
+    accumulators: Sequence[Any]
+    experiments_manager: Any
+    fine_tuning_settings: Any
+    initial_params: dict[str, list[Any]]
+    ranking_data: Any
+    initial_max_evals: int = Field(default=100, ge=1)
+
+
+class FineTuningMethod(ABC):
+    """A search plugin. Subclass it, give `meta`, implement the ten methods.
+
+    Constructing a plugin must be cheap where it can be; nothing here may change state.
+    """
+
+    meta: ClassVar[PluginMeta]
+    dag_settings: ClassVar[DagSettings] = DagSettings()
+    gate_settings: ClassVar[GateSettings] = GateSettings()
+    fine_tune_params: ClassVar[FineTuneParams] = FineTuneParams()
+
+    @abstractmethod
+    def upload_initial_model(self) -> None:
+        """Register the base model with `get_manager().upload_initial_model(model)`."""
+
+    @abstractmethod
+    def get_query_retriever(self) -> QueryRetriever:
+        """Return what turns a session's query into the model's input."""
+
+    @abstractmethod
+    def get_items_preprocessor(self) -> ItemsDatasetDictPreprocessor:
+        """Return what turns a loaded item into text."""
+
+    @abstractmethod
+    def get_data_loader(self) -> DataLoader:
+        """Return the loader of the items."""
+
+    @abstractmethod
+    def get_manager(self) -> ExperimentsManager:
+        """Return the manager of MLflow runs and registered versions."""
+
+    @abstractmethod
+    def get_inference_client_factory(self) -> TritonClientFactory:
+        """Return what opens a client for a served model version."""
+
+    @abstractmethod
+    def get_fine_tuning_builder(self, clickstream: list[SessionWithEvents]) -> FineTuningBuilder:
+        """Turn sessions into training data and everything else that training needs."""
+
+    @abstractmethod
+    def get_search_index_info(self) -> SearchIndexInfo:
+        """Return how vectors are stored and compared."""
+
+    @abstractmethod
+    def get_vectors_adjuster(self) -> VectorsAdjuster:
+        """Return what moves vectors between two trainings."""
+
+    @abstractmethod
+    def get_vectordb_optimizations(self) -> list[Optimization]:
+        """Return what is applied once to each new collection."""
+
+    def get_items_splitter(self) -> ItemSplitter:
+        """Return what splits an item's text into parts; by default the one training uses.
+
+        The same splitter has to serve training and index: `items_set_manager` of the plugin is asked for it.
+        """
+        from estudio_core.preprocessing.splitters import NoSplitter
+
+        manager = getattr(self, "items_set_manager", None)
+        return manager.item_splitter if manager is not None else NoSplitter()
+
+    def get_judgments(self) -> Judgments | None:
+        """Return human relevance judgments to evaluate on, where there are any."""
+        return None

@@ -1,0 +1,111 @@
+"""Settings of an installation, from environment variables and an optional `.env` file.
+
+Each field is read from `ESTUDIO_<FIELD>`; the three `INFERENCE_*` names of the plugin tutorial
+are also attributes in capitals (`settings.INFERENCE_HOST`).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Where the parts of an installation are. Every default works on a laptop."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ESTUDIO_", env_file=".env", extra="ignore", frozen=True, protected_namespaces=()
+    )
+
+    home: Path = Path(".estudio")
+    """Folder of local state: embedded database, MLflow store, artifacts, logs."""
+
+    database_url: SecretStr | None = None
+    """PostgreSQL with pgvector >= 0.8.4 that holds clickstream, collections and releases.
+
+    Unset: a private embedded server under `home`.
+    """
+
+    artifacts: str | None = None
+    """Folder or fsspec URL for data that travels between tasks. Unset: `<home>/artifacts`."""
+
+    mlflow_tracking_uri: str | None = None
+    """MLflow tracking and registry URI. Unset: SQLite under `home`."""
+
+    triton_repository: Path = Path("triton_repo")
+    """Root of the Triton model repository."""
+
+    plugins_path: Path = Path("plugins")
+    """Folder of search plugins; `custom/` below it is scanned too."""
+
+    inference: Literal["embedded", "triton"] = "embedded"
+    """Where queries are encoded: ONNX Runtime in this process, or a Triton server."""
+
+    inference_host: str = "127.0.0.1"
+    """Host of the Triton server."""
+
+    inference_grpc_port: int = Field(default=8001, ge=1, le=65535)
+    """gRPC port of the Triton server."""
+
+    inference_timeout_s: float = Field(default=10.0, gt=0)
+    """Deadline of one inference request, seconds."""
+
+    inference_used_plugins: list[str] = Field(default_factory=list)
+    """Names of the plugins to use, as a JSON list. Empty: every plugin that is found."""
+
+    keep_releases: int = Field(default=2, ge=2)
+    """Releases whose collection and model are kept, the live one included."""
+
+    training_threads: int | None = Field(default=None, ge=1)
+    """CPU threads of a training process. Unset: one per physical core."""
+
+    ray_address: str | None = None
+    """Address of a Ray cluster for trials. Unset: trials run on this machine."""
+
+    database_pool_size: int = Field(default=5, ge=1)
+    """Connections kept open by one process."""
+
+    @property
+    def artifacts_root(self) -> str:
+        """`artifacts`, or its default below `home`."""
+        return self.artifacts or str((self.home / "artifacts").resolve())
+
+    @property
+    def tracking_uri(self) -> str:
+        """`mlflow_tracking_uri`, or its default below `home`."""
+        return self.mlflow_tracking_uri or f"sqlite:///{(self.home / 'mlflow.db').resolve()}"
+
+    @property
+    def INFERENCE_HOST(self) -> str:  # noqa: N802 (name fixed by the plugin tutorial)
+        """Host of the Triton server."""
+        return self.inference_host
+
+    @property
+    def INFERENCE_GRPC_PORT(self) -> int:  # noqa: N802 (name fixed by the plugin tutorial)
+        """gRPC port of the Triton server."""
+        return self.inference_grpc_port
+
+    @property
+    def INFERENCE_USED_PLUGINS(self) -> list[str]:  # noqa: N802 (name fixed by the plugin tutorial)
+        """Names of the plugins to use; empty means all that are found."""
+        return self.inference_used_plugins
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """Return the settings of this process, read once. `get_settings.cache_clear()` rereads them."""
+    return Settings()
+
+
+class _CurrentSettings:
+    """`settings`: reads attributes from `get_settings()`, so that tests can reset it."""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(get_settings(), name)
+
+
+settings: Settings = _CurrentSettings()  # type: ignore[assignment]

