@@ -49,10 +49,16 @@ class Settings(BaseSettings):
     """Host of the Triton server."""
 
     inference_grpc_port: int = Field(default=8001, ge=1, le=65535)
-    """gRPC port of the Triton server."""
+    """Port of the Triton server, gRPC."""
 
     inference_timeout_s: float = Field(default=10.0, gt=0)
     """Deadline of one inference request, seconds."""
+
+    inference_threads: int | None = Field(default=None, ge=1)
+    """CPU threads of a model that encodes text. Unset: OMP_NUM_THREADS, else one per physical core."""
+
+    triton_instances: Literal["cpu", "gpu"] = "cpu"
+    """Whether Triton is told to run new models on its CPU or its GPU."""
 
     inference_used_plugins: list[str] = Field(default_factory=list)
     """Names of the plugins to use, as a JSON list. Empty: every plugin that is found."""
@@ -86,7 +92,7 @@ class Settings(BaseSettings):
 
     @property
     def INFERENCE_GRPC_PORT(self) -> int:  # noqa: N802 (name fixed by the plugin tutorial)
-        """gRPC port of the Triton server."""
+        """Port of the Triton server, gRPC."""
         return self.inference_grpc_port
 
     @property

@@ -1,0 +1,1 @@
+"""Search plugins: the contract, the factory, and how they are found."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from estudio_core.strict_model import StrictModel
+
 if TYPE_CHECKING:
     from estudio_core.clickstream.query_retriever import QueryRetriever
     from estudio_core.clickstream.sessions import SessionWithEvents
@@ -25,10 +27,8 @@ if TYPE_CHECKING:
 _PLUGIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
 
 
-class PluginMeta(BaseModel):
+class PluginMeta(StrictModel):
     """Identity of a plugin. The name becomes part of DAG ids, tables and model names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     version: str = "1.0.0"
@@ -44,10 +44,8 @@ class PluginMeta(BaseModel):
         return name
 
 
-class GateSettings(BaseModel):
+class GateSettings(StrictModel):
     """When a candidate may replace the champion."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     metric: Literal["ndcg@10", "mrr@10", "recall@10"] = "ndcg@10"
     minimum_gain: float = Field(default=0.0, ge=-1, le=1, title="Least gain")
@@ -58,10 +56,8 @@ class GateSettings(BaseModel):
     """Fewer evaluated queries than this in a group, and the group decides nothing."""
 
 
-class DagSettings(BaseModel):
+class DagSettings(StrictModel):
     """What Airflow has to know of a plugin before anything heavy is imported."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schedule: str | None = None
     """Cron expression of `fine_tune`; None: by hand."""
@@ -75,13 +71,11 @@ class DagSettings(BaseModel):
     training_timeout_minutes: int = Field(default=360, ge=1)
 
 
-class FineTuneParams(BaseModel):
+class FineTuneParams(StrictModel):
     """Parameters of one `fine_tune` run: the form in the Airflow UI.
 
     A field without a value here (None) takes what the plugin says.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     window_days: int = Field(
         default=90, ge=1, le=3650, title="Window of sessions", description="Days of clickstream to learn from."
@@ -118,6 +112,39 @@ class FineTuneParams(BaseModel):
     seed: int = Field(default=42, ge=0, title="Seed", description="Of split, batches and training.")
     dry_run: bool = Field(
         default=False, title="Dry run", description="Train and evaluate, but register and release nothing."
+    )
+
+
+class ReleaseParams(StrictModel):
+    """Parameters of one `release` run."""
+
+    version: str = Field(
+        default="challenger",
+        title="Model version",
+        description="An alias (challenger, champion, base, previous) or a version number.",
+        pattern=r"^(challenger|champion|base|previous|[1-9][0-9]*)$",
+    )
+    keep_releases: int = Field(
+        default=2, ge=2, le=20, title="Releases to keep", description="The live one included; older ones are dropped."
+    )
+
+
+class InitializeParams(StrictModel):
+    """Parameters of one `initialize` run."""
+
+    keep_releases: int = Field(
+        default=2, ge=2, le=20, title="Releases to keep", description="The live one included; older ones are dropped."
+    )
+
+
+class RollbackParams(StrictModel):
+    """Parameters of one `rollback` run."""
+
+    target: str = Field(
+        default="previous",
+        title="Release to go back to",
+        description="previous, or the number of a release that is still kept.",
+        pattern=r"^(previous|[1-9][0-9]*)$",
     )
 
 

@@ -1,0 +1,106 @@
+"""`<plugin>__fine_tune`: from the clickstream to a better model, and to its release when the gate agrees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk import DAG, Asset
+
+from estudio_core.dag_factory.forms import form
+from estudio_core.dag_factory.steps import TRAINING_POOL, Steps, plugin_dag
+from estudio_core.plugin.discovery import PluginCard
+
+
+def extract(plugin: str, run_id: str | None = None, params: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Take the sessions of the window from the clickstream."""
+    from estudio_core.pipeline.extract import extract
+
+    return extract(plugin, str(run_id), params or {}).as_dict()
+
+
+def preprocess(
+    plugin: str, sessions: dict[str, Any], run_id: str | None = None, params: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Load the items that were shown, split queries and texts, and store the training set."""
+    from estudio_core.pipeline.preprocess import preprocess
+
+    return preprocess(plugin, str(run_id), sessions, params or {}).as_dict()
+
+
+def train(
+    plugin: str, dataset: dict[str, Any], run_id: str | None = None, params: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Fine-tune the model, in a process of its own."""
+    from estudio_core.pipeline.train import train
+
+    return train(plugin, str(run_id), dataset, params or {}).as_dict()
+
+
+def evaluate(
+    plugin: str, trained: dict[str, Any], run_id: str | None = None, params: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Compare candidate and champion on queries seen and never seen in training; write the report."""
+    from estudio_core.pipeline.evaluate import evaluate
+
+    return evaluate(plugin, str(run_id), trained, params or {}).as_dict()
+
+
+def register(
+    plugin: str, evaluated: dict[str, Any], run_id: str | None = None, params: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Register the candidate as a model version, with its numbers, under the alias `challenger`."""
+    from estudio_core.pipeline.register import register_candidate
+
+    return register_candidate(plugin, str(run_id), evaluated, params or {}).as_dict()
+
+
+def decide(registered: dict[str, Any]) -> str:
+    """Release, ask a person, or keep the champion."""
+    return str(registered["next_step"])
+
+
+def keep_champion(registered: dict[str, Any]) -> str:
+    """Say why nothing is released."""
+    return str(registered["reason"])
+
+
+def fine_tune_dag(card: PluginCard) -> DAG:
+    """Return the DAG that learns from clicks."""
+    doc = (
+        "Extracts sessions, trains, evaluates against the champion on seen and unseen queries, registers the result "
+        "as `challenger`, and starts a release when the gate (or a person) agrees."
+    )
+    name = card.meta.name
+    with plugin_dag(
+        card, "fine_tune", "Fine-tune", doc, schedule=card.dag_settings.schedule, params=form(card.fine_tune_params)
+    ) as dag:
+        steps = Steps(card)
+        sessions = steps(extract)(name)
+        dataset = steps(preprocess, outlets=[Asset(f"{name}/dataset", uri=f"x-estudio://{name}/dataset")])(
+            name, sessions
+        )
+        trained = steps(train, pool=TRAINING_POOL, training=True)(name, dataset)
+        evaluated = steps(evaluate, pool=TRAINING_POOL)(name, trained)
+        registered = steps(register, outlets=[Asset(f"{name}/challenger", uri=f"x-estudio://{name}/challenger")])(
+            name, evaluated
+        )
+        decision = steps.branch(decide)(registered)
+        approval = ApprovalOperator(
+            task_id="approve",
+            subject=f"Promote version {{{{ ti.xcom_pull('register')['version'] }}}} of {name}?",
+            body="{{ ti.xcom_pull('register')['summary'] }}",
+            defaults=None,
+        )
+        release = TriggerDagRunOperator(
+            task_id="release",
+            trigger_dag_id=f"{name}__release",
+            trigger_run_id="{{ run_id }}__release",
+            conf={"version": "{{ ti.xcom_pull('register')['version'] }}"},
+            reset_dag_run=True,
+            trigger_rule="none_failed_min_one_success",
+        )
+        decision >> [approval, release, steps(keep_champion)(registered)]
+        approval >> release
+    return dag

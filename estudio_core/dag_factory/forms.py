@@ -1,0 +1,36 @@
+"""Airflow's parameter forms, from the plugin's typed parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import Param
+from pydantic import BaseModel
+
+_KEPT = ("title", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "enum", "pattern")
+
+
+def form(defaults: BaseModel) -> dict[str, Param]:
+    """Return one Param per field of `defaults`: its value is the default, its constraints are the form's.
+
+    >>> from estudio_core.plugin.contract import ReleaseParams
+    >>> params = form(ReleaseParams())
+    >>> params["keep_releases"].schema["minimum"], params["version"].resolve()
+    (2, 'challenger')
+    """
+    properties = type(defaults).model_json_schema()["properties"]
+    values = defaults.model_dump(mode="json")
+    return {name: _param(values[name], properties[name]) for name in type(defaults).model_fields}
+
+
+def _param(value: Any, schema: dict[str, Any]) -> Param:
+    branches = schema.get("anyOf", [schema])
+    types = sorted({branch["type"] for branch in branches if "type" in branch}, key=lambda t: t != "null")
+    options = {key: branch[key] for branch in branches for key in _KEPT if key in branch}
+    options |= {key: schema[key] for key in _KEPT if key in schema}
+    return Param(
+        value,
+        type=types if len(types) > 1 else types[0],
+        description_md=schema.get("description"),
+        **options,
+    )

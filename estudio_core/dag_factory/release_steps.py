@@ -1,0 +1,76 @@
+"""The tasks that make a model version live; `initialize` and `release` share them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import Asset
+
+from estudio_core.dag_factory.steps import INDEX_POOL, Steps
+
+
+def publish_model(plugin: str, version: Any, run_id: str | None = None) -> dict[str, Any]:
+    """Export the version to ONNX, check it against the trained model, and publish it to the Triton repository."""
+    from estudio_core.pipeline.publish import publish_model
+
+    return publish_model(plugin, str(version)).as_dict()
+
+
+def start_collection(
+    plugin: str, entry: dict[str, Any], shards: int, run_id: str | None = None
+) -> list[dict[str, Any]]:
+    """Open a release with an empty collection, and divide the items into shards."""
+    from estudio_core.pipeline.collection import start_collection
+
+    return [shard.as_dict() for shard in start_collection(plugin, entry, shards, str(run_id))]
+
+
+def embed_shard(plugin: str, shard: dict[str, Any]) -> dict[str, Any]:
+    """Read, split and encode the items of one shard, and load them into the collection."""
+    from estudio_core.pipeline.embed import embed_shard
+
+    return embed_shard(plugin, shard).as_dict()
+
+
+def build_index(plugin: str, shards: list[dict[str, Any]], run_id: str | None = None) -> dict[str, Any]:
+    """Build the HNSW index over the loaded vectors."""
+    from estudio_core.pipeline.collection import build_index
+
+    return build_index(plugin, list(shards), str(run_id)).as_dict()
+
+
+def verify(plugin: str, built: dict[str, Any]) -> dict[str, Any]:
+    """Apply writes that came meanwhile, then check counts, recall and golden queries."""
+    from estudio_core.pipeline.verify import verify
+
+    return verify(plugin, built).as_dict()
+
+
+def switch(plugin: str, verified: dict[str, Any]) -> dict[str, Any]:
+    """Make the release live in one transaction, and move the registry alias `champion` to its version."""
+    from estudio_core.pipeline.switch import switch
+
+    return switch(plugin, verified).as_dict()
+
+
+def clean_up(plugin: str, live: dict[str, Any], params: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Drop releases that are older than those to keep."""
+    from estudio_core.pipeline.clean_up import clean_up
+
+    return clean_up(plugin, params or {}).as_dict()
+
+
+def release_tasks(steps: Steps, version: Any) -> Any:
+    """Add the tasks from `version` to a live release; return the last one."""
+    name = steps.card.meta.name
+    entry = steps(publish_model)(name, version)
+    shards = steps(start_collection)(name, entry, steps.card.dag_settings.shards)
+    loaded = (
+        steps(embed_shard, pool=INDEX_POOL, map_index_template="{{ task.op_kwargs['shard']['label'] }}")
+        .partial(plugin=name)
+        .expand(shard=shards)
+    )
+    built = steps(build_index, pool=INDEX_POOL)(name, loaded)
+    verified = steps(verify)(name, built)
+    live = steps(switch, outlets=[Asset(f"{name}/release", uri=f"x-estudio://{name}/release")])(name, verified)
+    return steps(clean_up)(name, live)

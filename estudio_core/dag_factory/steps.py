@@ -1,0 +1,96 @@
+"""What all tasks have in common: retries by kind of error, time limits, pools, progress, skipping."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import DAG, ExceptionRetryPolicy, RetryAction, RetryRule, get_current_context, task
+from airflow.sdk.exceptions import AirflowSkipException
+
+from estudio_core.errors import NotEnoughDataError
+from estudio_core.plugin.discovery import PluginCard
+
+TRAINING_POOL = "estudio_training"
+INDEX_POOL = "estudio_index"
+
+_HOPELESS = ("ConfigurationError", "DataError", "ModelError", "ReleaseError")
+RETRY_POLICY = ExceptionRetryPolicy(
+    rules=[
+        RetryRule(
+            exception=f"estudio_core.errors.{name}", action=RetryAction.FAIL, reason="A retry would fail the same way."
+        )
+        for name in _HOPELESS
+    ]
+)
+"""Wrong data and settings fail at once; everything else (a connection, a killed worker) is tried again."""
+
+
+class Steps:
+    """Makes tasks of one plugin: `steps(function, ...)` is `@task` with the plugin's settings."""
+
+    def __init__(self, card: PluginCard) -> None:
+        self.card = card
+
+    def __call__(
+        self, function: Callable[..., Any], *, pool: str | None = None, training: bool = False, **options: Any
+    ) -> Callable[..., Any]:
+        """Return the task factory of `function`, whose id is the function's name."""
+        minutes = self.card.dag_settings.training_timeout_minutes if training else None
+        if pool is not None:
+            options["pool"] = pool
+        return task(**self._options(function, minutes), **options)(_inside_estudio(function))  # type: ignore[no-any-return]
+
+    def branch(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the task factory of `function`, which returns the id of the task to go on with."""
+        return task.branch(**self._options(function))(_inside_estudio(function))  # type: ignore[no-any-return]
+
+    def _options(self, function: Callable[..., Any], minutes: int | None = None) -> dict[str, Any]:
+        settings = self.card.dag_settings
+        return dict(
+            task_id=function.__name__,
+            retries=settings.retries,
+            retry_delay=timedelta(seconds=10),
+            retry_exponential_backoff=2.0,
+            max_retry_delay=timedelta(minutes=10),
+            retry_policy=RETRY_POLICY,
+            execution_timeout=timedelta(minutes=minutes or settings.task_timeout_minutes),
+            doc_md=function.__doc__,
+        )
+
+
+def plugin_dag(card: PluginCard, kind: str, title: str, doc: str, **options: Any) -> DAG:
+    """Return the empty DAG `<plugin>__<kind>` with what all DAGs of a plugin share."""
+    return DAG(
+        dag_id=f"{card.meta.name}__{kind}",
+        dag_display_name=f"{card.meta.name}: {title}",
+        description=f"{title} ({card.meta.description or card.meta.name})",
+        doc_md=f"### {title}\n\n{doc.strip()}\n\nPlugin `{card.meta.name}` {card.meta.version}, from `{card.source}`.",
+        tags=["estudio", card.meta.name, *card.dag_settings.tags],
+        default_args={"owner": card.dag_settings.owner},
+        max_active_runs=1,
+        catchup=False,
+        **options,
+    )
+
+
+def _inside_estudio(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Run a task's function with Airflow's connections as item sources and progress that can be watched."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        from estudio_core.dag_factory.connections import use_airflow_connections
+        from estudio_core.pipeline.progress_table import record_progress
+
+        use_airflow_connections()
+        context = get_current_context()
+        instance = context["ti"]
+        try:
+            with record_progress(instance.dag_id, instance.run_id, instance.task_id, instance.map_index):
+                return function(*args, **kwargs)
+        except NotEnoughDataError as error:
+            raise AirflowSkipException(str(error)) from error
+
+    return run

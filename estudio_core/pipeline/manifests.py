@@ -1,0 +1,150 @@
+"""What tasks hand to each other: ids, URIs, counts and metrics, never data."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Manifest(BaseModel):
+    """Base of all manifests: small, immutable, JSON-able."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the manifest as plain JSON types, which is all that travels between tasks."""
+        return self.model_dump(mode="json")
+
+
+class SourceManifest(Manifest):
+    """The item source is reachable and complete."""
+
+    items: int
+
+
+class SessionsManifest(Manifest):
+    """Extracted sessions."""
+
+    uri: str
+    sessions: int
+    clicked_sessions: int
+    simulated_sessions: int
+    since: str
+    until: str
+
+
+class DatasetManifest(Manifest):
+    """A stored training set."""
+
+    uri: str
+    sessions_uri: str
+    dataset_id: str
+    sessions: dict[str, int]
+    queries: dict[str, int]
+    items: int
+    missing_items: int
+    items_on_both_sides: int
+    simulated_sessions: int
+
+
+class TrainingManifest(Manifest):
+    """A trained candidate."""
+
+    uri: str
+    """Folder with `model/` and `history.json`."""
+    dataset: DatasetManifest
+    start_version: str
+    mlflow_run_id: str
+    metrics: dict[str, float]
+    params: dict[str, Any]
+    seconds: float
+
+
+class EvaluationManifest(Manifest):
+    """Candidate and champion, compared."""
+
+    uri: str
+    """Folder with `report.html` and `report.json`."""
+    training: TrainingManifest
+    promoted: bool
+    reason: str
+    summary: str
+    metrics: dict[str, float]
+
+
+class RegistrationManifest(Manifest):
+    """The candidate in the registry, and what happens next."""
+
+    version: str | None
+    promoted: bool
+    reason: str
+    summary: str
+    next_step: Literal["release", "approve", "keep_champion"]
+    report_uri: str
+
+
+class EntryManifest(Manifest):
+    """A published entry of the model repository."""
+
+    name: str
+    version: str
+    digest: str
+    dimensions: int
+
+
+class ShardManifest(Manifest):
+    """One range of items to embed into a collection."""
+
+    label: str
+    release_id: int
+    after: str | None
+    until: str | None
+    count: int
+
+
+class LoadedShard(Manifest):
+    """A shard whose items are in the collection."""
+
+    release_id: int
+    label: str
+    items: int
+    parts: int
+    reused: int
+    invalid: dict[str, str]
+    seconds: float
+
+
+class BuiltManifest(Manifest):
+    """A collection with its index."""
+
+    release_id: int
+    items: int
+    parts: int
+    invalid_items: int
+    seconds: float
+
+
+class VerifiedManifest(Manifest):
+    """A collection that passed its checks."""
+
+    release_id: int
+    recall_at_10: float
+    ef_search: int
+    golden_queries: int
+
+
+class LiveManifest(Manifest):
+    """A release that serves."""
+
+    release_id: int
+    previous_release_id: int | None
+    version: str
+    lock_ms: float
+
+
+class CleanUpManifest(Manifest):
+    """What was dropped."""
+
+    retired_releases: list[int]
+    removed_models: list[str]

