@@ -157,7 +157,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
 
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = sorted(_MODULE_OF)  # noqa: PLE0605 (one table serves the import and this list)
+__all__ = sorted(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:

@@ -27,7 +27,7 @@ def safe_name(text: str) -> str:
     >>> safe_name("demo_catalog")
     'demo_catalog'
     >>> safe_name("manual__2026-01-01T00:00:00+00:00")
-    'manual__2026-01-01T00-00-00-00-00.3f2c9a30'
+    'manual__2026-01-01T00-00-00-00-00.1e8dc70c'
     """
     cleaned = _UNSAFE.sub("-", text).strip(".-")[:150] or "unnamed"
     if cleaned == text:
@@ -48,6 +48,11 @@ class ArtifactStore:
     def uri(self, plugin: str, run_id: str, step: str) -> str:
         """Return where a step's data is or will be."""
         return "/".join([self.root, safe_name(plugin), safe_name(run_id), safe_name(step)])
+
+    def exists(self, uri: str) -> bool:
+        """Return whether a step is published at `uri`."""
+        path = self._fs._strip_protocol(uri)
+        return Path(path).is_dir() if self._local else bool(self._fs.exists(f"{path}/.complete"))
 
     @contextmanager
     def publish(self, plugin: str, run_id: str, step: str) -> Iterator[Path]:
@@ -84,13 +89,11 @@ class ArtifactStore:
             DataError: nothing complete is published there.
         """
         path = self._fs._strip_protocol(uri)
+        if not self.exists(uri):
+            raise DataError(f"Nothing complete is published at {uri}. Clear the task that writes it and run it again.")
         if self._local:
-            if not Path(path).is_dir():
-                raise DataError(f"Nothing is published at {uri}. Clear the task that writes it and run it again.")
             yield Path(path)
             return
-        if not self._fs.exists(f"{path}/.complete"):
-            raise DataError(f"Nothing complete is published at {uri}. Clear the task that writes it.")
         with tempfile.TemporaryDirectory(prefix="estudio-") as folder:
             self._fs.get(f"{path}/", folder, recursive=True)
             yield Path(folder)

@@ -1,7 +1,7 @@
 """The demo: semantic search over an electronics catalog."""
 
 from estudio_core import PostgresItems, TextModel, create_text_plugin
-from estudio_core.demo import load_judgments
+from estudio_core.demo.catalog import load_judgments
 
 plugin = create_text_plugin(
     name="demo_catalog",

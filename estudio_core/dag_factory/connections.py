@@ -30,6 +30,7 @@ def postgres_url(connection_id: str) -> str:
         ) from error
     if connection.conn_type not in {"postgres", "postgresql"}:
         raise ConfigurationError(
-            f"The Airflow connection {connection_id!r} is of type {connection.conn_type!r}; items are read from postgres."
+            f"The Airflow connection {connection_id!r} is of type {connection.conn_type!r}; "
+            "items are read from connections of type postgres."
         )
     return str(PostgresHook(postgres_conn_id=connection_id).get_uri())

@@ -20,13 +20,11 @@ def extract(plugin: str, run_id: str | None = None, params: dict[str, Any] | Non
     return extract(plugin, str(run_id), params or {}).as_dict()
 
 
-def preprocess(
-    plugin: str, sessions: dict[str, Any], run_id: str | None = None, params: dict[str, Any] | None = None
-) -> dict[str, Any]:
+def preprocess(plugin: str, sessions: dict[str, Any], run_id: str | None = None) -> dict[str, Any]:
     """Load the items that were shown, split queries and texts, and store the training set."""
     from estudio_core.pipeline.preprocess import preprocess
 
-    return preprocess(plugin, str(run_id), sessions, params or {}).as_dict()
+    return preprocess(plugin, str(run_id), sessions).as_dict()
 
 
 def train(
@@ -38,13 +36,11 @@ def train(
     return train(plugin, str(run_id), dataset, params or {}).as_dict()
 
 
-def evaluate(
-    plugin: str, trained: dict[str, Any], run_id: str | None = None, params: dict[str, Any] | None = None
-) -> dict[str, Any]:
+def evaluate(plugin: str, trained: dict[str, Any], run_id: str | None = None) -> dict[str, Any]:
     """Compare candidate and champion on queries seen and never seen in training; write the report."""
     from estudio_core.pipeline.evaluate import evaluate
 
-    return evaluate(plugin, str(run_id), trained, params or {}).as_dict()
+    return evaluate(plugin, str(run_id), trained).as_dict()
 
 
 def register(
@@ -87,7 +83,7 @@ def fine_tune_dag(card: PluginCard) -> DAG:
             name, evaluated
         )
         decision = steps.branch(decide)(registered)
-        approval = ApprovalOperator(
+        approve = ApprovalOperator(
             task_id="approve",
             subject=f"Promote version {{{{ ti.xcom_pull('register')['version'] }}}} of {name}?",
             body="{{ ti.xcom_pull('register')['summary'] }}",
@@ -101,6 +97,6 @@ def fine_tune_dag(card: PluginCard) -> DAG:
             reset_dag_run=True,
             trigger_rule="none_failed_min_one_success",
         )
-        decision >> [approval, release, steps(keep_champion)(registered)]
-        approval >> release
+        decision >> [approve, release, steps(keep_champion)(registered)]
+        approve >> release
     return dag

@@ -30,7 +30,7 @@ def register_base_model(plugin: str, source: dict[str, Any]) -> str:
 def initialize_dag(card: PluginCard) -> DAG:
     """Return the DAG that is run once, by hand."""
     doc = "Registers the base model, exports and publishes it, builds the first collection and makes it live."
-    with plugin_dag(card, "initialize", "Initialize", doc, schedule=None, params=form(InitializeParams())) as dag:
+    with plugin_dag(card, "initialize", "Initialize", doc, params=form(InitializeParams())) as dag:
         steps = Steps(card)
         source = steps(check_source)(card.meta.name)
         release_tasks(steps, steps(register_base_model)(card.meta.name, source))

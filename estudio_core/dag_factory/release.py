@@ -23,7 +23,7 @@ def resolve_version(plugin: str, params: dict[str, Any] | None = None) -> str:
 def release_dag(card: PluginCard) -> DAG:
     """Return the DAG that makes a model version live."""
     doc = "Exports and publishes a version, builds its collection beside the live one, verifies it and switches over."
-    with plugin_dag(card, "release", "Release", doc, schedule=None, params=form(ReleaseParams())) as dag:
+    with plugin_dag(card, "release", "Release", doc, params=form(ReleaseParams())) as dag:
         steps = Steps(card)
         release_tasks(steps, steps(resolve_version)(card.meta.name))
     return dag

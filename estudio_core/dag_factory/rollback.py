@@ -23,6 +23,6 @@ def rollback_dag(card: PluginCard) -> DAG:
     """Return the DAG that goes back to an earlier release."""
     doc = "Moves the live pointer and the alias `champion` back to an earlier release that is still kept."
     name = card.meta.name
-    with plugin_dag(card, "rollback", "Rollback", doc, schedule=None, params=form(RollbackParams())) as dag:
+    with plugin_dag(card, "rollback", "Rollback", doc, params=form(RollbackParams())) as dag:
         Steps(card)(rollback, outlets=[Asset(f"{name}/release", uri=f"x-estudio://{name}/release")])(name)
     return dag

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, ExceptionRetryPolicy, RetryAction, RetryRule, get_current_context, task
+from airflow.sdk import DAG, ExceptionRetryPolicy, Param, RetryAction, RetryRule, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from estudio_core.errors import NotEnoughDataError
@@ -49,19 +49,21 @@ class Steps:
 
     def _options(self, function: Callable[..., Any], minutes: int | None = None) -> dict[str, Any]:
         settings = self.card.dag_settings
-        return dict(
-            task_id=function.__name__,
-            retries=settings.retries,
-            retry_delay=timedelta(seconds=10),
-            retry_exponential_backoff=2.0,
-            max_retry_delay=timedelta(minutes=10),
-            retry_policy=RETRY_POLICY,
-            execution_timeout=timedelta(minutes=minutes or settings.task_timeout_minutes),
-            doc_md=function.__doc__,
-        )
+        return {
+            "task_id": function.__name__,
+            "retries": settings.retries,
+            "retry_delay": timedelta(seconds=10),
+            "retry_exponential_backoff": 2.0,
+            "max_retry_delay": timedelta(minutes=10),
+            "retry_policy": RETRY_POLICY,
+            "execution_timeout": timedelta(minutes=minutes or settings.task_timeout_minutes),
+            "doc_md": function.__doc__,
+        }
 
 
-def plugin_dag(card: PluginCard, kind: str, title: str, doc: str, **options: Any) -> DAG:
+def plugin_dag(
+    card: PluginCard, kind: str, title: str, doc: str, *, params: dict[str, Param], schedule: str | None = None
+) -> DAG:
     """Return the empty DAG `<plugin>__<kind>` with what all DAGs of a plugin share."""
     return DAG(
         dag_id=f"{card.meta.name}__{kind}",
@@ -72,7 +74,8 @@ def plugin_dag(card: PluginCard, kind: str, title: str, doc: str, **options: Any
         default_args={"owner": card.dag_settings.owner},
         max_active_runs=1,
         catchup=False,
-        **options,
+        schedule=schedule,
+        params=params,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -177,6 +178,10 @@ class FineTuningMethod(ABC):
     dag_settings: ClassVar[DagSettings] = DagSettings()
     gate_settings: ClassVar[GateSettings] = GateSettings()
     fine_tune_params: ClassVar[FineTuneParams] = FineTuneParams()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Plugins update their search space in place; what they assign may be shared with others.
+        super().__setattr__(name, copy.deepcopy(value) if name == "initial_params" else value)
 
     @abstractmethod
     def upload_initial_model(self) -> None:

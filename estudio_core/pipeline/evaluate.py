@@ -1,0 +1,216 @@
+"""Is the candidate better than what serves now, on queries it saw and on queries it never saw?"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from estudio_core.artifacts import ArtifactStore
+from estudio_core.errors import DataError
+from estudio_core.evaluation.gate import Group, decide
+from estudio_core.pipeline.evaluation_report import write_report
+from estudio_core.pipeline.item_vectors import Encoding, SplitItem, encode_items, split_items
+from estudio_core.pipeline.manifests import EvaluationManifest, TrainingManifest
+from estudio_core.pipeline.plugin_access import ItemParts, open_plugin
+from estudio_core.pipeline.vector_store import VectorStore
+from estudio_core.preprocessing.ranking_data import RankingData
+from estudio_core.progress import report
+from estudio_core.vectordb.items import IndexedItem
+
+if TYPE_CHECKING:
+    from estudio_core.evaluation.evaluate import QueryMetrics
+    from estudio_core.evaluation.judgments import Judgments
+    from estudio_core.inference.embedder import Embedder
+    from estudio_core.plugin.contract import FineTuningMethod
+    from estudio_core.vectordb.index_info import SearchIndexInfo
+
+MOST_ITEMS = 50_000
+"""Items that candidate and champion rank; of larger catalogs the judged and shown ones, and a fixed sample."""
+
+_REPORT_EACH = 256
+
+_SCRATCH_VERSION = 0
+"""Version under which a candidate that is not registered yet is exported, in a folder of its own."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model with everything it ranked."""
+
+    name: str
+    metrics: dict[Group, QueryMetrics]
+    top: dict[str, list[str]]
+    """Ids of the ten best items, by query."""
+    random_similarity: float
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What both models have to rank: the same items for the same queries."""
+
+    index: SearchIndexInfo
+    items: list[SplitItem]
+    judgments: Judgments
+    groups: dict[Group, tuple[str, ...]]
+
+    @property
+    def queries(self) -> list[str]:
+        """The queries of all groups."""
+        return [query for group in self.groups.values() for query in group]
+
+    def sit(
+        self, name: str, embedder: Embedder, digest: str, known: VectorStore
+    ) -> tuple[Contender, list[IndexedItem]]:
+        """Let a model rank; return the result and the vectors of the items."""
+        from estudio_core.evaluation.evaluate import EncodedCatalog, evaluate_judgments, mean_random_similarity, rank
+
+        done = Encoding()
+        encoded: list[IndexedItem] = []
+        for item in encode_items((split.with_digest(digest) for split in self.items), embedder, done, known):
+            encoded.append(item)
+            if done.items % _REPORT_EACH == 0 or done.items == len(self.items):
+                report("Evaluate", done.items, len(self.items), "items", f"({name})")
+        catalog = EncodedCatalog.from_parts({item.object_id: item.vectors for item in encoded})
+        vectors = embedder.embed_queries(self.queries)
+        metrics: dict[Group, QueryMetrics] = {}
+        start = 0
+        for group, asked in self.groups.items():
+            own = vectors[start : start + len(asked)]
+            metrics[group] = evaluate_judgments(asked, own, catalog, self.index, self.judgments)
+            start += len(asked)
+        best = rank(vectors, catalog, self.index).rows.tolist()
+        top = {q: [catalog.object_ids[row] for row in rows] for q, rows in zip(self.queries, best, strict=True)}
+        return Contender(name, metrics, top, mean_random_similarity(catalog)), encoded
+
+
+def evaluate(plugin_name: str, run_id: str, trained: dict[str, Any]) -> EvaluationManifest:
+    """Rank the catalog with candidate and champion for the same queries, decide, and write the report.
+
+    The candidate is exported first and ranked as it would be served. Its item vectors are kept for the release.
+
+    Raises:
+        ExportError: the candidate cannot be exported.
+        DataError: there is nothing to evaluate on.
+    """
+    training = TrainingManifest.model_validate(trained)
+    plugin = open_plugin(plugin_name)
+    store = ArtifactStore()
+    with store.fetch(training.dataset.uri) as folder:
+        data = RankingData.load(folder)
+    judgments, groups = _questions(plugin, data)
+    items = list(_catalog_items(plugin, judgments, data))
+    exam = Exam(plugin.get_search_index_info(), items, judgments, groups)
+    with store.fetch(training.uri) as trained_folder, store.publish(plugin_name, run_id, "evaluation") as folder:
+        champion = _champion(exam, plugin, training)
+        candidate = _candidate(exam, plugin_name, trained_folder / "model", folder / "scratch")
+        decision = decide(
+            champion.metrics,
+            candidate.metrics,
+            plugin.gate_settings,
+            champion_similarity=champion.random_similarity,
+            candidate_similarity=candidate.random_similarity,
+        )
+        history = json.loads((trained_folder / "history.json").read_text())
+        summary = write_report(folder, run_id, training, data, decision, exam, champion, candidate, history)
+    numbers = {
+        f"{group.group}_{comparison.metric}_{side}": getattr(comparison, side).mean
+        for group in decision.groups
+        for comparison in group.metrics
+        for side in ("before", "after", "gain")
+    }
+    return EvaluationManifest(
+        uri=store.uri(plugin_name, run_id, "evaluation"),
+        training=training,
+        promoted=decision.promoted,
+        reason=decision.reason,
+        summary=summary,
+        metrics=numbers,
+    )
+
+
+def _questions(plugin: FineTuningMethod, data: RankingData) -> tuple[Judgments, dict[Group, tuple[str, ...]]]:
+    """Return judgments and the queries of each group.
+
+    seen: asked in training sessions. unseen: neither there nor on the dev split, whose queries chose the weights and
+    stand in no group. Without human judgments, the held-out sessions' clicks judge and all their queries are unseen.
+
+    Raises:
+        DataError: there is no query to evaluate on.
+    """
+    from estudio_core.clickstream.splitter import normalise_query
+    from estudio_core.evaluation.evaluate import judgments_from_sessions
+
+    trained = {normalise_query(query) for query in data.queries("train")}
+    chosen_on = {normalise_query(query) for query in data.queries("dev")}
+    human = plugin.get_judgments()
+    groups: dict[Group, tuple[str, ...]] = {}
+    if human is not None:
+        judgments = human.answerable()
+        groups["seen"] = tuple(q for q in judgments if normalise_query(q) in trained)
+        groups["unseen"] = tuple(q for q in judgments if normalise_query(q) not in trained | chosen_on)
+    else:
+        judgments = judgments_from_sessions(data.clickstream["holdout"]).answerable()
+        groups["unseen"] = tuple(judgments)
+    groups = {name: queries for name, queries in groups.items() if queries}
+    if not groups:
+        raise DataError(
+            "There is no query to evaluate on: the plugin has no judgments, and no held-out session has a click. "
+            "Collect more sessions, raise test_size_ratio, or give the plugin judgments."
+        )
+    return judgments, groups
+
+
+def _catalog_items(plugin: FineTuningMethod, judgments: Judgments, data: RankingData) -> Iterator[SplitItem]:
+    """Yield the items to rank: all of them, or of a large catalog the ones that matter and a fixed sample."""
+    import zlib
+
+    loader = plugin.get_data_loader()
+    total = loader.total_count()
+    share = min(1.0, MOST_ITEMS / max(total, 1))
+    needed = judgments.object_ids | set(data.items)
+    done = Encoding()
+    for split in split_items(loader.iter_items(), ItemParts(plugin), "", done):
+        if share == 1 or split.item.id in needed or zlib.crc32(split.item.id.encode()) / 2**32 < share:
+            yield split
+
+
+def _champion(exam: Exam, plugin: FineTuningMethod, training: TrainingManifest) -> Contender:
+    """Rank with what serves now; before the first release, with the version that training started from."""
+    from estudio_core.export.manifest import read_manifest
+    from estudio_core.inference.opening import open_bulk_embedder
+    from estudio_core.pipeline.publish import publish_model
+    from estudio_core.settings import get_settings
+
+    version = plugin.get_manager().aliases().get("champion") or int(training.start_version)
+    name = publish_model(plugin.meta.name, str(version)).name
+    digest = read_manifest(get_settings().triton_repository / name).digest
+    known = VectorStore.from_live_collection(plugin.meta.name, digest)
+    return exam.sit(f"version {version}", open_bulk_embedder(name), digest, known)[0]
+
+
+def _candidate(exam: Exam, plugin_name: str, model_folder: Path, scratch: Path) -> Contender:
+    """Export the candidate, rank with it as it would be served, and keep its item vectors for the release."""
+    from estudio_core.export.manifest import entry_name
+    from estudio_core.export.triton_repository import publish_entry
+    from estudio_core.inference.opening import open_scratch_embedder
+    from estudio_core.models.storage import load_model
+
+    name = entry_name(plugin_name, _SCRATCH_VERSION)
+    entry = publish_entry(scratch, name, load_model(model_folder))
+    embedder = open_scratch_embedder(name, repository=scratch)
+    contender, vectors = exam.sit("candidate", embedder, entry.digest, VectorStore.load(plugin_name, entry.digest))
+    embedder.close()
+    VectorStore.save(plugin_name, entry.digest, vectors)
+    shutil.rmtree(scratch)
+    return contender
+
+
+def title_of(split: SplitItem) -> str:
+    """Return what a report shows of an item: its title, else the beginning of its text."""
+    payload = split.item.meta.payload or {}
+    title = payload.get("title") or payload.get("name") or " ".join(split.parts[0].split()[:14])
+    return str(title)[:120]

@@ -1,0 +1,69 @@
+"""Sessions of the window, from the clickstream to one file."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from estudio_core import database
+from estudio_core.artifacts import ArtifactStore
+from estudio_core.clickstream.sessions import SessionWithEvents
+from estudio_core.clickstream.store import ClickstreamStore
+from estudio_core.errors import NotEnoughDataError
+from estudio_core.pipeline.manifests import SessionsManifest
+from estudio_core.plugin.contract import FineTuneParams
+from estudio_core.progress import report
+
+SESSIONS_FILE = "sessions.jsonl"
+_REPORT_EACH = 1000
+
+
+def extract(plugin_name: str, run_id: str, params: dict[str, Any]) -> SessionsManifest:
+    """Store the newest sessions of the window that ends now.
+
+    A rerun of the same run reads the same window: its end is kept beside the sessions.
+
+    Raises:
+        NotEnoughDataError: there are fewer clicked sessions than `min_sessions`.
+    """
+    wanted = FineTuneParams.model_validate(params)
+    store = ArtifactStore()
+    until = _window_end(store, plugin_name, run_id)
+    since = until - timedelta(days=wanted.window_days)
+    counts = {"sessions": 0, "clicked_sessions": 0, "simulated_sessions": 0}
+    with store.publish(plugin_name, run_id, "sessions") as folder, database.connect() as connection:
+        database.ensure_schema(connection)
+        with (folder / SESSIONS_FILE).open("w", encoding="utf-8") as file:
+            for session in ClickstreamStore(connection).sessions(
+                plugin_name, since=since, until=until, limit=wanted.max_sessions
+            ):
+                file.write(session.model_dump_json() + "\n")
+                counts["sessions"] += 1
+                counts["clicked_sessions"] += bool(session.events)
+                counts["simulated_sessions"] += bool((session.search_meta or {}).get("simulated"))
+                if counts["sessions"] % _REPORT_EACH == 0:
+                    report("Extract", counts["sessions"], None, "sessions")
+        if counts["clicked_sessions"] < wanted.min_sessions:
+            raise NotEnoughDataError(
+                f"{counts['clicked_sessions']} clicked sessions of plugin {plugin_name!r} since {since:%Y-%m-%d}; "
+                f"{wanted.min_sessions} are needed. Widen the window, ask for fewer, or wait for more clicks."
+            )
+    report("Extract", counts["sessions"], counts["sessions"], "sessions")
+    uri = store.uri(plugin_name, run_id, "sessions")
+    return SessionsManifest(uri=uri, since=since.isoformat(), until=until.isoformat(), **counts)
+
+
+def read_sessions(store: ArtifactStore, uri: str) -> list[SessionWithEvents]:
+    """Read what `extract` stored."""
+    with store.fetch(uri) as folder, (folder / SESSIONS_FILE).open(encoding="utf-8") as file:
+        return [SessionWithEvents.model_validate_json(line) for line in file]
+
+
+def _window_end(store: ArtifactStore, plugin_name: str, run_id: str) -> datetime:
+    uri = store.uri(plugin_name, run_id, "window")
+    if not store.exists(uri):
+        with store.publish(plugin_name, run_id, "window") as folder:
+            (folder / "window.json").write_text(json.dumps({"until": datetime.now(UTC).isoformat()}))
+    with store.fetch(uri) as folder:
+        return datetime.fromisoformat(json.loads((folder / "window.json").read_text())["until"])

@@ -1,0 +1,136 @@
+"""From rows of the source to objects of a collection: read and split beside encoding, nothing encoded twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from queue import Queue
+from threading import Thread
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from estudio_core.errors import ItemError
+from estudio_core.pipeline.plugin_access import ItemParts, content_hash
+from estudio_core.vectordb.items import IndexedItem
+
+if TYPE_CHECKING:
+    from estudio_core.inference.embedder import Embedder, Vectors
+    from estudio_core.pipeline.vector_store import VectorStore
+    from estudio_core.sources.data_loader import DownloadedItem, LoadResult
+
+T = TypeVar("T")
+
+ENCODE_BATCH = 1024
+"""Items encoded in one call: enough to sort texts by length, little enough to overlap with reading."""
+
+
+@dataclass(frozen=True)
+class SplitItem:
+    """An item, its part texts, and the hash of what its vectors are computed from."""
+
+    item: DownloadedItem
+    parts: list[str]
+    content_hash: str
+
+    def with_digest(self, digest: str) -> SplitItem:
+        """Return the item with the hash it has for the model with this digest."""
+        return SplitItem(self.item, self.parts, content_hash(digest, self.parts))
+
+
+@dataclass
+class Encoding:
+    """What happened while items were encoded."""
+
+    items: int = 0
+    parts: int = 0
+    reused: int = 0
+    invalid: dict[str, str] = field(default_factory=dict)
+
+
+def split_items(batches: Iterable[LoadResult], parts_of: ItemParts, digest: str, done: Encoding) -> Iterator[SplitItem]:
+    """Yield the usable items of `batches` with their parts; note the others with the reason."""
+    for batch in batches:
+        done.invalid.update(batch.invalid)
+        for item in batch.items:
+            try:
+                parts = parts_of(item)
+            except ItemError as error:
+                done.invalid[item.id] = str(error)
+                continue
+            yield SplitItem(item, parts, content_hash(digest, parts))
+
+
+def encode_items(
+    items: Iterable[SplitItem], embedder: Embedder, done: Encoding, known: VectorStore | None = None
+) -> Iterator[IndexedItem]:
+    """Yield the items with their vectors, taking those that are known already from `known`."""
+    for group in prefetched(groups(items, ENCODE_BATCH)):
+        vectors: dict[int, Vectors] = {}
+        if known is not None:
+            vectors = {i: found for i, s in enumerate(group) if (found := known.get(s.content_hash)) is not None}
+        fresh = [i for i in range(len(group)) if i not in vectors]
+        encoded = embedder.embed_items([part for i in fresh for part in group[i].parts]) if fresh else None
+        start = 0
+        for i in fresh:
+            assert encoded is not None
+            vectors[i] = encoded[start : start + len(group[i].parts)]
+            start += len(group[i].parts)
+        done.reused += len(group) - len(fresh)
+        for i, split in enumerate(group):
+            done.items += 1
+            done.parts += len(split.parts)
+            yield IndexedItem(split.item.id, payload_of(split.item), split.content_hash, vectors[i])
+
+
+def payload_of(item: DownloadedItem) -> dict[str, Any]:
+    """Return what is kept beside the vectors of an item."""
+    return item.meta.payload or {}
+
+
+def prefetched(items: Iterable[T], depth: int = 2) -> Iterator[T]:
+    """Yield `items`, which a thread produces up to `depth` ahead; its exception is raised here.
+
+    >>> list(prefetched(range(3)))
+    [0, 1, 2]
+    """
+    queue: Queue[tuple[bool, Any]] = Queue(maxsize=depth)
+    stopped = False
+
+    def produce() -> None:
+        try:
+            for item in items:
+                queue.put((True, item))
+                if stopped:
+                    return
+            queue.put((False, None))
+        except BaseException as error:  # handed over to the consumer, which raises it
+            queue.put((False, error))
+
+    thread = Thread(target=produce, name="estudio-prefetch", daemon=True)
+    thread.start()
+    try:
+        while True:
+            more, value = queue.get()
+            if more:
+                yield value
+            elif value is not None:
+                raise value
+            else:
+                return
+    finally:
+        stopped = True
+        while thread.is_alive():
+            if not queue.empty():
+                queue.get_nowait()
+            thread.join(0.01)
+
+
+def groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield lists of up to `size` items.
+
+    >>> list(groups("abc", 2))
+    [['a', 'b'], ['c']]
+    """
+    iterator = iter(items)
+    while group := list(islice(iterator, size)):
+        yield group

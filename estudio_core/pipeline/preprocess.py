@@ -1,0 +1,44 @@
+"""From sessions to a training set: items loaded, queries divided, texts split, all stored under one hash."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from estudio_core.artifacts import ArtifactStore
+from estudio_core.errors import NotEnoughDataError
+from estudio_core.pipeline.extract import read_sessions
+from estudio_core.pipeline.manifests import DatasetManifest, SessionsManifest
+from estudio_core.pipeline.plugin_access import open_plugin
+from estudio_core.preprocessing.ranking_data import SPLITS, RankingData
+
+
+def preprocess(plugin_name: str, run_id: str, sessions: dict[str, Any]) -> DatasetManifest:
+    """Build and store the training set of the extracted sessions.
+
+    Raises:
+        NotEnoughDataError: no clicked session is left to train on.
+        DataError: sessions or items cannot be used.
+    """
+    from estudio_core.clickstream.splitter import items_on_both_sides
+
+    extracted = SessionsManifest.model_validate(sessions)
+    store = ArtifactStore()
+    clickstream = read_sessions(store, extracted.uri)
+    data: RankingData = open_plugin(plugin_name).get_fine_tuning_builder(clickstream).ranking_data
+    if all(session.is_irrelevant for session in data.clickstream["train"]):
+        raise NotEnoughDataError(
+            f"None of the {len(data.clickstream['train'])} training sessions has a click on an item that still exists."
+        )
+    with store.publish(plugin_name, run_id, "dataset") as folder:
+        data.save(folder)
+    return DatasetManifest(
+        uri=store.uri(plugin_name, run_id, "dataset"),
+        sessions_uri=extracted.uri,
+        dataset_id=data.dataset_id,
+        sessions={split: len(data.clickstream[split]) for split in SPLITS},
+        queries={split: len(data.queries(split)) for split in SPLITS},
+        items=len(data.items),
+        missing_items=len(data.missing_items),
+        items_on_both_sides=len(items_on_both_sides(data)),
+        simulated_sessions=extracted.simulated_sessions,
+    )

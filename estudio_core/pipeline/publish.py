@@ -1,0 +1,39 @@
+"""A registered version becomes an entry of the Triton model repository."""
+
+from __future__ import annotations
+
+from estudio_core.pipeline.manifests import EntryManifest
+from estudio_core.pipeline.plugin_access import open_plugin
+from estudio_core.settings import get_settings
+
+
+def publish_model(plugin_name: str, version: str) -> EntryManifest:
+    """Export `version`, check it against the trained model, publish it, and try it with its golden texts.
+
+    Publishing what is published already changes nothing.
+
+    Raises:
+        ExportError: the graph does not compute what the model computes.
+        RepositoryError: the repository cannot be written, or the name holds another model.
+        DimensionError: the model's vectors do not fit the plugin's index.
+    """
+    from estudio_core.errors import DimensionError
+    from estudio_core.export.manifest import entry_name
+    from estudio_core.export.triton_repository import publish_entry
+    from estudio_core.inference.opening import ensure_served
+    from estudio_core.models.storage import load_model
+
+    plugin = open_plugin(plugin_name)
+    manager = plugin.get_manager()
+    number = manager.registry.resolve(version)
+    model = load_model(manager.download_model(number))
+    wanted = plugin.get_search_index_info().dimensions
+    if model.dimensions != wanted:
+        raise DimensionError(
+            f"Version {number} of {plugin_name!r} gives vectors of {model.dimensions} dimensions; "
+            f"get_search_index_info() says {wanted}. Correct the plugin's dimensions, or its model."
+        )
+    name = entry_name(plugin_name, number)
+    entry = publish_entry(get_settings().triton_repository, name, model, {"registered_version": number})
+    ensure_served(name)
+    return EntryManifest(name=name, version=str(number), digest=entry.digest, dimensions=entry.dimensions)

@@ -1,0 +1,72 @@
+"""Model versions in the registry: the base model, candidates, and what an alias means now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from estudio_core.pipeline.manifests import EvaluationManifest, RegistrationManifest
+from estudio_core.pipeline.plugin_access import open_plugin
+from estudio_core.plugin.contract import FineTuneParams, ReleaseParams
+
+
+def register_base_model(plugin_name: str) -> str:
+    """Register the plugin's base model and return its version; a rerun returns the same."""
+    plugin = open_plugin(plugin_name)
+    plugin.upload_initial_model()
+    return str(plugin.get_manager().registry.resolve("base"))
+
+
+def resolve_version(plugin_name: str, params: dict[str, Any]) -> str:
+    """Return the number of the version that `params.version` (an alias or a number) means now.
+
+    Raises:
+        ConfigurationError: there is no such version or alias.
+    """
+    wanted = ReleaseParams.model_validate(params).version
+    return str(open_plugin(plugin_name).get_manager().registry.resolve(wanted))
+
+
+def register_candidate(
+    plugin_name: str, run_id: str, evaluated: dict[str, Any], params: dict[str, Any]
+) -> RegistrationManifest:
+    """Register the trained model under the alias `challenger`, attach the report, and say what happens next."""
+    from estudio_core.artifacts import ArtifactStore
+
+    wanted = FineTuneParams.model_validate(params)
+    evaluation = EvaluationManifest.model_validate(evaluated)
+    common = {
+        "promoted": evaluation.promoted,
+        "reason": evaluation.reason,
+        "summary": evaluation.summary,
+        "report_uri": f"{evaluation.uri}/report.html",
+    }
+    if wanted.dry_run:
+        reason = f"Dry run: nothing is registered. {evaluation.reason}"
+        return RegistrationManifest(version=None, next_step="keep_champion", **{**common, "reason": reason})
+    manager = open_plugin(plugin_name).get_manager()
+    store = ArtifactStore()
+    with store.fetch(evaluation.training.uri) as folder:
+        version = manager.register_model(
+            folder / "model",
+            evaluation.training.mlflow_run_id,
+            tags={
+                "estudio.gate": "passed" if evaluation.promoted else "refused",
+                "estudio.gate.reason": evaluation.reason,
+                "estudio.dataset_id": evaluation.training.dataset.dataset_id,
+                "estudio.start_version": evaluation.training.start_version,
+            },
+            metrics=evaluation.metrics,
+            reason=evaluation.reason,
+            actor=f"fine_tune {run_id}",
+        )
+    with store.fetch(evaluation.uri) as folder:
+        manager.log_file(evaluation.training.mlflow_run_id, folder / "report.html", "report")
+    return RegistrationManifest(version=str(version), next_step=_next_step(wanted, evaluation), **common)
+
+
+def _next_step(params: FineTuneParams, evaluation: EvaluationManifest) -> Any:
+    if params.promotion == "approval":
+        return "approve"
+    if params.promotion == "auto" and evaluation.promoted:
+        return "release"
+    return "keep_champion"

@@ -1,0 +1,153 @@
+"""Training, in a process of its own that dies with its task."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+from estudio_core.artifacts import ArtifactStore
+from estudio_core.errors import DataError, EstudioError, ModelError
+from estudio_core.pipeline.manifests import DatasetManifest, TrainingManifest
+from estudio_core.pipeline.plugin_access import open_plugin
+from estudio_core.plugin.contract import FineTuneParams
+from estudio_core.progress import report
+from estudio_core.settings import get_settings
+
+_STOP_GRACE_S = 10
+
+
+def train(plugin_name: str, run_id: str, dataset: dict[str, Any], params: dict[str, Any]) -> TrainingManifest:
+    """Fine-tune the start version on a stored training set and keep the best weights.
+
+    A fresh interpreter does the work, because a forked one cannot use CUDA; it ends when this process ends.
+
+    Raises:
+        ModelError: training failed; the message is that of the process.
+        DataError: the training set cannot be used.
+    """
+    stored = DatasetManifest.model_validate(dataset)
+    wanted = FineTuneParams.model_validate(params)
+    manager = open_plugin(plugin_name).get_manager()
+    start_version = _start_version(manager, wanted.start_from)
+    iteration = manager.start_iteration(
+        run_id,
+        dataset_id=stored.dataset_id,
+        dataset_uri=stored.uri,
+        start_version=start_version,
+        params={name: value for name, value in wanted.model_dump().items() if value is not None},
+    )
+    store = ArtifactStore()
+    began = time.monotonic()
+    with store.fetch(stored.uri) as data_folder, store.publish(plugin_name, run_id, "training") as folder:
+        request = {
+            "plugin": plugin_name,
+            "dataset": str(data_folder.resolve()),
+            "model": str(manager.download_model(start_version)),
+            "output": str(folder.resolve()),
+            "params": wanted.model_dump(mode="json"),
+            "iteration": vars(iteration),
+        }
+        try:
+            result = _run_process(request)
+        except EstudioError as error:
+            manager.end_iteration(iteration, error=str(error))
+            raise
+    manager.end_iteration(iteration)
+    return TrainingManifest(
+        uri=store.uri(plugin_name, run_id, "training"),
+        dataset=stored,
+        start_version=str(start_version),
+        mlflow_run_id=result["mlflow_run_id"],
+        metrics=result["metrics"],
+        params=result["params"],
+        seconds=round(time.monotonic() - began, 1),
+    )
+
+
+def _start_version(manager: Any, start_from: str) -> int:
+    """Return the version to train from: the champion is the base model until there has been a release."""
+    aliases = manager.aliases()
+    if start_from == "champion" and "champion" not in aliases:
+        start_from = "base"
+    return int(manager.registry.resolve(start_from))
+
+
+def _run_process(request: dict[str, Any]) -> dict[str, Any]:
+    """Run `training_process` on `request`, pass its progress on, and return its result."""
+    environment = dict(os.environ)
+    threads = get_settings().training_threads
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    environment["TOKENIZERS_PARALLELISM"] = "false"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "estudio_core.pipeline.training_process", str(os.getpid())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=sys.stderr if _is_file(sys.stderr) else None,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    result: dict[str, Any] | None = None
+    failure: dict[str, str] | None = None
+    try:
+        json.dump(request, process.stdin)
+        process.stdin.close()
+        for line in process.stdout:
+            message = _message(line)
+            if message is None:
+                print(line, end="", flush=True)
+            elif message["kind"] == "progress":
+                report(**message["progress"])
+            elif message["kind"] == "result":
+                result = message["result"]
+            else:
+                failure = message
+        process.wait()
+    finally:
+        _stop(process)
+    if failure is not None:
+        kind = DataError if failure["error"] == "DataError" else ModelError
+        raise kind(f"Training failed: {failure['message']}")
+    if result is None:
+        raise ModelError(
+            f"The training process ended with status {process.returncode} and no result. "
+            + ("It was killed, often for want of memory: lower the batch size. " if process.returncode < 0 else "")
+            + "Its output is in this task's log."
+        )
+    return result
+
+
+def _message(line: str) -> dict[str, Any] | None:
+    """Return the message in a line of the process, None for other output."""
+    if not line.startswith("\x1e"):
+        return None
+    message: dict[str, Any] = json.loads(line[1:])
+    return message
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """End the process and everything it started, if it still runs."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(_STOP_GRACE_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _is_file(stream: Any) -> bool:
+    """Airflow replaces stderr in tasks by an object without a file descriptor."""
+    try:
+        stream.fileno()
+    except (AttributeError, OSError, ValueError):
+        return False
+    return True

@@ -1,0 +1,112 @@
+"""Vectors that were computed once already, by the hash of what they were computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from estudio_core.artifacts import ArtifactStore
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from estudio_core.inference.embedder import Vectors
+    from estudio_core.vectordb.collection import Collection
+    from estudio_core.vectordb.items import IndexedItem
+
+_FILE = "vectors.npz"
+_STEP = "vectors"
+
+
+class VectorStore:
+    """Part vectors [parts, dimensions] by content hash, as evaluation computed them for a release to use again."""
+
+    def __init__(self, vectors: dict[str, Vectors]) -> None:
+        self._vectors = vectors
+
+    def get(self, content_hash: str) -> Vectors | None:
+        """Return the part vectors, or None where they are not known."""
+        return self._vectors.get(content_hash)
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+        return len(self._vectors)
+
+    @classmethod
+    def save(cls, plugin: str, digest: str, items: Iterable[IndexedItem]) -> None:
+        """Store the vectors of `items` for the model with this digest."""
+        import numpy as np
+
+        kept = list(items)
+        with ArtifactStore().publish(plugin, _run(digest), _STEP) as folder:
+            np.savez(
+                folder / _FILE,
+                hashes=np.array([item.content_hash for item in kept], dtype="U32"),
+                counts=np.array([len(item.vectors) for item in kept], dtype=np.int64),
+                vectors=np.concatenate([item.vectors for item in kept]).astype(np.float32),
+            )
+
+    @classmethod
+    def from_live_collection(cls, plugin: str, digest: str) -> VectorStore:
+        """Return the vectors that serve now, where they come from the model with this digest; else nothing."""
+        from estudio_core import database
+        from estudio_core.export.manifest import read_manifest
+        from estudio_core.settings import get_settings
+        from estudio_core.vectordb.collection import Collection, register_vectors
+        from estudio_core.vectordb.deployments import live_release
+
+        with database.transaction() as connection:
+            release = live_release(connection, plugin)
+            if release is None or read_manifest(get_settings().triton_repository / release.model_name).digest != digest:
+                return cls({})
+            register_vectors(connection)
+            return cls(_stored_vectors(connection, Collection(release.collection_id, release.index_info)))
+
+    @classmethod
+    def load(cls, plugin: str, digest: str) -> VectorStore:
+        """Return what is stored for the model with this digest; empty where nothing is."""
+        store = ArtifactStore()
+        uri = store.uri(plugin, _run(digest), _STEP)
+        if not store.exists(uri):
+            return cls({})
+        with store.fetch(uri) as folder:
+            return cls(_read(folder / _FILE))
+
+
+def _stored_vectors(connection: psycopg.Connection, collection: Collection) -> dict[str, Vectors]:
+    import numpy as np
+    from psycopg import sql
+
+    statement = sql.SQL(
+        "SELECT o.content_hash, p.embedding FROM {} o JOIN {} p USING (object_id) "
+        "WHERE o.user_id IS NULL AND NOT p.is_average ORDER BY o.object_id, p.part"
+    ).format(collection.objects, collection.parts)
+    rows: dict[str, list[Any]] = {}
+    with connection.cursor(name="estudio_live_vectors") as cursor:
+        for content_hash, embedding in cursor.execute(statement):
+            rows.setdefault(content_hash, []).append(_as_array(embedding))
+    return {content_hash: np.stack(vectors) for content_hash, vectors in rows.items()}
+
+
+def _as_array(embedding: Any) -> Vectors:
+    import numpy as np
+
+    values = embedding.to_numpy() if hasattr(embedding, "to_numpy") else embedding
+    return np.asarray(values, dtype=np.float32)
+
+
+def _run(digest: str) -> str:
+    return f"model-{digest[:24]}"
+
+
+def _read(path: Path) -> dict[str, Vectors]:
+    import numpy as np
+
+    with np.load(path, allow_pickle=False) as stored:
+        ends = np.cumsum(stored["counts"])
+        vectors = stored["vectors"]
+        return {
+            str(content_hash): vectors[end - count : end]
+            for content_hash, count, end in zip(stored["hashes"], stored["counts"], ends, strict=True)
+        }

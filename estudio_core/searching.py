@@ -1,0 +1,84 @@
+"""Search as users meet it: a text in, items of the live release out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from estudio_core import database
+from estudio_core.errors import ReleaseError
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One found item; `similarity` is 1 - distance for cosine, the negated distance otherwise."""
+
+    object_id: str
+    similarity: float
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SearchAnswer:
+    """Hits, best first, and the release that gave them."""
+
+    plugin: str
+    release_id: int
+    model_version: str
+    hits: list[Hit]
+
+
+def search(
+    plugin: str,
+    query: str,
+    *,
+    limit: int = 10,
+    offset: int = 0,
+    max_distance: float | None = None,
+    filter: dict[str, Any] | None = None,
+    user_id: str | None = None,
+) -> SearchAnswer:
+    """Answer `query` from the live release of `plugin`: its encoder and its collection, never two releases mixed.
+
+    Args:
+        plugin: Name of the search plugin.
+        query: What the user typed.
+        limit: Most hits to return.
+        offset: Hits to skip; pages are disjoint and complete.
+        max_distance: Leave out items that are farther.
+        filter: Payload filter, as a dictionary of `estudio_core.vectordb.filters`.
+        user_id: Whose personal vectors to use where there are any.
+
+    Raises:
+        ReleaseError: nothing is live yet.
+        InferenceUnavailableError: the query cannot be encoded now.
+        DatabaseUnavailableError: the index cannot be read now.
+    """
+    from estudio_core.inference.opening import open_query_embedder
+    from estudio_core.vectordb import collection, deployments
+    from estudio_core.vectordb import search as vector_search
+
+    with database.transaction() as connection:
+        release = deployments.live_release(connection, plugin)
+    if release is None:
+        raise ReleaseError(f"Nothing is live for plugin {plugin!r}. Run its DAG {plugin}__initialize first.")
+    vector = open_query_embedder(release.model_name).embed_queries([query])[0]
+    with database.transaction() as connection:
+        found = vector_search.search(
+            connection,
+            collection.Collection(release.collection_id, release.index_info),
+            vector,
+            limit=limit,
+            offset=offset,
+            max_distance=max_distance,
+            filter=filter,
+            user_id=user_id,
+            ef_search=release.stats.get("ef_search"),
+        )
+    cosine = release.index_info.metric_type == "cosine"
+    return SearchAnswer(
+        plugin=plugin,
+        release_id=release.release_id,
+        model_version=release.model_version,
+        hits=[Hit(hit.object_id, 1 - hit.distance if cosine else -hit.distance, hit.payload or {}) for hit in found],
+    )
