@@ -1,0 +1,1 @@
+"""Where items come from: PostgreSQL loaders, query generators and item metas."""

@@ -1,0 +1,301 @@
+"""Items from PostgreSQL: by id, in ranges of keys, by time of change."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import ARRAY, BigInteger, Connection, Engine, Select, any_, func, literal, select
+from sqlalchemy.engine import RowMapping
+
+from estudio_core.errors import ConfigurationError, ItemError, SourceSchemaError
+from estudio_core.sources.data_loader import DataLoader, DownloadedItem, KeyRange, LoadResult, shorten_ids
+from estudio_core.sources.generator_factory import GeneratorArgument, generator_factory
+from estudio_core.sources.item_meta import ItemMeta, PgsqlFileMeta
+from estudio_core.sources.payload import to_json_value
+from estudio_core.sources.query_generator import QueryGenerator
+from estudio_core.sources.source_database import SourceDatabase
+
+Row = RowMapping
+
+_IDS_PER_QUERY = 5000
+_NAMED_DUPLICATES = 100
+_TIMESTAMP_OIDS = {1114, 1184}  # timestamp, timestamp with time zone
+_BYTEA_OID = 17
+
+
+class PgsqlDataLoader(DataLoader):
+    """Base of the PostgreSQL loaders: a subclass says which columns make an item, and how.
+
+    Args:
+        connection_string: URL of the database. Without it and `connection_id`: the database of an instance given as
+            `query_generator`, else Estudio's own.
+        query_generator: `QueryGenerator` for one table; a subclass, an instance, or a callable from an engine to one.
+        table_name: Table, view or materialised view; needed unless the generator knows its own.
+        id_column: Key: integer, UUID or text, unique. None: the generator's, which is `id` unless it says otherwise.
+        schema: Schema of the table; None: the search path.
+        payload_columns: Columns that go into `meta.payload` as JSON values.
+        connection_id: Airflow connection, in place of `connection_string`.
+        updated_at_column: Timestamp of the last change, for `iter_changed`; without time zone it is read as UTC.
+    """
+
+    item_meta_cls: ClassVar[type[ItemMeta]] = PgsqlFileMeta
+
+    def __init__(
+        self,
+        connection_string: str | None = None,
+        query_generator: GeneratorArgument = QueryGenerator,
+        *,
+        table_name: str | None = None,
+        id_column: str | None = None,
+        schema: str | None = None,
+        payload_columns: Sequence[str] = (),
+        connection_id: str | None = None,
+        updated_at_column: str | None = None,
+    ) -> None:
+        if isinstance(payload_columns, str):
+            raise ConfigurationError(f"payload_columns={payload_columns!r} is one text: give a list of column names.")
+        if isinstance(query_generator, QueryGenerator) and not connection_string and not connection_id:
+            connection_string = query_generator.engine.url.render_as_string(hide_password=False)
+        self.payload_columns = tuple(payload_columns)
+        self.updated_at_column = updated_at_column
+        self.tracks_changes = updated_at_column is not None
+        self._make_generator = generator_factory(query_generator, table_name, id_column, schema)
+        self._database = SourceDatabase(connection_string, connection_id, schema)
+        self._bound: tuple[Engine, QueryGenerator] | None = None
+
+    @property
+    @abstractmethod
+    def item_columns(self) -> tuple[str, ...]:
+        """Columns from which `to_item` makes an item."""
+
+    @abstractmethod
+    def to_item(self, row: Row) -> Any:
+        """Return the data of an item.
+
+        Raises:
+            ValueError: the row has none; the message is the reason.
+        """
+
+    def find_items(self, metas: Sequence[ItemMeta]) -> LoadResult:
+        """Load the items of `metas` in their order, each id once. Raises: as `DataLoader.find_items`."""
+        wanted: dict[str, ItemMeta] = {}
+        for meta in metas:
+            wanted.setdefault(meta.id, meta)
+        rows = self._database.read(lambda connection: self._rows_by_id(connection, list(wanted))) if wanted else {}
+        result = self._result(((i, rows[i]) for i in wanted if i in rows), wanted)
+        result.missing.extend(i for i in wanted if i not in rows)
+        return result
+
+    def iter_items(self, key_range: KeyRange | None = None, batch_size: int = 1000) -> Iterator[LoadResult]:
+        """Yield all items of a range through a server-side cursor. Raises: as `DataLoader.find_items`."""
+        bounds = key_range or KeyRange()
+        with self._database.stream() as connection:
+            generator = self._ready()
+            query = generator.after(bounds.after, until=bounds.until)
+            for rows in self._stream(connection, generator, query, self._columns, batch_size):
+                yield self._result(rows)
+
+    def iter_ids(self) -> Iterator[str]:
+        """Yield the ids of all rows in key order, those of unusable items included."""
+        with self._database.stream() as connection:
+            generator = self._ready()
+            for rows in self._stream(connection, generator, generator.after(None), (), 10_000):
+                yield from (item_id for item_id, _ in rows)
+
+    def iter_changed(self, since: datetime, batch_size: int = 1000) -> Iterator[LoadResult]:
+        """Yield the items changed after `since`, oldest change first; rows without a time of change never come.
+
+        `watermark` of each result is the `since` to go on from. A transaction that commits late may carry an earlier
+        time: subtract the longest one that can happen, and skip what did not change.
+
+        Raises:
+            ConfigurationError: there is no `updated_at_column`, or `since` has no time zone.
+        """
+        column = self.updated_at_column
+        if column is None:
+            raise ConfigurationError(
+                "The loader knows no time of change: give it updated_at_column='the timestamp column', "
+                "or compare all items with iter_items()."
+            )
+        if since.tzinfo is None:
+            raise ConfigurationError(f"since={since.isoformat()} has no time zone. Write datetime(…, tzinfo=UTC).")
+        with self._database.stream() as connection:
+            generator = self._ready()
+            query = generator.changed(column, since)
+            for rows in self._stream(connection, generator, query, (*self._columns, column), batch_size):
+                latest: datetime = rows[-1][1][column]
+                yield self._result(rows, watermark=latest if latest.tzinfo else latest.replace(tzinfo=UTC))
+
+    def key_ranges(self, shards: int) -> list[KeyRange]:
+        """Divide the keys into at most `shards` ranges whose counts differ by one at most.
+
+        The first range has no lower and the last no upper bound, so that rows added later are in one of them.
+        An empty source has no ranges.
+
+        Raises: as `DataLoader.find_items`.
+        """
+        if shards < 1:
+            raise ConfigurationError(f"shards={shards}: give 1 or more.")
+        return self._database.read(lambda connection: self._ranges(connection, shards))
+
+    def total_count(self) -> int:
+        """Return the number of rows."""
+        return int(self._database.read(lambda connection: connection.scalar(self._ready().count())))
+
+    def check(self) -> None:
+        """Look up table and columns anew; no row is read. Raises: as `DataLoader.check`."""
+        self._bound = None
+        self._database.read(lambda _: self._ready())
+
+    def close(self) -> None:
+        """Close the connections of this process; the next use opens new ones."""
+        self._bound = None
+        self._database.close()
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        return (*self.item_columns, *self.payload_columns)
+
+    def _ready(self) -> QueryGenerator:
+        """Return the generator of this process, its columns checked."""
+        engine = self._database.engine
+        if self._bound is None or self._bound[0] is not engine:
+            generator = self._make_generator(engine)
+            self._check_columns(generator)
+            self._bound = engine, generator
+        return self._bound[1]
+
+    def _check_columns(self, generator: QueryGenerator) -> None:
+        changed_at = self.updated_at_column
+        generator.require([generator.id_column, *self._columns, *([changed_at] if changed_at else [])])
+        _ = generator.key_type
+        types = generator.column_types
+        binary = [name for name in self.payload_columns if types[name] == _BYTEA_OID]
+        if binary:
+            raise SourceSchemaError(f"Payload columns hold JSON values; {binary} are bytea. Leave them out.")
+        if changed_at and types[changed_at] not in _TIMESTAMP_OIDS:
+            raise SourceSchemaError(f"updated_at_column={changed_at!r} is no timestamp: choose one that is.")
+
+    def _rows_by_id(self, connection: Connection, ids: list[str]) -> dict[str, Row]:
+        generator = self._ready()
+        key_type = generator.key_type
+        keys = [key for item_id in ids if (key := key_type.parse(item_id)) is not None]
+        found: dict[str, Row] = {}
+        duplicates: list[str] = []
+        wanted = set(ids)
+        for start in range(0, len(keys), _IDS_PER_QUERY):
+            rows = generator.fetch_all(keys[start : start + _IDS_PER_QUERY]).subquery("found")
+            names = list(dict.fromkeys((generator.id_column, *self._columns)))
+            absent = [name for name in names if name not in rows.c]
+            if absent:
+                raise SourceSchemaError(
+                    f"{type(generator).__name__}.fetch_all() selects no {absent}, which all() has. "
+                    "Select the same columns in both, or override all() alone."
+                )
+            for row in connection.execute(select(*(rows.c[name] for name in names))).mappings():
+                item_id = key_type.format(row[generator.id_column])
+                if item_id in found:
+                    duplicates.append(item_id)
+                elif item_id in wanted:
+                    found[item_id] = row
+        if duplicates:
+            raise _duplicate_ids(generator, sorted(set(duplicates)))
+        return found
+
+    def _stream(
+        self,
+        connection: Connection,
+        generator: QueryGenerator,
+        query: Select[Any],
+        columns: Iterable[str],
+        batch_size: int,
+    ) -> Iterator[list[tuple[str, Row]]]:
+        """Yield rows with their ids, `batch_size` at a time, and make sure that equal ids do not follow each other."""
+        names = dict.fromkeys((generator.id_column, *columns))
+        query = query.with_only_columns(*(query.selected_columns[name] for name in names))
+        result = connection.execution_options(yield_per=batch_size).execute(query)
+        before: str | None = None
+        for batch in result.mappings().partitions():
+            rows = []
+            for row in batch:
+                if row[generator.id_column] is None:
+                    raise _no_id(generator)
+                item_id = generator.key_type.format(row[generator.id_column])
+                if item_id == before:
+                    raise _duplicate_ids(generator, self._duplicates(connection, generator))
+                before = item_id
+                rows.append((item_id, row))
+            yield rows
+
+    def _ranges(self, connection: Connection, shards: int) -> list[KeyRange]:
+        generator = self._ready()
+        key = generator.sort_key
+        counts = select(func.count(), func.count(key)).select_from(generator.rows)
+        total, with_key = connection.execute(counts).one()
+        if total != with_key:
+            raise _no_id(generator)
+        ends = sorted({total * shard // shards for shard in range(1, shards + 1)} - {0})
+        if not ends:
+            return []
+        numbered = select(key.label("key"), func.row_number().over(order_by=key).label("number")).subquery("numbered")
+        bounds_query = (
+            select(numbered.c.key)
+            .where(numbered.c.number == any_(literal(ends[:-1], ARRAY(BigInteger()))))
+            .order_by(numbered.c.number)
+        )
+        bounds = [generator.key_type.format(bound) for bound in connection.execute(bounds_query).scalars()]
+        if len(set(bounds)) < len(bounds):
+            raise _duplicate_ids(generator, self._duplicates(connection, generator))
+        starts = zip([None, *bounds], [*bounds, None], [0, *ends], ends, strict=False)
+        return [KeyRange(after, until, end - start) for after, until, start, end in starts]
+
+    def _duplicates(self, connection: Connection, generator: QueryGenerator) -> list[str]:
+        key = generator.sort_key
+        query = select(key).group_by(key).having(func.count() > 1).order_by(key).limit(_NAMED_DUPLICATES)
+        return [generator.key_type.format(found) for found in connection.execute(query).scalars()]
+
+    def _result(
+        self,
+        rows: Iterable[tuple[str, Row]],
+        metas: Mapping[str, ItemMeta] | None = None,
+        watermark: datetime | None = None,
+    ) -> LoadResult:
+        result = LoadResult(watermark=watermark)
+        for item_id, row in rows:
+            meta = metas[item_id] if metas is not None else self.item_meta_cls(object_id=item_id)
+            try:
+                data = self.to_item(row)
+                if self.payload_columns:
+                    payload = (meta.payload or {}) | self._payload(row)
+                    meta = meta.model_copy(update={"payload": payload})
+            except ValueError as reason:
+                result.invalid[item_id] = str(reason)
+            else:
+                result.items.append(DownloadedItem(item_id, data, meta))
+        return result
+
+    def _payload(self, row: Row) -> dict[str, Any]:
+        payload = {}
+        for name in self.payload_columns:
+            try:
+                payload[name] = to_json_value(row[name])
+            except ValueError as reason:
+                raise ValueError(f"{name!r} {reason}") from reason
+        return payload
+
+
+def _duplicate_ids(generator: QueryGenerator, ids: list[str]) -> ItemError:
+    return ItemError(
+        f"Ids that stand more than once among the items of {generator.table_name!r}: {shorten_ids(ids)}. "
+        "An item is one row: choose a unique id_column, or aggregate the joined rows in the query generator.",
+        ids,
+    )
+
+
+def _no_id(generator: QueryGenerator) -> ItemError:
+    return ItemError(
+        f"Rows of {generator.table_name!r} have no {generator.id_column!r}. Fill it, or leave them out with a view."
+    )

@@ -1,0 +1,154 @@
+"""Reading transactions on the database of a source: an engine per process, errors by kind, retries."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TypeVar
+
+import psycopg
+from sqlalchemy import Connection, Engine, create_engine, exc, inspect, text
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+
+from estudio_core.errors import ConfigurationError, DatabaseUnavailableError, DataError, SourceSchemaError, suggest
+from estudio_core.sources.connections import connection_parameters, describe, resolve_url
+
+T = TypeVar("T")
+
+_ATTEMPTS = 3
+_FIRST_WAIT_S = 0.25
+_CONNECT_TIMEOUT_S = 10
+
+# Error classes 08 (connection) and 57P (server goes down or comes up), and "too many connections".
+_CONNECTION_STATES = ("08", "57P", "53300")
+_SCHEMA_ERRORS = (
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedFunction,
+    psycopg.errors.InvalidSchemaName,
+)
+
+
+class SourceDatabase:
+    """A database that is only read from. Nothing is resolved or connected before the first use.
+
+    A forked process makes its own engine: a connection must not be shared by two processes.
+    """
+
+    def __init__(
+        self, connection_string: str | None = None, connection_id: str | None = None, schema: str | None = None
+    ) -> None:
+        if connection_string and connection_id:
+            raise ConfigurationError(
+                f"connection_string and connection_id={connection_id!r} are both given. Give one of them."
+            )
+        self._connection_string = connection_string
+        self._connection_id = connection_id
+        self._schema = schema
+        self._engine: Engine | None = None
+        self._owner_pid = 0
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of this process."""
+        if self._engine is not None and self._owner_pid != os.getpid():
+            self._engine.dispose(close=False)  # its sockets belong to the parent process
+            self._engine = None
+        if self._engine is None:
+            parameters = connection_parameters(self._url())
+            parameters.setdefault("connect_timeout", _CONNECT_TIMEOUT_S)
+            parameters.setdefault("application_name", "estudio")
+            self._engine = create_engine(
+                "postgresql+psycopg://",
+                connect_args=parameters,
+                pool_pre_ping=True,
+                pool_size=2,  # one that reads, one that looks up tables meanwhile
+                pool_use_lifo=True,
+                hide_parameters=True,
+            )
+            self._owner_pid = os.getpid()
+        return self._engine
+
+    def close(self) -> None:
+        """Close the connections of this process; the next use opens new ones."""
+        if self._engine is not None:
+            self._engine.dispose(close=self._owner_pid == os.getpid())
+            self._engine = None
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Return `work(connection)`, run as of one moment, again where the connection broke."""
+
+        def once() -> T:
+            with self._snapshot() as connection:
+                return work(connection)
+
+        return _retrying()(once)
+
+    @contextmanager
+    def stream(self) -> Iterator[Connection]:
+        """Yield a connection that sees one moment. Opening it is retried; what is read from it is not."""
+        with ExitStack() as stack:
+            yield _retrying()(lambda: stack.enter_context(self._snapshot()))
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[Connection]:
+        try:
+            with self.engine.connect() as plain:
+                connection = plain.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+                # Columns without time zone are read as UTC, wherever the server stands.
+                connection.execute(text("SET LOCAL TIME ZONE 'UTC'"))
+                yield connection
+        except exc.NoSuchTableError as error:
+            raise self._missing_table(str(error)) from error
+        except exc.DBAPIError as error:
+            raise self._translated(error.orig, lost=error.connection_invalidated) from error
+
+    def _translated(self, cause: BaseException | None, *, lost: bool) -> Exception:
+        said = str(cause).strip()
+        where = describe(self._url())
+        state = getattr(cause, "sqlstate", None)
+        unreached = isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError) and state is None
+        if lost or unreached or (state or "").startswith(_CONNECTION_STATES):
+            return DatabaseUnavailableError(
+                f"PostgreSQL at {where} does not answer: {said}. Check that it runs, and the connection of the items."
+            )
+        if isinstance(cause, psycopg.errors.InsufficientPrivilege):
+            return ConfigurationError(f"PostgreSQL at {where} refuses: {said}. Grant the user SELECT on it.")
+        if isinstance(cause, _SCHEMA_ERRORS):
+            return SourceSchemaError(f"The items cannot be read from {where}: {said}.")
+        return DataError(f"The query for items fails at {where}: {said}.")
+
+    def _missing_table(self, name: str) -> SourceSchemaError:
+        inspector = inspect(self.engine)
+        where = describe(self._url())
+        schemas = inspector.get_schema_names()
+        if self._schema is not None and self._schema not in schemas:
+            return SourceSchemaError(
+                f"There is no schema {self._schema!r} at {where}. {suggest(self._schema, schemas)}"
+            )
+        schema, _, table = name.partition(".")
+        if schema in schemas:
+            return SourceSchemaError(
+                f"There is no table {name!r} at {where}. "
+                f"Give the schema apart: table_name={table!r}, schema={schema!r}."
+            )
+        names = [
+            *inspector.get_table_names(self._schema),
+            *inspector.get_view_names(self._schema),
+            *inspector.get_materialized_view_names(self._schema),
+        ]
+        place = where if self._schema is None else f"{where}, schema {self._schema!r}"
+        return SourceSchemaError(f"There is no table {name!r} at {place}. {suggest(name, names)}")
+
+    def _url(self) -> str:
+        return resolve_url(self._connection_string, self._connection_id)
+
+
+def _retrying() -> Retrying:
+    return Retrying(
+        retry=retry_if_exception_type(DatabaseUnavailableError),
+        stop=stop_after_attempt(_ATTEMPTS),
+        wait=wait_exponential(multiplier=_FIRST_WAIT_S),
+        reraise=True,
+    )

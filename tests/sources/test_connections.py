@@ -1,0 +1,147 @@
+"""Where a source is: URLs, Airflow connections, servers that do not answer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+import pytest
+
+from estudio_core.errors import ConfigurationError, DatabaseUnavailableError
+from estudio_core.sources import source_database
+from estudio_core.sources.connections import connection_parameters, describe, resolve_url, set_connection_resolver
+from estudio_core.sources.item_meta import PgsqlFileMeta
+from estudio_core.sources.pgsql_text_loader import PgsqlTextLoader
+
+
+@pytest.fixture
+def no_resolver() -> Iterator[None]:
+    yield
+    set_connection_resolver(None)
+
+
+def test_a_url_or_a_connection_id_but_not_both() -> None:
+    with pytest.raises(ConfigurationError, match="both given"):
+        resolve_url("postgresql://reader@db/shop", "shop")
+    with pytest.raises(ConfigurationError, match="both given"):
+        PgsqlTextLoader("postgresql://reader@db/shop", table_name="articles", connection_id="shop")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgres://r:p%40@db:5433/shop", "postgresql://r:p%40@db:5433/shop", "postgresql+psycopg2://r:p%40@db:5433/shop"],
+)
+def test_all_spellings_of_the_scheme_are_read(url: str) -> None:
+    parameters = connection_parameters(resolve_url(url))
+    assert parameters == {"user": "r", "password": "p@", "host": "db", "port": "5433", "dbname": "shop"}
+
+
+def test_the_key_value_form_of_libpq_is_read() -> None:
+    assert describe(resolve_url("host=db dbname=shop user=reader password=secret")) == "reader@db/shop"
+
+
+def test_other_databases_and_unreadable_urls_are_refused_without_the_password() -> None:
+    with pytest.raises(ConfigurationError, match=r"'mysql'.*PostgreSQL"):
+        resolve_url("mysql://root:secret@db/shop")
+    with pytest.raises(ConfigurationError) as raised:
+        connection_parameters("postgresql://reader:secret@[db/shop")
+    assert "secret" not in str(raised.value)
+
+
+def test_an_unknown_connection_says_how_to_define_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_SHOP_DB", raising=False)
+    with pytest.raises(ConfigurationError, match=r"airflow connections add shop_db.*AIRFLOW_CONN_SHOP_DB"):
+        resolve_url(connection_id="shop_db")
+
+
+def test_a_connection_is_read_from_an_airflow_uri(monkeypatch: pytest.MonkeyPatch) -> None:
+    extra = quote(json.dumps({"sslmode": "require", "cursor": "dictcursor", "iam": False}))
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP", f"postgres://re%40der:p%2Fw@db:5433/my%20shop?__extra__={extra}")
+    assert connection_parameters(resolve_url(connection_id="shop")) == {
+        "user": "re@der", "password": "p/w", "host": "db", "port": "5433", "dbname": "my shop", "sslmode": "require",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("extra", [{"sslmode": "require", "log_sql": True}, '{"sslmode": "require"}'])
+def test_a_connection_is_read_from_json(monkeypatch: pytest.MonkeyPatch, extra: object) -> None:
+    fields = {
+        "conn_type": "postgres", "login": "re@der", "password": "p/w:%", "host": "db", "port": 5433, "schema": "shop",
+        "extra": extra,
+    }  # fmt: skip
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP", json.dumps(fields))
+    assert connection_parameters(resolve_url(connection_id="shop")) == {
+        "user": "re@der", "password": "p/w:%", "host": "db", "port": "5433", "dbname": "shop", "sslmode": "require",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "value", ["mysql://root@db/shop", '{"conn_type": "http", "host": "x"}', '{"host": ', "postgres://db/x?__extra__=1"]
+)
+def test_connections_that_cannot_be_used_are_named(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP", value)
+    with pytest.raises(ConfigurationError, match="'shop'"):
+        resolve_url(connection_id="shop")
+
+
+def test_the_resolver_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch, no_resolver: None) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP", "postgres://from@environment/x")
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", "postgres://from@environment/x")
+    set_connection_resolver({"shop": "postgres://from@resolver/x?cursor=dictcursor"}.get)
+    assert resolve_url(connection_id="shop") == "postgresql://from@resolver/x"
+    assert resolve_url(connection_id="other") == "postgresql://from@environment/x"
+
+
+def test_items_are_loaded_through_a_connection_id(articles: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP", articles.replace("postgresql://", "postgres://"))
+    loader = PgsqlTextLoader(table_name="articles", connection_id="shop")
+    assert loader.load_items([PgsqlFileMeta(object_id="2")])[0].data == "Content 2"
+
+
+def test_without_a_source_items_are_in_estudios_own_database(estudio_home: Path, execute) -> None:
+    execute("CREATE TABLE things AS SELECT 1 AS id, 'text' AS content")
+    assert PgsqlTextLoader(table_name="things").total_count() == 1
+
+
+def test_an_unreachable_server_is_tried_three_times_and_named_without_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_database, "_FIRST_WAIT_S", 0.01)
+    attempts = []
+    connect = psycopg.connect
+    monkeypatch.setattr(psycopg, "connect", lambda *a, **k: attempts.append(a) or connect(*a, **k))
+    loader = PgsqlTextLoader("postgresql://reader:secret@127.0.0.1:1/shop", table_name="articles")
+    for count, read in enumerate((loader.check, loader.total_count, lambda: next(loader.iter_items())), start=1):
+        with pytest.raises(DatabaseUnavailableError, match=r"reader@127.0.0.1:1/shop does not answer") as raised:
+            read()
+        assert "secret" not in str(raised.value)
+        assert len(attempts) == 3 * count
+
+
+def test_a_connection_that_was_cut_is_replaced(own_articles: str) -> None:
+    loader = PgsqlTextLoader(own_articles, table_name="articles")
+    batches = loader.iter_items(batch_size=1)
+    next(batches)
+    with psycopg.connect(own_articles, autocommit=True) as connection:
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'estudio'")
+    with pytest.raises(DatabaseUnavailableError):
+        list(batches)
+    assert loader.total_count() == 7
+
+
+def test_constructing_a_loader_imports_nothing_heavy_and_connects_nowhere() -> None:
+    code = (
+        "import socket, sys\n"
+        "def refuse(*a): raise AssertionError('connected')\n"
+        "socket.socket.connect = refuse\n"
+        "from estudio_core.sources.pgsql_text_loader import PgsqlTextLoader\n"
+        "PgsqlTextLoader('postgresql://reader@nowhere.invalid/shop', table_name='articles')\n"
+        "PgsqlTextLoader(table_name='articles', connection_id='not_defined')\n"
+        "PgsqlTextLoader(table_name='articles')\n"
+        "heavy = {'torch', 'pandas', 'pyarrow', 'mlflow', 'transformers', 'airflow', 'ray', 'onnxruntime'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stderr

@@ -1,0 +1,103 @@
+"""What the PostgreSQL loaders make of a row: texts, dicts of texts, JSON fields, payloads."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from estudio_core.errors import ConfigurationError, ItemError, SourceSchemaError
+from estudio_core.sources.item_meta import PgsqlFileMeta
+from estudio_core.sources.pgsql_jsonb_loader import PgsqlJSONBLoader
+from estudio_core.sources.pgsql_multi_text_column_loader import PgsqlMultiTextColumnLoader
+from estudio_core.sources.pgsql_text_loader import PgsqlTextLoader
+
+
+def metas(*ids: object) -> list[PgsqlFileMeta]:
+    return [PgsqlFileMeta(object_id=object_id) for object_id in ids]
+
+
+def test_payload_columns_become_json_values(database_url: str, execute) -> None:
+    execute("""
+        CREATE TABLE things (
+            id int PRIMARY KEY, content text, price numeric, stock numeric, rating real, sold boolean, day date,
+            at timestamptz, tags text[], sizes numeric[], attributes jsonb, code uuid, span interval, wrong float8,
+            colour text, photo bytea
+        );
+        INSERT INTO things VALUES (
+            1, 'x', 19.90, 3, 4.5, true, '2026-02-03', '2026-02-03 10:00+02', ARRAY['a', NULL], ARRAY[1.5, 2],
+            '{"deep": [1, {"x": null}]}', '00000000-0000-0000-0000-000000000007', '1 hour', 'NaN', NULL, 'x'
+        )
+    """)
+    expected = {
+        "price": 19.9, "stock": 3, "rating": 4.5, "sold": True, "day": "2026-02-03",
+        "at": "2026-02-03T08:00:00+00:00", "tags": ["a", None], "sizes": [1.5, 2],
+        "attributes": {"deep": [1, {"x": None}]}, "code": "00000000-0000-0000-0000-000000000007", "span": 3600.0,
+        "wrong": None, "colour": None,
+    }  # fmt: skip
+    loader = PgsqlTextLoader(database_url, table_name="things", payload_columns=tuple(expected))
+    (item,) = loader.load_items([PgsqlFileMeta(object_id=1, payload={"shelf": "A", "stock": 0})])
+    assert item.meta.payload == expected | {"shelf": "A"}
+    assert json.loads(json.dumps(item.meta.payload)) == item.meta.payload
+    assert isinstance(item.meta.payload["stock"], int)
+    with pytest.raises(SourceSchemaError, match=r"\['photo'\] are bytea"):
+        PgsqlTextLoader(database_url, table_name="things", payload_columns=["photo"]).check()
+
+
+def test_several_text_columns_make_a_dict(articles: str) -> None:
+    loader = PgsqlMultiTextColumnLoader(articles, table_name="articles", text_columns=["title", "content"])
+    found = loader.find_items(metas("1", "4", "3"))
+    assert [item.data for item in found.items] == [
+        {"title": "Title 1", "content": "Content 1"},
+        {"title": "Title 4", "content": ""},
+    ]
+    assert loader.load(metas("1"))["item"].to_pylist() == [{"title": "Title 1", "content": "Content 1"}]
+    only_content = PgsqlMultiTextColumnLoader(articles, table_name="articles", text_columns=["content", "author_email"])
+    assert only_content.find_items(metas("4")).invalid == {"4": "all of ['content', 'author_email'] are NULL or blank"}
+
+
+@pytest.mark.parametrize("wrong", [(), "title"])
+def test_text_columns_have_to_be_a_list(wrong: object) -> None:
+    with pytest.raises(ConfigurationError, match="text_columns="):
+        PgsqlMultiTextColumnLoader(table_name="articles", text_columns=wrong)
+
+
+@pytest.mark.parametrize("column_type", ["jsonb", "json"])
+def test_fields_of_a_json_column_make_an_item(database_url: str, execute, column_type: str) -> None:
+    execute(f"""
+        CREATE TABLE things (id int PRIMARY KEY, jsonb_data {column_type});
+        INSERT INTO things VALUES
+            (1, '{{"b": 1, "a": "x", "c": [2]}}'), (2, '{{"a": "y"}}'), (3, NULL), (4, '[1]'),
+            (5, '{{"z": 1}}'), (6, 'null')
+    """)
+    found = PgsqlJSONBLoader(database_url, table_name="things", fields_to_keep=["a", "b"]).find_items(
+        metas(*range(1, 7))
+    )
+    assert [list(item.data.items()) for item in found.items] == [[("a", "x"), ("b", 1)], [("a", "y")]]
+    assert found.invalid["3"] == "'jsonb_data' is NULL"
+    assert found.invalid["4"] == "'jsonb_data' is list, not a JSON object"
+    assert found.invalid["5"] == "'jsonb_data' has none of the fields ['a', 'b']"
+    everything = PgsqlJSONBLoader(database_url, table_name="things")
+    assert everything.load_items(metas("1"))[0].data == {"a": "x", "b": 1, "c": [2]}
+    assert everything.load(metas("2"))["item"].to_pylist() == [{"a": "y"}]
+
+
+def test_json_fields_of_different_types_do_not_make_a_table(database_url: str, execute) -> None:
+    execute("CREATE TABLE things (id int, jsonb_data jsonb)")
+    execute("INSERT INTO things VALUES (%s, %s)", (1, '{"a": 1}'), (2, '{"a": "x"}'))
+    with pytest.raises(ItemError, match="do not fit into one column") as raised:
+        PgsqlJSONBLoader(database_url, table_name="things").load(metas("1", "2"))
+    assert raised.value.item_ids == ["1", "2"]
+
+
+def test_bytes_and_numbers_are_texts_and_json_is_not(database_url: str, execute) -> None:
+    execute("""
+        CREATE TABLE things (id int PRIMARY KEY, raw bytea, number numeric, document jsonb);
+        INSERT INTO things VALUES (1, 'caf\\303\\251', 1.50, '{}'), (2, '\\377', 2, '[]')
+    """)
+    raw = PgsqlTextLoader(database_url, table_name="things", text_column="raw").find_items(metas("1", "2"))
+    assert (raw.items[0].data, raw.invalid["2"]) == ("café", "'raw' is not utf-8: invalid start byte at byte 0")
+    number = PgsqlTextLoader(database_url, table_name="things", text_column="number").find_items(metas("1"))
+    assert number.items[0].data == "1.50"
+    document = PgsqlTextLoader(database_url, table_name="things", text_column="document").find_items(metas("1"))
+    assert document.invalid == {"1": "'document' is dict, not text"}
