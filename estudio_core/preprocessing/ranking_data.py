@@ -7,10 +7,11 @@ its id is a hash of its content, so that the same data always has the same id.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from estudio_core.errors import DataError
 
@@ -129,13 +130,14 @@ class ItemsSet(Mapping[str, tuple[str, ...]]):
 class RankingData:
     """Split sessions and the items that occur in them.
 
-    `missing_items` are ids that sessions name and the source does not have;
-    their results were removed from the sessions.
+    `missing_items` are ids that sessions name and the source does not have, `invalid_items` those whose row
+    cannot be used, with the reason; their results were removed from the sessions.
     """
 
     clickstream: dict[Split, list[FineTuningInput]]
     items: ItemsSet
     missing_items: tuple[str, ...] = ()
+    invalid_items: Mapping[str, str] = field(default_factory=dict)
     dataset_id: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -170,7 +172,7 @@ class RankingData:
         clickstream: dict[Split, list[FineTuningInput]] = {split: [] for split in SPLITS}
         for row in sessions.to_pylist():
             split = row.pop("split")
-            tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+            tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
             clickstream[split].append(FineTuningInput(**tuples))
         parts: dict[str, list[str]] = {}
         variants: dict[str, dict[int, list[str]]] = {}
@@ -180,11 +182,13 @@ class RankingData:
             else:
                 variants.setdefault(row["object_id"], {}).setdefault(row["variant"], []).append(row["text"])
         metadata = sessions.schema.metadata or {}
-        missing = metadata.get(b"missing_items", b"").decode()
+        missing = json.loads(metadata.get(b"missing_items", b"[]"))
+        invalid = json.loads(metadata.get(b"invalid_items", b"{}"))
         return cls(
             clickstream=clickstream,
             items=ItemsSet(parts, {k: list(v.values()) for k, v in variants.items()}),
-            missing_items=tuple(missing.split("\n")) if missing else (),
+            missing_items=tuple(missing),
+            invalid_items=invalid,
         )
 
     def queries(self, split: Split) -> list[str]:
@@ -209,7 +213,10 @@ def _sessions_table(data: RankingData) -> pa.Table:
             ("release", pa.string()),
             ("query_variants", pa.list_(pa.string())),
         ],
-        metadata={b"missing_items": "\n".join(data.missing_items).encode()},
+        metadata={
+            b"missing_items": json.dumps(data.missing_items).encode(),
+            b"invalid_items": json.dumps(dict(data.invalid_items)).encode(),
+        },
     )
     rows = [
         {"split": split} | {name: getattr(s, name) for name in schema.names if name != "split"}

@@ -1,0 +1,1 @@
+"""The clickstream: sessions, their store, and what they say about relevance."""

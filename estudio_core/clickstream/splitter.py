@@ -1,0 +1,195 @@
+"""Which sessions a model learns from, and which judge it: no query stands on both sides."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from estudio_core.clickstream.query_retriever import query_key
+from estudio_core.errors import ConfigurationError, NotEnoughDataError
+from estudio_core.preprocessing.ranking_data import SPLITS, FineTuningInput, RankingData, Split
+
+if TYPE_CHECKING:
+    from estudio_core.preprocessing.augmentations import ClickstreamQueryAugmentationApplier
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Query:
+    """What decides about one distinct query: a place in [0, 1), and its sessions."""
+
+    key: str
+    place: float
+    sessions: tuple[FineTuningInput, ...]
+
+    @property
+    def clicked(self) -> bool:
+        return any(not session.is_irrelevant for session in self.sessions)
+
+
+class TrainTestSplitter:
+    """Splits sessions into train, dev and holdout by the text of their query, case and whitespace aside.
+
+    Each query has a fixed place in [0, 1), a hash of the seed and its text. Those below `test_size_ratio` are
+    tested on: below `test_size_ratio * holdout_share` in holdout, else in dev. So all sessions of a query share a
+    side, and a query keeps its side when sessions are added, in any process.
+
+    Few queries: where two or more have clicks, train and dev get at least one of those each; else, of two or more
+    queries, train gets the one with clicks. Train takes the query with the greatest place, dev the one with the
+    smallest, from train if that has several, else from holdout. A single query goes to train.
+
+    With `by_time`, sessions from `test_since` on are tested on, and their queries leave train: older sessions of
+    the same queries are dropped, those of all other queries are learned from. Holdout takes the queries whose
+    place is below `holdout_share`, dev the others. Frequent queries come again and again, so this leaves
+    train with rare ones: use it to see how a model ages, not for the everyday run.
+
+    Args:
+        test_size_ratio: Share of queries (with `by_time`: of sessions) that are tested on, dev and holdout together.
+        shuffle: False: instead of by hash, the last queries in order of first appearance are tested on, the very
+            last in holdout. Sides then change when sessions are added.
+        random_state: Seed of the hash.
+        augmenter: Gives queries of train augmented variants.
+        do_augment_test: Also augment dev and holdout.
+        holdout_share: Share of the tested queries that only the gate sees.
+        by_time: Split by time as above.
+        test_since: Seconds since 1970, UTC; setting it implies `by_time`. Unset, the newest `test_size_ratio` of
+            sessions are tested on.
+
+    Raises:
+        ConfigurationError: a share is not between 0 and 1.
+    """
+
+    def __init__(
+        self,
+        test_size_ratio: float = 0.2,
+        shuffle: bool = True,
+        random_state: int = 42,
+        augmenter: ClickstreamQueryAugmentationApplier | None = None,
+        do_augment_test: bool = False,
+        holdout_share: float = 0.5,
+        by_time: bool = False,
+        test_since: float | None = None,
+    ) -> None:
+        if not 0 < test_size_ratio < 1:
+            raise ConfigurationError(f"test_size_ratio must be between 0 and 1; got {test_size_ratio}. Try 0.2.")
+        if not 0 <= holdout_share < 1:
+            raise ConfigurationError(f"holdout_share must be at least 0 and below 1; got {holdout_share}. Try 0.5.")
+        self.test_size_ratio = test_size_ratio
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.augmenter = augmenter
+        self.do_augment_test = do_augment_test
+        self.holdout_share = holdout_share
+        self.by_time = by_time or test_since is not None
+        self.test_since = test_since
+
+    def split(self, inputs: Iterable[FineTuningInput]) -> dict[Split, list[FineTuningInput]]:
+        """Return the sessions of each split, in the order given.
+
+        Raises:
+            NotEnoughDataError: with `by_time`, no session is older, or none is newer, than the moment.
+        """
+        sessions = list(inputs)
+        result = self._split_by_time(sessions) if self.by_time and sessions else self._split_by_query(sessions)
+        if self.augmenter is not None:
+            for split in SPLITS if self.do_augment_test else SPLITS[:1]:
+                result[split] = self.augmenter.apply(result[split])
+        return result
+
+    def _split_by_query(self, sessions: Sequence[FineTuningInput]) -> dict[Split, list[FineTuningInput]]:
+        queries = self._queries(sessions)
+        holdout = self.test_size_ratio * self.holdout_share
+        sides = {q.key: _side(q.place, holdout, self.test_size_ratio) for q in queries}
+        _give_each_side_one(queries, sides)
+        return _gather(sessions, sides)
+
+    def _split_by_time(self, sessions: Sequence[FineTuningInput]) -> dict[Split, list[FineTuningInput]]:
+        since = self._moment(sessions)
+        old = [s for s in sessions if s.timestamp < since]
+        new = [s for s in sessions if s.timestamp >= since]
+        if not old or not new:
+            times = [s.timestamp for s in sessions]
+            raise NotEnoughDataError(
+                f"{len(old)} sessions are older than test_since={since} and {len(new)} are not; both sides need some. "
+                f"Sessions are from {min(times)} to {max(times)}: choose a moment between, or by_time=False."
+            )
+        queries = {q.key: q for q in self._queries(new)}
+        sides = {key: _side(q.place, self.holdout_share, 1.0) for key, q in queries.items()}
+        if all(query_key(s.query) in sides for s in old):
+            del sides[max(self._queries(old), key=lambda q: (q.clicked, q.place)).key]
+        if sides and "dev" not in sides.values():
+            sides[max(sides, key=lambda key: queries[key].place)] = "dev"
+        result = _gather(new, sides)
+        result["train"] = [s for s in old if query_key(s.query) not in sides]
+        dropped = len(sessions) - sum(len(side) for side in result.values())
+        logger.info("Split at %s: %d sessions dropped, their queries are on the other side.", since, dropped)
+        return result
+
+    def _moment(self, sessions: Sequence[FineTuningInput]) -> float:
+        if self.test_since is not None:
+            return self.test_since
+        times = sorted(s.timestamp for s in sessions)
+        return times[min(len(times) - 1, math.floor(len(times) * (1 - self.test_size_ratio)))]
+
+    def _queries(self, sessions: Iterable[FineTuningInput]) -> list[_Query]:
+        grouped: dict[str, list[FineTuningInput]] = {}
+        for session in sessions:
+            grouped.setdefault(query_key(session.query), []).append(session)
+        if self.shuffle:
+            return [_Query(k, place_of(k, self.random_state), tuple(s)) for k, s in grouped.items()]
+        count = len(grouped)
+        return [_Query(k, (count - 1 - i) / count, tuple(s)) for i, (k, s) in enumerate(grouped.items())]
+
+
+def place_of(key: str, seed: int) -> float:
+    """Return the place of a query in [0, 1), uniform over queries and independent between seeds.
+
+    >>> round(place_of("usb charger", 42), 4)
+    0.928
+    """
+    digest = hashlib.blake2b(f"{seed}\x1f{key}".encode(), digest_size=8).digest()
+    return (int.from_bytes(digest, "big") >> 11) / 2**53  # 53 bits: a float below 1 exactly
+
+
+def items_on_both_sides(data: RankingData | Mapping[Split, Sequence[FineTuningInput]]) -> tuple[str, ...]:
+    """Return ids of items that occur in train and in dev or holdout, sorted.
+
+    Queries never stand on both sides; items may, and the report states how many.
+    """
+    clickstream = data.clickstream if isinstance(data, RankingData) else data
+    shown = {split: {r for s in clickstream.get(split, ()) for r in s.results} for split in SPLITS}
+    return tuple(sorted(shown["train"] & (shown["dev"] | shown["holdout"])))
+
+
+def _side(place: float, holdout_below: float, dev_below: float) -> Split:
+    if place < holdout_below:
+        return "holdout"
+    return "dev" if place < dev_below else "train"
+
+
+def _give_each_side_one(queries: Sequence[_Query], sides: dict[str, Split]) -> None:
+    """Change `sides` so that train, and where there are two queries dev, has one; clicked ones come first."""
+    clicked = [q for q in queries if q.clicked]
+    candidates = sorted(clicked if len(clicked) > 1 else queries, key=lambda q: (q.place, q.key))
+    if not candidates:
+        return
+    anchor = clicked[0] if len(clicked) == 1 else candidates[-1]
+    sides[anchor.key] = "train"
+    if len(candidates) > 1 and not any(sides[q.key] == "dev" for q in candidates):
+        movable = [q for q in candidates if sides[q.key] == "train" and q.key != anchor.key]
+        movable = movable or [q for q in candidates if sides[q.key] == "holdout"]
+        sides[movable[0].key] = "dev"
+
+
+def _gather(sessions: Iterable[FineTuningInput], sides: Mapping[str, Split]) -> dict[Split, list[FineTuningInput]]:
+    result: dict[Split, list[FineTuningInput]] = {split: [] for split in SPLITS}
+    for session in sessions:
+        side = sides.get(query_key(session.query))
+        if side is not None:
+            result[side].append(session)
+    return result

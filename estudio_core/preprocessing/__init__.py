@@ -1,0 +1,1 @@
+"""From loaded items and sessions to training data."""
