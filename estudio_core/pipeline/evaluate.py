@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,11 @@ class Exam:
         """The queries of all groups."""
         return [query for group in self.groups.values() for query in group]
 
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """What a report shows of each item."""
+        return {split.item.id: title_of(split) for split in self.items}
+
     def sit(
         self, name: str, embedder: Embedder, digest: str, known: VectorStore
     ) -> tuple[Contender, list[IndexedItem]]:
@@ -114,8 +120,8 @@ def evaluate(plugin_name: str, run_id: str, trained: dict[str, Any]) -> Evaluati
             champion_similarity=champion.random_similarity,
             candidate_similarity=candidate.random_similarity,
         )
-        history = json.loads((trained_folder / "history.json").read_text())
-        summary = write_report(folder, run_id, training, data, decision, exam, champion, candidate, history)
+        course = json.loads((trained_folder / "history.json").read_text())
+        summary = write_report(folder, run_id, training, data, decision, exam, champion, candidate, course)
     numbers = {
         f"{group.group}_{comparison.metric}_{side}": getattr(comparison, side).mean
         for group in decision.groups
@@ -141,17 +147,17 @@ def _questions(plugin: FineTuningMethod, data: RankingData) -> tuple[Judgments, 
     Raises:
         DataError: there is no query to evaluate on.
     """
-    from estudio_core.clickstream.splitter import normalise_query
+    from estudio_core.clickstream.query_retriever import query_key
     from estudio_core.evaluation.evaluate import judgments_from_sessions
 
-    trained = {normalise_query(query) for query in data.queries("train")}
-    chosen_on = {normalise_query(query) for query in data.queries("dev")}
+    trained = {query_key(query) for query in data.queries("train")}
+    chosen_on = {query_key(query) for query in data.queries("dev")}
     human = plugin.get_judgments()
     groups: dict[Group, tuple[str, ...]] = {}
     if human is not None:
         judgments = human.answerable()
-        groups["seen"] = tuple(q for q in judgments if normalise_query(q) in trained)
-        groups["unseen"] = tuple(q for q in judgments if normalise_query(q) not in trained | chosen_on)
+        groups["seen"] = tuple(q for q in judgments if query_key(q) in trained)
+        groups["unseen"] = tuple(q for q in judgments if query_key(q) not in trained | chosen_on)
     else:
         judgments = judgments_from_sessions(data.clickstream["holdout"]).answerable()
         groups["unseen"] = tuple(judgments)

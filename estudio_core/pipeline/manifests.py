@@ -37,6 +37,7 @@ class SessionsManifest(Manifest):
 class DatasetManifest(Manifest):
     """A stored training set."""
 
+    plugin: str
     uri: str
     sessions_uri: str
     dataset_id: str
@@ -112,6 +113,8 @@ class LoadedShard(Manifest):
     parts: int
     reused: int
     invalid: dict[str, str]
+    """The first of the unusable items, by id, with the reason."""
+    invalid_items: int
     seconds: float
 
 
@@ -140,7 +143,7 @@ class LiveManifest(Manifest):
     release_id: int
     previous_release_id: int | None
     version: str
-    lock_ms: float
+    took_ms: float
 
 
 class CleanUpManifest(Manifest):

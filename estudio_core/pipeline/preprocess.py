@@ -29,9 +29,15 @@ def preprocess(plugin_name: str, run_id: str, sessions: dict[str, Any]) -> Datas
         raise NotEnoughDataError(
             f"None of the {len(data.clickstream['train'])} training sessions has a click on an item that still exists."
         )
+    if all(session.is_irrelevant for session in data.clickstream["dev"]):
+        raise NotEnoughDataError(
+            f"None of the {len(data.clickstream['dev'])} development sessions has a click, so nothing can say when to "
+            "stop training. Collect more sessions, or raise test_size_ratio."
+        )
     with store.publish(plugin_name, run_id, "dataset") as folder:
         data.save(folder)
     return DatasetManifest(
+        plugin=plugin_name,
         uri=store.uri(plugin_name, run_id, "dataset"),
         sessions_uri=extracted.uri,
         dataset_id=data.dataset_id,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from typing import Any
 
-from estudio_core.artifacts import ArtifactStore
+from estudio_core.artifacts import ArtifactStore, safe_name
 from estudio_core.errors import DataError, EstudioError, ModelError
 from estudio_core.pipeline.manifests import DatasetManifest, TrainingManifest
 from estudio_core.pipeline.plugin_access import open_plugin
@@ -42,6 +43,8 @@ def train(plugin_name: str, run_id: str, dataset: dict[str, Any], params: dict[s
         params={name: value for name, value in wanted.model_dump().items() if value is not None},
     )
     store = ArtifactStore()
+    # Outside of the step's folder: what finished trials left survives a killed attempt, and a rerun goes on from there.
+    trials = get_settings().home.resolve() / "trials" / safe_name(plugin_name) / safe_name(run_id)
     began = time.monotonic()
     with store.fetch(stored.uri) as data_folder, store.publish(plugin_name, run_id, "training") as folder:
         request = {
@@ -49,6 +52,7 @@ def train(plugin_name: str, run_id: str, dataset: dict[str, Any], params: dict[s
             "dataset": str(data_folder.resolve()),
             "model": str(manager.download_model(start_version)),
             "output": str(folder.resolve()),
+            "trials": str(trials),
             "params": wanted.model_dump(mode="json"),
             "iteration": vars(iteration),
         }
@@ -58,6 +62,7 @@ def train(plugin_name: str, run_id: str, dataset: dict[str, Any], params: dict[s
             manager.end_iteration(iteration, error=str(error))
             raise
     manager.end_iteration(iteration)
+    shutil.rmtree(trials, ignore_errors=True)
     return TrainingManifest(
         uri=store.uri(plugin_name, run_id, "training"),
         dataset=stored,

@@ -8,11 +8,15 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shutil
 import signal
 import sys
 import traceback
 from pathlib import Path
 from typing import Any
+
+from estudio_core.errors import DataError, ModelError
+from estudio_core.progress import Progress, progress_to
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -21,8 +25,6 @@ def main() -> int:
     """Train as the request says; return the exit status."""
     _die_with(int(sys.argv[1]))
     request = json.load(sys.stdin)
-    from estudio_core.errors import DataError
-    from estudio_core.progress import Progress, progress_to
 
     def show(progress: Progress) -> None:
         _say({"kind": "progress", "progress": vars(progress)})
@@ -40,23 +42,89 @@ def main() -> int:
 
 
 def run_training(request: dict[str, Any]) -> dict[str, Any]:
-    """Run the trials of a request, and leave the best model and its history in the output folder."""
+    """Run the trials of a request, and leave the best model and the course of all trials in the output folder.
+
+    Raises:
+        EstudioError: no trial succeeded.
+    """
+    from estudio_core.experiments.fine_tuning_params import FineTuningParams
     from estudio_core.experiments.iteration import Iteration
+    from estudio_core.experiments.search import run_trials
+    from estudio_core.experiments.search_space import SearchSpace
+    from estudio_core.experiments.trial_recorder import MLflowTrialRecorder
     from estudio_core.pipeline.plugin_access import open_plugin
-    from estudio_core.pipeline.trials import run_trials
+    from estudio_core.pipeline.trial import FIT_FILE, MODEL_FOLDER
     from estudio_core.plugin.contract import FineTuneParams
     from estudio_core.preprocessing.prepare_data import prepared
     from estudio_core.preprocessing.ranking_data import RankingData
+    from estudio_core.settings import get_settings
 
-    data = RankingData.load(Path(request["dataset"]))
     plugin = open_plugin(request["plugin"])
-    with prepared(data):
+    with prepared(RankingData.load(Path(request["dataset"]))):
         builder = plugin.get_fine_tuning_builder([])
     params = FineTuneParams.model_validate(request["params"])
     iteration = Iteration(**request["iteration"])
-    index = plugin.get_search_index_info()
+    manager = builder.experiments_manager
+    given = _given(params)
+    space = {name: values for name, values in builder.initial_params.items() if name not in _replaced(given)}
+    space |= {name: [value] for name, value in given.items()}
+    known = [_with(found, given) for found in manager.top_params(before=iteration)]
+    first = {name: values[0] for name, values in space.items() if isinstance(values, list)}
+    recorder = MLflowTrialRecorder(manager, iteration)
+    search = run_trials(
+        "estudio_core.pipeline.trial:train_trial",
+        SearchSpace(space, FineTuningParams),
+        params.trials,
+        metric=manager.main_metric,
+        mode="min" if manager.is_loss else "max",
+        storage=Path(request["trials"]),
+        name="search",
+        seed=params.seed,
+        config={
+            "plugin": request["plugin"],
+            "dataset": request["dataset"],
+            "model": request["model"],
+            "seed": params.seed,
+            "threads": get_settings().training_threads,
+        },
+        warm_start=known or [first],
+        recorder=recorder,
+    )
+    # A trial that was ended early has reported and kept no model.
+    finished = [trial for trial in search.trials if (trial.folder / MODEL_FOLDER).is_dir()]
+    if not finished:
+        raise ModelError("Every trial was ended before it had trained to its end. Ask for fewer trials.")
+    sign = -1 if manager.is_loss else 1
+    best = max(finished, key=lambda trial: sign * (trial.value or 0.0))
+    fitted = json.loads((best.folder / FIT_FILE).read_text())
     output = Path(request["output"])
-    return run_trials(builder, index, data, Path(request["model"]), params, iteration, output)
+    trials = [
+        {"index": t.index, "params": t.params, "status": t.status, "value": t.value, "best": t.index == best.index}
+        for t in search.trials
+    ]
+    (output / "history.json").write_text(json.dumps({"fit": fitted, "trials": trials}), encoding="utf-8")
+    shutil.copytree(best.folder / MODEL_FOLDER, output / MODEL_FOLDER)
+    return {
+        "mlflow_run_id": recorder.run_id(best.index),
+        "metrics": fitted["metrics"],
+        "params": best.params,
+    }
+
+
+def _given(params: Any) -> dict[str, Any]:
+    """Return the hyper-parameters that the run's form fixes."""
+    names = ("learning_rate", "num_fixed_layers", "margin", "batch_size", "num_epochs")
+    return {name: value for name in names if (value := getattr(params, name)) is not None}
+
+
+def _replaced(given: dict[str, Any]) -> set[str]:
+    return set(given) | ({"query_lr", "items_lr"} if "learning_rate" in given else set())
+
+
+def _with(found: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters of an earlier trial with those that the form fixes."""
+    plain: dict[str, Any] = found.model_dump(mode="json", exclude_none=True)
+    return {name: value for name, value in plain.items() if name not in _replaced(given)} | given
 
 
 def _die_with(parent: int) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
@@ -315,10 +317,8 @@ class TextPlugin(FineTuningMethod):
 
     @cached_property
     def _index_info(self) -> SearchIndexInfo:
-        from estudio_core.context import context
-
         return SearchIndexInfo(
-            dimensions=context.model_downloader.dimensions(self.model.name),
+            dimensions=model_dimensions(self._model_folder()),
             metric_type=self.index.metric,
             metric_aggregation_type=self.index.aggregation,
             hnsw=self.index.hnsw,
@@ -344,6 +344,28 @@ class TextPlugin(FineTuningMethod):
         """Return the human judgments the plugin was given, if any."""
         load: Callable[[], Judgments] | None = self._components.get("judgments")
         return load() if load is not None else None
+
+
+def model_dimensions(model: str) -> int:
+    """Return the length of a transformer's vectors, from its `config.json` (or the model hub's).
+
+    Raises:
+        ConfigurationError: the configuration cannot be read or names no hidden size.
+    """
+    file = Path(model) / "config.json"
+    if file.is_file():
+        config = json.loads(file.read_text(encoding="utf-8"))
+    else:
+        from transformers import AutoConfig
+
+        try:
+            config = AutoConfig.from_pretrained(model).to_dict()
+        except OSError as error:
+            raise ConfigurationError(f"The model {model!r} cannot be read: {error}") from error
+    for name in ("hidden_size", "dim", "d_model"):
+        if name in config:
+            return int(config[name])
+    raise ConfigurationError(f"{model!r}: config.json names no hidden size. Use a transformer encoder.")
 
 
 COMPONENTS = (

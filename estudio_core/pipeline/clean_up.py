@@ -1,0 +1,40 @@
+"""Releases that are kept, and those that are dropped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from estudio_core import database
+from estudio_core.pipeline.manifests import CleanUpManifest
+from estudio_core.settings import get_settings
+from estudio_core.vectordb import deployments
+
+
+def clean_up(plugin_name: str, params: dict[str, Any]) -> CleanUpManifest:
+    """Drop collections older than those to keep, and the published models that no kept release uses.
+
+    Raises:
+        ReleaseError: fewer than two releases were to be kept.
+        RepositoryError: the model repository cannot be written.
+    """
+    from estudio_core.export.triton_repository import list_entries, remove_entry
+    from estudio_core.inference.opening import stop_serving
+
+    keep = int(params.get("keep_releases") or get_settings().keep_releases)
+    with database.connect() as connection:
+        retired = deployments.retire_releases(connection, plugin_name, keep)
+        connection.commit()
+        kept = {
+            release.model_name
+            for release in deployments.list_releases(connection, plugin_name)
+            if release.state not in {"retired", "failed"}
+        }
+    removed = []
+    repository = get_settings().triton_repository
+    if retired:
+        for entry in list_entries(repository):
+            if entry.plugin == plugin_name and entry.name not in kept:
+                stop_serving(entry.name)
+                remove_entry(repository, entry.name)
+                removed.append(entry.name)
+    return CleanUpManifest(retired_releases=[release.release_id for release in retired], removed_models=removed)

@@ -1,0 +1,93 @@
+"""A new collection beside the live one: opened, divided into shards, loaded, indexed."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from estudio_core import database
+from estudio_core.errors import DataError
+from estudio_core.pipeline.manifests import BuiltManifest, EntryManifest, LoadedShard, ShardManifest
+from estudio_core.pipeline.plugin_access import open_plugin
+
+MOST_INVALID_SHARE = 0.5
+"""A build of which more items than this cannot be used is refused: the plugin reads the wrong column."""
+
+
+def start_collection(plugin_name: str, entry: dict[str, Any], shards: int, run_id: str) -> list[ShardManifest]:
+    """Open the release of this run and divide the items of the source; a rerun returns the same release.
+
+    Raises:
+        ConcurrentReleaseError: another release of this plugin is being built.
+        DataError: the source has no items.
+    """
+    from estudio_core.vectordb.releases import start_release
+
+    published = EntryManifest.model_validate(entry)
+    plugin = open_plugin(plugin_name)
+    with database.connect() as connection:
+        database.ensure_schema(connection)
+        release = start_release(
+            connection, plugin_name, published.name, published.version, plugin.get_search_index_info(), run_id
+        )
+    ranges = plugin.get_data_loader().key_ranges(shards)
+    if not ranges:
+        raise DataError(f"The item source of plugin {plugin_name!r} has no rows. Fill the table, then run this again.")
+    return [
+        ShardManifest(
+            label=f"{number} of {len(ranges)}",
+            release_id=release.release_id,
+            after=keys.after,
+            until=keys.until,
+            count=keys.count,
+        )
+        for number, keys in enumerate(ranges, start=1)
+    ]
+
+
+def build_index(plugin_name: str, shards: list[dict[str, Any]]) -> BuiltManifest:
+    """Index the loaded collection, apply the plugin's optimizations, and mark the release as built.
+
+    Raises:
+        DataError: more than half of the items could not be used.
+    """
+    from estudio_core.vectordb.index_build import build_index as build
+    from estudio_core.vectordb.optimization import apply_optimizations
+    from estudio_core.vectordb.releases import get_release, mark_built
+
+    loaded = [LoadedShard.model_validate(shard) for shard in shards]
+    began = time.monotonic()
+    invalid = {item_id: reason for shard in loaded for item_id, reason in shard.invalid.items()}
+    items = sum(shard.items for shard in loaded)
+    invalid_items = sum(shard.invalid_items for shard in loaded)
+    if invalid_items > MOST_INVALID_SHARE * (items + invalid_items):
+        examples = "; ".join(f"{item_id}: {reason}" for item_id, reason in list(invalid.items())[:3])
+        raise DataError(
+            f"{invalid_items} of {items + invalid_items} items of plugin {plugin_name!r} cannot be used ({examples}). "
+            "Check the text column of the plugin."
+        )
+    with database.connect() as connection:
+        release = get_release(connection, loaded[0].release_id)
+        collection = release.collection
+        notices = build(connection, collection)
+        apply_optimizations(connection, collection, open_plugin(plugin_name).get_vectordb_optimizations())
+        stats = collection.stats(connection)
+        if release.state == "building":
+            mark_built(
+                connection,
+                release,
+                {
+                    "objects": stats.objects,
+                    "parts": stats.parts,
+                    "size_bytes": stats.size_bytes,
+                    "invalid_items": invalid_items,
+                    "notices": notices,
+                },
+            )
+    return BuiltManifest(
+        release_id=release.release_id,
+        items=stats.objects,
+        parts=stats.parts,
+        invalid_items=invalid_items,
+        seconds=round(time.monotonic() - began, 1),
+    )

@@ -1,0 +1,108 @@
+"""One shard of items: read, split, encoded and loaded, as one transaction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from estudio_core import database
+from estudio_core.pipeline.item_vectors import Encoding, encode_items, split_items
+from estudio_core.pipeline.manifests import LoadedShard, ShardManifest
+from estudio_core.pipeline.plugin_access import ItemParts, content_hash, open_plugin
+from estudio_core.pipeline.vector_store import VectorStore
+from estudio_core.progress import report
+from estudio_core.vectordb.change_log import ItemWrite
+from estudio_core.vectordb.items import IndexedItem
+from estudio_core.vectordb.releases import Release, get_release
+
+_REPORT_EACH = 256
+_LISTED_INVALID = 200
+
+
+def embed_shard(plugin_name: str, shard: dict[str, Any]) -> LoadedShard:
+    """Load the items of one key range into the collection of a release that is being built.
+
+    All or nothing: a killed attempt leaves no row, and a rerun replaces what a finished one wrote. A release that is
+    built already is left as it is.
+
+    Raises:
+        ReleaseError: there is no such release.
+        RepositoryError, ModelError: the published model cannot be used.
+    """
+    from estudio_core.export.manifest import read_manifest
+    from estudio_core.inference.opening import open_bulk_embedder
+    from estudio_core.settings import get_settings
+    from estudio_core.sources.data_loader import KeyRange
+
+    wanted = ShardManifest.model_validate(shard)
+    began = time.monotonic()
+    plugin = open_plugin(plugin_name)
+    done = Encoding()
+    with database.connect() as connection:
+        release = get_release(connection, wanted.release_id)
+        if release.state == "building":
+            digest = read_manifest(get_settings().triton_repository / release.model_name).digest
+            batches = plugin.get_data_loader().iter_items(KeyRange(wanted.after, wanted.until, wanted.count))
+            items = encode_items(
+                split_items(batches, ItemParts(plugin), digest, done),
+                open_bulk_embedder(release.model_name),
+                done,
+                VectorStore.load(plugin_name, digest),
+            )
+            release.collection.copy_items(connection, _reported(items, wanted.count))
+            connection.commit()
+    return LoadedShard(
+        release_id=wanted.release_id,
+        label=wanted.label,
+        items=done.items,
+        parts=done.parts,
+        reused=done.reused,
+        invalid=dict(list(done.invalid.items())[:_LISTED_INVALID]),
+        invalid_items=len(done.invalid),
+        seconds=round(time.monotonic() - began, 1),
+    )
+
+
+def embed_writes(plugin_name: str) -> Callable[[Release, Sequence[ItemWrite]], list[IndexedItem]]:
+    """Return what embeds written items with the model of a release: for the change log and for single writes."""
+
+    def embed(release: Release, writes: Sequence[ItemWrite]) -> list[IndexedItem]:
+        import numpy as np
+
+        from estudio_core.export.manifest import read_manifest
+        from estudio_core.inference.opening import open_bulk_embedder
+        from estudio_core.settings import get_settings
+        from estudio_core.sources.data_loader import DownloadedItem
+        from estudio_core.sources.item_meta import ItemMeta
+
+        parts_of = ItemParts(open_plugin(plugin_name))
+        digest = read_manifest(get_settings().triton_repository / release.model_name).digest
+        parts = [
+            parts_of(DownloadedItem(write.object_id, write.data, ItemMeta(object_id=write.object_id)))
+            for write in writes
+        ]
+        vectors = open_bulk_embedder(release.model_name).embed_items([text for texts in parts for text in texts])
+        ends = np.cumsum([len(texts) for texts in parts])
+        return [
+            IndexedItem(
+                write.object_id,
+                write.payload,
+                content_hash(digest, texts),
+                vectors[end - len(texts) : end],
+                write.user_id,
+                write.original_id,
+            )
+            for write, texts, end in zip(writes, parts, ends, strict=True)
+        ]
+
+    return embed
+
+
+def _reported(items: Iterator[IndexedItem], total: int) -> Iterator[IndexedItem]:
+    count = 0
+    for count, item in enumerate(items, start=1):
+        if count % _REPORT_EACH == 0:
+            report("Embed", count, total, "items")
+        yield item
+    report("Embed", count, count, "items")

@@ -1,0 +1,165 @@
+"""What an evaluation found, put together for its readers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from estudio_core.evaluation.report_data import (
+    TOP_RESULTS,
+    Curve,
+    DataFacts,
+    Report,
+    ResultLine,
+    Series,
+    Trial,
+    query_changes,
+)
+from estudio_core.preprocessing.ranking_data import SPLITS
+
+if TYPE_CHECKING:
+    from estudio_core.evaluation.gate import GateDecision
+    from estudio_core.pipeline.evaluate import Contender, Exam
+    from estudio_core.pipeline.manifests import TrainingManifest
+    from estudio_core.preprocessing.ranking_data import RankingData
+
+_CURVES = {
+    "Loss": ("train_loss", "test_loss"),
+    "nDCG@10 on development sessions": ("test_ndcg@10",),
+    "Distance shifts": (
+        "train_not_irrelevant_dist_shift",
+        "test_not_irrelevant_dist_shift",
+        "test_irrelevant_dist_shift",
+    ),
+}
+_STATUS: dict[str, Any] = {"completed": "finished", "stopped": "stopped early", "failed": "failed"}
+
+
+def write_report(
+    folder: Path,
+    run_id: str,
+    training: TrainingManifest,
+    data: RankingData,
+    decision: GateDecision,
+    exam: Exam,
+    champion: Contender,
+    candidate: Contender,
+    course: Mapping[str, Any],
+) -> str:
+    """Write `report.html` and `report.json` into `folder`; return the summary in Markdown.
+
+    Args:
+        folder: Where to write.
+        run_id: The orchestrator's run.
+        training: What was trained.
+        data: The sessions it was trained on.
+        decision: The gate's.
+        exam: The items and queries that were ranked.
+        champion: How the champion ranked.
+        candidate: How the candidate ranked.
+        course: `fit` and `trials` of the training process.
+    """
+    from estudio_core.evaluation import report as rendering
+
+    report = Report(
+        plugin=training.dataset.plugin,
+        created_at=datetime.now(UTC),
+        decision=decision,
+        facts=_facts(training, data, exam),
+        queries=tuple(
+            change
+            for group in exam.groups
+            for change in query_changes(
+                group,
+                decision.settings.metric,
+                champion.metrics[group],
+                candidate.metrics[group],
+                _results(exam, champion),
+                _results(exam, candidate),
+            )
+        ),
+        curves=_curves(course["fit"]["history"]),
+        trials=tuple(
+            Trial(
+                name=f"trial {trial['index']}",
+                parameters={name: str(value) for name, value in trial["params"].items()},
+                value=trial["value"],
+                status=_STATUS[trial["status"]],
+                best=trial["best"],
+            )
+            for trial in course["trials"]
+        ),
+        champion=champion.name,
+        candidate=candidate.name,
+        runs={"MLflow run": training.mlflow_run_id, "Airflow run": run_id, "Dataset": training.dataset.dataset_id},
+        notes=_notes(training, exam),
+    )
+    rendering.write_report(report, folder)
+    return summary(decision)
+
+
+def summary(decision: GateDecision) -> str:
+    """Return decision and table in Markdown, for the one who is asked to approve."""
+    lines = [decision.reason, "", "| queries | metric | champion | candidate | gain |", "|---|---|---|---|---|"]
+    for group in decision.groups:
+        for comparison in group.metrics:
+            gain = comparison.gain
+            lines.append(
+                f"| {group.group} ({group.queries}) | {comparison.metric} | {comparison.before.mean:.3f} "
+                f"| {comparison.after.mean:.3f} | {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] |"
+            )
+    return "\n".join(lines)
+
+
+def _facts(training: TrainingManifest, data: RankingData, exam: Exam) -> DataFacts:
+    dataset = training.dataset
+    sessions = [session for split in SPLITS for session in data.clickstream[split]]
+    return DataFacts(
+        dataset_id=dataset.dataset_id,
+        simulated=dataset.simulated_sessions > 0,
+        sessions=len(sessions),
+        clicked_sessions=sum(not session.is_irrelevant for session in sessions),
+        sessions_by_split={str(split): number for split, number in dataset.sessions.items()},
+        queries_by_split={str(split): number for split, number in dataset.queries.items()},
+        items=dataset.items,
+        items_on_both_sides=dataset.items_on_both_sides,
+        missing_items=dataset.missing_items,
+        judged_queries=len(exam.judgments),
+    )
+
+
+def _notes(training: TrainingManifest, exam: Exam) -> tuple[str, ...]:
+    notes = [
+        f"Both models ranked the same {len(exam.items):,} items by exact search.",
+        "Queries of the development split chose the weights and stand in neither group.",
+    ]
+    if training.dataset.simulated_sessions:
+        notes.append(
+            f"{training.dataset.simulated_sessions:,} sessions hold simulated clicks: no figure here is of real users."
+        )
+    return tuple(notes)
+
+
+def _results(exam: Exam, contender: Contender) -> dict[str, tuple[ResultLine, ...]]:
+    return {
+        query: tuple(
+            ResultLine(object_id=i, title=exam.titles.get(i, i), grade=exam.judgments.get(query, {}).get(i))
+            for i in ids[:TOP_RESULTS]
+        )
+        for query, ids in contender.top.items()
+    }
+
+
+def _curves(history: list[tuple[int, dict[str, float]]]) -> tuple[Curve, ...]:
+    curves = []
+    for title, names in _CURVES.items():
+        series = [
+            Series(name=name, points=tuple((step, metrics[name]) for step, metrics in history if name in metrics))
+            for name in names
+        ]
+        drawn = tuple(line for line in series if line.points)
+        if drawn:
+            curves.append(Curve(title=title, series=drawn))
+    return tuple(curves)

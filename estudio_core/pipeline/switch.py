@@ -1,0 +1,43 @@
+"""The moment in which a release becomes live."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from estudio_core import database
+from estudio_core.pipeline.embed import embed_writes
+from estudio_core.pipeline.manifests import LiveManifest, VerifiedManifest
+from estudio_core.pipeline.plugin_access import open_plugin
+from estudio_core.vectordb import deployments
+
+
+def switch(plugin_name: str, verified: dict[str, Any]) -> LiveManifest:
+    """Move the pointer to a verified release in one transaction, then the registry alias `champion` to its version.
+
+    Raises:
+        ReleaseError: the release is not verified; nothing was changed.
+        ConcurrentReleaseError: writers or another switch did not end in time; nothing was changed.
+    """
+    manifest = VerifiedManifest.model_validate(verified)
+    with database.connect() as connection:
+        release = deployments.get_release(connection, manifest.release_id)
+        began = time.monotonic()
+        live = deployments.switch(connection, release, embed_writes(plugin_name))
+        took_ms = (time.monotonic() - began) * 1000
+        connection.commit()
+        before = deployments.previous_release(connection, plugin_name)
+    follow_with_alias(plugin_name, live, f"release {live.release_id} is live")
+    return LiveManifest(
+        release_id=live.release_id,
+        previous_release_id=before.release_id if before else None,
+        version=live.model_version,
+        took_ms=round(took_ms, 1),
+    )
+
+
+def follow_with_alias(plugin_name: str, live: deployments.Release, reason: str) -> None:
+    """Let the alias `champion` name the version that serves. The pointer decides; the alias follows."""
+    manager = open_plugin(plugin_name).get_manager()
+    numbers = {name: live.stats[name] for name in ("recall_at_10",) if name in live.stats}
+    manager.promote(live.model_version, reason, "release", numbers)

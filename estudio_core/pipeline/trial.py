@@ -1,0 +1,63 @@
+"""One trial of a fine-tuning: a set of hyper-parameters, trained and saved in the trial's folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from estudio_core.experiments.trial import Trial
+
+MODEL_FOLDER = "model"
+FIT_FILE = "fit.json"
+
+
+def train_trial(config: dict[str, Any], trial: Trial) -> None:
+    """Train with `trial.params` and leave the model and the course of training in `trial.folder`.
+
+    `config` names the plugin, the folder of the dataset, that of the model to start from, and the seed.
+    """
+    from estudio_core.experiments.fine_tuning_params import FineTuningParams
+    from estudio_core.experiments.training_config import to_training_config
+    from estudio_core.models.storage import load_model, save_model
+    from estudio_core.pipeline.plugin_access import open_plugin
+    from estudio_core.preprocessing.prepare_data import prepared
+    from estudio_core.preprocessing.ranking_data import RankingData
+    from lightning_modules.fit import fit
+
+    data = RankingData.load(Path(config["dataset"]))
+    plugin = open_plugin(config["plugin"])
+    with prepared(data):
+        settings = plugin.get_fine_tuning_builder([]).fine_tuning_settings
+    training = to_training_config(
+        settings,
+        FineTuningParams.model_validate(trial.params),
+        index=plugin.get_search_index_info(),
+        seed=config["seed"],
+        threads=config["threads"],
+    )
+
+    def on_metrics(step: int, metrics: Mapping[str, float]) -> None:
+        if trial.metric in metrics:
+            trial.report(metrics, step)
+        else:
+            trial.log(metrics, step)
+
+    model = load_model(config["model"])
+    result = fit(model, data, training, loss=settings.loss_func, on_metrics=on_metrics)
+    save_model(model, trial.folder / MODEL_FOLDER)
+    fitted = {
+        "metrics": result.metrics,
+        "best_step": result.best_step,
+        "steps": result.steps,
+        "seconds": result.seconds,
+        "sessions": result.sessions,
+        "tokens": result.tokens,
+        "precision": result.precision,
+        "interpolation": result.interpolation.share,
+        "stopped_early": result.stopped_early,
+        "history": result.history,
+    }
+    (trial.folder / FIT_FILE).write_text(json.dumps(fitted), encoding="utf-8")

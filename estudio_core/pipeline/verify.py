@@ -1,0 +1,75 @@
+"""Last writes applied, then the checks that a collection has to pass before anybody searches in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from estudio_core import database
+from estudio_core.errors import VerificationError
+from estudio_core.pipeline.embed import embed_writes
+from estudio_core.pipeline.manifests import BuiltManifest, VerifiedManifest
+from estudio_core.vectordb.deployments import catch_up, get_release
+from estudio_core.vectordb.verification import verify_release
+
+SAMPLE_QUERIES = 100
+"""Vectors with which recall is measured: the plugin's judged queries, and items of the collection to fill up."""
+
+
+def verify(plugin_name: str, built: dict[str, Any]) -> VerifiedManifest:
+    """Catch up with writes, and check counts, dimensions, recall@10 and the golden texts of the encoder.
+
+    A release that is verified or live already is left as it is.
+
+    Raises:
+        VerificationError: a check failed; the live release keeps serving.
+        ModelError: the encoder does not give its golden vectors.
+    """
+    from estudio_core.export.manifest import read_manifest
+    from estudio_core.inference.opening import ensure_served
+    from estudio_core.settings import get_settings
+
+    manifest = BuiltManifest.model_validate(built)
+    with database.connect() as connection:
+        release = get_release(connection, manifest.release_id)
+        ensure_served(release.model_name)
+        if release.state == "built":
+            catch_up(connection, release, embed_writes(plugin_name))
+            verify_release(connection, release, _samples(connection, plugin_name, release), manifest.items)
+            connection.commit()
+            release = get_release(connection, manifest.release_id)
+    if release.state not in {"verified", "live", "previous"}:
+        raise VerificationError(
+            f"Release {release.release_id} of {plugin_name!r} is {release.state}; only a built one can be verified. "
+            "Start a new release run."
+        )
+    entry = read_manifest(get_settings().triton_repository / release.model_name)
+    return VerifiedManifest(
+        release_id=release.release_id,
+        recall_at_10=release.stats["recall_at_10"],
+        ef_search=release.stats["ef_search"],
+        golden_queries=len(entry.golden.texts),
+    )
+
+
+def _samples(connection: Any, plugin_name: str, release: Any) -> Any:
+    """Return up to `SAMPLE_QUERIES` query vectors: real queries where there are any, else item vectors."""
+    import numpy as np
+    from psycopg import sql
+
+    from estudio_core.inference.opening import open_query_embedder
+    from estudio_core.pipeline.plugin_access import open_plugin
+    from estudio_core.vectordb.collection import register_vectors
+
+    judgments = open_plugin(plugin_name).get_judgments()
+    texts = sorted(judgments)[:SAMPLE_QUERIES] if judgments else []
+    vectors = list(open_query_embedder(release.model_name).embed_queries(texts))
+    if len(vectors) < SAMPLE_QUERIES:
+        register_vectors(connection)
+        rows = connection.execute(
+            sql.SQL("SELECT embedding FROM {} WHERE user_id IS NULL ORDER BY md5(object_id), part LIMIT %s").format(
+                release.collection.parts
+            ),
+            (SAMPLE_QUERIES - len(vectors),),
+        ).fetchall()
+        vectors += [np.asarray(row[0].to_numpy() if hasattr(row[0], "to_numpy") else row[0]) for row in rows]
+    return np.stack(vectors).astype(np.float32) if vectors else np.empty((0, release.index_info.dimensions))
