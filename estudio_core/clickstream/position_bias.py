@@ -1,0 +1,315 @@
+"""Position bias: results at the top are clicked because they are at the top. Estimates of it, and weights against it.
+
+A log is a flat set of impressions: the 0-based position at which a result was shown, whether it was clicked, and a
+number that names the (query, object) pair. All functions are pure and vectorised.
+
+Three corrections: `none`; `coec`, clicks over expected clicks; `ipw`, clipped inverse propensity, with propensities
+given or estimated from the log (`em_propensities`, `harvested_propensities`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from estudio_core.errors import ConfigurationError, DataError, suggest
+from estudio_core.preprocessing.ranking_data import FineTuningInput
+
+Floats = NDArray[np.float64]
+Correction = Literal["none", "coec", "ipw"]
+
+CORRECTIONS: tuple[str, ...] = ("none", "coec", "ipw")
+
+_SMALLEST_CHANCE = 1e-6  # keeps logarithms and quotients of chances finite
+
+
+@dataclass(frozen=True)
+class Impressions:
+    """Shown results, flat: four arrays of equal length.
+
+    Attributes:
+        positions: int64, 0-based place at which it was shown.
+        clicks: float64, 1 where it was clicked, else 0.
+        pairs: int64, number of the (query, object) pair, from 0.
+        sessions: int64, number of the session, from 0.
+    """
+
+    positions: NDArray[np.int64]
+    clicks: Floats
+    pairs: NDArray[np.int64]
+    sessions: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, sessions: Iterable[FineTuningInput]) -> Impressions:
+        """Flatten sessions, in their order."""
+        numbers: dict[tuple[str, str], int] = {}
+        positions: list[int] = []
+        clicks: list[float] = []
+        pairs: list[int] = []
+        owners: list[int] = []
+        for owner, session in enumerate(sessions):
+            positions += session.positions
+            clicks += [float(weight > 0) for weight in session.click_weights]
+            pairs += [numbers.setdefault((session.query, result), len(numbers)) for result in session.results]
+            owners += [owner] * len(session.results)
+        return cls(
+            np.array(positions, dtype=np.int64),
+            np.array(clicks, dtype=np.float64),
+            np.array(pairs, dtype=np.int64),
+            np.array(owners, dtype=np.int64),
+        )
+
+
+def click_rates(positions: NDArray[np.int64], clicks: ArrayLike) -> Floats:
+    """Return clicks per impression at each position; 0 where nothing was shown.
+
+    >>> click_rates(np.array([0, 0, 1, 1]), [1, 1, 1, 0]).tolist()
+    [1.0, 0.5]
+    """
+    shown = np.bincount(positions)
+    clicked = np.bincount(positions, weights=np.asarray(clicks, dtype=np.float64))
+    rates: Floats = clicked / np.maximum(shown, 1)
+    return rates
+
+
+def coec(positions: NDArray[np.int64], clicks: ArrayLike, pairs: NDArray[np.int64]) -> Floats:
+    """Return, for each pair, its clicks over the clicks that its positions let expect; 1 is an average result.
+
+    0 for a pair whose positions were never clicked.
+
+    >>> coec(np.array([0, 1, 0, 1]), [1, 0, 1, 1], np.array([0, 1, 2, 3])).tolist()
+    [1.0, 0.0, 1.0, 2.0]
+
+    Source: Zhang and Jones, "Comparing Click Logs and Editorial Labels for Training Query Rewriting" (WWW 2007).
+    """
+    expected = np.bincount(pairs, weights=click_rates(positions, clicks)[positions])
+    observed = np.bincount(pairs, weights=np.asarray(clicks, dtype=np.float64))
+    return np.divide(observed, expected, out=np.zeros_like(observed), where=expected > 0)
+
+
+def em_propensities(
+    positions: NDArray[np.int64],
+    clicks: ArrayLike,
+    pairs: NDArray[np.int64],
+    *,
+    iterations: int = 500,
+    tolerance: float = 1e-6,
+    prior_strength: float = 1.0,
+) -> Floats:
+    """Estimate the chance that each position is examined, relative to the topmost, by EM of the position-based model.
+
+    P(click) = examination(position) x attraction(pair). Impressions of the same pair at the same position are
+    counted once with their number, so a step costs as much as there are distinct (pair, position).
+
+    Args:
+        positions: [n] 0-based.
+        clicks: [n] 0 or 1.
+        pairs: [n] number of the (query, object) pair.
+        iterations: Most EM steps.
+        tolerance: Stop when no propensity changes by more.
+        prior_strength: Impressions' worth of belief that a pair is as attractive as the average one; without it the
+            attraction of a pair that was shown once is 0 or 1, and the estimate follows noise.
+
+    Raises:
+        DataError: no pair was shown at two positions, so that position and attraction cannot be told apart.
+
+    Source: Wang et al., "Position Bias Estimation for Unbiased Learning to Rank in Personal Search" (WSDM 2018).
+    """
+    cells, shown, clicked = _cells(positions, clicks, pairs)
+    pair, place = cells
+    _require_several_positions(pair, place)
+    examined = np.maximum(click_rates(positions, clicks), _SMALLEST_CHANCE)
+    examined = examined / examined.max()
+    mean = float(clicked.sum() / shown.sum() / examined[place].mean())
+    belief = min(max(mean, _SMALLEST_CHANCE), 1.0)
+    per_pair = np.bincount(pair, weights=shown)
+    per_place = np.bincount(place, weights=shown)
+    attraction = (np.bincount(pair, weights=clicked) + prior_strength * belief) / (per_pair + prior_strength)
+    for _ in range(iterations):
+        e, a = examined[place], attraction[pair]
+        no_click = np.maximum(1.0 - e * a, _SMALLEST_CHANCE)
+        was_examined = clicked + (shown - clicked) * e * (1.0 - a) / no_click
+        was_attractive = clicked + (shown - clicked) * a * (1.0 - e) / no_click
+        updated = np.bincount(place, weights=was_examined) / np.maximum(per_place, 1.0)
+        attraction = (np.bincount(pair, weights=was_attractive) + prior_strength * belief) / (per_pair + prior_strength)
+        change = float(np.abs(updated - examined).max())
+        examined = updated
+        if change < tolerance:
+            break
+    return _relative(examined)
+
+
+def harvested_propensities(positions: NDArray[np.int64], clicks: ArrayLike, pairs: NDArray[np.int64]) -> Floats:
+    """Estimate relative examination from pairs that rankings put at different positions.
+
+    For two positions, only pairs shown at both are compared: their click rates there differ by examination alone. The
+    log-ratios of all pairs of positions are joined by weighted least squares (weight: clicks behind the ratio).
+
+    Returns:
+        [positions], 1 at the topmost. NaN where no chain of comparisons leads to the topmost position.
+
+    Raises:
+        DataError: no pair was shown at two positions.
+
+    Source: Agarwal et al., "Estimating Position Bias without Intrusive Interventions" (WSDM 2019), whose
+    interventional sets these are; least squares stand in for its likelihood.
+    """
+    (pair, place), shown, clicked = _cells(positions, clicks, pairs)
+    _require_several_positions(pair, place)
+    count = int(place.max()) + 1
+    rate = np.zeros((int(pair.max()) + 1, count))
+    support = np.zeros_like(rate)
+    rate[pair, place] = clicked / shown
+    support[pair, place] = shown
+    laplacian, target = np.zeros((count, count)), np.zeros(count)
+    for high in range(count):
+        for low in range(high + 1, count):
+            # Each pair weighs by its smaller support, so that one position's crowd does not hide the other's few.
+            weight = np.minimum(support[:, high], support[:, low])
+            at_high, at_low = float(weight @ rate[:, high]), float(weight @ rate[:, low])
+            if at_high <= 0 or at_low <= 0:
+                continue
+            certainty = 1.0 / (1.0 / at_high + 1.0 / at_low)
+            laplacian[[high, low], [high, low]] += certainty
+            laplacian[[high, low], [low, high]] -= certainty
+            difference = certainty * np.log(at_high / at_low)
+            target[high] += difference
+            target[low] -= difference
+    reached = _connected_to_top(laplacian)
+    solved = np.full(count, np.nan)
+    solved[reached] = np.linalg.lstsq(laplacian[np.ix_(reached, reached)], target[reached], rcond=None)[0]
+    propensities: Floats = np.exp(solved - solved[0])
+    return propensities
+
+
+def inverse_propensity_weights(
+    positions: NDArray[np.int64], clicks: ArrayLike, propensities: ArrayLike, clip: float = 10.0
+) -> Floats:
+    """Return `min(1 / propensity, clip)` for clicked impressions, scaled to a mean of 1 over clicks; 1 elsewhere.
+
+    Positions beyond the given propensities take the last one.
+
+    >>> inverse_propensity_weights(np.array([0, 1, 1]), [1, 1, 0], [1.0, 0.5]).round(4).tolist()
+    [0.6667, 1.3333, 1.0]
+
+    Raises:
+        ConfigurationError: a propensity outside (0, 1], or a clip below 1.
+
+    Source: Joachims, Swaminathan, Schnabel, "Unbiased Learning-to-Rank with Biased Feedback" (WSDM 2017), with
+    clipping.
+    """
+    chances = np.asarray(propensities, dtype=np.float64)
+    if chances.ndim != 1 or chances.size == 0 or not ((chances > 0) & (chances <= 1)).all():
+        raise ConfigurationError(
+            f"Propensities must be chances above 0 and at most 1, one per position; got {chances}."
+        )
+    if not clip >= 1:
+        raise ConfigurationError(f"A clip of {clip} would weaken clicks at the top; use 1 or more.")
+    inverse = np.minimum(1.0 / chances[np.minimum(positions, len(chances) - 1)], clip)
+    return _scaled(inverse, np.asarray(clicks, dtype=np.float64) > 0)
+
+
+def effective_sample_size(weights: ArrayLike) -> float:
+    """Return how many equally weighted clicks would be as certain as these: `sum(w)**2 / sum(w**2)`; 0 for none.
+
+    >>> effective_sample_size([1, 1, 1, 1]), effective_sample_size([3, 1])
+    (4.0, 1.6)
+
+    Source: Kish, "Survey Sampling" (1965).
+    """
+    values = np.asarray(weights, dtype=np.float64)
+    squares = float((values**2).sum())
+    return float(values.sum()) ** 2 / squares if squares > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class ClickWeights:
+    """Weights of impressions after a correction.
+
+    Attributes:
+        weights: float64 [n], mean 1 over clicks; 1 where nothing was clicked.
+        propensities: float64 [positions], None for `none` and `coec`.
+        effective_sample_size: Of the clicks.
+        clicks: Number of clicks.
+    """
+
+    weights: Floats
+    propensities: Floats | None
+    effective_sample_size: float
+    clicks: int
+
+
+def click_weights(
+    log: Impressions, correction: Correction = "none", *, propensities: ArrayLike | None = None, clip: float = 10.0
+) -> ClickWeights:
+    """Return a weight for each impression under a correction of position bias.
+
+    Args:
+        log: The impressions.
+        correction: `none`, `coec` or `ipw`.
+        propensities: Chance of examination per position, for `ipw`; estimated by EM where None.
+        clip: Greatest weight before scaling.
+
+    Raises:
+        ConfigurationError: the correction is unknown.
+        DataError: propensities have to be estimated and the log does not allow it.
+    """
+    if correction not in CORRECTIONS:
+        raise ConfigurationError(f"Unknown position-bias correction {correction!r}. {suggest(correction, CORRECTIONS)}")
+    chances: Floats | None = None
+    clicked = log.clicks > 0
+    if correction == "coec":
+        weights = _scaled(np.minimum(coec(log.positions, log.clicks, log.pairs)[log.pairs], clip), clicked)
+    elif correction == "ipw":
+        given = em_propensities(log.positions, log.clicks, log.pairs) if propensities is None else propensities
+        chances = np.asarray(given, dtype=np.float64)
+        weights = inverse_propensity_weights(log.positions, log.clicks, chances, clip)
+    else:
+        weights = np.ones(len(log.clicks))
+    return ClickWeights(weights, chances, effective_sample_size(weights[clicked]), int(clicked.sum()))
+
+
+def _cells(
+    positions: NDArray[np.int64], clicks: ArrayLike, pairs: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], Floats, Floats]:
+    """Return the distinct (pair, position) as [2, cells], and impressions and clicks of each."""
+    cells, cell = np.unique(np.stack([pairs, positions]), axis=1, return_inverse=True)
+    cell = cell.ravel()
+    shown = np.bincount(cell).astype(np.float64)
+    clicked = np.bincount(cell, weights=np.asarray(clicks, dtype=np.float64)).astype(np.float64)
+    return cells, shown, clicked
+
+
+def _require_several_positions(pair: NDArray[np.int64], place: NDArray[np.int64]) -> None:
+    # `pair` comes from distinct cells: a pair that stands twice was shown at two positions.
+    if len(pair) == 0 or np.bincount(pair).max() < 2:
+        raise DataError(
+            f"No result was shown for the same query at two positions ({len(pair)} pairs), so position and attraction "
+            "cannot be told apart. Give propensities, use 'coec' or 'none', or log several rankings."
+        )
+
+
+def _connected_to_top(laplacian: Floats) -> NDArray[np.bool_]:
+    reached = np.zeros(len(laplacian), dtype=bool)
+    reached[0] = True
+    for _ in range(len(laplacian)):
+        reached |= (laplacian[:, reached] < 0).any(axis=1)
+    return reached
+
+
+def _relative(examined: Floats) -> Floats:
+    """Return chances relative to the topmost position, in (0, 1]."""
+    top = examined[0] if examined[0] > 0 else examined.max()
+    relative: Floats = np.clip(examined / top, _SMALLEST_CHANCE, 1.0)
+    return relative
+
+
+def _scaled(weights: Floats, clicked: NDArray[np.bool_]) -> Floats:
+    """Return weights with mean 1 over clicks, and 1 where nothing was clicked."""
+    mean = float(weights[clicked].mean()) if clicked.any() else 1.0
+    scaled: Floats = np.where(clicked, weights / (mean or 1.0), 1.0)
+    return scaled

@@ -1,0 +1,32 @@
+-- Clickstream under the names of User Behavior Insights 1.3 (https://www.ubisearch.dev).
+-- Append-only. No foreign key: an event may arrive before its query, or long after it.
+
+CREATE TABLE IF NOT EXISTS estudio.ubi_queries (
+    query_id                text PRIMARY KEY,
+    client_id               text,
+    user_query              text NOT NULL,
+    query_response_hit_ids  text[] NOT NULL DEFAULT '{}',  -- in the order shown
+    query_response_scores   double precision[],            -- parallel to the ids; NULL where not known
+    "timestamp"             timestamptz NOT NULL,
+    application             text NOT NULL,
+    query_attributes        jsonb NOT NULL DEFAULT '{}'
+);
+
+CREATE INDEX IF NOT EXISTS ubi_queries_by_time
+    ON estudio.ubi_queries (application, "timestamp" DESC, query_id DESC);
+
+CREATE TABLE IF NOT EXISTS estudio.ubi_events (
+    event_id          text PRIMARY KEY,
+    action_name       text NOT NULL,
+    query_id          text NOT NULL,
+    client_id         text,
+    user_query        text,
+    object_id         text,
+    position_ordinal  integer,                             -- 1 is the topmost result
+    "timestamp"       timestamptz NOT NULL,
+    event_attributes  jsonb NOT NULL DEFAULT '{}',
+    application       text NOT NULL
+);
+
+CREATE INDEX IF NOT EXISTS ubi_events_by_query
+    ON estudio.ubi_events (query_id, application);

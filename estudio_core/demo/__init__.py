@@ -1,0 +1,1 @@
+"""The demo's data: a real catalogue with human ratings, and clicks simulated from those ratings."""

@@ -1,0 +1,164 @@
+"""`make demo`: the main job on real products and human ratings, with simulated clicks, through Airflow."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from estudio_core import database, local
+from estudio_core.artifacts import ArtifactStore
+from estudio_core.demo.catalog import demo_queries, load_catalog
+from estudio_core.demo.clickstream import SHOWN, replay_clickstream
+from estudio_core.demo.follow import follow
+from estudio_core.errors import ConfigurationError
+from estudio_core.local.installation import RUN_COMPONENTS, START_TIMEOUT_S
+from estudio_core.searching import SearchAnswer, search
+from estudio_core.settings import get_settings
+from estudio_core.vectordb.deployments import live_release
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PLUGIN = "demo_catalog"
+SHOWN_SEARCHES = 3
+_COLUMN_WIDTH = 58
+
+
+@dataclass(frozen=True)
+class DemoOutcome:
+    """What the demo did."""
+
+    promoted: bool
+    report: Path
+    seconds: float
+
+
+def run_demo(console: Console, *, fresh: bool = False) -> DemoOutcome:
+    """Index the catalog, learn from simulated clicks, release the better model, and show before and after.
+
+    Safe to run again: what is there is used, and a further run learns from where the last one ended.
+
+    Raises:
+        ConfigurationError: the working folder is not the project's.
+        RunFailedError: a DAG run failed; the message holds the end of the failing task's log.
+    """
+    began = time.monotonic()
+    home = get_settings().home.expanduser().resolve()
+    if not Path("dags", f"{PLUGIN}.py").is_file():
+        raise ConfigurationError("The demo runs in the project's folder, where dags/ and plugins/ are.")
+    if fresh and home.exists():
+        local.stop_all(home)
+        shutil.rmtree(home)
+    were_running = any(service.running for service in local.inspect(home).services)
+    console.rule("[bold]Estudio: semantic search that learns from its users")
+    try:
+        _start(console, home)
+        before = _initialize(console)
+        report = _fine_tune(console)
+        promoted = _show_outcome(console, home, before, report)
+    finally:
+        if not were_running:
+            console.print("[dim]Stopping Airflow…[/]")
+            local.stop_all(home, keep_database=False)
+    seconds = time.monotonic() - began
+    console.print(f"[dim]{seconds / 60:.1f} minutes in all.[/]")
+    return DemoOutcome(promoted, report, seconds)
+
+
+def _start(console: Console, home: Path) -> None:
+    """Load the catalog and start Airflow's processes."""
+    with console.status("Preparing database and Airflow…"):
+        environment = local.ensure_airflow(home)
+        services = local.start_airflow(environment, home=home, components=RUN_COMPONENTS, wait=False)
+        with database.connect() as connection:
+            database.ensure_schema(connection)
+            catalog = load_catalog(connection)
+            connection.commit()
+        console.print(f"Table [bold]products[/]: {catalog.total:,} real products.")
+        local.wait_until_healthy(services, timeout_s=START_TIMEOUT_S)
+    console.print("Airflow runs: API server, scheduler, DAG processor.")
+
+
+def _initialize(console: Console) -> list[SearchAnswer]:
+    """Make the base model live, replay the clickstream over its rankings, and return the searches to show."""
+    with database.transaction() as connection:
+        live = live_release(connection, PLUGIN)
+    if live is None:
+        dag_id = f"{PLUGIN}__initialize"
+        run_id = local.trigger(dag_id, run_id=_run_id("initialize"))
+        follow(console, f"{dag_id}: base model, ONNX, index", dag_id, run_id)
+    searched = demo_queries().searched
+    with console.status("Simulating users…"):
+        rankings = {
+            query: [(hit.object_id, hit.similarity) for hit in search(PLUGIN, query, limit=SHOWN).hits]
+            for query in searched
+        }
+        with database.transaction() as connection:
+            clicks = replay_clickstream(connection, rankings)
+    console.print(
+        f"Clickstream: {clicks.sessions:,} [bold]simulated[/] sessions of {len(searched)} queries, "
+        f"{clicks.clicked_sessions:,} with clicks drawn from human ratings. "
+        f"{len(demo_queries().never_searched)} rated queries are never searched."
+    )
+    return [search(PLUGIN, query, limit=3) for query in _shown_queries()]
+
+
+def _fine_tune(console: Console) -> Path:
+    """Learn from the clicks; release when the gate agrees. Returns the folder of the evaluation."""
+    dag_id = f"{PLUGIN}__fine_tune"
+    run_id = local.trigger(dag_id, run_id=_run_id("fine_tune"))
+    state = follow(console, f"{dag_id}: learn from clicks, evaluate, decide", dag_id, run_id)
+    if any(task.task_id == "release" and task.state == "success" for task in state.tasks):
+        release_id = f"{run_id}__release"
+        follow(console, f"{PLUGIN}__release: new index, verified, switched", f"{PLUGIN}__release", release_id)
+    store = ArtifactStore()
+    return Path(store.uri(PLUGIN, run_id, "evaluation"))
+
+
+def _show_outcome(console: Console, home: Path, before: list[SearchAnswer], folder: Path) -> bool:
+    """Print the table, three searches before and after, and where everything is."""
+    from estudio_core.evaluation.report import render_terminal
+    from estudio_core.evaluation.report_data import Report
+
+    report = Report.model_validate(json.loads((folder / "report.json").read_text()))
+    console.print()
+    console.print(render_terminal(report))
+    for earlier, query in zip(before, _shown_queries(), strict=True):
+        console.print(_side_by_side(query, earlier, search(PLUGIN, query, limit=3)))
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for what, where in (
+        ("HTML report", folder / "report.html"),
+        ("MLflow UI", "runs, versions and aliases: starts with the command below"),
+        ("Airflow UI", "DAGs, forms and logs: starts with the command below"),
+        ("Open both", "make up"),
+        ("Search", f'.venv/bin/estudio search "usb c charger" --plugin {PLUGIN}'),
+    ):
+        table.add_row(f"[bold]{what}[/]", str(where))
+    console.print(table)
+    return report.decision.promoted
+
+
+def _shown_queries() -> list[str]:
+    """Return queries to show: one that users searched, and two that nobody ever did."""
+    queries = demo_queries()
+    return [queries.searched[0], *queries.never_searched[: SHOWN_SEARCHES - 1]]
+
+
+def _side_by_side(query: str, before: SearchAnswer, after: SearchAnswer) -> Table:
+    table = Table(title=f"“{query}”", title_justify="left", title_style="bold")
+    for name, answer in (("before", before), ("after", after)):
+        table.add_column(f"{name} (model version {answer.model_version})", width=_COLUMN_WIDTH, no_wrap=True)
+    for first, second in zip(before.hits, after.hits, strict=False):
+        table.add_row(str(first.payload.get("title")), str(second.payload.get("title")))
+    return table
+
+
+def _run_id(kind: str) -> str:
+    return f"demo_{kind}_{datetime.now(UTC):%Y%m%dT%H%M%S}"

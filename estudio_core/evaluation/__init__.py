@@ -1,0 +1,1 @@
+"""Is the candidate better? Metrics, intervals, the gate and the report."""

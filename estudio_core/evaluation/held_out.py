@@ -1,0 +1,145 @@
+"""How well a model ranks what held-out sessions showed: shown lists ranked again, distance shifts.
+
+Clicks follow what the logging release showed, and showed high. Figures on them compare models; they are no absolute
+measure of quality, and judgments go before them where there are any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from estudio_core.evaluation.evaluate import EncodedCatalog, K, QueryMetrics, Vectors, similarity_blocks
+from estudio_core.evaluation.ranking_metrics import distance_shift, ndcg_at_k, pairwise_accuracy
+from estudio_core.preprocessing.ranking_data import FineTuningInput
+from estudio_core.vectordb.index_info import SearchIndexInfo
+
+SHOWN_METRICS = ("shown_ndcg@10", "shown_pairwise_accuracy")
+
+
+@dataclass(frozen=True)
+class ShownResults:
+    """Results of sessions, flat: int64 arrays of equal length.
+
+    Attributes:
+        sessions: Number of the session among those kept, from 0, rising.
+        places: Place among the session's kept results, from 0.
+        queries: Row of the query vector.
+        objects: Row of the object in the catalogue.
+        clicked: bool.
+    """
+
+    sessions: NDArray[np.int64]
+    places: NDArray[np.int64]
+    queries: NDArray[np.int64]
+    objects: NDArray[np.int64]
+    clicked: NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls,
+        sessions: Iterable[FineTuningInput],
+        queries: Sequence[str],
+        catalog: EncodedCatalog,
+        both_only: bool = False,
+    ) -> ShownResults:
+        """Flatten sessions; results that are not in the catalogue and queries without a vector are left out.
+
+        Args:
+            sessions: The sessions.
+            queries: Texts whose vectors are known.
+            catalog: The objects.
+            both_only: Leave out sessions that do not have both a clicked and a skipped result.
+        """
+        row_of = {query: row for row, query in enumerate(queries)}
+        rows: list[tuple[int, int, int, int, bool]] = []
+        number = 0
+        for session in sessions:
+            kept = [
+                (catalog.rows[result], weight > 0)
+                for result, weight in zip(session.results, session.click_weights, strict=True)
+                if result in catalog.rows
+            ]
+            if session.query not in row_of or not kept or (both_only and len({click for _, click in kept}) < 2):
+                continue
+            rows += [(number, place, row_of[session.query], row, click) for place, (row, click) in enumerate(kept)]
+            number += 1
+        table = np.array(rows, dtype=np.int64).reshape(-1, 5)
+        return cls(table[:, 0], table[:, 1], table[:, 2], table[:, 3], table[:, 4].astype(bool))
+
+    def similarities(self, vectors: Vectors, catalog: EncodedCatalog, index: SearchIndexInfo) -> NDArray[np.float32]:
+        """Return the similarity of query and object of each result, [results]."""
+        scores = np.empty(len(self.sessions), dtype=np.float32)
+        for block, found in similarity_blocks(vectors, catalog, index):
+            here = (self.queries >= block.start) & (self.queries < block.stop)
+            scores[here] = found[self.queries[here] - block.start, self.objects[here]]
+        return scores
+
+
+def evaluate_shown(
+    sessions: Iterable[FineTuningInput],
+    queries: Sequence[str],
+    vectors: Vectors,
+    catalog: EncodedCatalog,
+    index: SearchIndexInfo,
+) -> QueryMetrics:
+    """Rank again what each session showed, and see where the clicked results end: means over a query's sessions.
+
+    The list is the logging release's own, so this says whether clicked results are told from skipped ones, and nothing
+    about what else could have been shown. Metrics: `SHOWN_METRICS`.
+
+    Args:
+        sessions: Held-out sessions; those without both a clicked and a skipped result are left out.
+        queries: Distinct query texts.
+        vectors: float32 [queries, dim], parallel to `queries`.
+        catalog: All objects.
+        index: Metric and aggregation.
+    """
+    shown = ShownResults.of(sessions, queries, catalog, both_only=True)
+    if len(shown.sessions) == 0:
+        return QueryMetrics((), {name: np.empty(0) for name in SHOWN_METRICS})
+    shape = (int(shown.sessions.max()) + 1, int(shown.places.max()) + 1)
+    scores, clicks, mask = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=bool)
+    cells = (shown.sessions, shown.places)
+    scores[cells], clicks[cells], mask[cells] = shown.similarities(vectors, catalog, index), shown.clicked, True
+    order = np.argsort(np.where(mask, -scores, np.inf), axis=1, kind="stable")
+    per_session = (
+        ndcg_at_k(np.take_along_axis(clicks, order, 1), clicks, K),
+        pairwise_accuracy(scores, clicks, mask),
+    )
+    broken = ~np.isfinite(scores).all(axis=1)
+    asked, inverse = np.unique(shown.queries[shown.places == 0], return_inverse=True)
+    count = np.bincount(inverse)
+    return QueryMetrics(
+        tuple(queries[row] for row in asked),
+        {
+            name: np.bincount(inverse, weights=np.where(broken, np.nan, values)) / count
+            for name, values in zip(SHOWN_METRICS, per_session, strict=True)
+        },
+    )
+
+
+def distance_shifts(
+    sessions: Iterable[FineTuningInput],
+    queries: Sequence[str],
+    before: tuple[Vectors, EncodedCatalog],
+    after: tuple[Vectors, EncodedCatalog],
+    index: SearchIndexInfo,
+) -> dict[str, float]:
+    """Return `not_irrelevant_dist_shift` and `irrelevant_dist_shift` of one model against another on sessions.
+
+    Args:
+        sessions: The sessions, with and without clicks.
+        queries: Distinct query texts.
+        before: Query vectors and catalogue of the first model.
+        after: Those of the second, with the same objects in the same order.
+        index: Metric and aggregation.
+    """
+    shown = ShownResults.of(sessions, queries, before[1])
+    towards, away = distance_shift(
+        shown.similarities(*before, index), shown.similarities(*after, index), shown.sessions, shown.clicked
+    )
+    return {"not_irrelevant_dist_shift": towards, "irrelevant_dist_shift": away}

@@ -1,0 +1,147 @@
+"""Graded relevance judgments: for a query, how relevant each judged object is."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from estudio_core.errors import DataError, SourceSchemaError, suggest
+
+if TYPE_CHECKING:
+    import psycopg
+
+
+class Judgments(Mapping[str, Mapping[str, float]]):
+    """Grades by query and object id. Grade 0 is irrelevant; an object without a grade counts as 0.
+
+    >>> judgments = Judgments({"usb cable": {"7": 3, "9": 0}, "aa": {"7": 0}})
+    >>> judgments["usb cable"]["7"]
+    3.0
+    >>> list(judgments.answerable())
+    ['usb cable']
+
+    Raises:
+        DataError: a grade is negative or not finite, or a query is blank.
+    """
+
+    def __init__(self, grades: Mapping[str, Mapping[str, float]]) -> None:
+        self._grades = {
+            str(query): {str(object_id): float(grade) for object_id, grade in of_query.items()}
+            for query, of_query in grades.items()
+        }
+        for query, of_query in self._grades.items():
+            if not query.strip():
+                raise DataError("A judged query is blank. Every judgment needs the text of its query.")
+            wrong = {key: grade for key, grade in of_query.items() if not (math.isfinite(grade) and grade >= 0)}
+            if wrong:
+                raise DataError(f"Grades of {query!r} must be finite and at least 0; got {wrong}.")
+
+    def __getitem__(self, query: str) -> Mapping[str, float]:
+        """Return the grades of a query by object id; KeyError where it was not judged."""
+        return self._grades[query]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the queries, in the order given."""
+        return iter(self._grades)
+
+    def __len__(self) -> int:
+        """Return the number of queries."""
+        return len(self._grades)
+
+    @property
+    def pairs(self) -> int:
+        """Number of judged (query, object) pairs."""
+        return sum(len(of_query) for of_query in self._grades.values())
+
+    @property
+    def object_ids(self) -> set[str]:
+        """Ids of all judged objects."""
+        return {object_id for of_query in self._grades.values() for object_id in of_query}
+
+    def only(self, queries: Iterable[str]) -> Judgments:
+        """Return the judgments of `queries`; those not judged are left out."""
+        wanted = set(queries)
+        return Judgments({query: grades for query, grades in self._grades.items() if query in wanted})
+
+    def answerable(self) -> Judgments:
+        """Return the judgments of queries with at least one object of a grade above 0."""
+        return Judgments({query: grades for query, grades in self._grades.items() if any(grades.values())})
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[tuple[str, str, float]]) -> Judgments:
+        """Build from (query, object id, grade).
+
+        Raises:
+            DataError: a pair stands twice with different grades.
+        """
+        grades: dict[str, dict[str, float]] = {}
+        for query, object_id, grade in rows:
+            of_query = grades.setdefault(query, {})
+            if of_query.setdefault(object_id, grade) != grade:
+                raise DataError(
+                    f"({query!r}, {object_id!r}) is judged {of_query[object_id]} and {grade}. Give each pair one grade."
+                )
+        return cls(grades)
+
+    @classmethod
+    def from_csv(
+        cls, path: Path, *, query: str = "query", object_id: str = "object_id", grade: str = "grade"
+    ) -> Judgments:
+        """Read a CSV file with a header; the arguments name its columns.
+
+        Raises:
+            DataError: the file cannot be read, a column is missing, or a grade is no number.
+        """
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                reader = csv.DictReader(file)
+                header = reader.fieldnames or []
+                for column in (query, object_id, grade):
+                    if column not in header:
+                        raise DataError(f"{path} has no column {column!r}. {suggest(column, header)}")
+                return cls.from_rows(
+                    (row[query], row[object_id], _number(row[grade], f"{path}, line {reader.line_num}"))
+                    for row in reader
+                )
+        except OSError as error:
+            raise DataError(f"The judgments {path} cannot be read: {error}.") from error
+
+    @classmethod
+    def from_table(
+        cls,
+        connection: psycopg.Connection,
+        table: str,
+        *,
+        schema: str | None = None,
+        query: str = "query",
+        object_id: str = "object_id",
+        grade: str = "grade",
+    ) -> Judgments:
+        """Read a PostgreSQL table; the arguments name its columns.
+
+        Raises:
+            SourceSchemaError: the table or a column does not exist.
+        """
+        import psycopg
+        from psycopg import sql
+
+        statement = sql.SQL("SELECT {}::text, {}::text, {}::float8 FROM {} ORDER BY 1, 2").format(
+            sql.Identifier(query),
+            sql.Identifier(object_id),
+            sql.Identifier(grade),
+            sql.Identifier(*([schema] if schema else []), table),
+        )
+        try:
+            return cls.from_rows(connection.execute(statement).fetchall())
+        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+            raise SourceSchemaError(f"Judgments cannot be read from {table!r}: {str(error).strip()}.") from error
+
+
+def _number(text: str | None, where: str) -> float:
+    try:
+        return float(text or "")
+    except ValueError:
+        raise DataError(f"{where}: the grade {text!r} is no number.") from None

@@ -1,0 +1,183 @@
+"""The evaluation report for readers: a self-contained HTML page, tables in the terminal, and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from estudio_core.evaluation.bootstrap import Estimate
+from estudio_core.evaluation.charts import Scale, change_bars, line_chart, nice_ticks
+from estudio_core.evaluation.evaluate import METRIC_TITLES
+from estudio_core.evaluation.gate import GroupComparison
+from estudio_core.evaluation.report_data import QueryChange, Report
+
+if TYPE_CHECKING:
+    import jinja2
+
+GROUP_TITLES = {"seen": "Queries users searched before", "unseen": "Queries never seen in training"}
+
+_SHOWN_CHANGES = 8  # queries listed as best and as worst changes
+_FOREST_WIDTH, _FOREST_LABEL, _FOREST_ROW = 720.0, 190.0, 30.0
+
+
+def write_report(report: Report, folder: Path) -> Path:
+    """Write `report.html` and `report.json` into an existing folder; return the path of the page."""
+    page = folder / "report.html"
+    page.write_text(render_html(report), encoding="utf-8")
+    (folder / "report.json").write_text(report.model_dump_json(indent=1), encoding="utf-8")
+    return page
+
+
+def render_html(report: Report) -> str:
+    """Return the report as one HTML page that loads nothing from anywhere."""
+    most_gain = max((query.change for query in report.queries), default=0.0)
+    most_loss = max((-query.change for query in report.queries), default=0.0)
+    return _template().render(
+        report=report,
+        decision=report.decision,
+        best=report.best_changes(_SHOWN_CHANGES),
+        worst=report.worst_changes(_SHOWN_CHANGES),
+        forest=_forest(report),
+        bars=[
+            (
+                group.group,
+                change_bars(
+                    [q for q in report.queries if q.group == group.group], max(most_gain, 0.0), max(most_loss, 0.0)
+                ),
+            )
+            for group in report.decision.groups
+        ],
+        charts=[chart for curve in report.curves if (chart := line_chart(curve)) is not None],
+        trial_parameters=sorted({name for trial in report.trials for name in trial.parameters}),
+        group_titles=GROUP_TITLES,
+        metric_titles=METRIC_TITLES,
+    )
+
+
+def render_terminal(report: Report) -> RenderableType:
+    """Return the before/after table and the decision, for `rich.console.Console.print`."""
+    promoted = report.decision.promoted
+    facts = report.facts
+    clicks = "simulated clicks" if facts.simulated else "clicks"
+    learned = Text(
+        f"{facts.clicked_sessions:,} of {facts.sessions:,} sessions with {clicks}, {facts.items:,} items", style="dim"
+    )
+    return Group(
+        Text(f"{report.plugin}: {report.candidate} against {report.champion}", style="bold"),
+        *(_group_table(group) for group in report.decision.groups),
+        Text(f"[…] {report.decision.settings.confidence:.0%} confidence interval over queries\n", style="dim"),
+        Panel(
+            Text(report.decision.reason),
+            title="Passed the gate" if promoted else "Refused by the gate",
+            title_align="left",
+            border_style="green" if promoted else "yellow",
+        ),
+        learned,
+    )
+
+
+def render_searches(changes: Iterable[QueryChange]) -> RenderableType:
+    """Return searches with their results before and after, side by side, for the terminal."""
+    tables: list[RenderableType] = []
+    for change in changes:
+        table = Table(
+            title=Text(f"“{change.query}”  ({GROUP_TITLES[change.group].lower()})"), title_justify="left", expand=True
+        )
+        table.add_column(f"Before  {change.before:.3f}", ratio=1, no_wrap=True, overflow="ellipsis")
+        table.add_column(f"After  {change.after:.3f}", ratio=1, no_wrap=True, overflow="ellipsis")
+        for place in range(max(len(change.results_before), len(change.results_after))):
+            cells = []
+            for results in (change.results_before, change.results_after):
+                line = results[place] if place < len(results) else None
+                grade = "·" if line is None or line.grade is None else f"{line.grade:g}"
+                cells.append(Text(f"{grade} {line.title}" if line else "", style="bold" if line and line.grade else ""))
+            table.add_row(*cells)
+        tables.append(table)
+    return Group(*tables)
+
+
+def print_report(report: Report, console: Console | None = None) -> None:
+    """Print the before/after table and the decision."""
+    (console or Console()).print(render_terminal(report))
+
+
+def _group_table(group: GroupComparison) -> Table:
+    """Return a table that fits a terminal of 80 columns."""
+    table = Table(
+        title=f"\n{GROUP_TITLES[group.group]} ({group.queries})",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("Metric", no_wrap=True)
+    for name in ("Before", "After", "Gain"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for metric in group.metrics:
+        gain, sign = metric.gain, "green" if metric.gain.low > 0 else "red" if metric.gain.high < 0 else ""
+        table.add_row(
+            METRIC_TITLES[metric.metric], str(metric.before), str(metric.after), Text(_signed(gain), style=sign)
+        )
+    if not group.metrics:
+        table.add_row("none could be compared")
+    return table
+
+
+def _forest(report: Report) -> dict[str, Any] | None:
+    """Lay out the gains with their intervals, one row each, around the zero line."""
+    rows = [(group.group, metric) for group in report.decision.groups for metric in group.metrics]
+    if not rows:
+        return None
+    least = report.decision.settings.minimum_gain
+    lows, highs = [m.gain.low for _, m in rows], [m.gain.high for _, m in rows]
+    ticks = nice_ticks(min(0.0, least, *lows), max(0.0, least, *highs), 6)
+    x_of = Scale(ticks[0], ticks[-1], _FOREST_LABEL, _FOREST_WIDTH - 90.0)
+    return {
+        "width": _FOREST_WIDTH,
+        "height": len(rows) * _FOREST_ROW + 30.0,
+        "bottom": len(rows) * _FOREST_ROW + 4.0,
+        "zero": x_of(0.0),
+        "least": x_of(least) if least else None,
+        "ticks": [(x_of(tick), f"{tick:+.3g}" if tick else "0") for tick in ticks],
+        "rows": [
+            {
+                "y": place * _FOREST_ROW + _FOREST_ROW / 2.0,
+                "label": f"{METRIC_TITLES[metric.metric]}, {group}",
+                "low": x_of(metric.gain.low),
+                "mean": x_of(metric.gain.mean),
+                "high": x_of(metric.gain.high),
+                "text": f"{metric.gain.mean:+.3f}",
+                "group": group,
+            }
+            for place, (group, metric) in enumerate(rows)
+        ],
+    }
+
+
+def _signed(gain: Estimate) -> str:
+    return f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+
+
+@lru_cache(maxsize=1)
+def _template() -> jinja2.Template:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("estudio_core.evaluation", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["signed"] = _signed
+    return environment.get_template("report.html.j2")

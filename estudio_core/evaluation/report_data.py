@@ -1,0 +1,166 @@
+"""What an evaluation report says: figures, decision, curves, trials, queries before and after. It is also its JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from estudio_core.evaluation.evaluate import EncodedCatalog, QueryMetrics, Ranked
+from estudio_core.evaluation.gate import GateDecision, Group, GroupComparison
+from estudio_core.evaluation.judgments import Judgments
+
+TOP_RESULTS = 5
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ResultLine(_Data):
+    """One result as a reader sees it. No grade: nobody judged it for this query."""
+
+    object_id: str
+    title: str
+    grade: float | None = None
+
+
+class QueryChange(_Data):
+    """One query with both models: its metric and its top results."""
+
+    query: str
+    group: Group
+    before: float
+    after: float
+    results_before: tuple[ResultLine, ...] = ()
+    results_after: tuple[ResultLine, ...] = ()
+
+    @property
+    def change(self) -> float:
+        """Gain of the metric."""
+        return self.after - self.before
+
+
+class Series(_Data):
+    """One line of a chart: (step, value), in order. Points that are not finite are dropped: JSON cannot hold them."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+
+    @field_validator("points")
+    @classmethod
+    def _finite(cls, points: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+        return tuple(point for point in points if np.isfinite(point).all())
+
+
+class Curve(_Data):
+    """A chart of training: one or more series over steps."""
+
+    title: str
+    series: tuple[Series, ...]
+
+
+class Trial(_Data):
+    """One combination of hyper-parameters that was tried."""
+
+    name: str
+    parameters: dict[str, str]
+    value: float | None = None
+    status: Literal["finished", "stopped early", "failed"] = "finished"
+    best: bool = False
+
+
+class DataFacts(_Data):
+    """What the model learned from."""
+
+    dataset_id: str
+    simulated: bool
+    """Whether the clicks come from a click model rather than from people."""
+    sessions: int
+    clicked_sessions: int
+    sessions_by_split: dict[str, int]
+    queries_by_split: dict[str, int]
+    items: int
+    items_on_both_sides: int
+    """Items that occur in training and in held-out sessions."""
+    missing_items: int = 0
+    position_bias: str = "none"
+    effective_sample_size: float | None = None
+    judged_queries: int = 0
+
+
+class Report(_Data):
+    """An evaluation of a candidate against the champion."""
+
+    plugin: str
+    created_at: datetime
+    decision: GateDecision
+    facts: DataFacts
+    shown: tuple[GroupComparison, ...] = ()
+    """Held-out sessions whose shown lists were ranked again."""
+    distance_shifts: dict[str, float] = Field(default_factory=dict)
+    queries: tuple[QueryChange, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    trials: tuple[Trial, ...] = ()
+    trial_metric: str = "test_ndcg@10"
+    champion: str = "champion"
+    candidate: str = "candidate"
+    runs: dict[str, str] = Field(default_factory=dict)
+    """Ids by what they name, such as {"MLflow run": "8f3c…"}."""
+    notes: tuple[str, ...] = ()
+
+    def best_changes(self, count: int) -> list[QueryChange]:
+        """Return the queries that gained most, best first."""
+        gained = [query for query in self.queries if query.change > 0]
+        return sorted(gained, key=lambda query: (-query.change, query.query))[:count]
+
+    def worst_changes(self, count: int) -> list[QueryChange]:
+        """Return the queries that lost most, worst first."""
+        lost = [query for query in self.queries if query.change < 0]
+        return sorted(lost, key=lambda query: (query.change, query.query))[:count]
+
+
+def top_results(
+    queries: Sequence[str],
+    ranked: Ranked,
+    catalog: EncodedCatalog,
+    titles: Mapping[str, str],
+    judgments: Judgments | None = None,
+    k: int = TOP_RESULTS,
+) -> dict[str, tuple[ResultLine, ...]]:
+    """Return the first `k` results of every query with titles and grades; an id stands in for a missing title."""
+    lines = {}
+    for query, rows in zip(queries, ranked.rows[:, :k].tolist(), strict=True):
+        grades = judgments.get(query, {}) if judgments is not None else {}
+        ids = [catalog.object_ids[row] for row in rows]
+        lines[query] = tuple(ResultLine(object_id=i, title=titles.get(i, i), grade=grades.get(i)) for i in ids)
+    return lines
+
+
+def query_changes(
+    group: Group,
+    metric: str,
+    champion: QueryMetrics,
+    candidate: QueryMetrics,
+    results_before: Mapping[str, tuple[ResultLine, ...]] | None = None,
+    results_after: Mapping[str, tuple[ResultLine, ...]] | None = None,
+) -> list[QueryChange]:
+    """Return one entry per query of a group on which both models gave a number."""
+    changes: Iterable[tuple[str, float, float]] = zip(
+        champion.queries, champion.values[metric].tolist(), candidate.values[metric].tolist(), strict=True
+    )
+    return [
+        QueryChange(
+            query=query,
+            group=group,
+            before=before,
+            after=after,
+            results_before=(results_before or {}).get(query, ()),
+            results_after=(results_after or {}).get(query, ()),
+        )
+        for query, before, after in changes
+        if np.isfinite([before, after]).all()
+    ]

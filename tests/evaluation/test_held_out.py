@@ -1,0 +1,89 @@
+"""Held-out sessions: clicks as judgments, shown lists ranked again, distance shifts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from estudio_core.evaluation.evaluate import EncodedCatalog, judgments_from_sessions
+from estudio_core.evaluation.held_out import distance_shifts, evaluate_shown
+from estudio_core.preprocessing.ranking_data import FineTuningInput
+from estudio_core.vectordb.index_info import SearchIndexInfo
+
+DIM = 4
+INDEX = SearchIndexInfo(dimensions=DIM)
+
+
+def session(name: str, query: str, results: str, clicked: str) -> FineTuningInput:
+    shown = tuple(results.split())
+    return FineTuningInput(
+        session_id=name,
+        query=query,
+        results=shown,
+        positions=tuple(range(len(shown))),
+        ranks=(None,) * len(shown),
+        click_weights=tuple(float(r in clicked.split()) for r in shown),
+    )
+
+
+def test_clicks_become_grades() -> None:
+    judgments = judgments_from_sessions(
+        [session("1", "q", "a b c", "b"), session("2", "q", "b a", "b a"), session("3", "p", "a", "")]
+    )
+    assert dict(judgments["q"]) == {"a": 0.5, "b": 1.0, "c": 0.0}
+    assert list(judgments.answerable()) == ["q"]
+
+
+def test_shown_lists_are_ranked_again() -> None:
+    vectors = np.eye(DIM, dtype=np.float32)
+    catalog = EncodedCatalog(("a", "b", "c"), vectors[:3] + 0.1, np.arange(4))
+    metrics = evaluate_shown(
+        [
+            session("1", "q", "c b a", "a"),
+            session("2", "q", "b a", "b"),
+            session("3", "q", "a", "a"),  # nothing skipped
+            session("4", "p", "a b", ""),  # nothing clicked
+            session("5", "p", "a b gone", "b gone"),
+        ],
+        ["p", "q"],
+        vectors[[1, 0]],
+        catalog,
+        INDEX,
+    )
+    assert metrics.queries == ("p", "q")
+    np.testing.assert_allclose(metrics.values["shown_ndcg@10"], [1.0, (1 + 1 / np.log2(3)) / 2])
+    np.testing.assert_allclose(metrics.values["shown_pairwise_accuracy"], [1.0, 0.5])
+    assert evaluate_shown([], ["q"], vectors[:1], catalog, INDEX).queries == ()
+
+
+def test_many_queries_are_ranked_again_block_by_block() -> None:
+    rng = np.random.default_rng(1)
+    vectors = rng.standard_normal((150, DIM)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    # Object n is query n's own vector: every query finds its clicked object first, unless blocks are mixed up.
+    catalog = EncodedCatalog(tuple(f"o{n}" for n in range(150)), vectors, np.arange(151))
+    sessions = [session(str(n), f"q{n}", f"o{(n + 1) % 150} o{n}", f"o{n}") for n in range(150)]
+    metrics = evaluate_shown(sessions, [f"q{n}" for n in range(150)], vectors, catalog, INDEX)
+    assert len(metrics.queries) == 150
+    assert metrics.values["shown_pairwise_accuracy"].tolist() == [1.0] * 150
+
+
+def test_a_query_whose_vector_is_broken_has_no_metric() -> None:
+    catalog = EncodedCatalog(("a", "b"), np.eye(2, DIM, dtype=np.float32), np.arange(3))
+    vectors = np.array([[np.nan] * DIM, [1, 0, 0, 0]], dtype=np.float32)
+    metrics = evaluate_shown(
+        [session("1", "p", "a b", "a"), session("2", "q", "a b", "a")], ["p", "q"], vectors, catalog, INDEX
+    )
+    assert np.isnan(metrics.values["shown_ndcg@10"]).tolist() == [True, False]
+
+
+def test_shifts_compare_two_models_on_the_same_sessions() -> None:
+    objects = np.array([[1, 0, 0, 0], [0, 1, 0, 0]], dtype=np.float32)
+    catalog = EncodedCatalog(("a", "b"), objects, np.arange(3))
+    before = np.array([[0.6, 0.8, 0, 0], [0, 0, 1, 0]], dtype=np.float32)
+    after = np.array([[0.8, 0.6, 0, 0], [0, 0.5, np.sqrt(0.75), 0]], dtype=np.float32)
+    sessions = [session("1", "p", "a b", "a"), session("2", "q", "a b", "")]
+    shifts = distance_shifts(sessions, ["p", "q"], (before, catalog), (after, catalog), INDEX)
+    assert shifts["not_irrelevant_dist_shift"] == pytest.approx(0.2, abs=1e-6)
+    assert shifts["irrelevant_dist_shift"] == pytest.approx(-0.25, abs=1e-6)
+    assert set(distance_shifts([], ["p"], (before, catalog), (after, catalog), INDEX).values()) == {0.0}

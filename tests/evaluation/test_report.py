@@ -1,0 +1,255 @@
+"""The report: HTML page, terminal tables, JSON."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from estudio_core.evaluation.charts import change_bars, line_chart
+from estudio_core.evaluation.evaluate import METRICS, EncodedCatalog, QueryMetrics, Ranked
+from estudio_core.evaluation.gate import compare_group, decide
+from estudio_core.evaluation.judgments import Judgments
+from estudio_core.evaluation.report import print_report, render_html, render_searches, write_report
+from estudio_core.evaluation.report_data import (
+    Curve,
+    DataFacts,
+    QueryChange,
+    Report,
+    ResultLine,
+    Series,
+    Trial,
+    query_changes,
+    top_results,
+)
+from estudio_core.plugin.contract import GateSettings
+
+HOSTILE = "<script>alert('x')</script> & \"quotes\""
+
+
+def metrics(values: np.ndarray, prefix: str) -> QueryMetrics:
+    return QueryMetrics(tuple(f"{prefix} {n}" for n in range(len(values))), dict.fromkeys(METRICS, values))
+
+
+def example(**changes: object) -> Report:
+    rng = np.random.default_rng(4)
+    seen, unseen = rng.random(30) * 0.7, rng.random(20) * 0.6
+    champion = {"seen": metrics(seen, "seen"), "unseen": metrics(unseen, "unseen")}
+    candidate = {
+        "seen": metrics(seen + rng.normal(0.1, 0.05, 30), "seen"),
+        "unseen": metrics(unseen + rng.normal(0.06, 0.05, 20), "unseen"),
+    }
+    decision = decide(champion, candidate, GateSettings(), champion_similarity=0.11, candidate_similarity=0.09)  # type: ignore[arg-type]  # keys are literals
+    before = tuple(ResultLine(object_id=str(n), title=f"Cable {n}", grade=float(n % 4)) for n in range(5))
+    after = (ResultLine(object_id="9", title=HOSTILE), *before[:4])
+    queries = [
+        change
+        for group in ("seen", "unseen")
+        for change in query_changes(
+            group,  # type: ignore[arg-type]  # a literal of the loop
+            "ndcg@10",
+            champion[group],
+            candidate[group],
+            dict.fromkeys(champion[group].queries, before),
+            dict.fromkeys(champion[group].queries, after),
+        )
+    ]
+    shown = QueryMetrics(("q", "r"), {"shown_ndcg@10": np.array([0.25, 0.75])})
+    fields: dict[str, object] = {
+        "plugin": "demo_catalog",
+        "created_at": datetime(2026, 3, 1, 9, 30, tzinfo=UTC),
+        "decision": decision,
+        "facts": DataFacts(
+            dataset_id="0f3a",
+            simulated=True,
+            sessions=1000,
+            clicked_sessions=812,
+            sessions_by_split={"train": 600, "dev": 100, "holdout": 112},
+            queries_by_split={"train": 60},
+            items=1234,
+            items_on_both_sides=88,
+            effective_sample_size=512.4,
+        ),
+        "queries": tuple(queries),
+        "curves": (
+            Curve(
+                title="Loss",
+                series=(
+                    Series(name="train_loss", points=tuple((s, 1 / (1 + s)) for s in range(0, 100, 5))),
+                    Series(name="test_loss", points=((0, 1.0), (50, float("nan")), (95, 0.2))),
+                ),
+            ),
+        ),
+        "shown": (compare_group("unseen", shown, shown),),
+        "distance_shifts": {"not_irrelevant_dist_shift": 0.0123},
+        "trials": (
+            Trial(name="1", parameters={"margin": "0.05"}, value=0.71, best=True),
+            Trial(name="2", parameters={"margin": "0.01"}, status="failed"),
+        ),
+        "runs": {"MLflow run": "8f3c"},
+    }
+    return Report.model_validate(fields | changes)
+
+
+class Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in {"src", "href", "xlink:href"}]
+        if tag not in {"meta"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def parsed(report: Report) -> Page:
+    page = Page()
+    page.feed(render_html(report))
+    assert page.open == []
+    return page
+
+
+def test_the_page_is_well_formed_and_loads_nothing() -> None:
+    page = parsed(example())
+    assert page.links == []
+    assert "script" not in page.tags
+    assert "url(" not in render_html(example())
+    assert page.tags.count("svg") >= 4
+
+
+def test_the_page_tells_decision_figures_facts_and_queries() -> None:
+    report = example()
+    text = " ".join(parsed(report).text.split())
+    assert report.decision.promoted
+    assert report.decision.reason in text
+    assert "Simulated clicks." in text
+    for expected in (
+        "812 of 1,000",
+        "600 60 queries",
+        "512 clicks",
+        "8f3c",
+        "nDCG@10",
+        "Recall@10",
+        "failed",
+        "88",
+        "+0.0123",
+        "nDCG@10 of the shown list",
+    ):
+        assert expected in text
+    gain = report.decision.groups[1].metrics[0].gain
+    assert f"{gain.mean:+.3f}" in text
+    best = max(report.queries, key=lambda q: q.change)
+    assert text.split("Best changes ")[1].startswith(best.query)
+
+
+def test_text_of_users_is_escaped() -> None:
+    change = QueryChange(query=HOSTILE, group="seen", before=0.1, after=0.9)
+    page = render_html(example(plugin=HOSTILE, queries=(change,), notes=(HOSTILE,), runs={HOSTILE: HOSTILE}))
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") >= 6
+
+
+def test_recorded_clicks_are_not_called_simulated() -> None:
+    facts = example().facts.model_copy(update={"simulated": False})
+    assert "imulated" not in re.sub(r"<style>.*</style>", "", render_html(example(facts=facts)), flags=re.S)
+
+
+def test_a_report_without_queries_curves_or_groups_still_renders() -> None:
+    decision = decide({}, {}, GateSettings())
+    report = example(queries=(), curves=(), trials=(), shown=(), distance_shifts={}, decision=decision)
+    assert "Refused by the gate" in parsed(report).text
+    print_report(report, Console(file=open("/dev/null", "w"), width=100))  # noqa: SIM115 (closed at exit)
+
+
+def test_terminal_tables_show_groups_gains_and_results(tmp_path: Path) -> None:
+    console = Console(record=True, width=140, file=(tmp_path / "out").open("w"))
+    report = example()
+    print_report(report, console)
+    console.print(render_searches(report.best_changes(1)))
+    text = console.export_text()
+    assert "Queries never seen in training (20)" in text
+    assert "Passed the gate" in text
+    assert "simulated clicks" in text
+    assert HOSTILE in text
+
+
+def test_json_gives_the_same_report_back(tmp_path: Path) -> None:
+    report = example()
+    page = write_report(report, tmp_path)
+    assert page.read_text(encoding="utf-8") == render_html(report)
+    assert Report.model_validate_json((tmp_path / "report.json").read_text(encoding="utf-8")) == report
+
+
+def test_best_and_worst_changes_are_sorted_and_leave_out_the_rest() -> None:
+    changes = tuple(
+        QueryChange(query=name, group="seen", before=0.5, after=after)
+        for name, after in [("a", 0.4), ("b", 0.9), ("c", 0.5), ("d", 0.1), ("e", 0.6)]
+    )
+    report = example(queries=changes)
+    assert [q.query for q in report.best_changes(5)] == ["b", "e"]
+    assert [q.query for q in report.worst_changes(1)] == ["d"]
+
+
+def test_top_results_carry_titles_and_grades() -> None:
+    catalog = EncodedCatalog(("a", "b"), np.eye(2, dtype=np.float32), np.arange(3))
+    ranked = Ranked(np.array([[1, 0]]), np.array([[0.9, 0.1]], dtype=np.float32))
+    lines = top_results(["q"], ranked, catalog, {"a": "Adapter"}, Judgments({"q": {"b": 2}}))
+    assert [(line.title, line.grade) for line in lines["q"]] == [("b", 2.0), ("Adapter", None)]
+
+
+def test_charts_stay_inside_their_frame() -> None:
+    chart = line_chart(Curve(title="x", series=(Series(name="s", points=((0, -3.0), (10, 7.5))),)))
+    assert chart is not None
+    assert (
+        chart.lines[0].path
+        == f"M{chart.left},{chart.lines[0].path.split(',')[1].split(' ')[0]} L{chart.right},{chart.lines[0].end[1]}"
+    )
+    assert all(chart.top <= tick.at <= chart.bottom for tick in chart.y_ticks)
+    assert line_chart(Curve(title="x", series=(Series(name="s", points=((0, float("nan")),)),))) is None
+    one = line_chart(Curve(title="x", series=(Series(name="s", points=((5, 2.0),)),)))
+    assert one is not None
+    assert one.lines[0].end[0] == one.left
+    assert change_bars([], 1.0, 1.0) is None
+
+
+@pytest.mark.parametrize("change", [0.0, 0.3, -0.1])
+def test_a_bar_grows_from_the_zero_line_on_the_shared_scale(change: float) -> None:
+    chart = change_bars([QueryChange(query="q", group="seen", before=0.4, after=0.4 + change)], 0.3, 0.1, height=48.0)
+    assert chart is not None
+    assert (chart.zero, chart.gain, chart.loss) == (34.0, "+0.30", "-0.10")
+    (bar,) = chart.bars
+    assert bar.loss == (change < 0)
+    assert bar.height == pytest.approx(max(abs(change) * 100, 0.5))
+    assert (bar.y if change <= 0 else bar.y + bar.height) == pytest.approx(chart.zero)
+
+
+def test_no_change_at_all_has_a_scale_too() -> None:
+    chart = change_bars([QueryChange(query="q", group="seen", before=0.4, after=0.4)], 0.0, 0.0)
+    assert chart is not None
+    assert 0 < chart.zero < chart.height
+
+
+def test_tables_fit_a_terminal_of_eighty_columns(tmp_path: Path) -> None:
+    console = Console(record=True, width=80, file=(tmp_path / "out").open("w"))
+    print_report(example(), console)
+    text = console.export_text()
+    assert "…" not in text.replace("[…]", "")
+    assert "Recall@10" in text
