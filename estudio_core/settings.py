@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     triton_repository: Path = Path("triton_repo")
     """Root of the Triton model repository."""
 
+    triton_environment: Path = Path(".venv-triton")
+    """Virtual environment of the local Triton server; it is made on first use."""
+
     plugins_path: Path = Path("plugins")
     """Folder of search plugins; `custom/` below it is scanned too."""
 

@@ -27,8 +27,9 @@ def test_unreachable_database_is_named_without_its_password() -> None:
 def test_transaction_rolls_back_on_error(estudio_home: object) -> None:
     with database.transaction() as connection:
         connection.execute("CREATE TABLE kept (n int)")
-    with pytest.raises(psycopg.errors.DivisionByZero), database.transaction() as connection:
-        connection.execute("INSERT INTO kept VALUES (1)")
-        connection.execute("SELECT 1 / 0")
+    with pytest.raises(psycopg.errors.DivisionByZero):  # noqa: PT012, SIM117 (both statements are one transaction)
+        with database.transaction() as connection:
+            connection.execute("INSERT INTO kept VALUES (1)")
+            connection.execute("SELECT 1 / 0")
     with database.transaction() as connection:
         assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)

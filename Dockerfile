@@ -1,0 +1,29 @@
+# Airflow, training and MLflow's server in one image, with the versions of requirements.lock.
+FROM python:3.11.14-slim-bookworm
+
+# cpu, or cu128 and the like for training on a GPU; EXTRAS=gpu,s3,ray then.
+ARG TORCH_BACKEND=cpu
+ARG EXTRAS=cpu,s3,ray
+
+ENV PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    UV_SYSTEM_PYTHON=1 \
+    UV_NO_CACHE=1 \
+    AIRFLOW_HOME=/opt/airflow
+
+RUN pip install --no-cache-dir uv \
+    && useradd --create-home --uid 50000 estudio \
+    && mkdir -p /opt/estudio/state /opt/estudio/triton_repo \
+       /opt/airflow/logs /opt/airflow/state /opt/airflow/ui_plugins \
+    && chown -R estudio /opt/estudio /opt/airflow
+
+WORKDIR /opt/estudio
+COPY requirements.lock pyproject.toml README.md LICENSE ./
+COPY estudio_core estudio_core
+COPY lightning_modules lightning_modules
+COPY scripts scripts
+RUN uv pip install --torch-backend "$TORCH_BACKEND" --constraint requirements.lock ".[$EXTRAS]"
+
+COPY dags dags
+COPY plugins plugins
+USER estudio

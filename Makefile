@@ -1,0 +1,68 @@
+# Every target does its own set-up and is safe to run again. `make` alone lists them.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+# Relative paths throughout: the folder of the project may have spaces in its name.
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.estudio-ready
+CODE := estudio_core lightning_modules dags plugins tests scripts
+
+# Chosen by scripts/setup.sh where it is empty: the first of python3.11, 3.12, 3.13, python3 that is new enough.
+PYTHON ?=
+# Optional extras of pyproject.toml, with commas: make setup EXTRAS=s3,gpu
+EXTRAS ?=
+export PYTHON EXTRAS
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+$(READY): requirements.lock pyproject.toml scripts/setup.sh
+	@bash scripts/setup.sh
+
+.PHONY: setup
+setup: $(READY) ## Virtual environment with the locked dependencies (PYTHON=, EXTRAS=, TORCH_BACKEND=)
+	@echo "$(VENV) is ready."
+
+.PHONY: demo
+demo: $(READY) ## Fine-tune, re-index and search a real catalog through Airflow; ends with a before/after report
+	@HF_HUB_OFFLINE=1 $(VENV)/bin/estudio demo
+
+.PHONY: up
+up: $(READY) ## Start Airflow, MLflow and the database on this machine and show their addresses
+	@$(VENV)/bin/estudio up
+
+.PHONY: down
+down: $(READY) ## Stop everything that `make up` or `make demo` started
+	@$(VENV)/bin/estudio down
+
+.PHONY: test
+test: $(READY) ## Run all tests
+	@HF_HUB_OFFLINE=1 $(PY) -m pytest
+
+.PHONY: lint
+lint: $(READY) ## Style, format, types and the direction of imports
+	@$(PY) -m ruff check $(CODE)
+	@$(PY) -m ruff format --check $(CODE)
+	@$(PY) -m mypy
+	@$(VENV)/bin/lint-imports
+
+.PHONY: format
+format: $(READY) ## Format the code and mend what the linter can mend
+	@$(PY) -m ruff format $(CODE)
+	@$(PY) -m ruff check --fix $(CODE)
+
+.PHONY: lock
+lock: $(READY) ## Resolve the dependencies anew into requirements.lock
+	@bash scripts/lock.sh
+
+.PHONY: clean
+clean: ## Remove caches and build outputs (local state and the virtual environment stay)
+	@rm -rf build dist test-output .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

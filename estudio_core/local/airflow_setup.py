@@ -1,0 +1,23 @@
+"""Create or migrate Airflow's metadata database and its pools, through Airflow's own commands in one process.
+
+Run as `python -m estudio_core.local.airflow_setup POOLS.json` with the environment of `airflow_environment`. One
+process, because importing Airflow takes several seconds and each `airflow` command would pay for it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main(pools_file: str) -> None:
+    """Run `airflow db migrate` and `airflow pools import`."""
+    from airflow.cli.cli_parser import get_parser
+
+    parser = get_parser()
+    for command in (["db", "migrate"], ["pools", "import", pools_file]):
+        arguments = parser.parse_args(command)
+        arguments.func(arguments)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,170 @@
+"""Start, stop and inspect everything that a person looks at on one machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from estudio_core import database
+from estudio_core.local import services
+from estudio_core.local.airflow_home import (
+    COMPONENTS,
+    airflow_services,
+    api_address,
+    ensure_airflow,
+    secrets_folder,
+)
+from estudio_core.local.generated_secrets import ADMIN_USER, admin_password_file
+from estudio_core.local.mlflow_ui import is_local_store, mlflow_service
+from estudio_core.local.ports import PREFERRED_PORTS, choose_port, remembered_port
+from estudio_core.local.services import Service, ServiceStatus
+from estudio_core.settings import get_settings
+
+START_TIMEOUT_S = 360.0
+"""Four Airflow processes need about 30 s on two idle cores; 145 s were seen with ten other processes computing."""
+
+RUN_COMPONENTS = ("api-server", "scheduler", "dag-processor")
+"""What is needed to run DAGs whose tasks are not deferred."""
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Installation:
+    """Addresses of a running installation."""
+
+    home: Path
+    airflow: str | None
+    mlflow: str | None
+    admin_user: str
+    password_file: Path
+    services: list[ServiceStatus]
+
+
+def start_airflow(
+    environment: dict[str, str],
+    *,
+    home: Path | None = None,
+    project: Path | None = None,
+    components: Iterable[str] = COMPONENTS,
+    wait: bool = True,
+    tell: Tell | None = None,
+) -> list[Service]:
+    """Start Airflow's `components` with `environment` from `ensure_airflow`; those that run stay as they are.
+
+    With `wait=False` it returns at once; `services.wait_until_healthy(result, …)` waits later. What tasks see in their
+    environment is fixed at this moment: changed settings need a stop and a start.
+
+    Raises:
+        UnavailableError: a process ends or is not ready within `START_TIMEOUT_S`.
+    """
+    home, project = _home(home), _project(project)
+    everything = airflow_services(environment, home=home, project=project)
+    server = everything[0]
+    if services.running(server):
+        port = remembered_port(home, "airflow") or PREFERRED_PORTS["airflow"]
+    else:
+        services.stop(*everything[1:])  # parts left over from before hold the address of a server that is gone
+        port = choose_port(home, "airflow")
+    environment = {**environment, **api_address(port)}
+    chosen = airflow_services(environment, home=home, project=project, components=components)
+    for service in chosen:
+        services.start(service)
+    if wait:
+        services.wait_until_healthy(chosen, timeout_s=START_TIMEOUT_S, on_update=_ready(tell))
+    return chosen
+
+
+def start_mlflow(*, home: Path | None = None, wait: bool = True, tell: Tell | None = None) -> Service | None:
+    """Start MLflow's web interface over the local store; None where MLflow runs elsewhere.
+
+    Raises:
+        UnavailableError: it ends or is not ready within `START_TIMEOUT_S`.
+    """
+    home = _home(home)
+    service = _mlflow(home)
+    if service is None:
+        return None
+    if not services.running(service):
+        service = mlflow_service(home, tracking_uri=get_settings().tracking_uri, port=choose_port(home, "mlflow"))
+        services.start(service)
+    if wait:
+        services.wait_until_healthy([service], timeout_s=START_TIMEOUT_S, on_update=_ready(tell))
+    return service
+
+
+def start_all(home: Path | None = None, *, project: Path | None = None, tell: Tell | None = None) -> Installation:
+    """Start database, Airflow and MLflow's interface, wait until they work, and return their addresses.
+
+    Running parts are left alone. `tell` receives a line whenever something is ready.
+
+    Raises:
+        ConfigurationError: `project` has no `dags` folder.
+        UnavailableError: a part does not start; the message carries the end of its log.
+    """
+    home, project = _home(home), _project(project)
+    environment = ensure_airflow(home, project=project)
+    if tell is not None:
+        tell("database is ready")
+    started = start_airflow(environment, home=home, project=project, wait=False)
+    mlflow = start_mlflow(home=home, wait=False)
+    services.wait_until_healthy(
+        [*started, *([mlflow] if mlflow else [])], timeout_s=START_TIMEOUT_S, on_update=_ready(tell)
+    )
+    return inspect(home, project=project)
+
+
+def stop_all(home: Path | None = None, *, keep_database: bool = False) -> list[str]:
+    """Stop everything that `start_all` started in `home`, the embedded database last; return the names.
+
+    Running tasks get `Service.stop_timeout_s` seconds to end.
+    """
+    home = _home(home)
+    server, *workers = airflow_services(api_address(0), home=home, project=home)
+    mlflow = _mlflow(home)
+    stopped = services.stop(*workers, *([mlflow] if mlflow else []))
+    stopped += services.stop(server)  # tasks that are ending report their state to it
+    if not keep_database and (home / "postgres").exists() and database.stop_embedded(home / "postgres"):
+        stopped.append("database")
+    return stopped
+
+
+def inspect(home: Path | None = None, *, project: Path | None = None) -> Installation:
+    """Return addresses and states of the parts of the installation in `home`."""
+    home = _home(home)
+    port = remembered_port(home, "airflow") or PREFERRED_PORTS["airflow"]
+    parts = airflow_services(api_address(port), home=home, project=_project(project))
+    mlflow = _mlflow(home)
+    states = [services.status(service) for service in [*parts, *([mlflow] if mlflow else [])]]
+    running = {state.name: state for state in states if state.running}
+    tracking_uri = get_settings().tracking_uri
+    return Installation(
+        home=home,
+        airflow=running["airflow-api-server"].address if "airflow-api-server" in running else None,
+        mlflow=tracking_uri if mlflow is None else (running["mlflow"].address if "mlflow" in running else None),
+        admin_user=ADMIN_USER,
+        password_file=admin_password_file(secrets_folder(home)),
+        services=states,
+    )
+
+
+def _mlflow(home: Path) -> Service | None:
+    tracking_uri = get_settings().tracking_uri
+    if not is_local_store(tracking_uri):
+        return None
+    return mlflow_service(
+        home, tracking_uri=tracking_uri, port=remembered_port(home, "mlflow") or PREFERRED_PORTS["mlflow"]
+    )
+
+
+def _ready(tell: Tell | None) -> Callable[[str], None] | None:
+    return None if tell is None else lambda name: tell(f"{name} is ready")
+
+
+def _home(home: Path | None) -> Path:
+    return (home or get_settings().home).expanduser().resolve()
+
+
+def _project(project: Path | None) -> Path:
+    return (project or Path.cwd()).resolve()

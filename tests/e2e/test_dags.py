@@ -1,0 +1,79 @@
+"""Whole DAGs on real parts: the model, PostgreSQL with pgvector, MLflow, ONNX Runtime, Airflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from estudio_core import database
+from estudio_core.demo.catalog import demo_queries
+from estudio_core.demo.clickstream import SHOWN, replay_clickstream
+from estudio_core.searching import search
+from estudio_core.vectordb.deployments import list_releases, live_release
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import AirflowInstallation
+
+PLUGIN = "demo_catalog"
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+
+def test_from_a_table_to_a_released_fine_tuned_model_and_back(
+    airflow: AirflowInstallation, small_catalog: Callable[[], None]
+) -> None:
+    small_catalog()
+    [first] = airflow.run((f"{PLUGIN}__initialize", {}))
+    first.assert_success()
+    answer = search(PLUGIN, "usb c charger", limit=5)
+    assert answer.model_version == "1"
+    assert len({hit.object_id for hit in answer.hits}) == 5
+
+    rankings = {
+        query: [(hit.object_id, hit.similarity) for hit in search(PLUGIN, query, limit=SHOWN).hits]
+        for query in demo_queries().searched
+    }
+    with database.transaction() as connection:
+        replay_clickstream(connection, rankings, sessions=200)
+
+    tuned, released, again = airflow.run(
+        (f"{PLUGIN}__fine_tune", {"num_epochs": 1, "promotion": "manual"}),
+        (f"{PLUGIN}__release", {"version": "challenger"}),
+        (f"{PLUGIN}__release", {"version": "champion"}),
+    )
+    tuned.assert_success()
+    assert tuned.tasks["keep_champion[-1]"] == "success"
+    assert tuned.tasks["release[-1]"] == "skipped"
+    released.assert_success()
+    assert search(PLUGIN, "usb c charger", limit=5).model_version == "2"
+    again.assert_success()
+    with database.transaction() as connection:
+        states = {release.release_id: release.state for release in list_releases(connection, PLUGIN)}
+    assert states == {1: "retired", 2: "previous", 3: "live"}
+
+    [back] = airflow.run((f"{PLUGIN}__rollback", {}))
+    back.assert_success()
+    with database.transaction() as connection:
+        live = live_release(connection, PLUGIN)
+    assert live is not None
+    assert live.release_id == 2
+
+
+def test_too_few_sessions_skip_the_run_and_say_how_many(
+    airflow: AirflowInstallation, small_catalog: Callable[[], None]
+) -> None:
+    small_catalog()
+    [run] = airflow.run((f"{PLUGIN}__fine_tune", {}))
+    assert run.state == "success"
+    assert run.tasks["extract[-1]"] == "skipped"
+    assert run.tasks["train[-1]"] == "skipped"
+    assert "0 clicked sessions" in run.output
+
+
+def test_a_missing_table_fails_at_once_and_is_named(airflow: AirflowInstallation) -> None:
+    [run] = airflow.run((f"{PLUGIN}__initialize", {}))
+    assert run.state == "failed"
+    assert run.tasks["check_source[-1]"] == "failed"
+    assert "products" in run.output

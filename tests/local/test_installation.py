@@ -1,0 +1,197 @@
+"""A whole local installation: real Airflow and MLflow processes, runs by the scheduler, and the end of it all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from estudio_core import local
+from estudio_core.errors import ConfigurationError, UnavailableError
+from estudio_core.local.runs import AirflowApi, RunState
+from estudio_core.local.services import running
+from estudio_core.settings import get_settings
+
+pytestmark = pytest.mark.e2e
+
+WORKING = '''
+"""A DAG for Airflow."""
+import os
+from airflow.sdk import dag, task
+
+@dag(schedule=None, params={"numbers": [1, 2, 3]})
+def sums():
+    @task(pool="estudio_training")
+    def numbers(params=None):
+        return params["numbers"]
+
+    @task(pool="estudio_index")
+    def double(n):
+        return 2 * n
+
+    @task
+    def total(doubled):
+        with open(os.environ["ESTUDIO_HOME"] + "/total.txt", "w") as file:
+            file.write(f"{sum(doubled)} {os.environ['ESTUDIO_PLUGINS_PATH']}")
+
+    total(double.expand(n=numbers()))
+
+sums()
+'''
+
+FAILING = '''
+"""A DAG for Airflow."""
+from airflow.sdk import dag, task
+
+@dag(schedule=None)
+def failing():
+    @task
+    def divide():
+        print("dividing now")
+        return 1 / 0
+    divide()
+
+failing()
+'''
+
+BROKEN = '"""A dag for airflow."""\nimport a_module_that_does_not_exist\n'
+
+POISON = "from pathlib import Path\nPath(__file__).with_name('imported').touch()\n"
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.Installation]:
+    project = tmp_path_factory.mktemp("project")
+    for folder in ("dags", "plugins"):
+        (project / folder).mkdir()
+    (project / "dags" / "sums.py").write_text(WORKING)
+    (project / "dags" / "failing.py").write_text(FAILING)
+    (project / "dags" / "broken.py").write_text(BROKEN)
+    (project / "plugins" / "mlflow.py").write_text(POISON)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(project)
+        patched.setenv("ESTUDIO_HOME", str(project / "state"))
+        patched.delenv("ESTUDIO_DATABASE_URL", raising=False)
+        get_settings.cache_clear()
+        try:
+            yield local.start_all()
+        finally:
+            local.stop_all()
+            get_settings.cache_clear()
+
+
+@pytest.fixture
+def api(installation: local.Installation) -> Iterator[AirflowApi]:
+    with AirflowApi.local() as opened:
+        yield opened
+
+
+def test_everything_is_up_and_healthy(installation: local.Installation) -> None:
+    assert {part.name for part in installation.services} == {
+        *("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer", "mlflow")
+    }
+    assert all(part.healthy for part in installation.services)
+    assert sum(part.memory_mib or 0 for part in installation.services) < 1536
+
+
+def test_nothing_listens_beyond_the_loopback_interface(installation: local.Installation) -> None:
+    addresses = set()
+    for part in installation.services:
+        leader = psutil.Process(part.pid)
+        for process in [leader, *leader.children(recursive=True)]:
+            addresses |= {c.laddr.ip for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+    assert addresses == {"127.0.0.1"}
+
+
+def test_airflow_refuses_a_stranger_and_well_known_passwords(installation: local.Installation) -> None:
+    assert installation.airflow is not None
+    assert httpx.get(f"{installation.airflow}/api/v2/dags").status_code == 401
+    for password in ("admin", "airflow", ""):
+        answer = httpx.post(f"{installation.airflow}/auth/token", json={"username": "admin", "password": password})
+        assert answer.status_code in {400, 401}
+        assert "access_token" not in answer.text
+    with (
+        pytest.raises(UnavailableError, match="refuses the user 'admin'"),
+        AirflowApi(installation.airflow, "admin", "wrong") as stranger,
+    ):
+        stranger.json("GET", "/dags")
+
+
+def test_mlflow_shows_its_page(installation: local.Installation) -> None:
+    assert installation.mlflow is not None
+    assert "MLflow" in httpx.get(installation.mlflow).text
+
+
+def test_the_scheduler_runs_a_dag_with_mapped_tasks(installation: local.Installation) -> None:
+    updates: list[RunState] = []
+    run_id = local.trigger("sums", {"numbers": [4, 5]}, "first")
+    assert run_id == "first"
+    assert local.trigger("sums", {"numbers": [9]}, "first") == "first"  # one run, not two
+    state = local.wait("sums", run_id, updates.append, timeout_s=120)
+    assert state.succeeded
+    assert sorted((task.task_id, task.map_index, task.state) for task in state.tasks) == [
+        *(("double", 0, "success"), ("double", 1, "success"), ("numbers", -1, "success"), ("total", -1, "success"))
+    ]
+    assert updates[-1].succeeded
+    assert len(updates) > 1
+    total, plugins_path = (installation.home / "total.txt").read_text().split()
+    assert total == "18"
+    assert Path(plugins_path) == installation.home.parent / "plugins"
+
+
+def test_a_failed_run_shows_the_end_of_the_failing_tasks_log(installation: local.Installation) -> None:
+    run_id = local.trigger("failing")
+    with pytest.raises(local.RunFailedError, match="failing failed in divide") as caught:
+        local.wait("failing", run_id, timeout_s=120)
+    assert "dividing now" in str(caught.value)
+    assert "ZeroDivisionError: division by zero" in str(caught.value)
+    assert f"/dags/failing/runs/{run_id}" in str(caught.value)
+
+
+def test_a_dag_file_that_cannot_be_imported_is_explained(installation: local.Installation, api: AirflowApi) -> None:
+    with pytest.raises(ConfigurationError, match="a_module_that_does_not_exist"):
+        local.trigger("broken")
+
+
+def test_an_unknown_dag_is_answered_with_the_nearest_name(api: AirflowApi) -> None:
+    from estudio_core.local.runs import wait_for_dag
+
+    with pytest.raises(ConfigurationError, match="Did you mean 'sums'"):
+        wait_for_dag("sum", api=api, timeout_s=0)
+
+
+def test_search_plugins_were_imported_by_no_airflow_process(installation: local.Installation) -> None:
+    project = installation.home.parent
+    assert (project / "plugins" / "mlflow.py").exists()
+    assert not (project / "plugins" / "imported").exists()
+
+
+def test_starting_again_leaves_running_parts_alone(installation: local.Installation) -> None:
+    before = {part.name: part.pid for part in installation.services}
+    began = time.monotonic()
+    again = local.start_all()
+    assert {part.name: part.pid for part in again.services} == before
+    assert time.monotonic() - began < 15
+
+
+def test_stopping_ends_every_process_and_a_new_start_keeps_the_history(installation: local.Installation) -> None:
+    processes = [
+        process
+        for part in installation.services
+        for process in [psutil.Process(part.pid), *psutil.Process(part.pid).children(recursive=True)]
+    ]
+    stopped = local.stop_all()
+    assert set(stopped) == {part.name for part in installation.services} | {"database"}
+    alive = [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    assert alive == []
+    assert local.stop_all() == []
+
+    environment = local.ensure_airflow()
+    services = local.start_airflow(environment, components=["api-server"])
+    assert [running(service) for service in services] == [True]
+    with AirflowApi.local() as api:
+        assert api.json("GET", "/dags/sums/dagRuns/first")["state"] == "success"

@@ -1,0 +1,58 @@
+"""The steps of whole DAGs, called one after another as Airflow would, for tests that look inside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from estudio_core.pipeline.check_source import check_source
+from estudio_core.pipeline.clean_up import clean_up
+from estudio_core.pipeline.collection import build_index, start_collection
+from estudio_core.pipeline.embed import embed_shard
+from estudio_core.pipeline.evaluate import evaluate
+from estudio_core.pipeline.extract import extract
+from estudio_core.pipeline.manifests import EvaluationManifest, LiveManifest, TrainingManifest
+from estudio_core.pipeline.preprocess import preprocess
+from estudio_core.pipeline.publish import publish_model
+from estudio_core.pipeline.register import register_base_model, register_candidate
+from estudio_core.pipeline.switch import switch
+from estudio_core.pipeline.train import train
+from estudio_core.pipeline.verify import verify
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """What a whole fine-tuning gave."""
+
+    training: TrainingManifest
+    evaluation: EvaluationManifest
+    version: str
+
+
+def initialize(plugin: str, run_id: str = "initialize-1", shards: int = 2) -> LiveManifest:
+    """Do what `<plugin>__initialize` does."""
+    check_source(plugin)
+    return release(plugin, register_base_model(plugin), run_id, shards)
+
+
+def release(plugin: str, version: str, run_id: str, shards: int = 2) -> LiveManifest:
+    """Do what `<plugin>__release` does."""
+    entry = publish_model(plugin, version)
+    loaded = [
+        embed_shard(plugin, shard.as_dict()).as_dict()
+        for shard in start_collection(plugin, entry.as_dict(), shards, run_id)
+    ]
+    built = build_index(plugin, loaded)
+    live = switch(plugin, verify(plugin, built.as_dict()).as_dict())
+    clean_up(plugin, {})
+    return live
+
+
+def fine_tune(plugin: str, params: dict[str, Any], run_id: str = "fine-tune-1") -> FineTuned:
+    """Do what `<plugin>__fine_tune` does, up to the registered challenger."""
+    sessions = extract(plugin, run_id, params)
+    dataset = preprocess(plugin, run_id, sessions.as_dict())
+    training = train(plugin, run_id, dataset.as_dict(), params)
+    evaluation = evaluate(plugin, run_id, training.as_dict())
+    registered = register_candidate(plugin, run_id, evaluation.as_dict(), params)
+    return FineTuned(training, evaluation, str(registered.version))

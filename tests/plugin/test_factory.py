@@ -1,0 +1,92 @@
+"""A factory plugin is validated when it is written, and builds its parts when they are used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from estudio_core import FineTuneParams, PluginMeta, PostgresItems, TextModel, create_text_plugin
+from estudio_core.errors import ConfigurationError
+from estudio_core.plugin.factory import TextPlugin
+
+
+ITEMS = PostgresItems(table="t", text="a")
+
+
+def plugin_on(minilm: Path, **options: object) -> TextPlugin:
+    return create_text_plugin(
+        "shop",
+        items=PostgresItems(table="products", text=("title", "body"), url="postgresql://u:p@127.0.0.1:1/x"),
+        model=TextModel(name=str(minilm), max_tokens=64),
+        **options,
+    )
+
+
+def test_constructing_opens_nothing_and_reads_no_model() -> None:
+    plugin = create_text_plugin(
+        "shop", items=PostgresItems(table="t", text="a", url="postgresql://u:p@127.0.0.1:1/x"), model="/no/such/model"
+    )
+    assert plugin.meta.name == "shop"
+    assert plugin.get_data_loader() is plugin.get_data_loader()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: PostgresItems(table="t", text="a", payloads=("x",)), "Did you mean 'payload'"),
+        (lambda: TextModel(name="m", max_token=5), "Did you mean 'max_tokens'"),
+        (lambda: FineTuneParams(batchsize=5), "Did you mean 'batch_size'"),
+        (
+            lambda: create_text_plugin("s", items=ITEMS, model="m", augmentr=1),
+            "Did you mean 'augmenter'",
+        ),
+        (
+            lambda: create_text_plugin("s s", items=ITEMS, model="m"),
+            "cannot name a plugin",
+        ),
+        (lambda: create_text_plugin("a__b", items=ITEMS, model="m"), "single underscores"),
+    ],
+)
+def test_unknown_names_are_refused_with_the_nearest_legal_one(call: object, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        call()  # type: ignore[operator]
+
+
+def test_meta_refuses_names_that_break_dag_ids() -> None:
+    for name in ("", "1a", "a-b", "a" * 41, "ä"):
+        with pytest.raises((ConfigurationError, ValueError)):
+            PluginMeta(name=name)
+
+
+def test_index_takes_its_dimension_from_the_model(minilm_path: Path) -> None:
+    assert plugin_on(minilm_path).get_search_index_info().dimensions == 384
+
+
+def test_training_and_index_share_one_splitter(minilm_path: Path) -> None:
+    plugin = plugin_on(minilm_path)
+    assert plugin.get_items_splitter() is plugin.items_set_manager.item_splitter
+    text = "A sentence about lamps. " * 60
+    parts = plugin.get_items_splitter()(text)
+    assert len(parts) > 3
+    assert "".join("".join(parts).split()) == "".join(text.split())
+
+
+def test_columns_become_one_text_in_order(minilm_path: Path) -> None:
+    preprocess = plugin_on(minilm_path).get_items_preprocessor()
+    assert preprocess({"title": "Desk lamp", "body": ""}) == "Desk lamp"
+    assert preprocess({"title": "Desk lamp", "body": "LED"}) == "Desk lamp. LED"
+
+
+def test_a_given_component_takes_the_place_of_the_built_in_one(minilm_path: Path) -> None:
+    marker = object()
+    assert plugin_on(minilm_path, vectors_adjuster=marker).get_vectors_adjuster() is marker
+
+
+def test_given_training_values_replace_the_search_space(minilm_path: Path) -> None:
+    from estudio_core import TextTraining
+
+    plugin = plugin_on(minilm_path, training=TextTraining(learning_rate=3e-5, search_space={"margin": [0.1]}))
+    assert plugin.initial_params["learning_rate"] == [3e-5]
+    assert plugin.initial_params["margin"] == [0.1]
+    assert plugin_on(minilm_path).initial_params["margin"] != [0.1]

