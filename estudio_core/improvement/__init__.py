@@ -1,0 +1,1 @@
+"""Moving vectors between two trainings."""

@@ -1,0 +1,1 @@
+"""Collections in pgvector, search over them, and the releases that switch between them."""

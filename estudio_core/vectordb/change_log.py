@@ -1,0 +1,220 @@
+"""Acknowledged writes: into the live collection and into the change log, in one transaction.
+
+A collection that is not live (being built, or kept for a rollback) catches up from the log. Which entries it has is
+told by two marks, because a sequence number is handed out before its transaction commits, and a smaller one may commit
+after a larger one:
+
+- `applied_xid`, set at any time to the oldest transaction still running: all entries of older transactions are visible
+  for good, and applied. A slow writer holds this mark back; it is neither skipped nor waited for.
+- `applied_seq`, set only under the exclusive switch lock, when no writer is between its first lock and its commit:
+  all numbers handed out so far are visible.
+
+An entry is in the collection when `seq <= applied_seq` or `xid < applied_xid`. Applying one twice does no harm. Writers
+of the same object follow each other (`lock_objects`) before they get their numbers, so the order of the numbers is the
+order of the writes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from estudio_core.errors import ItemError
+from estudio_core.vectordb.items import IndexedItem, check_text
+from estudio_core.vectordb.locks import lock_objects
+from estudio_core.vectordb.releases import Release, add_stats, get_release, live_for_write, live_release
+
+APPLY_BATCH = 500
+"""Objects that are embedded and written together while catching up."""
+
+
+@dataclass(frozen=True)
+class ItemWrite:
+    """An item to be written: `data` is what the plugin's loader gives for it (text or JSON), to embed it from."""
+
+    object_id: str
+    data: Any
+    payload: dict[str, Any] = field(default_factory=dict)
+    user_id: str | None = None
+    original_id: str | None = None
+
+
+EmbedWrites = Callable[[Release, Sequence[ItemWrite]], Sequence[IndexedItem]]
+"""Embeds items with the model of a release; returns one `IndexedItem` for each."""
+
+
+@dataclass(frozen=True)
+class WriteResult:
+    """What `write` did; `release_id` is None where nothing was live and only the log was written."""
+
+    release_id: int | None
+    upserted: int
+    deleted: int
+
+
+@dataclass(frozen=True)
+class ChangeEntry:
+    """The last write of an object that a collection lacks; `write` is None for a deletion."""
+
+    seq: int
+    object_id: str
+    write: ItemWrite | None
+
+
+def write(
+    conn: psycopg.Connection,
+    plugin: str,
+    upserts: Sequence[ItemWrite],
+    deletes: Sequence[str],
+    embed: EmbedWrites,
+) -> WriteResult:
+    """Write to the live collection and the change log in one transaction; when this returns, nothing loses it.
+
+    Embedding happens before any lock is taken; if the live release changes meanwhile, it is repeated. On a connection
+    inside an open transaction, the write is acknowledged when the caller commits.
+
+    Raises:
+        ItemError: an id is both written and deleted, comes twice, or was not embedded.
+        DimensionError: a vector does not fit the live collection.
+    """
+    ids = [item.object_id for item in upserts]
+    _check_batch(ids, deletes)
+    while True:
+        with conn.transaction():
+            live = live_release(conn, plugin)
+        items = _embedded(embed, live, upserts) if live is not None else []
+        with conn.transaction():
+            current = live_for_write(conn, plugin)
+            if (current and current.release_id) != (live and live.release_id):
+                continue
+            lock_objects(conn, plugin, [*ids, *deletes])
+            deleted = len(deletes)
+            if current is not None:
+                current.collection.upsert_items(conn, items)
+                deleted = current.collection.delete_items(conn, deletes)
+            _append(conn, plugin, upserts, deletes)
+            return WriteResult(current.release_id if current else None, len(upserts), deleted)
+
+
+def _check_batch(ids: Sequence[str], deletes: Sequence[str]) -> None:
+    for object_id in [*ids, *deletes]:
+        check_text(object_id, "id", object_id)
+    both = sorted(set(ids) & set(deletes))
+    twice = sorted(object_id for object_id, times in Counter(ids).items() if times > 1)
+    if both or twice:
+        raise ItemError(
+            f"Objects written and deleted in one batch: {both}; written twice: {twice}. Give each id once.",
+            [*both, *twice],
+        )
+
+
+def _append(conn: psycopg.Connection, plugin: str, upserts: Sequence[ItemWrite], deletes: Sequence[str]) -> None:
+    rows: list[tuple[Any, ...]] = [
+        (plugin, "upsert", item.object_id, Jsonb(item.data), Jsonb(item.payload), item.user_id, item.original_id)
+        for item in upserts
+    ]
+    rows += [(plugin, "delete", object_id, None, None, None, None) for object_id in deletes]
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO estudio.change_log (plugin, op, object_id, data, payload, user_id, original_id)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s)",
+            rows,
+        )
+
+
+def _embedded(embed: EmbedWrites, release: Release, writes: Sequence[ItemWrite]) -> list[IndexedItem]:
+    if not writes:
+        return []
+    items = list(embed(release, writes))
+    missing = sorted({item.object_id for item in writes} ^ {item.object_id for item in items})
+    if missing:
+        raise ItemError(
+            f"Embedding for release {release.release_id} gave other objects than asked: {missing}.", missing
+        )
+    return items
+
+
+def pending(conn: psycopg.Connection, release: Release, but: Collection[int] = ()) -> list[ChangeEntry]:
+    """Return the last visible entry of each object that `release` may lack, without the sequence numbers `but`."""
+    rows = conn.execute(
+        "SELECT DISTINCT ON (c.object_id) c.seq, c.op, c.object_id, c.data, c.payload, c.user_id, c.original_id"
+        " FROM estudio.change_log c JOIN estudio.deployments d ON d.plugin = c.plugin"
+        " WHERE d.release_id = %s AND c.seq > d.applied_seq AND c.xid >= d.applied_xid"
+        " ORDER BY c.object_id, c.seq DESC",
+        (release.release_id,),
+    )
+    known = set(but)
+    return [
+        ChangeEntry(seq, object_id, ItemWrite(object_id, *item) if op == "upsert" else None)
+        for seq, op, object_id, *item in rows
+        if seq not in known
+    ]
+
+
+def catch_up(
+    conn: psycopg.Connection, release: Release, embed: EmbedWrites, done: Collection[int] = ()
+) -> frozenset[int]:
+    """Apply what the change log has and `release` lacks, without holding off writers.
+
+    Args:
+        conn: Connection.
+        release: A release that is not live.
+        embed: Embeds items with the model of a release.
+        done: Entries that this process has applied already.
+
+    Returns:
+        `done` and the entries applied now: until older transactions have ended they remain pending by the marks.
+    """
+    with conn.transaction():
+        row = conn.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text").fetchone()
+        assert row is not None
+        # Read after the mark: every entry below the mark is visible to this later statement.
+        entries = pending(conn, release, done)
+    for start in range(0, len(entries), APPLY_BATCH):
+        apply(conn, release, entries[start : start + APPLY_BATCH], embed)
+    with conn.transaction():
+        conn.execute(
+            "UPDATE estudio.deployments SET applied_xid = %s::xid8 WHERE release_id = %s AND applied_xid < %s::xid8",
+            (row[0], release.release_id, row[0]),
+        )
+    return frozenset(done) | {entry.seq for entry in entries}
+
+
+def apply(conn: psycopg.Connection, release: Release, entries: Sequence[ChangeEntry], embed: EmbedWrites) -> None:
+    """Write entries of different objects into the collection of `release`, in one transaction."""
+    items = _embedded(embed, release, [entry.write for entry in entries if entry.write is not None])
+    deletes = [entry.object_id for entry in entries if entry.write is None]
+    with conn.transaction():
+        release.collection.upsert_items(conn, items)
+        release.collection.delete_items(conn, deletes)
+        changed = int(get_release(conn, release.release_id).stats.get("changed_objects", 0)) + len(entries)
+        add_stats(conn, release, {"changed_objects": changed})
+
+
+def mark_applied(conn: psycopg.Connection, release: Release) -> None:
+    """Note that all of the log is in the collection. Only under the exclusive switch lock."""
+    conn.execute(
+        "UPDATE estudio.deployments SET applied_seq = GREATEST(applied_seq,"
+        " (SELECT COALESCE(max(seq), 0) FROM estudio.change_log WHERE plugin = %s)) WHERE release_id = %s",
+        (release.plugin, release.release_id),
+    )
+
+
+def prune(conn: psycopg.Connection, plugin: str) -> int:
+    """Delete the entries that no release can need any more; return how many.
+
+    The live release has them all; a failed one begins again without them; the others need what their marks do not
+    cover. The caller holds the start lock, so that no release begins between the look and the deletion.
+    """
+    return conn.execute(
+        "DELETE FROM estudio.change_log c WHERE c.plugin = %s AND c.xid < pg_snapshot_xmin(pg_current_snapshot())"
+        " AND NOT EXISTS (SELECT 1 FROM estudio.deployments d WHERE d.plugin = c.plugin"
+        " AND d.state IN ('building', 'built', 'verified', 'previous')"
+        " AND c.seq > d.applied_seq AND c.xid >= d.applied_xid)",
+        (plugin,),
+    ).rowcount

@@ -1,0 +1,314 @@
+"""A collection: the objects and part vectors of one release, in two tables of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import psycopg
+from numpy.typing import NDArray
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from estudio_core.database import SCHEMA
+from estudio_core.errors import ReleaseError
+from estudio_core.vectordb.index_info import MetricAggregationType, MetricType, SearchIndexInfo
+from estudio_core.vectordb.items import (
+    VECTOR_MAX_DIMENSIONS,
+    IndexedItem,
+    average_vector,
+    check_ids,
+    checked_vectors,
+    payload_json,
+)
+from estudio_core.vectordb.locks import lock_objects
+
+COPY_CHUNK = 1000
+"""Objects of one COPY: about 1.5 MB per part and 384 dimensions, and one DELETE for reruns."""
+AVERAGE_PART = -1
+"""Number of the average row among an object's parts."""
+_SLUG_BYTES = 44  # "c_" + slug + "_objects" + "_original" stays below PostgreSQL's 63 bytes
+
+_DISTANCE = {MetricType.COSINE: sql.SQL("<=>"), MetricType.DOT: sql.SQL("<#>"), MetricType.EUCLID: sql.SQL("<->")}
+_OPCLASS = {MetricType.COSINE: "cosine_ops", MetricType.DOT: "ip_ops", MetricType.EUCLID: "l2_ops"}
+
+
+@dataclass(frozen=True)
+class CollectionStats:
+    """Size of a collection: everybody's objects, personal rows, stored parts without averages, bytes on disk."""
+
+    objects: int
+    personal_objects: int
+    parts: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class CopyCount:
+    """What `copy_items` wrote."""
+
+    objects: int
+    parts: int
+
+
+def slug(collection_id: str) -> str:
+    """Return a name of at most 44 safe bytes, different for different ids.
+
+    >>> slug("shop_12"), slug("Läden 12")
+    ('shop_12', 'L_den_12_b9376820')
+    """
+    cleaned = re.sub(r"[^A-Za-z0-9_]", "_", collection_id)
+    if cleaned == collection_id and len(cleaned) <= _SLUG_BYTES:
+        return cleaned
+    return f"{cleaned[: _SLUG_BYTES - 9]}_{hashlib.sha256(collection_id.encode()).hexdigest()[:8]}"
+
+
+def register_vectors(conn: psycopg.Connection) -> None:
+    """Teach `conn` pgvector's types where it does not know them yet."""
+    if conn.adapters.types.get("vector") is None:
+        from pgvector.psycopg import register_vector
+
+        with conn.transaction():
+            register_vector(conn)
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Two tables in schema `estudio`: `c_<id>_objects` and `c_<id>_parts`.
+
+    MIN searches the parts; for AVG each object has one more row, the average of its parts, and that is searched.
+
+    Attributes:
+        collection_id: Any text; table names are derived from it.
+        index_info: Dimension, metric, aggregation and index parameters.
+        ef_search: What searches use; None takes `index_info.hnsw.ef_search`.
+    """
+
+    collection_id: str
+    index_info: SearchIndexInfo
+    ef_search: int | None = field(default=None, compare=False)
+
+    def name(self, suffix: str) -> str:
+        """Return the bare name of a table or index of this collection."""
+        return f"c_{slug(self.collection_id)}_{suffix}"
+
+    @property
+    def objects(self) -> sql.Identifier:
+        """The quoted objects table."""
+        return sql.Identifier(SCHEMA, self.name("objects"))
+
+    @property
+    def parts(self) -> sql.Identifier:
+        """The quoted parts table."""
+        return sql.Identifier(SCHEMA, self.name("parts"))
+
+    @property
+    def vector_type(self) -> str:
+        """`vector`, or `halfvec` above 2,000 dimensions."""
+        return "halfvec" if self.index_info.dimensions > VECTOR_MAX_DIMENSIONS else "vector"
+
+    @property
+    def distance_operator(self) -> sql.SQL:
+        """The distance operator of the metric."""
+        return _DISTANCE[self.index_info.metric_type]
+
+    @property
+    def operator_class(self) -> sql.Identifier:
+        """The operator class of metric and type."""
+        return sql.Identifier(f"{self.vector_type}_{_OPCLASS[self.index_info.metric_type]}")
+
+    @property
+    def averages(self) -> bool:
+        """Whether objects are compared by the average of their parts."""
+        return self.index_info.metric_aggregation_type == MetricAggregationType.AVG
+
+    @property
+    def _mark(self) -> str:
+        return f"estudio:collection:{self.collection_id}"
+
+    def exists(self, conn: psycopg.Connection) -> bool:
+        """Return whether both tables exist and are ours.
+
+        Raises:
+            ReleaseError: a table of that name exists and is not ours.
+        """
+        found = 0
+        for name in (self.name("objects"), self.name("parts")):
+            row = conn.execute(
+                "SELECT obj_description(c.oid, 'pg_class') FROM pg_class c"
+                " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s",
+                (SCHEMA, name),
+            ).fetchone()
+            if row is not None and row[0] != self._mark:
+                raise ReleaseError(
+                    f"Table {SCHEMA}.{name} exists and does not belong to collection {self.collection_id!r}. "
+                    "It is left alone; rename it, or use another collection id."
+                )
+            found += row is not None
+        return found == 2
+
+    def create(self, conn: psycopg.Connection) -> None:
+        """Create the two tables where they are missing; the vector index comes after the load (`build_index`)."""
+        with conn.transaction():
+            if self.exists(conn):
+                return
+            conn.execute(
+                sql.SQL(
+                    "CREATE TABLE {} (object_id text PRIMARY KEY, original_id text, user_id text, payload jsonb,"
+                    " content_hash text NOT NULL, updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),"
+                    " CHECK ((user_id IS NULL) = (original_id IS NULL)),"
+                    " CHECK (payload IS NOT NULL OR user_id IS NOT NULL), UNIQUE (user_id, original_id))"
+                ).format(self.objects)
+            )
+            conn.execute(
+                sql.SQL(
+                    "CREATE TABLE {} (object_id text NOT NULL, part int NOT NULL, embedding {}({}) NOT NULL,"
+                    " is_average boolean NOT NULL, user_id text, PRIMARY KEY (object_id, part))"
+                ).format(self.parts, sql.SQL(self.vector_type), sql.Literal(self.index_info.dimensions))
+            )
+            conn.execute(
+                sql.SQL("CREATE INDEX {} ON {} (original_id) WHERE original_id IS NOT NULL").format(
+                    sql.Identifier(self.name("objects_original")), self.objects
+                )
+            )
+            for table in (self.objects, self.parts):
+                conn.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(table, sql.Literal(self._mark)))
+
+    def drop(self, conn: psycopg.Connection) -> bool:
+        """Drop the tables and forget applied optimizations; return whether there was anything.
+
+        Raises:
+            ReleaseError: a table of that name is not ours.
+        """
+        with conn.transaction():
+            existed = self.exists(conn)
+            conn.execute(sql.SQL("DROP TABLE IF EXISTS {}, {}").format(self.parts, self.objects))
+            conn.execute("DELETE FROM estudio.optimizations WHERE collection_id = %s", (self.collection_id,))
+        return existed
+
+    def copy_items(self, conn: psycopg.Connection, items: Iterable[IndexedItem]) -> CopyCount:
+        """Write items by binary COPY in the caller's transaction; rows of the same ids are replaced.
+
+        Repeating it gives the same rows. Items are checked in chunks: on an error the transaction is rolled back.
+
+        Raises:
+            DimensionError: a vector does not have the dimension of the index.
+            ItemError: a vector is zero or not finite, an id comes twice, a payload is no JSON.
+        """
+        register_vectors(conn)
+        seen: set[str] = set()
+        objects = parts = 0
+        with conn.transaction():
+            for chunk in _chunks(items):
+                check_ids(chunk, seen)
+                rows = [(item, payload_json(item), checked_vectors(item, self.index_info)) for item in chunk]
+                self._delete(conn, [item.object_id for item in chunk])
+                self._copy_objects(conn, ((item, payload) for item, payload, _ in rows))
+                parts += self._copy_parts(conn, ((item, vectors) for item, _, vectors in rows))
+                objects += len(chunk)
+        return CopyCount(objects, parts)
+
+    def upsert_items(self, conn: psycopg.Connection, items: Sequence[IndexedItem]) -> CopyCount:
+        """Write items of a collection that others write to; writers of the same object follow each other.
+
+        Raises:
+            DimensionError, ItemError: as `copy_items`; nothing is written.
+        """
+        with conn.transaction():
+            lock_objects(conn, self.collection_id, [item.object_id for item in items])
+            return self.copy_items(conn, items)
+
+    def delete_items(self, conn: psycopg.Connection, object_ids: Sequence[str]) -> int:
+        """Delete objects, and the personal rows that stand for them; return how many of the ids were there."""
+        with conn.transaction():
+            lock_objects(conn, self.collection_id, object_ids)
+            personal = conn.execute(
+                sql.SQL("SELECT object_id FROM {} WHERE original_id = ANY(%s)").format(self.objects),
+                (list(object_ids),),
+            ).fetchall()
+            self._delete(conn, [row[0] for row in personal])
+            return self._delete(conn, list(object_ids))
+
+    def content_hashes(self, conn: psycopg.Connection, object_ids: Sequence[str]) -> dict[str, str]:
+        """Return the content hash of each of these objects that is there: what need not be embedded again."""
+        rows = conn.execute(
+            sql.SQL("SELECT object_id, content_hash FROM {} WHERE object_id = ANY(%s)").format(self.objects),
+            (list(object_ids),),
+        )
+        return dict(rows)
+
+    def update_payloads(self, conn: psycopg.Connection, payloads: Mapping[str, dict[str, Any]]) -> int:
+        """Replace payloads and leave the vectors as they are; return how many of the objects were there."""
+        import numpy as np
+
+        nothing = np.zeros((0, self.index_info.dimensions), dtype=np.float32)
+        texts = {key: payload_json(IndexedItem(key, payload, "", nothing)) for key, payload in payloads.items()}
+        with conn.transaction():
+            lock_objects(conn, self.collection_id, texts)
+            return conn.execute(
+                sql.SQL(
+                    "UPDATE {} o SET payload = n.payload::jsonb, updated_at = clock_timestamp()"
+                    " FROM unnest(%s::text[], %s::text[]) AS n (object_id, payload) WHERE o.object_id = n.object_id"
+                ).format(self.objects),
+                (list(texts), list(texts.values())),
+            ).rowcount
+
+    def stats(self, conn: psycopg.Connection) -> CollectionStats:
+        """Count objects and parts, and measure both tables with their indexes."""
+        row = conn.execute(
+            sql.SQL(
+                "SELECT (SELECT count(*) FROM {objects} WHERE user_id IS NULL),"
+                " (SELECT count(*) FROM {objects} WHERE user_id IS NOT NULL),"
+                " (SELECT count(*) FROM {parts} WHERE NOT is_average),"
+                " pg_total_relation_size(%s::regclass) + pg_total_relation_size(%s::regclass)"
+            ).format(objects=self.objects, parts=self.parts),
+            (self.objects.as_string(conn), self.parts.as_string(conn)),
+        ).fetchone()
+        assert row is not None
+        return CollectionStats(*row)
+
+    def _delete(self, conn: psycopg.Connection, ids: list[str]) -> int:
+        # An empty array still costs two statements; most chunks of a first load delete nothing but have to ask.
+        if not ids:
+            return 0
+        conn.execute(sql.SQL("DELETE FROM {} WHERE object_id = ANY(%s)").format(self.parts), (ids,))
+        return conn.execute(sql.SQL("DELETE FROM {} WHERE object_id = ANY(%s)").format(self.objects), (ids,)).rowcount
+
+    def _copy_objects(self, conn: psycopg.Connection, rows: Iterable[tuple[IndexedItem, str | None]]) -> None:
+        statement = sql.SQL(
+            "COPY {} (object_id, original_id, user_id, payload, content_hash) FROM STDIN (FORMAT binary)"
+        ).format(self.objects)
+        with conn.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.set_types(["text", "text", "text", "jsonb", "text"])
+            for item, payload in rows:
+                wrapped = None if payload is None else Jsonb(payload, dumps=str.encode)
+                copy.write_row((item.object_id, item.original_id, item.user_id, wrapped, item.content_hash))
+
+    def _copy_parts(self, conn: psycopg.Connection, rows: Iterable[tuple[IndexedItem, NDArray[Any]]]) -> int:
+        from pgvector import HalfVector, Vector
+
+        stored: Any = HalfVector if self.vector_type == "halfvec" else Vector
+        statement = sql.SQL(
+            "COPY {} (object_id, part, embedding, is_average, user_id) FROM STDIN (FORMAT binary)"
+        ).format(self.parts)
+        count = 0
+        with conn.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.set_types(["text", "int4", self.vector_type, "bool", "text"])
+            for item, vectors in rows:
+                for part, vector in enumerate(vectors):
+                    copy.write_row((item.object_id, part, stored(vector), False, item.user_id))
+                count += len(vectors)
+                if self.averages:
+                    average = average_vector(vectors, item.object_id, self.index_info)
+                    copy.write_row((item.object_id, AVERAGE_PART, stored(average), True, item.user_id))
+        return count
+
+
+def _chunks(items: Iterable[IndexedItem]) -> Iterator[list[IndexedItem]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, COPY_CHUNK)):
+        yield chunk

@@ -1,0 +1,210 @@
+"""Blue and green: one pointer per plugin, moved in one transaction, and back in one.
+
+A build holds `build_lock` (shards share it) and goes start_release → copy_items → build_index → catch_up → mark_built →
+verify_release → switch → retire_releases. A kill between or inside any of these leaves the live release serving; the
+same calls made again finish the work.
+"""
+
+from __future__ import annotations
+
+import psycopg
+
+from estudio_core.errors import ReleaseError
+from estudio_core.vectordb.change_log import (
+    EmbedWrites,
+    apply,
+    catch_up,
+    mark_applied,
+    pending,
+    prune,
+)
+from estudio_core.vectordb.locks import build_lock, lock_timeout, own_start, own_switch
+from estudio_core.vectordb.releases import (
+    DEFAULT_ACTOR,
+    Release,
+    State,
+    fail_release,
+    get_release,
+    list_releases,
+    live_release,
+    mark_built,
+    previous_release,
+    record_event,
+    require_state,
+    set_state,
+    start_release,
+)
+
+__all__ = [
+    "Release",
+    "build_lock",
+    "catch_up",
+    "fail_release",
+    "get_release",
+    "list_releases",
+    "live_release",
+    "mark_built",
+    "previous_release",
+    "require_state",
+    "retire_releases",
+    "rollback",
+    "start_release",
+    "switch",
+]
+
+LOCK_TIMEOUT_S = 30.0
+"""How long a switch waits for writers to end."""
+EMBEDDED_UNDER_LOCK = 16
+"""Most items that are embedded while writers wait; with more, another round of catching up comes first."""
+ROUNDS = 5
+"""Rounds of catching up before the switch takes what is left under the lock."""
+DROP_TIMEOUT_S = 5.0
+"""How long dropping a collection waits for searches in it; it is tried again at the next clean-up."""
+
+
+def switch(
+    conn: psycopg.Connection,
+    release: Release,
+    embed: EmbedWrites,
+    *,
+    actor: str = DEFAULT_ACTOR,
+    lock_timeout_s: float = LOCK_TIMEOUT_S,
+) -> Release:
+    """Make a verified release live: last entries of the change log, states, pointer and audit in one transaction.
+
+    Switching to the live release does nothing.
+
+    Raises:
+        ReleaseError: the release is not verified; nothing was changed.
+        ConcurrentReleaseError: a writer or another switch did not end in time; nothing was changed.
+    """
+    return _point_to(conn, release, ("verified",), "switched", embed, actor, lock_timeout_s)
+
+
+def rollback(
+    conn: psycopg.Connection,
+    plugin: str,
+    embed: EmbedWrites,
+    target: Release | None = None,
+    *,
+    actor: str = DEFAULT_ACTOR,
+    lock_timeout_s: float = LOCK_TIMEOUT_S,
+) -> Release:
+    """Make a release that was live before live again, with all writes since; nothing else is embedded.
+
+    Args:
+        conn: Connection.
+        plugin: Name of the plugin.
+        embed: Embeds items with the model of a release.
+        target: Where to go; None takes the release before the live one. Rolling back twice comes back.
+        actor: For the audit trail.
+        lock_timeout_s: How long to wait for writers, seconds.
+
+    Raises:
+        ReleaseError: there is nothing to go back to, or `target` is not one that was live.
+    """
+    with conn.transaction():
+        goal = target or previous_release(conn, plugin)
+    if goal is None or goal.plugin != plugin:
+        raise ReleaseError(f"Plugin {plugin!r} has no such release to go back to. See: estudio releases")
+    return _point_to(conn, goal, ("previous",), "rolled back", embed, actor, lock_timeout_s)
+
+
+def _point_to(
+    conn: psycopg.Connection,
+    release: Release,
+    allowed: tuple[State, ...],
+    event: str,
+    embed: EmbedWrites,
+    actor: str,
+    lock_timeout_s: float,
+) -> Release:
+    done: frozenset[int] = frozenset()
+    for last_round in [False] * (ROUNDS - 1) + [True]:
+        with conn.transaction():
+            current = require_state(conn, release, (*allowed, "live"))
+        if current.state == "live":
+            return current
+        done = catch_up(conn, release, embed, done)
+        with conn.transaction():
+            own_switch(conn, release.plugin, lock_timeout_s)
+            if get_release(conn, release.release_id).state != "live":
+                entries = pending(conn, release, done)
+                if len(entries) > EMBEDDED_UNDER_LOCK and not last_round:
+                    continue
+                apply(conn, release, entries, embed)
+                _move_pointer(conn, release, allowed, event, actor)
+            return get_release(conn, release.release_id)
+    raise AssertionError("the last round always returns")
+
+
+def _move_pointer(
+    conn: psycopg.Connection, release: Release, allowed: tuple[State, ...], event: str, actor: str
+) -> None:
+    """Under the exclusive switch lock, with the log applied: states, marks, pointer, audit."""
+    mark_applied(conn, release)
+    before = live_release(conn, release.plugin)
+    if before is not None:
+        set_state(conn, before, "previous", ("live",))
+        mark_applied(conn, before)  # as the live one it got every write itself
+    set_state(conn, release, "live", allowed)
+    conn.execute(
+        "INSERT INTO estudio.pointers (plugin, release_id, previous_release_id, switched_by) VALUES (%s, %s, %s, %s)"
+        " ON CONFLICT (plugin) DO UPDATE SET release_id = EXCLUDED.release_id,"
+        " previous_release_id = EXCLUDED.previous_release_id, switched_by = EXCLUDED.switched_by,"
+        " switched_at = clock_timestamp()",
+        (release.plugin, release.release_id, before.release_id if before else None, actor),
+    )
+    record_event(conn, release, event, actor, {"from": before.release_id if before else None})
+
+
+def retire_releases(conn: psycopg.Connection, plugin: str, keep: int, *, actor: str = DEFAULT_ACTOR) -> list[Release]:
+    """Drop collections that nothing refers to, prune the change log, and return the releases concerned.
+
+    Kept: the live release, the one before it, and further ones that were live last, up to `keep` in all; and all that
+    are being built. Collections of failed releases are dropped. One that is in use just now is left for the next time.
+
+    Raises:
+        ReleaseError: `keep` is below 2, so that no rollback would be left; or a table is not ours.
+    """
+    if keep < 2:
+        raise ReleaseError(f"keep={keep} would leave nothing to roll back to. Keep 2 or more releases.")
+    retired = []
+    with conn.transaction():
+        candidates = list_releases(conn, plugin)
+    for candidate in candidates:
+        try:
+            with conn.transaction():
+                if _retire(conn, candidate, keep, actor):
+                    retired.append(get_release(conn, candidate.release_id))
+        except psycopg.errors.LockNotAvailable:
+            continue
+    with conn.transaction():
+        own_start(conn, plugin)
+        prune(conn, plugin)
+    return retired
+
+
+def _retire(conn: psycopg.Connection, release: Release, keep: int, actor: str) -> bool:
+    own_start(conn, release.plugin)  # no release begins again while its collection is dropped
+    own_switch(conn, release.plugin, LOCK_TIMEOUT_S)  # and none becomes live
+    current = get_release(conn, release.release_id)
+    if current.state == "previous" and current.release_id not in _kept(conn, release.plugin, keep):
+        set_state(conn, current, "retired", ("previous",))
+    elif current.state != "failed" or not current.collection.exists(conn):
+        return False
+    with lock_timeout(conn, DROP_TIMEOUT_S):
+        current.collection.drop(conn)
+    record_event(conn, current, "collection dropped", actor, {"collection": current.collection_id})
+    return True
+
+
+def _kept(conn: psycopg.Connection, plugin: str, keep: int) -> set[int]:
+    rows = conn.execute(
+        "SELECT d.release_id FROM estudio.deployments d LEFT JOIN estudio.pointers p ON p.plugin = d.plugin"
+        " WHERE d.plugin = %s AND d.state IN ('live', 'previous')"
+        " ORDER BY d.release_id = p.release_id DESC, d.release_id = p.previous_release_id DESC NULLS LAST,"
+        " d.live_at DESC LIMIT %s",
+        (plugin, keep),
+    )
+    return {row[0] for row in rows}

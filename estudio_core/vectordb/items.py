@@ -1,0 +1,154 @@
+"""What a collection holds: an object with the vectors of its parts, checked before it reaches SQL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from estudio_core.errors import DimensionError, ItemError
+from estudio_core.vectordb.index_info import MetricType, SearchIndexInfo
+
+HALF_MAX = 65504.0
+"""Largest finite half-precision number."""
+VECTOR_MAX_DIMENSIONS = 2000
+"""HNSW indexes `vector` up to here; longer vectors are stored as `halfvec`."""
+
+
+@dataclass(frozen=True, eq=False)
+class IndexedItem:
+    """One object of a collection.
+
+    Attributes:
+        object_id: Its id in the collection.
+        payload: JSON object to filter and sort by. None is for personal rows: they take the original's payload.
+        content_hash: Hash of what the vectors were computed from (text, splitter, model).
+        vectors: Part vectors, shape [parts, dimensions].
+        user_id: The user who alone sees this row in place of `original_id`; None for everybody's rows.
+        original_id: The object that a personal row replaces.
+    """
+
+    object_id: str
+    payload: dict[str, Any] | None
+    content_hash: str
+    vectors: NDArray[np.floating[Any]]
+    user_id: str | None = None
+    original_id: str | None = None
+
+
+def check_text(value: str, what: str, object_id: str) -> None:
+    """Refuse text that PostgreSQL cannot store: the character NUL and lone surrogates.
+
+    Raises:
+        ItemError: `value` holds one.
+    """
+    if "\x00" in value or not _encodable(value):
+        raise ItemError(f"{what} {value!r} of object {object_id!r} cannot be stored as UTF-8 text.", [object_id])
+
+
+def _encodable(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def payload_json(item: IndexedItem) -> str | None:
+    """Return the payload as JSON text.
+
+    Raises:
+        ItemError: it is not a JSON object, holds NaN or infinity, or a character that PostgreSQL cannot store.
+    """
+    if item.payload is None:
+        return None
+    try:
+        text = json.dumps(item.payload, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ItemError(f"The payload of object {item.object_id!r} is no JSON: {error}.", [item.object_id]) from error
+    if not isinstance(item.payload, dict) or "\\u0000" in text.replace("\\\\", "") or not _encodable(text):
+        raise ItemError(
+            f"The payload of object {item.object_id!r} has to be a JSON object of storable text.", [item.object_id]
+        )
+    return text
+
+
+def checked_vectors(item: IndexedItem, info: SearchIndexInfo) -> NDArray[np.float32]:
+    """Return the part vectors as float32 [parts, dimensions], fit for the index.
+
+    Raises:
+        DimensionError: the shape is not [parts, dimensions].
+        ItemError: there is no part, or a vector is zero or not finite (an index would drop it silently).
+    """
+    vectors = np.asarray(item.vectors, dtype=np.float32)
+    if vectors.ndim != 2 or vectors.shape[1] != info.dimensions:
+        raise DimensionError(
+            f"Object {item.object_id!r} has vectors of shape {vectors.shape}; "
+            f"expected [parts, {info.dimensions}]. Embed it with the model of this collection."
+        )
+    if len(vectors) == 0:
+        raise ItemError(f"Object {item.object_id!r} has no part.", [item.object_id])
+    _check_values(vectors, item.object_id, info)
+    return vectors
+
+
+def _check_values(vectors: NDArray[np.float32], object_id: str, info: SearchIndexInfo) -> None:
+    limit = HALF_MAX if info.dimensions > VECTOR_MAX_DIMENSIONS else np.finfo(np.float32).max
+    largest = np.abs(vectors).max(axis=1)
+    smallest = np.finfo(np.float16).tiny if info.dimensions > VECTOR_MAX_DIMENSIONS else 0.0
+    if not np.all(largest <= limit):  # NaN compares false
+        raise ItemError(f"Object {object_id!r} has a vector that is not finite in the index's precision.", [object_id])
+    if not np.all(largest > smallest):
+        raise ItemError(f"Object {object_id!r} has a zero vector, which no index finds.", [object_id])
+
+
+def average_vector(vectors: NDArray[np.float32], object_id: str, info: SearchIndexInfo) -> NDArray[np.float32]:
+    """Return the mean of the part vectors [parts, dim] as [dim], normalised again for COSINE.
+
+    Raises:
+        ItemError: the parts cancel each other out.
+
+    >>> info = SearchIndexInfo(dimensions=2)
+    >>> average_vector(np.array([[1.0, 0.0], [0.0, 1.0]], dtype=np.float32), "a", info)
+    array([0.70710677, 0.70710677], dtype=float32)
+    """
+    rows = vectors.astype(np.float64)
+    mean = rows.mean(axis=0)
+    if info.metric_type == MetricType.COSINE:
+        norm = float(np.linalg.norm(mean))
+        if norm < 1e-6 * float(np.abs(rows).max()):
+            raise ItemError(f"The parts of object {object_id!r} cancel each other out: no average.", [object_id])
+        mean = mean / norm
+    result: NDArray[np.float32] = mean.astype(np.float32)
+    _check_values(result[None, :], object_id, info)
+    return result
+
+
+def check_ids(items: Iterable[IndexedItem], seen: set[str]) -> None:
+    """Refuse ids that are empty, not storable, or already in `seen`; add them to it.
+
+    Raises:
+        ItemError: with the ids concerned.
+    """
+    for item in items:
+        for name in ("object_id", "content_hash", "user_id", "original_id"):
+            value = getattr(item, name)
+            if value is not None:
+                check_text(value, name, item.object_id)
+        if not item.object_id:
+            raise ItemError("An object has an empty id.", [item.object_id])
+        if item.object_id in seen:
+            raise ItemError(f"Object {item.object_id!r} comes twice in one batch.", [item.object_id])
+        personal = item.user_id is not None
+        if personal != (item.original_id is not None) or (personal and item.original_id == item.object_id):
+            raise ItemError(
+                f"Object {item.object_id!r}: a personal row needs user_id and the original_id of another object.",
+                [item.object_id],
+            )
+        if item.payload is None and not personal:
+            raise ItemError(f"Object {item.object_id!r} has no payload; give {{}} for an empty one.", [item.object_id])
+        seen.add(item.object_id)

@@ -1,0 +1,246 @@
+"""In which order a search returns objects.
+
+Two ways to the same answer:
+
+- exact: distances of all objects that match, ordered by (distance, id). Taken for small collections and for filters
+  that leave few objects; there an index would be slower, and it would be less than exact.
+- by index: pgvector's iterative scan hands out parts in nearly sorted order, each part once, and the same sequence
+  whatever the page. It is cut into blocks at fixed places (32, 64, 128, ... rows), each block is sorted by
+  (distance, id), and an object stands where it is first met. A page is a slice of that one order: pages are disjoint,
+  and complete, because what the index did not hand out follows at the end in exact order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from estudio_core.errors import ConfigurationError
+from estudio_core.vectordb.collection import Collection
+from estudio_core.vectordb.filters import Filter, filter_sql
+from estudio_core.vectordb.index_build import searched_rows
+
+EXACT_ROWS = 2000
+"""Up to so many matching objects, or rows of the whole collection, are compared one by one: some milliseconds."""
+FIRST_BLOCK = 32
+"""Rows of the first block; each further one doubles what was read so far."""
+
+
+@dataclass(frozen=True)
+class SortBy:
+    """Order by a payload field, texts before numbers, objects without it last; then by id."""
+
+    field: str
+    descending: bool = False
+
+
+class Row(NamedTuple):
+    """A row that stands for a result: its id in the collection and the id that the searcher sees."""
+
+    stored_id: str
+    result_id: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is searched for; `vector` is None where nothing is compared."""
+
+    collection: Collection
+    vector: Any
+    filter: Filter | None
+    user_id: str | None
+    max_distance: float | None
+    binds: dict[str, Any] = field(default_factory=dict)
+
+    def values(self, **more: Any) -> dict[str, Any]:
+        """Return all bound values of a statement."""
+        return {"q": self.vector, "u": self.user_id, "far": self.max_distance, **self.binds, **more}
+
+    @property
+    def distance(self) -> sql.Composable:
+        """Distance of part `p`."""
+        return sql.SQL("(p.embedding {} %(q)s)").format(self.collection.distance_operator)
+
+    @property
+    def compared(self) -> sql.SQL:
+        """Condition of the parts `p` that are compared."""
+        return sql.SQL("p.is_average" if self.collection.averages else "NOT p.is_average")
+
+    @property
+    def visible(self) -> sql.Composable:
+        """Rows (object_id, result_id, payload) of all objects that match, as the user sees them."""
+        shared = sql.SQL(
+            'SELECT o.object_id, o.object_id COLLATE "C" AS result_id, o.payload FROM {} o'
+            " WHERE o.user_id IS NULL AND {} AND {}"
+        ).format(self.collection.objects, self.matches(sql.SQL("o.payload")), self.not_replaced(sql.SQL("o")))
+        return shared if self.user_id is None else sql.SQL("{} UNION ALL {}").format(shared, self.personal)
+
+    @property
+    def personal(self) -> sql.Composable:
+        """Rows (object_id, result_id, payload) of the user's own objects that match."""
+        payload = sql.SQL("COALESCE(o.payload, b.payload, '{}'::jsonb)")
+        return sql.SQL(
+            'SELECT o.object_id, o.original_id COLLATE "C" AS result_id, {payload} AS payload FROM {objects} o'
+            " LEFT JOIN {objects} b ON b.object_id = o.original_id WHERE o.user_id = %(u)s AND {matches}"
+        ).format(payload=payload, objects=self.collection.objects, matches=self.matches(payload))
+
+    def not_replaced(self, table: sql.SQL) -> sql.Composable:
+        """Condition that the user has no row of his own in place of this one."""
+        if self.user_id is None:
+            return sql.SQL("true")
+        return sql.SQL(
+            "NOT EXISTS (SELECT 1 FROM {} u WHERE u.user_id = %(u)s AND u.original_id = {}.object_id)"
+        ).format(self.collection.objects, table)
+
+    def matches(self, payload: sql.Composable) -> sql.Composable:
+        """Condition of the filter on `payload`."""
+        return sql.SQL("true") if self.filter is None else filter_sql(self.filter, payload, self.binds)
+
+
+def is_small(conn: psycopg.Connection, request: Request) -> bool:
+    """Return whether comparing one by one is cheap: few rows at all, or few that match the filter."""
+    row = conn.execute(
+        "SELECT reltuples FROM pg_class WHERE oid = %s::regclass", (request.collection.parts.as_string(conn),)
+    ).fetchone()
+    assert row is not None
+    if row[0] <= EXACT_ROWS:  # -1: never analysed, thus not indexed either
+        return True
+    if request.filter is None:
+        return False
+    few = conn.execute(
+        sql.SQL("SELECT count(*) FROM (SELECT 1 FROM ({}) v LIMIT %(few)s) w").format(request.visible),
+        request.values(few=EXACT_ROWS + 1),
+    ).fetchone()
+    assert few is not None
+    return int(few[0]) <= EXACT_ROWS
+
+
+def exact_rows(
+    conn: psycopg.Connection, request: Request, limit: int, offset: int, without: tuple[str, ...] = ()
+) -> list[Row]:
+    """Compare all objects that match, except the stored ids `without`, and return a slice by (distance, id)."""
+    statement = sql.SQL(
+        "SELECT v.object_id, v.result_id FROM ({visible}) v JOIN {parts} p ON p.object_id = v.object_id"
+        " WHERE {compared} AND v.object_id <> ALL(%(without)s::text[]) GROUP BY v.object_id, v.result_id"
+        " HAVING %(far)s::float8 IS NULL OR min({distance}) <= %(far)s::float8"
+        " ORDER BY min({distance}), v.result_id LIMIT %(limit)s OFFSET %(offset)s"
+    ).format(
+        visible=request.visible,
+        parts=request.collection.parts,
+        compared=request.compared,
+        distance=request.distance,
+    )
+    values = request.values(limit=limit, offset=offset, without=list(without))
+    return [Row(*row) for row in conn.execute(statement, values)]
+
+
+def sorted_rows(conn: psycopg.Connection, request: Request, sort: SortBy | None, limit: int, offset: int) -> list[Row]:
+    """Return a slice of all objects that match and are near enough, ordered by a payload field or by id."""
+    order: sql.Composable = sql.SQL("")
+    binds: dict[str, Any] = {}
+    if sort is not None:
+        if not sort.field or "\x00" in sort.field:
+            raise ConfigurationError(f"sort_by wants the name of a payload field; given {sort.field!r}.")
+        binds["path"] = sort.field.split(".")
+        direction = sql.SQL("DESC" if sort.descending else "ASC")
+        order = sql.SQL("NULLIF(v.payload #> %(path)s::text[], 'null') {} NULLS LAST, ").format(direction)
+    near: sql.Composable = sql.SQL("true")
+    if request.max_distance is not None:
+        near = sql.SQL("(SELECT min({}) FROM {} p WHERE p.object_id = v.object_id AND {}) <= %(far)s::float8").format(
+            request.distance, request.collection.parts, request.compared
+        )
+    statement = sql.SQL(
+        "SELECT v.object_id, v.result_id FROM ({}) v WHERE {} ORDER BY {} v.result_id LIMIT %(limit)s OFFSET %(offset)s"
+    ).format(request.visible, near, order)
+    return [Row(*row) for row in conn.execute(statement, request.values(limit=limit, offset=offset, **binds))]
+
+
+def index_rows(conn: psycopg.Connection, request: Request, limit: int, offset: int) -> list[Row]:
+    """Return a slice of the index's order, continued by exact order where the index hands out no more."""
+    # The order has to be the index's own whatever the planner thinks of a table, and of a page's place in it.
+    conn.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off")
+    personal = _personal_distances(conn, request)
+    wanted = offset + limit
+    rows = FIRST_BLOCK
+    while True:
+        while rows < wanted:
+            rows *= 2
+        scanned = _scan(conn, request, rows)
+        ordered, beyond = blocked(scanned, personal, request.max_distance)
+        if len(ordered) >= wanted or beyond:
+            return ordered[offset:wanted]
+        if len(scanned) < rows:
+            break
+        rows *= 4
+    conn.execute("SET LOCAL enable_seqscan = on; SET LOCAL enable_sort = on; SET LOCAL enable_bitmapscan = on")
+    page = ordered[offset:wanted]
+    known = tuple(row.stored_id for row in ordered)
+    return page + exact_rows(conn, request, limit - len(page), max(0, offset - len(ordered)), known)
+
+
+def _scan(conn: psycopg.Connection, request: Request, rows: int) -> list[tuple[str, float]]:
+    """Return (object_id, distance) of the first `rows` parts that the index hands out."""
+    join: sql.Composable = sql.SQL("")
+    if request.filter is not None:
+        join = sql.SQL("JOIN {} o ON o.object_id = p.object_id").format(request.collection.objects)
+    statement = sql.SQL(
+        "SELECT p.object_id, {distance} AS distance FROM {parts} p {join} WHERE {searched} AND {matches}"
+        " AND {not_replaced} ORDER BY {distance} LIMIT %(rows)s"
+    ).format(
+        distance=request.distance,
+        parts=request.collection.parts,
+        join=join,
+        searched=searched_rows(request.collection, sql.SQL("p.")),
+        matches=request.matches(sql.SQL("o.payload")),
+        not_replaced=request.not_replaced(sql.SQL("p")),
+    )
+    return conn.execute(statement, request.values(rows=rows)).fetchall()
+
+
+def _personal_distances(conn: psycopg.Connection, request: Request) -> list[tuple[str, str, float]]:
+    """Return (object_id, result_id, distance) of the user's own objects that match; there are few."""
+    if request.user_id is None:
+        return []
+    statement = sql.SQL(
+        "SELECT v.object_id, v.result_id, min({distance}) FROM ({personal}) v"
+        " JOIN {parts} p ON p.object_id = v.object_id WHERE {compared} GROUP BY v.object_id, v.result_id"
+    ).format(
+        distance=request.distance,
+        personal=request.personal,
+        parts=request.collection.parts,
+        compared=request.compared,
+    )
+    return conn.execute(statement, request.values()).fetchall()
+
+
+def blocked(
+    scanned: list[tuple[str, float]], personal: list[tuple[str, str, float]], max_distance: float | None
+) -> tuple[list[Row], bool]:
+    """Order what the index handed out, in blocks; return the rows and whether all that follows is too far.
+
+    A personal row stands in the first block that reaches as far as it.
+
+    >>> rows, beyond = blocked([("b", 0.1), ("a", 0.1), ("b", 0.2)], [("a-ann", "c", 0.15)], None)
+    >>> [row.result_id for row in rows], beyond
+    (['a', 'b', 'c'], False)
+    """
+    ordered: list[Row] = []
+    met: set[str] = set()
+    waiting = [row for row in personal if max_distance is None or row[2] <= max_distance]
+    start, end = 0, FIRST_BLOCK
+    beyond = False
+    while start < len(scanned):
+        block = [(distance, stored, stored) for stored, distance in scanned[start:end]]
+        far = max(distance for distance, _, _ in block)
+        beyond = max_distance is not None and min(block)[0] > max_distance
+        block += [(distance, result, stored) for stored, result, distance in waiting if distance <= far]
+        waiting = [row for row in waiting if row[2] > far]
+        for distance, result, stored in sorted(block):
+            if stored not in met and (max_distance is None or distance <= max_distance):
+                ordered.append(Row(stored, result))
+            met.add(stored)
+        start, end = end, 2 * end
+    return ordered, beyond and not waiting

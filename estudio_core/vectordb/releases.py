@@ -1,0 +1,295 @@
+"""Releases: one row per served model and the collection built with it, from `building` to `retired`.
+
+building ─► built ─► verified ─► live ⇄ previous ─► retired
+    └──────────┴─────────┴─► failed ─► building (its own run starts again)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, LiteralString
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from estudio_core.errors import ReleaseError
+from estudio_core.vectordb.collection import Collection
+from estudio_core.vectordb.index_build import index_is_valid
+from estudio_core.vectordb.index_info import SearchIndexInfo
+from estudio_core.vectordb.locks import own_start, share_switch, try_own_build
+
+State = Literal["building", "built", "verified", "live", "previous", "retired", "failed"]
+DEFAULT_ACTOR = "estudio"
+
+_COLUMNS = (
+    "release_id, plugin, model_name, model_version, collection_id, state, index_info, stats, run_id, reason,"
+    " applied_seq, created_at, built_at, verified_at, live_at, previous_at, retired_at, failed_at"
+)
+
+
+@dataclass(frozen=True)
+class Release:
+    """One row of `estudio.deployments`.
+
+    Attributes:
+        release_id: Number of the release, ascending.
+        plugin: Its plugin.
+        model_name: Entry of the model repository whose vectors the collection holds.
+        model_version: Version of the model in the registry.
+        collection_id: The collection.
+        state: See the module.
+        index_info: How the vectors are stored and compared.
+        stats: What build and verification measured; `ef_search` is what searches use.
+        run_id: The run that builds it.
+        reason: Why it failed.
+        applied_seq: Everything in the change log up to here is in the collection.
+        created_at: And the other times: when the state was last reached.
+    """
+
+    release_id: int
+    plugin: str
+    model_name: str
+    model_version: str
+    collection_id: str
+    state: State
+    index_info: SearchIndexInfo
+    stats: dict[str, Any]
+    run_id: str
+    reason: str | None
+    applied_seq: int
+    created_at: datetime
+    built_at: datetime | None
+    verified_at: datetime | None
+    live_at: datetime | None
+    previous_at: datetime | None
+    retired_at: datetime | None
+    failed_at: datetime | None
+
+    @property
+    def collection(self) -> Collection:
+        """The collection, searched with the breadth that verification chose."""
+        return Collection(self.collection_id, self.index_info, self.stats.get("ef_search"))
+
+
+def start_release(
+    conn: psycopg.Connection,
+    plugin: str,
+    model_name: str,
+    model_version: str,
+    index_info: SearchIndexInfo,
+    run_id: str,
+    *,
+    actor: str = DEFAULT_ACTOR,
+) -> Release:
+    """Return the release of this run, with its empty or half-filled collection; start it where there is none.
+
+    Repeating it for the same (plugin, run_id) returns the same release; one that failed begins again, empty.
+    Unfinished releases of other runs are given up (`failed`). Read the items from their source only after this call:
+    what is written from now on is in the change log, what was written before has to be in the source.
+
+    Raises:
+        ConcurrentReleaseError: another process builds a release of this plugin (see `build_lock`).
+        ReleaseError: this run has a release of another model or index.
+    """
+    with conn.transaction():
+        own_start(conn, plugin)
+        found = _select(conn, "plugin = %s AND run_id = %s", (plugin, run_id))
+        if found:
+            return _started_before(conn, found[0], model_name, model_version, index_info, actor)
+        try_own_build(conn, plugin)
+        given_up = _select(conn, "plugin = %s AND state IN ('building', 'built', 'verified')", (plugin,))
+        for other in given_up:
+            fail_release(conn, other, f"given up for run {run_id!r}", actor=actor)
+        row = conn.execute(
+            "INSERT INTO estudio.deployments (plugin, model_name, model_version, collection_id, index_info, run_id,"
+            " applied_seq, applied_xid) VALUES (%s, %s, %s, gen_random_uuid()::text, %s, %s, 0, '0')"
+            " RETURNING release_id",
+            (plugin, model_name, model_version, Jsonb(index_info.model_dump(mode="json")), run_id),
+        ).fetchone()
+        assert row is not None
+        conn.execute(
+            "UPDATE estudio.deployments SET collection_id = %s WHERE release_id = %s", (f"{plugin}_{row[0]}", row[0])
+        )
+        release = _emptied(conn, get_release(conn, row[0]))
+        record_event(conn, release, "started", actor, {"run_id": run_id, "model": model_name})
+        return release
+
+
+def _emptied(conn: psycopg.Connection, release: Release) -> Release:
+    """Give a release an empty collection that lacks nothing but the writes from now on."""
+    release.collection.drop(conn)
+    release.collection.create(conn)
+    # Transactions that have ended are left to the source; of all others nothing is assumed.
+    conn.execute(
+        "UPDATE estudio.deployments SET applied_seq = 0, applied_xid = pg_snapshot_xmin(pg_current_snapshot()),"
+        " stats = '{}', reason = NULL WHERE release_id = %s",
+        (release.release_id,),
+    )
+    return get_release(conn, release.release_id)
+
+
+def _started_before(
+    conn: psycopg.Connection,
+    release: Release,
+    model_name: str,
+    model_version: str,
+    index_info: SearchIndexInfo,
+    actor: str,
+) -> Release:
+    given = (model_name, model_version, index_info)
+    if given != (release.model_name, release.model_version, release.index_info):
+        raise ReleaseError(
+            f"Run {release.run_id!r} has already started release {release.release_id} of model {release.model_name!r} "
+            f"version {release.model_version}; given {model_name!r} version {model_version}, or another index. "
+            "Start a new run for another model."
+        )
+    if release.state != "failed":
+        return release
+    try_own_build(conn, release.plugin)
+    reason = release.reason
+    release = _emptied(conn, set_state(conn, release, "building", ("failed",)))
+    record_event(conn, release, "restarted", actor, {"failed_because": reason})
+    return release
+
+
+def get_release(conn: psycopg.Connection, release_id: int) -> Release:
+    """Return a release by its number.
+
+    Raises:
+        ReleaseError: there is none.
+    """
+    found = _select(conn, "release_id = %s", (release_id,))
+    if not found:
+        raise ReleaseError(f"There is no release {release_id}. See: estudio releases")
+    return found[0]
+
+
+def list_releases(conn: psycopg.Connection, plugin: str | None = None) -> list[Release]:
+    """Return the releases of a plugin, or of all, newest first."""
+    return _select(conn, "%s::text IS NULL OR plugin = %s", (plugin, plugin))[::-1]
+
+
+def live_release(conn: psycopg.Connection, plugin: str) -> Release | None:
+    """Return the release that the pointer of `plugin` names: model and collection in one read."""
+    found = _select(conn, "release_id = (SELECT release_id FROM estudio.pointers WHERE plugin = %s)", (plugin,))
+    return found[0] if found else None
+
+
+def previous_release(conn: psycopg.Connection, plugin: str) -> Release | None:
+    """Return the release to which a rollback goes."""
+    found = _select(
+        conn, "release_id = (SELECT previous_release_id FROM estudio.pointers WHERE plugin = %s)", (plugin,)
+    )
+    return found[0] if found else None
+
+
+def mark_built(
+    conn: psycopg.Connection, release: Release, stats: Mapping[str, Any] | None = None, *, actor: str = DEFAULT_ACTOR
+) -> Release:
+    """Note that the collection is loaded and indexed; add `stats` to the release's.
+
+    Raises:
+        ReleaseError: the vector index is missing or invalid, or the release is not being built.
+    """
+    with conn.transaction():
+        current = get_release(conn, release.release_id)
+        if current.state in ("verified", "live", "previous"):
+            return current
+        if not index_is_valid(conn, current.collection):
+            raise ReleaseError(
+                f"Release {release.release_id} has no valid vector index. Run build_index on its collection first."
+            )
+        current = set_state(conn, current, "built", ("building", "built"))
+        current = add_stats(conn, current, stats or {})
+        record_event(conn, current, "built", actor, dict(stats or {}))
+        return current
+
+
+def fail_release(conn: psycopg.Connection, release: Release, reason: str, *, actor: str = DEFAULT_ACTOR) -> Release:
+    """Give up a release that is not live yet; the live one keeps serving.
+
+    Raises:
+        ReleaseError: it is live, previous or retired.
+    """
+    with conn.transaction():
+        failed = set_state(conn, release, "failed", ("building", "built", "verified", "failed"))
+        conn.execute("UPDATE estudio.deployments SET reason = %s WHERE release_id = %s", (reason, release.release_id))
+        record_event(conn, failed, "failed", actor, {"reason": reason})
+        return get_release(conn, release.release_id)
+
+
+def require_state(conn: psycopg.Connection, release: Release, states: tuple[State, ...]) -> Release:
+    """Return the release as it is now and keep its state until this transaction ends.
+
+    Raises:
+        ReleaseError: it is in none of `states`.
+    """
+    conn.execute("SELECT 1 FROM estudio.deployments WHERE release_id = %s FOR SHARE", (release.release_id,))
+    current = get_release(conn, release.release_id)
+    if current.state not in states:
+        raise _wrong_state(current, states)
+    return current
+
+
+def set_state(conn: psycopg.Connection, release: Release, state: State, allowed: tuple[State, ...]) -> Release:
+    """Move a release to `state` from one of `allowed`.
+
+    Raises:
+        ReleaseError: it is in none of them.
+    """
+    stamp = sql.Identifier("created_at" if state == "building" else f"{state}_at")
+    moved = conn.execute(
+        sql.SQL(
+            "UPDATE estudio.deployments SET state = %s, {} = clock_timestamp()"
+            " WHERE release_id = %s AND state = ANY(%s)"
+        ).format(stamp),
+        (state, release.release_id, list(allowed)),
+    ).rowcount
+    current = get_release(conn, release.release_id)
+    if not moved:
+        raise _wrong_state(current, allowed)
+    return current
+
+
+def add_stats(conn: psycopg.Connection, release: Release, stats: Mapping[str, Any]) -> Release:
+    """Merge `stats` into those of the release."""
+    conn.execute(
+        "UPDATE estudio.deployments SET stats = stats || %s WHERE release_id = %s",
+        (Jsonb(dict(stats)), release.release_id),
+    )
+    return get_release(conn, release.release_id)
+
+
+def record_event(
+    conn: psycopg.Connection, release: Release, event: str, actor: str, details: Mapping[str, Any] | None = None
+) -> None:
+    """Add a line to the audit trail `estudio.release_events`, in the caller's transaction."""
+    conn.execute(
+        "INSERT INTO estudio.release_events (plugin, release_id, event, actor, details) VALUES (%s, %s, %s, %s, %s)",
+        (release.plugin, release.release_id, event, actor, Jsonb(dict(details or {}))),
+    )
+
+
+def live_for_write(conn: psycopg.Connection, plugin: str) -> Release | None:
+    """Return the live release and keep it live until this transaction ends."""
+    share_switch(conn, plugin)
+    return live_release(conn, plugin)
+
+
+def _wrong_state(release: Release, allowed: tuple[State, ...]) -> ReleaseError:
+    because = f" ({release.reason})" if release.reason and release.state == "failed" else ""
+    return ReleaseError(
+        f"Release {release.release_id} of plugin {release.plugin!r} is {release.state}{because}; "
+        f"this needs one that is {' or '.join(allowed)}."
+    )
+
+
+def _select(conn: psycopg.Connection, condition: LiteralString, values: tuple[Any, ...]) -> list[Release]:
+    statement = sql.SQL("SELECT {} FROM estudio.deployments WHERE {} ORDER BY release_id")
+    with conn.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(statement.format(sql.SQL(_COLUMNS), sql.SQL(condition)), values).fetchall()
+    return [Release(**{**row, "index_info": SearchIndexInfo.model_validate(row["index_info"])}) for row in rows]

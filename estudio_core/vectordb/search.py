@@ -1,0 +1,274 @@
+"""Search a collection: whole objects, in a stable order, filtered inside the scan.
+
+How the order comes about, and why pages are disjoint and complete, stands in `ordering`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+
+from estudio_core.errors import ConfigurationError, DataError, DimensionError
+from estudio_core.vectordb.collection import Collection, register_vectors
+from estudio_core.vectordb.filters import Filter, parse_filter
+from estudio_core.vectordb.ordering import Request, Row, SortBy, exact_rows, index_rows, is_small, sorted_rows
+
+__all__ = ["SearchHit", "SortBy", "StoredObject", "count", "find_by_filter", "find_by_ids", "search"]
+
+MAX_SCAN_TUPLES = 40_000
+"""Rows that one index scan looks at before the rest is searched exactly. Fixed, so that all pages see one order."""
+SCAN_MEMORY_MULTIPLIER = 16
+"""Of work_mem: room for what an iterative scan keeps (16 x 4 MB by default)."""
+
+
+@dataclass(frozen=True)
+class SearchHit:
+    """One object that was found.
+
+    Attributes:
+        object_id: The object; for a personal row the object that it replaces.
+        distance: pgvector's distance (cosine distance, negative inner product, or Euclid's) of the object.
+        payload: Its payload.
+        part: The nearest part; None for AVG.
+        personal: Whether the user's own vectors were compared.
+    """
+
+    object_id: str
+    distance: float
+    payload: dict[str, Any]
+    part: int | None = None
+    personal: bool = False
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One row of a collection as it is stored; `vectors` [parts, dim] only where they were asked for.
+
+    A personal row without a payload of its own shows its original's.
+    """
+
+    object_id: str
+    payload: dict[str, Any]
+    content_hash: str
+    user_id: str | None
+    original_id: str | None
+    vectors: NDArray[np.float32] | None = None
+
+
+def search(
+    conn: psycopg.Connection,
+    collection: Collection,
+    vector: NDArray[np.floating[Any]] | Sequence[float],
+    *,
+    limit: int = 10,
+    offset: int = 0,
+    max_distance: float | None = None,
+    filter: Mapping[str, Any] | Filter | None = None,
+    sort_by: SortBy | str | None = None,
+    user_id: str | None = None,
+    ef_search: int | None = None,
+    exact: bool = False,
+    by_index: bool = False,
+) -> list[SearchHit]:
+    """Return the objects nearest to `vector`, exactly `limit` of them where that many match.
+
+    Args:
+        conn: Connection; settings of the search are undone at its end.
+        collection: What to search.
+        vector: Query vector, [dimensions].
+        limit: Most objects to return.
+        offset: Objects of the order to leave out first.
+        max_distance: Objects farther than this are left out.
+        filter: Condition on the payload, see `filters`.
+        sort_by: Order by this payload field instead of by distance.
+        user_id: Whose personal rows take the place of the originals.
+        ef_search: Breadth of the index scan, 1 to 1000; by default the collection's.
+        exact: Compare all objects, whatever their number.
+        by_index: Use the index even where comparing all objects is cheaper; this is what verification measures.
+
+    Raises:
+        ConfigurationError: an argument is out of range, or the filter is wrong.
+        DimensionError: the vector does not fit the collection.
+        DataError: the vector is zero or not finite.
+    """
+    _check_page(limit, offset)
+    if user_id is not None and "\x00" in user_id:
+        raise ConfigurationError(f"No user can be called {user_id!r}.")
+    if max_distance is not None and np.isnan(max_distance):
+        raise ConfigurationError("max_distance is not a number.")
+    breadth = ef_search or collection.ef_search or collection.index_info.hnsw.ef_search
+    if not 1 <= breadth <= 1000:
+        raise ConfigurationError(f"ef_search is {breadth}; pgvector takes 1 to 1000.")
+    register_vectors(conn)
+    request = Request(
+        collection,
+        _query_vector(collection, vector),
+        None if filter is None else parse_filter(filter),
+        user_id,
+        max_distance,
+    )
+    idle = conn.info.transaction_status == TransactionStatus.IDLE
+    # Nothing is written: rolling back to here takes back the settings of this search and nothing else.
+    with conn.transaction(force_rollback=True):
+        _settings(conn, breadth, own_snapshot=idle)
+        if sort_by is not None:
+            return _hits(conn, request, sorted_rows(conn, request, _sort(sort_by), limit, offset))
+        by_scan = by_index or not (exact or is_small(conn, request))
+        while True:
+            rows = (index_rows if by_scan else exact_rows)(conn, request, limit, offset)
+            hits = _hits(conn, request, rows)
+            # Inside a caller's transaction each statement sees its own moment: an object may go between two of them.
+            if len(hits) == len(rows):
+                break
+    return sorted(hits, key=lambda hit: (hit.distance, hit.object_id))
+
+
+def count(
+    conn: psycopg.Connection,
+    collection: Collection,
+    filter: Mapping[str, Any] | Filter | None = None,
+    user_id: str | None = None,
+) -> int:
+    """Return how many objects match, as this user sees them."""
+    request = Request(collection, None, None if filter is None else parse_filter(filter), user_id, None)
+    row = conn.execute(sql.SQL("SELECT count(*) FROM ({}) v").format(request.visible), request.values()).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def find_by_ids(
+    conn: psycopg.Connection,
+    collection: Collection,
+    object_ids: Sequence[str],
+    *,
+    user_id: str | None = None,
+    with_vectors: bool = False,
+) -> list[StoredObject]:
+    """Return these objects in the order given; missing ones are left out.
+
+    With `user_id`, a personal row of that user is returned in place of its original.
+    """
+    ids = [object_id for object_id in dict.fromkeys(object_ids) if "\x00" not in object_id]
+    register_vectors(conn)
+    rows = conn.execute(
+        sql.SQL(
+            "SELECT COALESCE((SELECT u.object_id FROM {objects} u"
+            " WHERE u.user_id = %(u)s AND u.original_id = w.id), w.id)"
+            " FROM unnest(%(ids)s::text[]) WITH ORDINALITY AS w (id, place) ORDER BY w.place"
+        ).format(objects=collection.objects),
+        {"ids": ids, "u": user_id},
+    )
+    return _stored(conn, collection, [row[0] for row in rows], with_vectors=with_vectors)
+
+
+def find_by_filter(
+    conn: psycopg.Connection,
+    collection: Collection,
+    filter: Mapping[str, Any] | Filter | None = None,
+    *,
+    limit: int = 10,
+    offset: int = 0,
+    sort_by: SortBy | str | None = None,
+    user_id: str | None = None,
+) -> list[StoredObject]:
+    """Return objects that match, ordered by a payload field or by id, as this user sees them; nothing is compared."""
+    _check_page(limit, offset)
+    request = Request(collection, None, None if filter is None else parse_filter(filter), user_id, None)
+    with conn.transaction():
+        rows = sorted_rows(conn, request, _sort(sort_by), limit, offset)
+        return _stored(conn, collection, [row.stored_id for row in rows], with_vectors=False)
+
+
+def _stored(
+    conn: psycopg.Connection, collection: Collection, stored_ids: list[str], *, with_vectors: bool
+) -> list[StoredObject]:
+    """Fetch rows by their ids in the collection, in the order given; missing ones are left out."""
+    vectors: sql.Composable = sql.SQL("NULL")
+    if with_vectors:
+        vectors = sql.SQL(
+            "(SELECT array_agg(p.embedding ORDER BY p.part) FROM {} p"
+            " WHERE p.object_id = o.object_id AND NOT p.is_average)"
+        ).format(collection.parts)
+    rows = conn.execute(
+        sql.SQL(
+            "SELECT o.object_id, COALESCE(o.payload, b.payload, '{{}}'), o.content_hash, o.user_id, o.original_id,"
+            " {vectors}"
+            " FROM unnest(%s::text[]) WITH ORDINALITY AS w (id, place) JOIN {objects} o ON o.object_id = w.id"
+            " LEFT JOIN {objects} b ON b.object_id = o.original_id ORDER BY w.place"
+        ).format(vectors=vectors, objects=collection.objects),
+        (stored_ids,),
+    )
+    return [
+        StoredObject(object_id, payload, content_hash, user_id, original_id, None if parts is None else _matrix(parts))
+        for object_id, payload, content_hash, user_id, original_id, parts in rows
+    ]
+
+
+def _check_page(limit: int, offset: int) -> None:
+    if limit < 0 or offset < 0 or max(limit, offset) >= 2**31:
+        raise ConfigurationError(f"limit and offset are counts from 0; given limit={limit}, offset={offset}.")
+
+
+def _query_vector(collection: Collection, vector: Any) -> Any:
+    from pgvector import HalfVector, Vector
+
+    array = np.asarray(vector, dtype=np.float32)
+    if array.shape != (collection.index_info.dimensions,):
+        raise DimensionError(
+            f"The query vector has shape {array.shape}; collection {collection.collection_id!r} compares vectors of "
+            f"shape ({collection.index_info.dimensions},). Encode the query with the model of the same release."
+        )
+    if not np.isfinite(array).all() or not array.any():
+        raise DataError("The query vector is zero or not finite; it has no distance to anything.")
+    return HalfVector(array) if collection.vector_type == "halfvec" else Vector(array)
+
+
+def _matrix(vectors: Sequence[Any]) -> NDArray[np.float32]:
+    return np.stack([vector.to_numpy().astype(np.float32) for vector in vectors])
+
+
+def _sort(given: SortBy | str | None) -> SortBy | None:
+    return SortBy(given) if isinstance(given, str) else given
+
+
+def _settings(conn: psycopg.Connection, ef_search: int, *, own_snapshot: bool) -> None:
+    """Set up this transaction: one snapshot where it is ours alone, the index scan, and plans that use it."""
+    isolation = sql.SQL("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;" if own_snapshot else "")
+    conn.execute(
+        sql.SQL(
+            "{} SET LOCAL hnsw.ef_search = {}; SET LOCAL hnsw.iterative_scan = relaxed_order;"
+            " SET LOCAL hnsw.max_scan_tuples = {}; SET LOCAL hnsw.scan_mem_multiplier = {}; SET LOCAL jit = off"
+        ).format(isolation, sql.Literal(ef_search), sql.Literal(MAX_SCAN_TUPLES), sql.Literal(SCAN_MEMORY_MULTIPLIER))
+    )
+
+
+def _hits(conn: psycopg.Connection, request: Request, rows: Sequence[Row]) -> list[SearchHit]:
+    """Fetch payload, distance and nearest part of these rows, in their order."""
+    if not rows:
+        return []
+    collection = request.collection
+    # "+ 0": the few parts of this object are compared; the planner must not walk the index for them.
+    nearest = sql.SQL(
+        "LATERAL (SELECT p.part, {distance} AS distance FROM {parts} p"
+        " WHERE p.object_id = w.stored AND {compared} ORDER BY {distance} + 0, p.part LIMIT 1)"
+    ).format(distance=request.distance, parts=collection.parts, compared=request.compared)
+    found = conn.execute(
+        sql.SQL(
+            "SELECT w.result, n.distance, COALESCE(o.payload, b.payload, '{{}}'), n.part, o.user_id IS NOT NULL"
+            " FROM unnest(%(stored)s::text[], %(result)s::text[]) WITH ORDINALITY AS w (stored, result, place)"
+            " JOIN {objects} o ON o.object_id = w.stored LEFT JOIN {objects} b ON b.object_id = o.original_id"
+            " CROSS JOIN {nearest} n ORDER BY w.place"
+        ).format(objects=collection.objects, nearest=nearest),
+        request.values(stored=[row.stored_id for row in rows], result=[row.result_id for row in rows]),
+    )
+    return [
+        SearchHit(object_id, distance, payload, None if collection.averages else part, personal)
+        for object_id, distance, payload, part, personal in found
+    ]

@@ -1,0 +1,143 @@
+"""Checks of a built collection before anybody searches in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from psycopg import sql
+
+from estudio_core.errors import VerificationError
+from estudio_core.vectordb.collection import Collection
+from estudio_core.vectordb.index_build import index_is_valid
+from estudio_core.vectordb.releases import (
+    DEFAULT_ACTOR,
+    Release,
+    add_stats,
+    get_release,
+    record_event,
+    require_state,
+    set_state,
+)
+from estudio_core.vectordb.search import search
+
+MINIMUM_RECALL = 0.95
+"""Share of the 10 truly nearest objects that the index has to find, on average over the sample."""
+EF_SEARCH_STEPS = (100, 150, 200, 300, 400, 600, 800, 1000)
+"""Breadths that are tried above the configured one; 1000 is pgvector's limit."""
+_SAME_DISTANCE = 1e-6  # objects as near as the tenth are as good as it
+
+
+@dataclass(frozen=True)
+class VerificationReport:
+    """What was measured: objects and their stored dimension, recall@10 at the breadth chosen."""
+
+    objects: int
+    dimensions: int
+    recall_at_10: float
+    ef_search: int
+    queries: int
+
+
+def verify_release(
+    conn: psycopg.Connection,
+    release: Release,
+    sample_vectors: NDArray[np.floating[Any]] | Sequence[Sequence[float]],
+    expected_objects: int,
+    *,
+    minimum_recall: float = MINIMUM_RECALL,
+    actor: str = DEFAULT_ACTOR,
+) -> VerificationReport:
+    """Check counts, dimension, index and recall; store the report and the breadth; set the release to `verified`.
+
+    Args:
+        conn: Connection.
+        release: A built release; a verified one is checked again.
+        sample_vectors: Query vectors, [queries, dimensions], at least one unless the collection is empty.
+        expected_objects: Objects that were loaded. Writes that came in through the change log since the release was
+            started may make up a difference.
+        minimum_recall: Recall@10 against exact search that the index has to reach.
+        actor: For the audit trail.
+
+    Raises:
+        VerificationError: a check failed; the release stays as it was and cannot be switched to.
+        ReleaseError: the release is not built.
+    """
+    with conn.transaction():
+        current = require_state(conn, release, ("built", "verified"))
+    collection = Collection(current.collection_id, current.index_info)
+    objects = _checked_objects(conn, current, collection, expected_objects)
+    samples = np.asarray(sample_vectors, dtype=np.float32).reshape(-1, current.index_info.dimensions)
+    if objects and not len(samples):
+        raise VerificationError(f"Release {current.release_id}: no sample vectors are given to measure recall with.")
+    ef_search, recall = _breadth(conn, current, collection, samples, minimum_recall)
+    report = VerificationReport(objects, current.index_info.dimensions, recall, ef_search, len(samples))
+    with conn.transaction():
+        add_stats(conn, current, asdict(report))
+        verified = set_state(conn, get_release(conn, current.release_id), "verified", ("built", "verified"))
+        record_event(conn, verified, "verified", actor, asdict(report))
+    return report
+
+
+def _checked_objects(conn: psycopg.Connection, release: Release, collection: Collection, expected: int) -> int:
+    with conn.transaction():
+        if not collection.exists(conn) or not index_is_valid(conn, collection):
+            raise VerificationError(
+                f"Release {release.release_id} has no collection with a valid index. Build it again."
+            )
+        row = conn.execute(
+            sql.SQL(
+                "SELECT (SELECT count(*) FROM {objects} WHERE user_id IS NULL),"
+                " (SELECT count(*) FROM {objects} o WHERE NOT EXISTS"
+                " (SELECT 1 FROM {parts} p WHERE p.object_id = o.object_id AND p.is_average = %s)),"
+                " (SELECT count(*) FROM {parts} WHERE vector_dims(embedding) <> %s)"
+            ).format(objects=collection.objects, parts=collection.parts),
+            (collection.averages, collection.index_info.dimensions),
+        ).fetchone()
+    assert row is not None
+    objects, without_vector, wrong_dimension = row
+    changed = int(release.stats.get("changed_objects", 0))
+    if abs(objects - expected) > changed:
+        raise VerificationError(
+            f"Release {release.release_id} holds {objects} objects; {expected} were loaded and {changed} "
+            "changed since. Build it again."
+        )
+    if without_vector or wrong_dimension:
+        raise VerificationError(
+            f"Release {release.release_id}: {without_vector} objects without a vector to search, "
+            f"{wrong_dimension} vectors not of dimension {collection.index_info.dimensions}. Build it again."
+        )
+    return int(objects)
+
+
+def _breadth(
+    conn: psycopg.Connection,
+    release: Release,
+    collection: Collection,
+    samples: NDArray[np.float32],
+    minimum_recall: float,
+) -> tuple[int, float]:
+    """Return the smallest `ef_search` that reaches the recall, and the recall."""
+    configured = collection.index_info.hnsw.ef_search
+    # Distances and not ids are compared: of two objects equally far either is right.
+    nearest = [search(conn, collection, vector, exact=True) for vector in samples]
+    recall = 0.0
+    for ef_search in [configured, *(step for step in EF_SEARCH_STEPS if step > configured)]:
+        shares = []
+        for vector, truth in zip(samples, nearest, strict=True):
+            if not truth:
+                continue
+            found = search(conn, collection, vector, ef_search=ef_search, by_index=True)
+            far = truth[-1].distance + _SAME_DISTANCE
+            shares.append(sum(hit.distance <= far for hit in found) / len(truth))
+        recall = float(np.mean(shares)) if shares else 1.0
+        if recall >= minimum_recall:
+            return ef_search, recall
+    raise VerificationError(
+        f"Release {release.release_id}: the index finds {recall:.3f} of the true 10 nearest at ef_search=1000; "
+        f"{minimum_recall} is needed. Raise m or ef_construction of the index and build it again."
+    )
