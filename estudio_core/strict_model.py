@@ -1,25 +1,52 @@
-"""The base of settings that people write: immutable, and unknown names are refused with the nearest legal one."""
+"""Pydantic models whose mistakes are `ConfigurationError`s that name the nearest legal field."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from estudio_core.errors import ConfigurationError, suggest
 
 
 class StrictModel(BaseModel):
-    """A frozen pydantic model that names the nearest legal field when an unknown one is given."""
+    """A frozen model that refuses unknown fields and says which one was probably meant."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True)
 
-    @model_validator(mode="before")
+    input_aliases: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """Names accepted on input only, with the fields that they set where those are not given."""
+
+    @model_validator(mode="wrap")
     @classmethod
-    def _refuse_unknown_names(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            legal = set(cls.model_fields) | {f.alias for f in cls.model_fields.values() if f.alias}
-            for name in values:
-                if name not in legal:
-                    raise ConfigurationError(f"{cls.__name__} has no field {name!r}. {suggest(str(name), legal)}")
-        return values
+    def _explain(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if isinstance(data, dict):
+            data = cls._without_aliases(data)
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise ConfigurationError(cls._message(error)) from None
+
+    @classmethod
+    def _without_aliases(cls, data: dict[Any, Any]) -> dict[Any, Any]:
+        given = dict(data)
+        for alias, fields in cls.input_aliases.items():
+            if alias in given:
+                value = given.pop(alias)
+                for field in fields:
+                    given.setdefault(field, value)
+        return given
+
+    @classmethod
+    def _message(cls, error: ValidationError) -> str:
+        legal = [*cls.model_fields, *cls.input_aliases]
+        parts = []
+        for problem in error.errors(include_url=False):
+            name = ".".join(str(step) for step in problem["loc"]) or "value"
+            if problem["type"] == "extra_forbidden":
+                parts.append(f"unknown name {name!r}. {suggest(name, legal)}")
+            elif problem["type"] == "missing":
+                parts.append(f"{name} is required")
+            else:
+                parts.append(f"{name} = {problem['input']!r}: {problem['msg']}")
+        return f"{cls.__name__}: " + "; ".join(parts)

@@ -1,0 +1,1 @@
+"""Parameters, runs and registered versions of fine-tuning, and the search for good parameters."""

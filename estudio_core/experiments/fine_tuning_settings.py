@@ -1,0 +1,66 @@
+"""How a plugin trains: what all trials of a search have in common."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from estudio_core.strict_model import StrictModel
+
+
+class FineTuningSettings(StrictModel):
+    """Training settings of a plugin; never changed after construction.
+
+    `test_each_n_inputs` is another name for `test_each_n_sessions`. Unknown names and illegal values are
+    `ConfigurationError`s. `FineTuningParams.batch_size` and `.num_epochs`, where given, go before the ones here.
+    """
+
+    input_aliases: ClassVar[dict[str, tuple[str, ...]]] = {"test_each_n_inputs": ("test_each_n_sessions",)}
+
+    loss_func: Any
+    """Ranking loss, such as `CosineProbMarginRankingLoss()`; trials work on a copy of it."""
+    metric_calculators: tuple[Any, ...] | None = None
+    """Metrics computed at each validation; None: the distance shifts and ranking metrics of Estudio."""
+    step_size: int | None = Field(default=None, ge=1)
+    """Of a step schedule; see `gamma`. None: warm-up, then linear decay to zero."""
+    gamma: float = Field(default=0.9, gt=0, le=1)
+    """With `step_size`: below 1, the rate falls (after warm-up, linearly to zero: the steps of a step schedule are
+    smoothed out); 1, the rate stays at its peak. Without `step_size` it has no meaning."""
+    warmup_steps: int = Field(default=10, ge=0)
+    """Optimiser steps over which the learning rate rises; a tenth of all steps at most."""
+    num_epochs: int = Field(default=3, ge=1)
+    """Most passes over the training sessions."""
+    batch_size: int = Field(default=24, ge=1)
+    """Sessions per optimiser step."""
+    test_each_n_sessions: float = Field(default=1.0, gt=0)
+    """Training sessions between two validations: a share of them in (0, 1], or a whole number above 1."""
+    patience: int = Field(default=3, ge=0)
+    """Validations without an improvement after which training stops; 0: never."""
+    gradient_clip: float = Field(default=1.0, ge=0)
+    """Largest norm of the gradient; 0: it is not clipped."""
+    precision: Literal["auto", "32", "bf16", "fp16"] = "auto"
+    """Number format of training; auto: what the device gains from."""
+    seed: int = Field(default=42, ge=0, lt=2**32)
+    """Of batches, sampling, dropout and the search."""
+
+    @field_validator("test_each_n_sessions")
+    @classmethod
+    def _share_or_number(cls, value: float) -> float:
+        if value > 1 and not float(value).is_integer():
+            raise ValueError("give a share in (0, 1] or a whole number of sessions")
+        return value
+
+    def validation_interval(self, sessions: int) -> int:
+        """Return after how many of `sessions` training sessions the model is validated, 1 to `sessions`.
+
+        >>> FineTuningSettings(loss_func=None, test_each_n_sessions=0.5).validation_interval(801)
+        401
+        >>> FineTuningSettings(loss_func=None, test_each_n_sessions=100).validation_interval(801)
+        100
+        >>> FineTuningSettings(loss_func=None, test_each_n_inputs=5000).validation_interval(801)
+        801
+        """
+        wanted = self.test_each_n_sessions if self.test_each_n_sessions > 1 else self.test_each_n_sessions * sessions
+        return max(1, min(sessions, math.ceil(wanted)))

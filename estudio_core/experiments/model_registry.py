@@ -1,0 +1,354 @@
+"""Registered versions of one plugin's model: folders with a digest, aliases, and who moved them when."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from estudio_core.artifacts import safe_name
+from estudio_core.errors import ConfigurationError, ModelError
+from estudio_core.experiments.mlflow_client import MLflowClientWrapper
+from estudio_core.settings import get_settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+logger = logging.getLogger(__name__)
+
+Alias = Literal["base", "champion", "challenger", "previous"]
+DIGEST_TAG = "estudio.digest"
+_AUDIT_TAG = "audit."
+_MODELS_PER_PAGE = 100
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """One move of an alias: what, who, when, from and to which version, why, on which numbers."""
+
+    at: str
+    action: str
+    alias: str
+    from_version: int | None
+    to_version: int | None
+    actor: str
+    reason: str
+    numbers: dict[str, float]
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A version as the registry knows it."""
+
+    version: int
+    digest: str
+    run_id: str | None
+    source: str
+    created_ms: int
+    tags: dict[str, str]
+
+
+class ModelRegistry:
+    """The registered model of one plugin.
+
+    Changes are serialised among the processes of this machine; over several machines, run one promotion at a
+    time (aliases in MLflow are last-writer-wins).
+    """
+
+    def __init__(self, wrapper: MLflowClientWrapper, name: str) -> None:
+        self.wrapper = wrapper
+        self.name = name
+
+    def register(
+        self, folder: Path, *, experiment_id: str, run_id: str, tags: Mapping[str, str], params: Mapping[str, str]
+    ) -> int:
+        """Upload a model folder and register it; the same content again returns the version it has.
+
+        Raises:
+            ModelError: the folder is missing or empty.
+            TrackingUnavailableError: the server does not answer.
+        """
+        digest = folder_digest(folder)
+        with self.wrapper.lock(f"registry-{self.name}"):
+            existing = self.wrapper.call(lambda client: self._version_of(client, digest))
+            if existing is not None:
+                return existing
+            return self.wrapper.call(
+                lambda client: self._upload(client, folder, digest, experiment_id, run_id, tags, params)
+            )
+
+    def aliases(self) -> dict[str, int]:
+        """Return alias -> version; empty where nothing is registered."""
+        model = self.wrapper.call(self._registered_model)
+        return {} if model is None else {alias: int(version) for alias, version in sorted(model.aliases.items())}
+
+    def resolve(self, version: int | str) -> int:
+        """Return the number of a version given as a number or an alias.
+
+        Raises:
+            ConfigurationError: there is no such version or alias.
+        """
+        known = self.versions()
+        if str(version).isdigit() and int(version) in known:
+            return int(version)
+        aliases = self.aliases()
+        if str(version) in aliases:
+            return aliases[str(version)]
+        raise ConfigurationError(
+            f"Model {self.name!r} has no version or alias {version!r}. "
+            f"Versions: {sorted(known) or 'none'}; aliases: {aliases or 'none'}. "
+            + ("" if known else "Run the plugin's initialize DAG to register its base model.")
+        )
+
+    def versions(self) -> dict[int, RegisteredVersion]:
+        """Return all versions by number."""
+        found = self.wrapper.call(self._all_versions)
+        return {int(version.version): _registered_version(version) for version in found}
+
+    def set_alias(
+        self, alias: Alias, version: int, *, reason: str, actor: str, numbers: Mapping[str, float] | None = None
+    ) -> None:
+        """Let an alias name `version`, and write down who did it and why."""
+        version = self.resolve(version)
+        with self.wrapper.lock(f"registry-{self.name}"):
+            self._move(alias, version, "set", reason, actor, numbers or {})
+
+    def delete_alias(self, alias: Alias, *, reason: str, actor: str) -> None:
+        """Take an alias away, if it is there."""
+        with self.wrapper.lock(f"registry-{self.name}"):
+            if alias in self.aliases():
+                self._move(alias, None, "delete", reason, actor, {})
+
+    def promote(
+        self,
+        version: int | str,
+        *,
+        reason: str,
+        actor: str,
+        numbers: Mapping[str, float] | None = None,
+        action: str = "promote",
+    ) -> int | None:
+        """Make `version` the champion and the former champion `previous`; return the former one.
+
+        Promoting the champion again changes nothing. A kill in between leaves a state from which the same call
+        completes: `champion` moves last.
+        """
+        target = self.resolve(version)
+        with self.wrapper.lock(f"registry-{self.name}"):
+            aliases = self.aliases()
+            former = aliases.get("champion")
+            if former != target:
+                if former is not None:
+                    self._point("previous", former)
+                self._move("champion", target, action, reason, actor, numbers or {})
+            if aliases.get("challenger") == target:
+                self.wrapper.call(lambda client: client.delete_registered_model_alias(self.name, "challenger"))
+        return former if former != target else aliases.get("previous")
+
+    def record(
+        self,
+        action: str,
+        *,
+        alias: str,
+        from_version: int | None,
+        to_version: int | None,
+        actor: str,
+        reason: str,
+        numbers: Mapping[str, float] | None = None,
+    ) -> AuditEntry:
+        """Add an entry to the audit trail: a tag of the registered model, and of the version it is about."""
+        entry = AuditEntry(
+            at=datetime.now(UTC).isoformat(timespec="microseconds"),
+            action=action,
+            alias=alias,
+            from_version=from_version,
+            to_version=to_version,
+            actor=actor,
+            reason=reason[:2000],
+            numbers={name: float(value) for name, value in (numbers or {}).items()},
+        )
+        about = to_version if to_version is not None else from_version
+
+        def write(client: MlflowClient) -> None:
+            text = json.dumps(asdict(entry), sort_keys=True)
+            client.set_registered_model_tag(self.name, _AUDIT_TAG + entry.at.replace(":", "-").replace("+", "_"), text)
+            if about is not None:
+                client.set_model_version_tag(self.name, str(about), f"estudio.{alias}", f"{action}: {reason}"[:2000])
+                client.set_model_version_tag(self.name, str(about), f"estudio.{alias}.by", f"{actor}, {entry.at}")
+
+        self.wrapper.call(write)
+        return entry
+
+    def audit_trail(self) -> list[AuditEntry]:
+        """Return all recorded moves, oldest first."""
+        model = self.wrapper.call(self._registered_model)
+        if model is None:
+            return []
+        texts = [text for key, text in model.tags.items() if key.startswith(_AUDIT_TAG)]
+        return sorted((AuditEntry(**json.loads(text)) for text in texts), key=lambda entry: entry.at)
+
+    def set_tags(self, version: int, tags: Mapping[str, str]) -> None:
+        """Set tags of a version."""
+
+        def write(client: MlflowClient) -> None:
+            for key, value in tags.items():
+                client.set_model_version_tag(self.name, str(version), key, value)
+
+        self.wrapper.call(write)
+
+    def download(self, version: int | str) -> Path:
+        """Return a local folder with a version's files, downloaded once and checked by digest.
+
+        The folder is a cache under `<home>/models`; do not write into it.
+
+        Raises:
+            ConfigurationError: there is no such version or alias.
+            ModelError: the files differ from what was registered.
+        """
+        number = self.resolve(version)
+        known = self.versions()[number]
+        target = get_settings().home.resolve() / "models" / safe_name(self.name) / f"v{number}-{known.digest[:12]}"
+        with self.wrapper.lock(f"download-{self.name}-{number}"):
+            if target.is_dir() and folder_digest(target) == known.digest:
+                return target
+            staging = target.with_name(f".{target.name}.staging")
+            for leftover in (staging, target):
+                shutil.rmtree(leftover, ignore_errors=True)
+            staging.mkdir(parents=True)
+            fetched = self.wrapper.call(lambda client: self._fetch(known.source, staging))
+            if folder_digest(fetched) != known.digest:
+                shutil.rmtree(staging)
+                raise ModelError(
+                    f"Version {number} of {self.name!r} at {known.source} is not what was registered: its digest "
+                    f"differs. Restore the files, or choose another version."
+                )
+            fetched.rename(target)
+            shutil.rmtree(staging, ignore_errors=True)
+        return target
+
+    def _fetch(self, source: str, staging: Path) -> Path:
+        import mlflow.artifacts
+
+        fetched = mlflow.artifacts.download_artifacts(
+            artifact_uri=source, dst_path=str(staging), tracking_uri=self.wrapper.tracking_uri
+        )
+        return Path(fetched)
+
+    def _move(
+        self, alias: Alias, version: int | None, action: str, reason: str, actor: str, numbers: Mapping[str, float]
+    ) -> None:
+        former = self.aliases().get(alias)
+        if former == version:
+            return
+        trail = self.audit_trail()
+        last = trail[-1] if trail else None
+        # An attempt that was killed between the entry and the move has left the entry already.
+        told = last and (last.action, last.alias, last.from_version, last.to_version, last.actor, last.reason)
+        if told != (action, alias, former, version, actor, reason[:2000]):
+            self.record(
+                action, alias=alias, from_version=former, to_version=version, actor=actor, reason=reason,
+                numbers=numbers,
+            )  # fmt: skip
+        if version is None:
+            self.wrapper.call(lambda client: client.delete_registered_model_alias(self.name, alias))
+        else:
+            self._point(alias, version)
+
+    def _point(self, alias: Alias, version: int) -> None:
+        self.wrapper.call(lambda client: client.set_registered_model_alias(self.name, alias, str(version)))
+
+    def _registered_model(self, client: MlflowClient) -> RegisteredModel | None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return client.get_registered_model(self.name)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+
+    def _all_versions(self, client: MlflowClient) -> list[ModelVersion]:
+        found: list[ModelVersion] = []
+        token = None
+        while True:
+            page = client.search_model_versions(f"name = '{self.name}'", max_results=_MODELS_PER_PAGE, page_token=token)
+            found.extend(page)
+            token = page.token
+            if not token:
+                return found
+
+    def _version_of(self, client: MlflowClient, digest: str) -> int | None:
+        found = client.search_model_versions(f"name = '{self.name}' and tags.`{DIGEST_TAG}` = '{digest}'")
+        return min((int(version.version) for version in found), default=None)
+
+    def _upload(
+        self,
+        client: MlflowClient,
+        folder: Path,
+        digest: str,
+        experiment_id: str,
+        run_id: str,
+        tags: Mapping[str, str],
+        params: Mapping[str, str],
+    ) -> int:
+        from mlflow.entities import LoggedModelOutput
+
+        existing = self._version_of(client, digest)  # a retry whose first answer was lost
+        if existing is not None:
+            return existing
+        if self._registered_model(client) is None:
+            client.create_registered_model(self.name, description=f"Embedding model of the search plugin {self.name}.")
+        # A killed attempt has left a logged model that never became READY: its place is used again.
+        unfinished = client.search_logged_models([experiment_id], filter_string=f"tags.`{DIGEST_TAG}` = '{digest}'")
+        model = next((one for one in unfinished if one.source_run_id == run_id), None)
+        if model is None:
+            model = client.create_logged_model(
+                experiment_id, name=self.name, source_run_id=run_id, model_type="text-embedding",
+                tags={DIGEST_TAG: digest, **tags}, params=dict(params),
+            )  # fmt: skip
+        if str(model.status) != "READY":
+            client.log_model_artifacts(model.model_id, str(folder))
+            client.finalize_logged_model(model.model_id, "READY")
+            client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
+        # The location rather than models:/<id>: MLflow resolves the latter by the process-wide tracking URI.
+        version = client.create_model_version(
+            self.name, model.artifact_location, run_id, tags={DIGEST_TAG: digest, **tags}, model_id=model.model_id
+        )
+        link = json.dumps([{"name": self.name, "version": int(version.version)}])
+        client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": link})
+        return int(version.version)
+
+
+def folder_digest(folder: Path) -> str:
+    """Return the sha256 over the relative paths and contents of a folder's files.
+
+    Raises:
+        ModelError: the folder is missing or empty.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+    if not files:
+        raise ModelError(f"There is no model in {folder}: give a folder written by save_model.")
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.relative_to(folder).as_posix()}\x1f{content}\x1e".encode())
+    return digest.hexdigest()
+
+
+def _registered_version(version: Any) -> RegisteredVersion:
+    return RegisteredVersion(
+        version=int(version.version),
+        digest=version.tags.get(DIGEST_TAG, ""),
+        run_id=version.run_id or None,
+        source=version.source,
+        created_ms=int(version.creation_timestamp),
+        tags=dict(version.tags),
+    )

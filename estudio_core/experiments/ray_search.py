@@ -1,0 +1,195 @@
+"""Trials under Ray Tune: on this machine, in processes that end with the search, or on a cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from estudio_core.errors import ConfigurationError, MissingDependencyError, UnavailableError
+from estudio_core.experiments.search import Pruning, Resources, SearchPlan, TrialRecorder
+from estudio_core.experiments.trial import Report, Trial, run_trial
+from estudio_core.settings import get_settings
+
+logger = logging.getLogger(__name__)
+
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "5",
+}
+_OBJECT_STORE_BYTES = 100 * 1024 * 1024  # parameters and metrics only; models and data stay in files
+REPORT = "estudio_report"
+"""Key of the result that carries a report as JSON."""
+_VALIDATION = "validation"
+
+
+def run_with_ray(
+    plan: SearchPlan, resources: Resources, pruning: Pruning, recorder: TrialRecorder, address: str | None
+) -> None:
+    """Run the trials of a plan; each leaves its reports and its end in its folder."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        from ray import tune
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"A search of {len(plan.candidates)} trials needs Ray, which is not installed. "
+            f"Run: pip install 'estudio[ray]', or ask for one trial."
+        ) from error
+    from estudio_core.experiments.ray_callback import SearchCallback, watching
+
+    where = address or get_settings().ray_address
+    for repeating in ("analysis", "tune", "execution.tune_controller"):  # failures are in the trials' outcomes
+        logging.getLogger(f"ray.tune.{repeating}").setLevel(logging.CRITICAL)
+    with watching(plan, recorder) as watch, _ray_running(where, resources) as cluster:
+        per_trial = _per_trial(resources, cluster)
+        trainable = tune.with_resources(train_candidate, per_trial)
+        path = plan.storage / plan.id / "ray"
+        if not _resume(path, trainable, plan):
+            shutil.rmtree(path, ignore_errors=True)
+            tuner = tune.Tuner(
+                trainable,
+                param_space=_param_space(plan),
+                tune_config=tune.TuneConfig(
+                    metric=plan.metric,
+                    mode=plan.mode,
+                    max_concurrent_trials=resources.max_concurrent,
+                    scheduler=tune.schedulers.ASHAScheduler(
+                        time_attr=_VALIDATION,
+                        max_t=pruning.max_reports,
+                        grace_period=pruning.grace_reports,
+                        reduction_factor=pruning.reduction_factor,
+                    ),
+                    reuse_actors=False,
+                ),
+                run_config=tune.RunConfig(
+                    name=path.name,
+                    storage_path=str(path.parent),
+                    callbacks=[SearchCallback()],
+                    failure_config=tune.FailureConfig(max_failures=0),
+                    verbose=0,
+                ),
+            )
+            tuner.fit()
+        for index in range(len(plan.candidates)):
+            watch.catch_up(index)
+
+
+def train_candidate(config: dict[str, Any]) -> None:
+    """Run one trial in a Ray worker."""
+    from ray import tune
+
+    sent = 0
+
+    def send(report: Report) -> None:
+        nonlocal sent
+        sent += 1
+        tune.report(
+            {REPORT: report.to_json(), _VALIDATION: sent, trial.metric: report.validation.metrics[trial.metric]}
+        )
+
+    job = config["job"]
+    sys.path.extend(folder for folder in job["import_path"] if folder not in sys.path)
+    candidate = config["candidate"]
+    trial = Trial(candidate["index"], candidate["params"], Path(candidate["folder"]), job["metric"], send)
+    run_trial(job["trainable"], job["config"], trial)
+
+
+def _param_space(plan: SearchPlan) -> dict[str, Any]:
+    from ray import tune
+
+    candidates = [
+        {"index": index, "params": params, "folder": str(plan.folder(index))}
+        for index, params in enumerate(plan.candidates)
+    ]
+    job = {"trainable": plan.trainable, "config": plan.config, "metric": plan.metric, "import_path": sys.path}
+    return {"job": job, "candidate": tune.grid_search(candidates)}
+
+
+def _resume(path: Path, trainable: Any, plan: SearchPlan) -> bool:
+    """Go on with a search that was killed; return False where there is none that can be read."""
+    from ray import tune
+
+    if not tune.Tuner.can_restore(str(path)):
+        return False
+    logger.info("The search %s goes on where it was interrupted.", plan.id)
+    try:
+        tuner = tune.Tuner.restore(
+            str(path),
+            trainable,
+            resume_unfinished=True,
+            restart_errored=True,
+            param_space=_param_space(plan),
+        )
+        tuner.fit()
+    except Exception as error:  # Ray raises whatever a cut-off state file makes it stumble over
+        logger.warning(
+            "The state of the search %s in %s cannot be read (%s: %s); it starts anew, without training again what "
+            "has ended.", plan.id, path, type(error).__name__, error,
+        )  # fmt: skip
+        return False
+    return True
+
+
+@contextmanager
+def _ray_running(address: str | None, resources: Resources) -> Iterator[dict[str, float]]:
+    """Yield the resources of a running Ray: a private one on this machine, or the cluster at `address`."""
+    import ray
+
+    if ray.is_initialized():
+        yield ray.cluster_resources()
+        return
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM) if in_main_thread else None
+    try:
+        _start(address, resources)
+        yield ray.cluster_resources()
+    finally:
+        ray.shutdown()
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place
+
+
+def _start(address: str | None, resources: Resources) -> None:
+    import ray
+
+    common: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
+    if address is None:
+        cpus = max(_own_cpus(), resources.cpus_per_trial or 1)
+        ray.init("local", num_cpus=cpus, object_store_memory=_OBJECT_STORE_BYTES, **common)
+        return
+    try:
+        ray.init(address, **common)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UnavailableError(
+            f"The Ray cluster at {address} does not answer: {error}. Start it, or unset ESTUDIO_RAY_ADDRESS to run "
+            f"the trials on this machine."
+        ) from error
+
+
+def _per_trial(resources: Resources, cluster: dict[str, float]) -> dict[str, float]:
+    cpus = resources.cpus_per_trial or get_settings().training_threads or _own_cpus()
+    gpus = resources.gpus_per_trial
+    if gpus is None:
+        gpus = 1.0 if cluster.get("GPU", 0) >= 1 else 0.0
+    for kind, wanted in (("CPU", cpus), ("GPU", gpus)):
+        if wanted > cluster.get(kind, 0):
+            raise ConfigurationError(
+                f"A trial is to take {wanted:g} {kind}s, and Ray has {cluster.get(kind, 0):g}. Ask for fewer."
+            )
+    return {"cpu": float(cpus), "gpu": float(gpus)}
+
+
+def _own_cpus() -> int:
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,89 @@
+"""From a plugin's settings and a trial's parameters to what training takes."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from estudio_core.errors import ConfigurationError
+from estudio_core.experiments.fine_tuning_params import FineTuningParams
+from estudio_core.experiments.fine_tuning_settings import FineTuningSettings
+
+if TYPE_CHECKING:
+    from estudio_core.vectordb.index_info import SearchIndexInfo
+    from lightning_modules.config import TrainingConfig
+    from lightning_modules.losses import ProbMarginRankingLoss
+
+_SAME_NAME = (
+    "num_fixed_layers", "query_lr", "items_lr", "query_weight_decay", "items_weight_decay", "margin",
+    "not_irrelevant_only", "negative_downsampling", "min_abs_difference_threshold", "max_abs_difference_threshold",
+)  # fmt: skip
+_LOSS_FIELDS = {"loss_form": "form", "scale": "scale", "shift": "shift", "hardness_temperature": "temperature"}
+
+
+def to_training_config(
+    settings: FineTuningSettings,
+    params: FineTuningParams,
+    *,
+    index: SearchIndexInfo | None = None,
+    monitor: str | None = None,
+    seed: int | None = None,
+    threads: int | None = None,
+) -> TrainingConfig:
+    """Return the configuration of one training; parameters go before settings.
+
+    Args:
+        settings: The plugin's.
+        params: The trial's.
+        index: Whose similarity and aggregation of parts training uses; None: the defaults.
+        monitor: Dev metric that chooses the weights; None: the default of training.
+        seed: Of this run; None: the settings'.
+        threads: CPU threads; None: as they are.
+
+    Raises:
+        ConfigurationError: a value is out of the range that training allows.
+    """
+    from lightning_modules.config import TrainingConfig
+
+    values: dict[str, Any] = {name: getattr(params, name) for name in _SAME_NAME}
+    values |= {
+        "learning_rate": params.learning_rate,
+        "examples_order": tuple(int(stage) for stage in params.examples_order),
+        "num_epochs": params.num_epochs or settings.num_epochs,
+        "batch_size": params.batch_size or settings.batch_size,
+        "decay": "constant" if settings.step_size is not None and settings.gamma == 1 else "linear",
+        "warmup_steps": settings.warmup_steps,
+        "gradient_clip": settings.gradient_clip,
+        "test_each_n_sessions": settings.test_each_n_sessions,
+        "patience": settings.patience,
+        "precision": settings.precision,
+        "seed": settings.seed if seed is None else seed,
+        "threads": threads,
+    }
+    if params.interpolation is not None:
+        values["interpolation_shares"] = (params.interpolation,)
+    if index is not None:
+        values |= {"metric": index.metric_type, "aggregation": index.metric_aggregation_type}
+    if monitor is not None:
+        values["monitor"] = monitor
+    return TrainingConfig.of(**values)
+
+
+def to_loss(settings: FineTuningSettings, params: FineTuningParams) -> ProbMarginRankingLoss:
+    """Return a copy of the settings' loss with the form, scale, shift and temperature that the trial tries.
+
+    Raises:
+        ConfigurationError: the loss has no such argument.
+    """
+    loss: ProbMarginRankingLoss = copy.deepcopy(settings.loss_func)
+    for name, attribute in _LOSS_FIELDS.items():
+        value = getattr(params, name)
+        if value is None:
+            continue
+        if not hasattr(loss, attribute):
+            raise ConfigurationError(
+                f"The search space varies {name}, and {type(loss).__name__} has no {attribute}. "
+                f"Take {name} out of the space, or use CosineProbMarginRankingLoss."
+            )
+        setattr(loss, attribute, value)
+    return loss

@@ -1,0 +1,59 @@
+"""Trials of a search as child runs in MLflow, with their curves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from estudio_core.errors import TrackingUnavailableError
+from estudio_core.experiments.fine_tuning_params import FineTuningParams
+from estudio_core.experiments.iteration import Iteration, TrialRun
+from estudio_core.experiments.manager import ExperimentsManager
+from estudio_core.experiments.trial import Point
+
+logger = logging.getLogger(__name__)
+
+
+class MLflowTrialRecorder:
+    """Logs from the process that runs the search, so that workers need no way to the tracking server.
+
+    A tracking server that is away for a while does not end a search: values wait, and are sent with the next ones.
+    """
+
+    def __init__(self, manager: ExperimentsManager, iteration: Iteration) -> None:
+        self._manager = manager
+        self._iteration = iteration
+        self._runs: dict[int, TrialRun] = {}
+
+    def run_id(self, index: int) -> str:
+        """Return the run of a trial."""
+        return self._runs[index].run_id
+
+    def start(self, index: int, params: dict[str, Any]) -> None:
+        """Start the trial's run; one that an earlier attempt has finished stays as it is."""
+        self._runs[index] = self._manager.start_trial(
+            self._iteration, FineTuningParams.model_validate(params), name=f"trial {index}"
+        )
+
+    def log(self, index: int, points: Sequence[Point]) -> None:
+        """Log metrics of some steps."""
+        run = self._runs[index]
+        if run.finished:
+            return
+        for point in points:
+            run.log(point.metrics, point.step)
+        try:
+            run.flush()
+        except TrackingUnavailableError as error:
+            logger.warning("Metrics of trial %d wait: %s", index, error)
+
+    def end(self, index: int, quality: float | None, error: str | None) -> None:
+        """Close the trial's run."""
+        run = self._runs[index]
+        if run.finished:
+            return
+        try:
+            run.end(quality, error)
+        except TrackingUnavailableError as lost:
+            logger.warning("The run of trial %d stays open: %s", index, lost)

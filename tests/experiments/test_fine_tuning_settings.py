@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from estudio_core.errors import ConfigurationError
+from estudio_core.experiments.fine_tuning_settings import FineTuningSettings
+
+LOSS = object()
+
+
+def test_the_tutorials_call_works() -> None:
+    settings = FineTuningSettings(loss_func=LOSS, step_size=35, test_each_n_sessions=0.5, num_epochs=3)
+    assert settings.loss_func is LOSS
+    assert (settings.step_size, settings.num_epochs) == (35, 3)
+    assert settings.validation_interval(100) == 50
+
+
+def test_test_each_n_inputs_is_another_name_for_test_each_n_sessions() -> None:
+    settings = FineTuningSettings.model_validate({"loss_func": LOSS, "test_each_n_inputs": 40})
+    assert settings.test_each_n_sessions == 40
+
+
+def test_the_validation_interval_depends_on_the_data_and_leaves_the_settings_alone() -> None:
+    settings = FineTuningSettings(loss_func=LOSS, test_each_n_sessions=0.1)
+    assert [settings.validation_interval(n) for n in (1, 95, 1000)] == [1, 10, 100]
+    assert settings.test_each_n_sessions == 0.1
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, "often"])
+def test_a_validation_interval_that_is_neither_share_nor_number_is_refused(wrong: object) -> None:
+    with pytest.raises(ConfigurationError, match="test_each_n_sessions"):
+        FineTuningSettings.model_validate({"loss_func": LOSS, "test_each_n_sessions": wrong})
+
+
+def test_a_missing_loss_and_an_unknown_name_are_named() -> None:
+    with pytest.raises(ConfigurationError, match="loss_func is required"):
+        FineTuningSettings.model_validate({})
+    with pytest.raises(ConfigurationError, match="Did you mean 'num_epochs'"):
+        FineTuningSettings.model_validate({"loss_func": LOSS, "num_epoch": 3})
+
+
+def test_settings_cannot_be_changed_in_place() -> None:
+    settings = FineTuningSettings(loss_func=LOSS)
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.num_epochs = 9  # type: ignore[misc]  # the point of the test

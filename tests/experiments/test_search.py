@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from estudio_core.errors import ConfigurationError, DataError, MissingDependencyError, ModelError, NotEnoughDataError
+from estudio_core.experiments.fine_tuning_params import FineTuningParams
+from estudio_core.experiments.manager import ExperimentsManager
+from estudio_core.experiments.search import Pruning, Resources, SearchPlan, SearchResult, run_trials, summarise
+from estudio_core.experiments.search_space import SearchSpace
+from estudio_core.experiments.trial import Point, Report, TrialEnd, write_end
+from estudio_core.experiments.trial_recorder import MLflowTrialRecorder
+
+Search = Callable[..., SearchResult]
+MARGINS = [0.1, 0.2, 0.3, 0.5]
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    folder = tmp_path / "ledger"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def search(tmp_path: Path, ledger: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Search:
+    """A search over four margins with the trainables of `toy_objective`; arguments may be replaced."""
+    monkeypatch.syspath_prepend(str(HERE))
+
+    def run(n_trials: int, trainable: str = "toy_objective:train", **changed: Any) -> SearchResult:
+        config = {"ledger": str(ledger), **changed.pop("config", {})}
+        space = SearchSpace({"margin": changed.pop("margins", MARGINS)}, FineTuningParams)
+        arguments: dict[str, Any] = {
+            "metric": "score",
+            "mode": "max",
+            "storage": tmp_path / "search",
+            "name": "manual__2026-01-01T00:00:00+00:00",
+            "seed": 1,
+            "resources": Resources(cpus_per_trial=1, max_concurrent=2),
+            # Nothing is pruned unless a test asks for it.
+            "pruning": Pruning(grace_reports=50),
+        }
+        return run_trials(trainable, space, n_trials, config=config, **{**arguments, **changed})
+
+    return run
+
+
+def runs(ledger: Path) -> dict[int, int]:
+    return {int(file.stem): len(file.read_text()) for file in sorted(ledger.iterdir())}
+
+
+def test_one_trial_runs_here_and_needs_no_ray(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    result = search(1, warm_start=[{"margin": 0.25}])
+    assert result.best.params == {"margin": 0.25}
+    assert result.best.value == pytest.approx(1 - 0.05**2 + 0.003)
+    assert (result.best.best_step, result.best.reports, result.best.status) == (30, 3, "completed")
+    assert (result.best.folder / "model.txt").read_text() == "0.25"
+
+
+def test_more_trials_without_ray_say_what_to_install(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'estudio\[ray\]'"):
+        search(2)
+
+
+def test_a_search_that_has_ended_is_not_trained_again(search: Search, ledger: Path) -> None:
+    assert search(1) == search(1)
+    assert runs(ledger) == {0: 1}
+
+
+def test_a_trial_that_failed_is_trained_again_by_a_rerun(search: Search, ledger: Path) -> None:
+    with pytest.raises(RuntimeError, match="is broken"):
+        search(1, margins=[0.2], config={"broken": [0.2]})
+    with pytest.raises(RuntimeError, match="is broken"):
+        search(1, margins=[0.2], config={"broken": [0.2]})
+    assert runs(ledger) == {0: 2}
+
+
+def test_a_missing_or_infinite_metric_ends_the_trial(search: Search) -> None:
+    with pytest.raises(DataError, match="score = nan at step 7"):
+        search(1, "toy_objective:diverges")
+    with pytest.raises(DataError, match="loss = None"):
+        search(1, metric="loss")
+
+
+def test_a_trainable_that_reports_nothing_or_does_not_exist_is_named(search: Search) -> None:
+    with pytest.raises(ConfigurationError, match="toy_objective:silent' ended without a report"):
+        search(1, "toy_objective:silent")
+    with pytest.raises(ConfigurationError, match="toy_objective:missing' cannot be imported"):
+        search(1, "toy_objective:missing")
+    with pytest.raises(ConfigurationError, match=r"package\.module:function"):
+        search(1, "toy_objective")
+
+
+def test_models_cannot_be_handed_to_trials(search: Search) -> None:
+    with pytest.raises(ConfigurationError, match="JSON values"):
+        search(1, config={"model": object()})
+
+
+def test_a_single_trial_is_recorded_with_its_curves(search: Search, manager: ExperimentsManager) -> None:
+    iteration = manager.start_iteration("r")
+    recorder = MLflowTrialRecorder(manager, iteration)
+    search(1, margins=[0.3], recorder=recorder)
+    assert manager.curves(recorder.run_id(0), ["train_loss", "mean_train_loss"]) == {
+        "train_loss": [(5, 1.0), (15, 0.5), (25, 1 / 3)],
+        "mean_train_loss": [(5, 1.0), (15, 0.75), (25, pytest.approx(11 / 18))],
+    }
+    assert manager.wrapper.client.get_run(recorder.run_id(0)).data.metrics["quality"] == pytest.approx(1.003)
+
+
+@pytest.fixture(scope="module")
+def running_ray() -> Iterator[None]:
+    """A Ray that several searches share: each would start and stop one of its own."""
+    import ray
+
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)
+    yield
+    ray.shutdown()
+
+
+def children() -> set[int]:
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+def alive(pids: set[int], within_s: float = 30) -> set[int]:
+    """Processes among `pids` that still run after at most `within_s`."""
+    deadline = time.monotonic() + within_s
+    while (left := {pid for pid in pids if _runs(pid)}) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return left
+
+
+def _runs(pid: int) -> bool:
+    try:
+        # A zombie has ended; in a container nobody may be there to collect it.
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.e2e
+def test_a_search_survives_failing_and_dying_trials_and_leaves_no_process(
+    search: Search, manager: ExperimentsManager, ledger: Path
+) -> None:
+    before = children()
+    handler = signal.getsignal(signal.SIGTERM)
+    iteration = manager.start_iteration("r")
+    recorder = MLflowTrialRecorder(manager, iteration)
+    config = {"broken": [0.2], "killed": [0.5]}
+    result = search(4, config=config, recorder=recorder)
+    assert result.best.params == {"margin": 0.3}
+    assert {trial.params["margin"]: trial.status for trial in result.trials} == {
+        0.1: "completed", 0.2: "failed", 0.3: "completed", 0.5: "failed",
+    }  # fmt: skip
+    by_margin = {trial.params["margin"]: trial for trial in result.trials}
+    assert "RuntimeError: margin 0.2 is broken" in str(by_margin[0.2].error)
+    assert by_margin[0.5].error
+    in_mlflow = {run.data.params["margin"]: run for run in manager.trials(iteration)}
+    assert {margin: run.info.status for margin, run in in_mlflow.items()} == {
+        "0.1": "FINISHED", "0.2": "FAILED", "0.3": "FINISHED", "0.5": "FAILED",
+    }  # fmt: skip
+    points = manager.curves(in_mlflow["0.1"].info.run_id, ["train_loss", "score"])
+    assert [step for step, _ in points["train_loss"]] == [5, 15, 25]
+    assert [step for step, _ in points["score"]] == [10, 20, 30]
+    assert manager.best_params() == FineTuningParams(margin=0.3)
+    assert alive(children() - before) == set()
+    assert signal.getsignal(signal.SIGTERM) == handler
+
+
+@pytest.mark.e2e
+def test_a_search_killed_in_the_middle_goes_on_and_leaves_no_process(
+    search: Search, tmp_path: Path, ledger: Path, home: Path
+) -> None:
+    arguments = {"config": {"validations": 4, "pause_s": 0.5}, "resources": Resources(1, 0, 1)}
+    code = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
+        "from estudio_core.experiments.search import Pruning, Resources, run_trials\n"
+        "from estudio_core.experiments.search_space import SearchSpace\n"
+        "from estudio_core.experiments.fine_tuning_params import FineTuningParams\n"
+        f"run_trials('toy_objective:train', SearchSpace({{'margin': {MARGINS}}}, FineTuningParams), 4, metric='score', "
+        "mode='max', storage=Path(sys.argv[2]), name='manual__2026-01-01T00:00:00+00:00', seed=1, "
+        "config={'ledger': sys.argv[3], 'validations': 4, 'pause_s': 0.5}, resources=Resources(1, 0, 1), "
+        "pruning=Pruning(grace_reports=50))\n"
+    )
+    command = [sys.executable, "-c", code, str(HERE), str(tmp_path / "search"), str(ledger)]
+    process = subprocess.Popen(command)
+    deadline = time.monotonic() + 90
+    while len(list(ledger.iterdir())) < 2:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    started = {child.pid: child.name() for child in psutil.Process(process.pid).children(recursive=True)}
+    agents = {pid for pid, name in started.items() if "Agent" in name}
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert alive(set(started) - agents) == set()
+    assert runs(ledger) == {0: 1, 1: 1}
+    result = search(4, **arguments)
+    assert {trial.status for trial in result.trials} == {"completed"}
+    assert runs(ledger) == {0: 1, 1: 2, 2: 1, 3: 1}
+    # Ray's agents look after their parent once a minute.
+    assert alive(agents, within_s=90) == set()
+
+
+def ended(plan: SearchPlan, *ends: TrialEnd) -> SearchPlan:
+    for index, end in enumerate(ends):
+        write_end(plan.folder(index), end)
+    return plan
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> SearchPlan:
+    return SearchPlan("toy_objective:train", {}, [{"margin": 0.1}, {"margin": 0.2}], "score", "min", tmp_path, "s")
+
+
+def test_when_all_trials_fail_for_one_of_our_reasons_that_is_raised(plan: SearchPlan) -> None:
+    end = TrialEnd("failed", "NotEnoughDataError", "3 sessions; 50 are needed", "Traceback ...")
+    with pytest.raises(NotEnoughDataError, match=r"3 sessions; 50 are needed \(in all 2 trials\)"):
+        summarise(ended(plan, end, end))
+
+
+def test_when_trials_fail_for_several_reasons_the_first_traceback_is_shown(plan: SearchPlan) -> None:
+    first = TrialEnd("failed", "RuntimeError", "broken", "Traceback of the first")
+    second = TrialEnd("failed", "NotEnoughDataError", "3 sessions", "Traceback of the second")
+    with pytest.raises(ModelError, match=r"(?s)All 2 trials of s failed.*Traceback of the first"):
+        summarise(ended(plan, first, second))
+
+
+def test_the_smallest_value_wins_where_smaller_is_better(plan: SearchPlan) -> None:
+    ended(plan, TrialEnd("stopped"), TrialEnd("completed"))
+    for index, values in enumerate([(0.5, 0.2), (0.3, 0.4)]):
+        lines = [Report(Point({"score": value}, step), []).to_json() for step, value in enumerate(values)]
+        # A last line without an end was cut off by a kill.
+        (plan.folder(index) / "reports.jsonl").write_text("\n".join(lines) + '\n[[2, {"sco')
+    best = summarise(plan).best
+    assert (best.index, best.value, best.best_step, best.status) == (0, 0.2, 1, "stopped")
+
+
+@pytest.mark.e2e
+def test_a_search_whose_state_cannot_be_read_starts_anew_with_a_warning(
+    search: Search, running_ray: None, tmp_path: Path, ledger: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = search(2)
+    state = next((tmp_path / "search").glob("*/ray/tuner.pkl"))
+    state.write_bytes(state.read_bytes()[:20])
+    assert search(2) == first
+    assert "cannot be read" in caplog.text
+    assert runs(ledger) == {0: 1, 1: 1}
+
+
+@pytest.mark.e2e
+def test_trials_that_do_worse_are_ended_early(search: Search, running_ray: None) -> None:
+    result = search(
+        4,
+        margins=[0.3, 1.0, 1.5, 2.0],
+        warm_start=[{"margin": 0.3}],
+        config={"validations": 6, "pause_s": 0.05},
+        resources=Resources(1, 0, 1),
+        pruning=Pruning(grace_reports=1, reduction_factor=2),
+    )
+    assert result.best.params == {"margin": 0.3}
+    assert result.best.reports == 6
+    stopped = [trial for trial in result.trials if trial.status == "stopped"]
+    assert stopped
+    assert all(trial.reports < 6 and trial.value is not None for trial in stopped)
+    assert result.trials[0].params == {"margin": 0.3}
+
+
+@pytest.mark.e2e
+def test_more_cores_than_there_are_are_refused(search: Search, running_ray: None) -> None:
+    with pytest.raises(ConfigurationError, match="GPU"):
+        search(2, resources=Resources(cpus_per_trial=1, gpus_per_trial=64))
