@@ -148,7 +148,7 @@ def transaction() -> Iterator[psycopg.Connection]:
     from psycopg_pool import PoolTimeout
 
     try:
-        with pool().connection() as connection:
+        with pool().connection() as connection, connection.transaction():
             yield connection
     except PoolTimeout as error:
         raise DatabaseUnavailableError(

@@ -9,7 +9,7 @@ from airflow.sdk import Asset
 from estudio_core.dag_factory.steps import INDEX_POOL, Steps
 
 
-def publish_model(plugin: str, version: Any, run_id: str | None = None) -> dict[str, Any]:
+def publish_model(plugin: str, version: Any) -> dict[str, Any]:
     """Export the version to ONNX, check it against the trained model, and publish it to the Triton repository."""
     from estudio_core.pipeline.publish import publish_model
 
@@ -32,11 +32,11 @@ def embed_shard(plugin: str, shard: dict[str, Any]) -> dict[str, Any]:
     return embed_shard(plugin, shard).as_dict()
 
 
-def build_index(plugin: str, shards: list[dict[str, Any]], run_id: str | None = None) -> dict[str, Any]:
+def build_index(plugin: str, shards: list[dict[str, Any]]) -> dict[str, Any]:
     """Build the HNSW index over the loaded vectors."""
     from estudio_core.pipeline.collection import build_index
 
-    return build_index(plugin, list(shards), str(run_id)).as_dict()
+    return build_index(plugin, list(shards)).as_dict()
 
 
 def verify(plugin: str, built: dict[str, Any]) -> dict[str, Any]:

@@ -20,9 +20,18 @@ _HOPELESS = ("ConfigurationError", "DataError", "ModelError", "ReleaseError")
 RETRY_POLICY = ExceptionRetryPolicy(
     rules=[
         RetryRule(
-            exception=f"estudio_core.errors.{name}", action=RetryAction.FAIL, reason="A retry would fail the same way."
-        )
-        for name in _HOPELESS
+            exception="estudio_core.errors.ConcurrentReleaseError",
+            action=RetryAction.RETRY,
+            reason="Another build or switch is under way; it will end.",
+        ),
+        *(
+            RetryRule(
+                exception=f"estudio_core.errors.{name}",
+                action=RetryAction.FAIL,
+                reason="A retry would fail the same way.",
+            )
+            for name in _HOPELESS
+        ),
     ]
 )
 """Wrong data and settings fail at once; everything else (a connection, a killed worker) is tried again."""

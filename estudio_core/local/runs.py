@@ -182,7 +182,7 @@ def wait(
     api: AirflowApi | None = None,
     timeout_s: float | None = None,
 ) -> RunState:
-    """Follow a run until it ends and return its last state; `on_update` receives every state that is new.
+    """Follow a run until it ends and return its last state; `on_update` receives each state that is read.
 
     Raises:
         RunFailedError: the run failed.
@@ -190,7 +190,6 @@ def wait(
     """
     with api or AirflowApi.local() as client:
         began = answered = time.monotonic()
-        last: object = None
         while True:
             try:
                 state = read_run(dag_id, run_id, api=client)
@@ -200,10 +199,8 @@ def wait(
                     raise
                 time.sleep(_POLL_S)
                 continue
-            seen = (state.state, state.tasks)
-            if on_update is not None and seen != last:
+            if on_update is not None:
                 on_update(state)
-            last = seen
             if state.succeeded:
                 return state
             if state.state in FINISHED:

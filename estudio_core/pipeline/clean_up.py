@@ -21,9 +21,8 @@ def clean_up(plugin_name: str, params: dict[str, Any]) -> CleanUpManifest:
     from estudio_core.inference.opening import stop_serving
 
     keep = int(params.get("keep_releases") or get_settings().keep_releases)
-    with database.connect() as connection:
+    with database.connect(autocommit=True) as connection:
         retired = deployments.retire_releases(connection, plugin_name, keep)
-        connection.commit()
         kept = {
             release.model_name
             for release in deployments.list_releases(connection, plugin_name)

@@ -25,7 +25,7 @@ def start_collection(plugin_name: str, entry: dict[str, Any], shards: int, run_i
 
     published = EntryManifest.model_validate(entry)
     plugin = open_plugin(plugin_name)
-    with database.connect() as connection:
+    with database.connect(autocommit=True) as connection:
         database.ensure_schema(connection)
         release = start_release(
             connection, plugin_name, published.name, published.version, plugin.get_search_index_info(), run_id
@@ -52,6 +52,7 @@ def build_index(plugin_name: str, shards: list[dict[str, Any]]) -> BuiltManifest
         DataError: more than half of the items could not be used.
     """
     from estudio_core.vectordb.index_build import build_index as build
+    from estudio_core.vectordb.locks import build_lock
     from estudio_core.vectordb.optimization import apply_optimizations
     from estudio_core.vectordb.releases import get_release, mark_built
 
@@ -66,7 +67,7 @@ def build_index(plugin_name: str, shards: list[dict[str, Any]]) -> BuiltManifest
             f"{invalid_items} of {items + invalid_items} items of plugin {plugin_name!r} cannot be used ({examples}). "
             "Check the text column of the plugin."
         )
-    with database.connect() as connection:
+    with database.connect(autocommit=True) as connection, build_lock(connection, plugin_name):
         release = get_release(connection, loaded[0].release_id)
         collection = release.collection
         notices = build(connection, collection)

@@ -14,6 +14,7 @@ from estudio_core.pipeline.vector_store import VectorStore
 from estudio_core.progress import report
 from estudio_core.vectordb.change_log import ItemWrite
 from estudio_core.vectordb.items import IndexedItem
+from estudio_core.vectordb.locks import build_lock
 from estudio_core.vectordb.releases import Release, get_release
 
 _REPORT_EACH = 256
@@ -27,7 +28,7 @@ def embed_shard(plugin_name: str, shard: dict[str, Any]) -> LoadedShard:
     built already is left as it is.
 
     Raises:
-        ReleaseError: there is no such release.
+        ReleaseError: there is no such release, or another one of this plugin is being built.
         RepositoryError, ModelError: the published model cannot be used.
     """
     from estudio_core.export.manifest import read_manifest
@@ -39,7 +40,7 @@ def embed_shard(plugin_name: str, shard: dict[str, Any]) -> LoadedShard:
     began = time.monotonic()
     plugin = open_plugin(plugin_name)
     done = Encoding()
-    with database.connect() as connection:
+    with database.connect(autocommit=True) as connection, build_lock(connection, plugin_name, shared=True):
         release = get_release(connection, wanted.release_id)
         if release.state == "building":
             digest = read_manifest(get_settings().triton_repository / release.model_name).digest
@@ -51,7 +52,6 @@ def embed_shard(plugin_name: str, shard: dict[str, Any]) -> LoadedShard:
                 VectorStore.load(plugin_name, digest),
             )
             release.collection.copy_items(connection, _reported(items, wanted.count))
-            connection.commit()
     return LoadedShard(
         release_id=wanted.release_id,
         label=wanted.label,

@@ -22,7 +22,7 @@ def rollback(plugin_name: str, params: dict[str, Any]) -> LiveManifest:
     from estudio_core.inference.opening import ensure_served
 
     wanted = RollbackParams.model_validate(params).target
-    with database.connect() as connection:
+    with database.connect(autocommit=True) as connection:
         database.ensure_schema(connection)
         if wanted == "previous":
             target = deployments.previous_release(connection, plugin_name)
@@ -33,7 +33,6 @@ def rollback(plugin_name: str, params: dict[str, Any]) -> LiveManifest:
         began = time.monotonic()
         live = deployments.rollback(connection, plugin_name, embed_writes(plugin_name), target)
         took_ms = (time.monotonic() - began) * 1000
-        connection.commit()
         before = deployments.previous_release(connection, plugin_name)
     follow_with_alias(plugin_name, live, f"rolled back to release {live.release_id}")
     return LiveManifest(

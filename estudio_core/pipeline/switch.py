@@ -20,12 +20,11 @@ def switch(plugin_name: str, verified: dict[str, Any]) -> LiveManifest:
         ConcurrentReleaseError: writers or another switch did not end in time; nothing was changed.
     """
     manifest = VerifiedManifest.model_validate(verified)
-    with database.connect() as connection:
+    with database.connect(autocommit=True) as connection:
         release = deployments.get_release(connection, manifest.release_id)
         began = time.monotonic()
         live = deployments.switch(connection, release, embed_writes(plugin_name))
         took_ms = (time.monotonic() - began) * 1000
-        connection.commit()
         before = deployments.previous_release(connection, plugin_name)
     follow_with_alias(plugin_name, live, f"release {live.release_id} is live")
     return LiveManifest(

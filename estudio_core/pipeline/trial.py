@@ -20,7 +20,7 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
     `config` names the plugin, the folder of the dataset, that of the model to start from, and the seed.
     """
     from estudio_core.experiments.fine_tuning_params import FineTuningParams
-    from estudio_core.experiments.training_config import to_training_config
+    from estudio_core.experiments.training_config import to_loss, to_training_config
     from estudio_core.models.storage import load_model, save_model
     from estudio_core.pipeline.plugin_access import open_plugin
     from estudio_core.preprocessing.prepare_data import prepared
@@ -31,9 +31,11 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
     plugin = open_plugin(config["plugin"])
     with prepared(data):
         settings = plugin.get_fine_tuning_builder([]).fine_tuning_settings
+    params = FineTuningParams.model_validate(trial.params)
     training = to_training_config(
         settings,
-        FineTuningParams.model_validate(trial.params),
+        params,
+        monitor=trial.metric,
         index=plugin.get_search_index_info(),
         seed=config["seed"],
         threads=config["threads"],
@@ -46,7 +48,7 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
             trial.log(metrics, step)
 
     model = load_model(config["model"])
-    result = fit(model, data, training, loss=settings.loss_func, on_metrics=on_metrics)
+    result = fit(model, data, training, loss=to_loss(settings, params), on_metrics=on_metrics)
     save_model(model, trial.folder / MODEL_FOLDER)
     fitted = {
         "metrics": result.metrics,

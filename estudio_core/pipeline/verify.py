@@ -8,7 +8,7 @@ from estudio_core import database
 from estudio_core.errors import VerificationError
 from estudio_core.pipeline.embed import embed_writes
 from estudio_core.pipeline.manifests import BuiltManifest, VerifiedManifest
-from estudio_core.vectordb.deployments import catch_up, get_release
+from estudio_core.vectordb.deployments import build_lock, catch_up, get_release
 from estudio_core.vectordb.verification import verify_release
 
 SAMPLE_QUERIES = 100
@@ -29,13 +29,12 @@ def verify(plugin_name: str, built: dict[str, Any]) -> VerifiedManifest:
     from estudio_core.settings import get_settings
 
     manifest = BuiltManifest.model_validate(built)
-    with database.connect() as connection:
+    with database.connect(autocommit=True) as connection, build_lock(connection, plugin_name):
         release = get_release(connection, manifest.release_id)
         ensure_served(release.model_name)
         if release.state == "built":
             catch_up(connection, release, embed_writes(plugin_name))
             verify_release(connection, release, _samples(connection, plugin_name, release), manifest.items)
-            connection.commit()
             release = get_release(connection, manifest.release_id)
     if release.state not in {"verified", "live", "previous"}:
         raise VerificationError(

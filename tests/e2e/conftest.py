@@ -50,7 +50,7 @@ class AirflowInstallation:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=1500,
             check=False,
         )
         output = done.stdout + done.stderr

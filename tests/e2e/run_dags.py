@@ -12,7 +12,7 @@ import sys
 def main() -> int:
     from airflow.dag_processing.dagbag import DagBag
 
-    bag = DagBag(include_examples=False)
+    bag = DagBag()
     if bag.import_errors:
         print(json.dumps({"import_errors": bag.import_errors}))
         return 1

@@ -10,7 +10,6 @@ from estudio_core import FineTuneParams, PluginMeta, PostgresItems, TextModel, c
 from estudio_core.errors import ConfigurationError
 from estudio_core.plugin.factory import TextPlugin
 
-
 ITEMS = PostgresItems(table="t", text="a")
 
 

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from estudio_core.errors import ModelError, RepositoryError
+from estudio_core.export.parity import cosines
+from estudio_core.inference.embedder import Embedder
+from estudio_core.inference.torch_embedder import TorchEmbedder
+
+TEXTS = ["usb c charger", "a", "wireless headphones " * 40, "", "usb c charger"]
+
+
+def test_it_agrees_with_the_served_graph(served):
+    model, entry = served
+    embedder = TorchEmbedder(entry, device="cpu", bfloat16=False)
+    assert isinstance(embedder, Embedder)
+    np.testing.assert_allclose(embedder.embed_queries(TEXTS), model.encode_queries(TEXTS).numpy(), atol=1e-5)
+    np.testing.assert_allclose(embedder.embed_items(TEXTS), model.encode_items(TEXTS).numpy(), atol=1e-5)
+    assert embedder.embed_items([]).shape == (0, 32)
+
+
+def test_bfloat16_is_close_and_its_vectors_are_of_length_one(served):
+    model, entry = served
+    embedder = TorchEmbedder(entry, device="cpu", bfloat16=True)
+    vectors, exact = embedder.embed_items(TEXTS), model.encode_items(TEXTS).numpy()
+    assert cosines(vectors, exact).min() > 0.999
+    assert np.abs(vectors - exact).max() > 1e-5, "it really computes in lower precision"
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-6)
+
+
+def test_weights_that_are_not_those_of_the_entry_are_refused(served, small_model, tmp_path):
+    small_model(seed=77, kind="e5").save(tmp_path / "other")
+    with pytest.raises(ModelError, match="torch in float32 on cpu gives other vectors for shop_v1"):
+        TorchEmbedder(served[1], model_folder=tmp_path / "other", device="cpu", bfloat16=False)
+
+
+def test_an_entry_without_torch_weights_says_so(served):
+    with pytest.raises(RepositoryError, match="without torch weights"):
+        TorchEmbedder(served[1].parent / "shop_v2")
+
+
+def test_a_closed_embedder_says_so(served):
+    embedder = TorchEmbedder(served[1], device="cpu", bfloat16=False)
+    embedder.close()
+    with pytest.raises(ModelError, match="closed"):
+        embedder.embed_queries(["x"])

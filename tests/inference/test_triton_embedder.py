@@ -1,0 +1,199 @@
+"""The client against a gRPC server that speaks Triton's protocol and misbehaves on demand."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from estudio_core.errors import InferenceUnavailableError, ModelError
+from estudio_core.export.manifest import MODEL_FILE
+from estudio_core.inference.embedder import Embedder
+from estudio_core.inference.onnx_embedder import OnnxEmbedder
+from estudio_core.inference.onnx_session import open_session
+from estudio_core.inference.triton_control import TritonControl
+from estudio_core.inference.triton_embedder import TritonEmbedder
+
+TEXTS = ["usb c charger", "a", "wireless headphones " * 40, "", "usb c charger"]
+
+
+class Protocol(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """Computes a graph; `failures` are raised first, `delay_s` is waited, `answer` replaces the vectors."""
+
+    def __init__(self, graph: Path) -> None:
+        self.session = open_session(graph)
+        self.failures: list[tuple[grpc.StatusCode, str]] = []
+        self.delay_s = 0.0
+        self.answer: Any = None
+        self.loaded = {"shop_v1"}
+        self.shapes: list[list[int]] = []
+        self.priorities: list[int] = []
+        self.peers: set[str] = set()
+        self.lock = threading.Lock()
+
+    def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802 (names of the protocol)
+        with self.lock:
+            self.shapes.append(list(request.inputs[0].shape))
+            self.priorities.append(request.parameters["priority"].uint64_param)
+            self.peers.add(context.peer())
+            failure = self.failures.pop(0) if self.failures else None
+        time.sleep(self.delay_s)
+        if failure:
+            context.abort(*failure)
+        if request.model_name not in self.loaded:
+            context.abort(
+                grpc.StatusCode.UNAVAILABLE, f"Request for unknown model: '{request.model_name}' is not found"
+            )
+        tensors = {
+            given.name: np.frombuffer(raw, dtype=np.int64).reshape(given.shape)
+            for given, raw in zip(request.inputs, request.raw_input_contents, strict=True)
+        }
+        vectors = self.session.run(None, tensors)[0] if self.answer is None else self.answer
+        output = service_pb2.ModelInferResponse.InferOutputTensor(
+            name="embedding", datatype="FP32", shape=vectors.shape
+        )
+        return service_pb2.ModelInferResponse(
+            model_name=request.model_name, outputs=[output], raw_output_contents=[vectors.tobytes()]
+        )
+
+    def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802 (as above)
+        return service_pb2.ModelReadyResponse(ready=request.name in self.loaded)
+
+    def RepositoryModelLoad(self, request: Any, context: Any) -> Any:  # noqa: N802 (as above)
+        self.loaded.add(request.model_name)
+        return service_pb2.RepositoryModelLoadResponse()
+
+    def RepositoryModelUnload(self, request: Any, context: Any) -> Any:  # noqa: N802 (as above)
+        self.loaded.discard(request.model_name)
+        return service_pb2.RepositoryModelUnloadResponse()
+
+    def RepositoryIndex(self, request: Any, context: Any) -> Any:  # noqa: N802 (as above)
+        index = [service_pb2.RepositoryIndexResponse.ModelIndex(name=n, state="READY") for n in sorted(self.loaded)]
+        return service_pb2.RepositoryIndexResponse(models=index)
+
+
+@pytest.fixture
+def server(served) -> Iterator[tuple[Protocol, str]]:
+    protocol = Protocol(served[1] / MODEL_FILE)
+    running = grpc.server(futures.ThreadPoolExecutor(4))
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(protocol, running)
+    port = running.add_insecure_port("127.0.0.1:0")
+    running.start()
+    yield protocol, f"127.0.0.1:{port}"
+    running.stop(grace=None).wait()
+
+
+@pytest.fixture
+def embedder(server, served) -> Iterator[TritonEmbedder]:
+    embedder = TritonEmbedder(server[1], served[1], timeout_s=5)
+    yield embedder
+    embedder.close()
+
+
+def test_vectors_equal_those_of_the_in_process_embedder(served, embedder):
+    local = OnnxEmbedder(served[1])
+    assert isinstance(embedder, Embedder)
+    np.testing.assert_allclose(embedder.embed_queries(TEXTS), local.embed_queries(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(embedder.embed_items(TEXTS), local.embed_items(TEXTS), atol=1e-5)
+    assert embedder.embed_items([]).shape == (0, 32)
+
+
+def test_requests_have_bucketed_lengths_bounded_batches_and_queries_go_first(server, embedder):
+    protocol, _ = server
+    embedder.embed_items([f"item {i}" for i in range(150)] + ["long text " * 30])
+    assert {length for _, length in protocol.shapes} <= {16, 32, 48}
+    assert max(rows for rows, _ in protocol.shapes) == 64
+    embedder.embed_queries(["x"])
+    assert set(protocol.priorities[:-1]) == {2}
+    assert protocol.priorities[-1] == 1
+
+
+def test_one_channel_serves_all_requests(server, embedder):
+    for _ in range(5):
+        embedder.embed_queries(["x"])
+    assert len(server[0].peers) == 1
+
+
+def test_a_server_that_is_away_for_a_moment_is_asked_again(server, embedder):
+    server[0].failures = [(grpc.StatusCode.UNAVAILABLE, "restarting")] * 2
+    assert embedder.embed_queries(["x"]).shape == (1, 32)
+    assert len(server[0].shapes) == 3
+
+
+def test_a_server_that_stays_away_is_named_with_model_and_cause(served):
+    embedder = TritonEmbedder("127.0.0.1:1", served[1], timeout_s=0.5, attempts=2)
+    with pytest.raises(InferenceUnavailableError, match=r"127\.0\.0\.1:1 .*infer, model shop_v1, 2 attempts.*UNAVAIL"):
+        embedder.embed_queries(["x"])
+
+
+def test_a_late_answer_is_an_error_within_the_deadline(server, served):
+    server[0].delay_s = 1.0
+    embedder = TritonEmbedder(server[1], served[1], timeout_s=0.1, attempts=2)
+    started = time.monotonic()
+    with pytest.raises(InferenceUnavailableError, match=r"shop_v1, 2 attempts.*Deadline Exceeded"):
+        embedder.embed_queries(["x"])
+    assert time.monotonic() - started < 0.9
+
+
+def test_a_model_that_is_not_loaded_is_an_error_at_once(server, embedder):
+    server[0].loaded.clear()
+    with pytest.raises(ModelError, match=r"refused \(infer, model shop_v1\).*unknown model.*Load it first"):
+        embedder.embed_queries(["x"])
+    assert len(server[0].shapes) == 1
+
+
+def test_a_request_that_the_server_refuses_is_not_repeated(server, embedder):
+    server[0].failures = [(grpc.StatusCode.INVALID_ARGUMENT, "unexpected shape")]
+    with pytest.raises(ModelError, match="unexpected shape"):
+        embedder.embed_queries(["x"])
+    assert len(server[0].shapes) == 1
+
+
+@pytest.mark.parametrize(
+    "answer", [np.zeros((1, 31), np.float32), np.zeros((0, 32), np.float32), np.full((1, 32), np.nan, np.float32)]
+)
+def test_vectors_of_the_wrong_shape_or_not_finite_are_refused(answer, server, embedder):
+    server[0].answer = answer
+    with pytest.raises(ModelError, match="expected finite numbers"):
+        embedder.embed_queries(["x"])
+
+
+def test_an_address_with_a_scheme_is_refused(served):
+    with pytest.raises(ModelError, match="host:port"):
+        TritonEmbedder("http://localhost:8001", served[1])
+
+
+def test_loading_ends_with_the_golden_texts(server, served):
+    server[0].loaded.clear()
+    control = TritonControl(server[1])
+    assert control.load(served[1]).name == "shop_v1"
+    assert control.loaded() == {"shop_v1": "READY"}
+    server[0].answer = np.tile(np.eye(32, dtype=np.float32)[0], (1, 1))
+    with pytest.raises(ModelError):
+        control.check(served[1])
+    control.close()
+
+
+def test_a_server_that_computes_something_else_is_unloaded_again(server, served):
+    server[0].session = open_session(served[1].parent / "shop_v2" / MODEL_FILE)
+    control = TritonControl(server[1])
+    with pytest.raises(ModelError, match="gives other vectors for shop_v1"):
+        control.load(served[1])
+    assert control.loaded() == {}
+    control.close()
+
+
+def test_old_models_of_a_plugin_are_unloaded_and_no_others(server):
+    server[0].loaded = {"shop_v1", "shop_v2", "shop_v3", "shop_new_v1", "other_v1"}
+    control = TritonControl(server[1])
+    assert control.unload_others("shop", keep={"shop_v2", "shop_v3"}) == ["shop_v1"]
+    assert set(control.loaded()) == {"shop_v2", "shop_v3", "shop_new_v1", "other_v1"}
+    control.close()

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from estudio_core.errors import DataError, NotEnoughDataError
+from estudio_core.models.embeddings_model import EmbeddingsModelInterface
+from estudio_core.preprocessing.ranking_data import FineTuningInput, ItemsSet
+from lightning_modules.batches import BatchBuilder, SessionBatch
+from lightning_modules.config import TrainingConfig
+from lightning_modules.data_module import SessionBatches
+from lightning_modules.text_bank import TextBank
+
+from .conftest import session
+
+ITEMS = ItemsSet(
+    {i: [f"red {t}"] for i, t in zip("abcdef", ["lamp", "chair", "table", "shelf", "rug", "lamp"], strict=True)}
+)
+LAMP = session("1", "lamp", ["a", "b", "c"], [1, 0, 0])
+LAMP_AGAIN = session("2", "lamp", ["a", "b", "c"], [0, 1, 0])
+RUG = session("3", "rug", ["e", "d"], [1, 0])
+LAMP_REJECTED = session("4", "lamp", ["d", "b"], [0, 0])
+
+
+class Case:
+    """A builder and the names of the columns of its batches."""
+
+    def __init__(
+        self, model: EmbeddingsModelInterface, sessions: list[FineTuningInput], items: ItemsSet, **config: object
+    ):
+        self.bank = TextBank(model, sessions, items)
+        self.sessions = sessions
+        self.builder = BatchBuilder(self.bank, sessions, TrainingConfig.of(**config))
+        self.by_rows = {tuple(v): k for k, vs in self.bank.objects.items() for v in vs}
+
+    def build(self, epoch: int = 0) -> SessionBatch:
+        return self.builder.build([s for s in self.sessions if not s.is_irrelevant], epoch)
+
+    def names(self, batch: SessionBatch, mask_name: str) -> list[set[str]]:
+        order: list[str] = []
+        for s in self.sessions:
+            order += [r for r in s.results if r not in order]
+        rows = [batch.part_rows[i] for i in batch.table.index[:, 0].tolist()]
+        columns = [next(k for k in order if self.bank.objects[k][0][0] == row) for row in rows]
+        return [{columns[j] for j, x in enumerate(line) if x} for line in getattr(batch, mask_name).tolist()]
+
+
+@pytest.fixture
+def model(new_model: Callable[[], EmbeddingsModelInterface]) -> EmbeddingsModelInterface:
+    return new_model()
+
+
+def test_every_distinct_text_stands_once_in_the_bank_and_in_a_batch(model: EmbeddingsModelInterface) -> None:
+    case = Case(model, [LAMP, LAMP_AGAIN, session("5", "rug", ["f", "a"], [1, 0])], ITEMS)
+    assert len(case.bank) == 2 + 3  # a and f have the same text
+    batch = case.build()
+    assert len(set(batch.query_rows)) == len(batch.query_rows) == 2
+    assert len(set(batch.part_rows)) == len(batch.part_rows) == 3
+
+
+def test_in_batch_negatives_are_other_sessions_items_never_clicked_for_the_query(
+    model: EmbeddingsModelInterface,
+) -> None:
+    case = Case(model, [LAMP, LAMP_AGAIN, RUG], ITEMS)
+    batch = case.build()
+    assert case.names(batch, "clicked") == [{"a"}, {"b"}, {"e"}]
+    assert case.names(batch, "negatives") == [{"b", "c"}, {"a", "c"}, {"d"}]
+    assert case.names(batch, "batch_negatives") == [{"d", "e"}, {"d", "e"}, {"a", "b", "c"}]
+
+
+def test_an_item_clicked_for_the_query_in_a_session_outside_of_the_batch_is_no_negative(
+    model: EmbeddingsModelInterface,
+) -> None:
+    elsewhere = session("9", "lamp", ["e"], [1])
+    bank = TextBank(model, [LAMP, RUG, elsewhere], ITEMS)
+    batch = BatchBuilder(bank, [LAMP, RUG, elsewhere], TrainingConfig()).build([LAMP, RUG], 0)
+    case = Case(model, [LAMP, RUG, elsewhere], ITEMS)
+    assert case.names(batch, "batch_negatives")[0] == {"d"}
+
+
+def test_without_in_batch_negatives_only_the_sessions_own_remain(model: EmbeddingsModelInterface) -> None:
+    assert not Case(model, [LAMP, RUG], ITEMS, in_batch_negatives=False).build().batch_negatives.any()
+
+
+def test_clickless_sessions_of_the_query_give_negatives_only_when_asked(model: EmbeddingsModelInterface) -> None:
+    sessions = [LAMP, LAMP_AGAIN, RUG, LAMP_REJECTED]
+    case = Case(model, sessions, ITEMS, not_irrelevant_only=False)
+    assert case.names(case.build(), "negatives") == [{"b", "c", "d"}, {"a", "c", "d"}, {"d"}]
+    case = Case(model, sessions, ITEMS)
+    assert case.names(case.build(), "negatives")[0] == {"b", "c"}
+
+
+@pytest.mark.parametrize(("share", "kept"), [(1.0, 5), (0.6, 3), (0.01, 1)])
+def test_downsampling_keeps_the_share_and_at_least_one(
+    model: EmbeddingsModelInterface, share: float, kept: int
+) -> None:
+    wide = session("1", "lamp", list("abcdef"), [0, 0, 0, 0, 0, 1])
+    items = ItemsSet(
+        {i: [f"{c} lamp"] for i, c in zip("abcdef", ["red", "blue", "green", "white", "black", "grey"], strict=True)}
+    )
+    batch = Case(model, [wide], items, negative_downsampling=share).build()
+    assert int(batch.negatives.sum()) == kept
+
+
+def test_caps_bound_the_items_that_are_encoded(model: EmbeddingsModelInterface) -> None:
+    wide = session("1", "lamp", list("abcde"), [0, 1, 0, 1, 1])
+    batch = Case(model, [wide], ITEMS, max_negatives=1, max_positives=2).build()
+    assert (int(batch.negatives.sum()), int(batch.clicked.sum())) == (1, 2)
+
+
+def test_sampling_repeats_for_the_same_epoch_and_differs_between_epochs(model: EmbeddingsModelInterface) -> None:
+    wide = session("1", "lamp", list("abcde"), [1, 0, 0, 0, 0])
+    case = Case(model, [wide], ITEMS, max_negatives=2)
+    drawn = [case.names(case.build(epoch), "negatives")[0] for epoch in (0, 0, 1, 2, 3)]
+    assert drawn[0] == drawn[1]
+    assert len({frozenset(d) for d in drawn}) > 1
+
+
+def test_propensity_times_importance_weighs_clicks_and_confidence_is_passed_on(
+    model: EmbeddingsModelInterface,
+) -> None:
+    double = session("1", "lamp", ["a", "b"], [2, 0])
+    bank = TextBank(model, [double], ITEMS)
+    builder = BatchBuilder(bank, [double], TrainingConfig(), {"1": (3.0, 1.0)}, {"1": (0.5, 0.25)})
+    batch = builder.build([double], 0)
+    assert batch.click_weight.tolist() == [[6.0, 1.0]]
+    assert batch.confidence.tolist() == [[0.5, 0.25]]
+
+
+def test_weights_of_the_wrong_length_are_refused(model: EmbeddingsModelInterface) -> None:
+    bank = TextBank(model, [LAMP], ITEMS)
+    with pytest.raises(DataError, match="2 numbers for 3 results"):
+        BatchBuilder(bank, [LAMP], TrainingConfig(), {"1": (1.0, 1.0)})
+
+
+def test_items_without_text_are_refused(model: EmbeddingsModelInterface) -> None:
+    with pytest.raises(NotEnoughDataError, match="zzz"):
+        TextBank(model, [session("1", "lamp", ["zzz"], [1])], ITEMS)
+
+
+def test_variants_of_query_and_item_are_drawn_one_at_a_time(model: EmbeddingsModelInterface) -> None:
+    items = ItemsSet({"a": ["red lamp"], "b": ["rug"]}, {"a": [["old lamp"], ["good lamp"]]})
+    varied = session("1", "lamp", ["a", "b"], [1, 0], variants=("old lamp", "good lamp"))
+    case = Case(model, [varied], items)
+    batches = [case.build(epoch) for epoch in range(12)]
+    assert len({b.query_rows[0] for b in batches}) == 3
+    assert len({tuple(b.part_rows) for b in batches}) == 3
+    assert all(len(b.part_rows) == 2 and len(b.query_rows) == 1 for b in batches)
+
+
+def test_an_epoch_holds_every_session_once_and_processes_share_it(model: EmbeddingsModelInterface) -> None:
+    sessions = [session(str(n), "lamp", ["a", "b"], [1, 0]) for n in range(7)]
+    bank = TextBank(model, sessions, ITEMS)
+    config = TrainingConfig(batch_size=4)
+    builder = BatchBuilder(bank, sessions, config)
+    whole = SessionBatches(sessions, builder, config)
+    assert len(whole) == 2
+    assert [len(b.session_query) for b in whole] == [4, 3]
+    halves = [SessionBatches(sessions, builder, config, rank, 2) for rank in (0, 1)]
+    assert [[len(b.session_query) for b in half] for half in halves] == [[2, 2], [2, 1]]

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from estudio_core.models.embeddings_model import EmbeddingsModelInterface
+from estudio_core.preprocessing.ranking_data import ItemsSet
+from lightning_modules.config import TrainingConfig
+from lightning_modules.dev_evaluation import DevEvaluation, ndcg
+from lightning_modules.losses import CosineProbMarginRankingLoss
+from lightning_modules.text_bank import TextBank
+
+from .conftest import session
+
+NewModel = Callable[[], EmbeddingsModelInterface]
+
+
+def reference_ndcg(scores: list[float], gains: list[float], k: int) -> float:
+    order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:k]
+    best = sorted(gains, reverse=True)[:k]
+    reached = sum(gains[i] / math.log2(rank + 2) for rank, i in enumerate(order))
+    return reached / sum(g / math.log2(rank + 2) for rank, g in enumerate(best))
+
+
+def test_ndcg_equals_a_reference_that_loops() -> None:
+    rng = np.random.default_rng(4)
+    scores, gains = rng.normal(size=(20, 15)), rng.integers(0, 4, size=(20, 15)).astype(float)
+    expected = [reference_ndcg(s.tolist(), g.tolist(), 10) for s, g in zip(scores, gains, strict=True)]
+    np.testing.assert_allclose(ndcg(torch.tensor(scores).float(), torch.tensor(gains).float()), expected, atol=1e-5)
+
+
+def unit(*angles: float) -> torch.Tensor:
+    """Vectors on the circle, angles in degrees: cosine similarities are cosines of differences."""
+    radians = torch.tensor(angles) * math.pi / 180
+    return torch.stack([radians.cos(), radians.sin()], dim=1)
+
+
+@pytest.fixture
+def evaluation(new_model: NewModel) -> DevEvaluation:
+    items = ItemsSet({"a": ["red lamp"], "b": ["blue lamp"], "c": ["green lamp"], "far": ["rug"]})
+    dev = [session("1", "lamp", ["a", "b"], [0, 1]), session("2", "lamp", ["c"], [0])]
+    bank = TextBank(new_model(), [session("0", "rug", ["far"], [1]), *dev], items)
+    base = torch.zeros(len(bank), 2)
+    base[:] = unit(0.0)[0]
+    evaluation = DevEvaluation(bank, dev, base, TrainingConfig())
+    assert len(evaluation.rows) == 5  # the query, three shown objects, and one of the training split
+    return evaluation
+
+
+def test_metrics_of_known_vectors(evaluation: DevEvaluation) -> None:
+    vectors = unit(0.0, 10.0, 60.0, 90.0, 30.0)  # query, a (skipped), b (clicked), c (of a click-less session), far
+    metrics = evaluation(vectors, CosineProbMarginRankingLoss(0.2, scale=20.0))
+    cosine_a, cosine_b = math.cos(math.radians(10)), math.cos(math.radians(60))
+    assert metrics["test_ndcg@10"] == pytest.approx(1 / math.log2(3))
+    assert metrics["test_pool_ndcg@10"] == pytest.approx(1 / math.log2(4))  # a and the training object are nearer
+    assert metrics["test_quality"] == pytest.approx((1 / math.log2(3) + 0.5) / 2)
+    assert metrics["test_pairwise_accuracy"] == 0
+    assert metrics["test_not_irrelevant_dist_shift"] == pytest.approx(cosine_b - 1, abs=1e-6)
+    assert metrics["test_irrelevant_dist_shift"] == pytest.approx(1.0, abs=1e-6)
+    assert metrics["test_loss"] == pytest.approx(math.log1p(math.exp(20 * (0.2 - cosine_b + cosine_a))) / 20, rel=1e-5)
+
+
+def test_a_better_space_has_better_metrics(evaluation: DevEvaluation) -> None:
+    loss = CosineProbMarginRankingLoss()
+    worse, better = evaluation(unit(0, 10, 60, 90, 30), loss), evaluation(unit(0, 60, 10, 90, 120), loss)
+    assert better["test_loss"] < worse["test_loss"]
+    assert better["test_quality"] == pytest.approx(1.0)
+    assert better["test_pairwise_accuracy"] == 1
+
+
+def test_no_dev_sessions_give_no_metrics(new_model: NewModel) -> None:
+    items = ItemsSet({"a": ["red lamp"]})
+    bank = TextBank(new_model(), [session("0", "lamp", ["a"], [1])], items)
+    evaluation = DevEvaluation(bank, [], torch.zeros(len(bank), 2), TrainingConfig())
+    assert evaluation(torch.zeros(len(evaluation.rows), 2), CosineProbMarginRankingLoss()) == {}

@@ -1,0 +1,186 @@
+"""Training end to end on a tiny model: it learns, repeats, freezes, stops, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from estudio_core.errors import ConfigurationError, NotEnoughDataError
+from estudio_core.models.embeddings_model import EmbeddingsModelInterface
+from estudio_core.preprocessing.ranking_data import ItemsSet, RankingData
+from estudio_core.progress import Progress, progress_to
+from lightning_modules.config import TrainingConfig
+from lightning_modules.fit import fit
+from lightning_modules.losses import CosineProbMarginRankingLoss
+
+from .conftest import session
+
+NewModel = Callable[[], EmbeddingsModelInterface]
+QUICK = {
+    "num_epochs": 6,
+    "batch_size": 12,
+    "learning_rate": 5e-3,
+    "num_fixed_layers": 1,
+    "precision": "32",
+    "monitor": "test_quality",
+}
+
+
+def weights(model: EmbeddingsModelInterface) -> dict[str, torch.Tensor]:
+    return {n: p.detach().clone() for n, p in model.named_parameters()}
+
+
+def test_training_puts_clicked_items_first_for_queries_it_never_saw(
+    new_model: NewModel, ranking_data: RankingData
+) -> None:
+    model = new_model()
+    result = fit(model, ranking_data, TrainingConfig.of(**QUICK))
+    before = result.history[0][1]
+    assert before["test_pool_ndcg@10"] < 0.8
+    assert result.metrics["test_pool_ndcg@10"] > before["test_pool_ndcg@10"] + 0.1
+    assert result.metrics["test_pairwise_accuracy"] > before["test_pairwise_accuracy"]
+    assert result.best_step > 0
+    assert not model.training
+
+
+def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(
+    new_model: NewModel, ranking_data: RankingData
+) -> None:
+    def history(seed: int) -> list[tuple[int, dict[str, float]]]:
+        return fit(new_model(), ranking_data, TrainingConfig.of(**QUICK | {"num_epochs": 2, "seed": seed})).history
+
+    assert history(1) == history(1)
+    assert history(1) != history(2)
+
+
+def test_frozen_layers_stay_bitwise_and_the_others_change(new_model: NewModel, ranking_data: RankingData) -> None:
+    model = new_model()
+    before = weights(model)
+    fit(model, ranking_data, TrainingConfig.of(**QUICK | {"num_epochs": 1, "num_fixed_layers": 2}))
+    changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert changed == {n for n in before if n.startswith("backbone.encoder.layer.2.")}
+
+
+def test_kept_outputs_of_frozen_layers_change_nothing(new_model: NewModel, ranking_data: RankingData) -> None:
+    kept, anew = (
+        fit(new_model(), ranking_data, TrainingConfig.of(**QUICK | {"num_epochs": 1, "cache_frozen_mb": mb}))
+        for mb in (64, 0)
+    )
+    for (_, a), (_, b) in zip(kept.history, anew.history, strict=True):
+        assert a == pytest.approx(b, abs=2e-4)
+
+
+def test_more_frozen_layers_than_there_are_is_refused(new_model: NewModel, ranking_data: RankingData) -> None:
+    with pytest.raises(ConfigurationError, match="has 3 layers"):
+        fit(new_model(), ranking_data, TrainingConfig.of(**QUICK | {"num_fixed_layers": 4}))
+
+
+def test_best_weights_are_put_back_when_training_ruins_the_model(
+    new_model: NewModel, ranking_data: RankingData
+) -> None:
+    model = new_model()
+    before = weights(model)
+    config = TrainingConfig.of(**QUICK | {"learning_rate": 1.0, "patience": 2, "num_epochs": 30, "gradient_clip": 0})
+    result = fit(model, ranking_data, config)
+    values = {step: m[config.monitor] for step, m in result.history if config.monitor in m}
+    assert result.best_step == max(values, key=lambda step: (values[step], -step))
+    assert result.stopped_early
+    assert result.steps < 30 * math.ceil(90 / 12)
+    if result.best_step == 0:
+        assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+    assert result.metrics[config.monitor] >= max(values.values()) - 1e-6
+
+
+def test_without_dev_sessions_the_last_weights_are_taken(new_model: NewModel, ranking_data: RankingData) -> None:
+    train_only = RankingData({"train": ranking_data.clickstream["train"]}, ranking_data.items)
+    model = new_model()
+    before = weights(model)
+    result = fit(model, train_only, TrainingConfig.of(**QUICK | {"num_epochs": 1}))
+    assert result.metrics == {}
+    assert result.best_step == result.steps
+    assert result.interpolation.share == 1.0
+    assert any(not torch.equal(p, before[n]) for n, p in model.named_parameters())
+
+
+def test_metrics_are_called_back_with_their_steps(new_model: NewModel, ranking_data: RankingData) -> None:
+    received: list[tuple[int, Mapping[str, float]]] = []
+    result = fit(
+        new_model(),
+        ranking_data,
+        TrainingConfig.of(**QUICK | {"test_each_n_sessions": 24, "num_epochs": 2}),
+        on_metrics=lambda step, metrics: received.append((step, metrics)),
+    )
+    assert received == result.history
+    names = {name for _, metrics in received for name in metrics}
+    assert {"train_loss", "train_not_irrelevant_dist_shift", "train_pairwise_accuracy"} <= names
+    assert {"test_loss", "test_not_irrelevant_dist_shift", "test_ndcg@10", "test_quality"} <= names
+    tested = [step for step, metrics in received if "test_loss" in metrics]
+    assert tested == [0, 2, 4, 6, 8, 10, 12, 14, 16]
+    shift = received[0][1]["test_not_irrelevant_dist_shift"]
+    assert shift == pytest.approx(0, abs=1e-5)  # nothing has moved before the first step
+
+
+def test_an_exception_of_the_callback_ends_the_training(new_model: NewModel, ranking_data: RankingData) -> None:
+    def stop(step: int, metrics: Mapping[str, float]) -> None:
+        raise RuntimeError("trial pruned")
+
+    with pytest.raises(RuntimeError, match="trial pruned"):
+        fit(new_model(), ranking_data, TrainingConfig.of(**QUICK), on_metrics=stop)
+
+
+def test_progress_is_reported(new_model: NewModel, ranking_data: RankingData) -> None:
+    reports: list[Progress] = []
+    with progress_to(reports.append):
+        result = fit(new_model(), ranking_data, TrainingConfig.of(**QUICK | {"num_epochs": 1}))
+    assert [p.done for p in reports] == list(range(1, result.steps + 1))
+    assert {p.total for p in reports} == {result.steps}
+
+
+def test_training_leaves_no_files_in_the_working_directory(
+    new_model: NewModel, ranking_data: RankingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fit(new_model(), ranking_data, TrainingConfig.of(**QUICK | {"num_epochs": 1}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_given_loss_is_not_changed(new_model: NewModel, ranking_data: RankingData) -> None:
+    loss = CosineProbMarginRankingLoss(0.3)
+    fit(new_model(), ranking_data, TrainingConfig.of(**QUICK | {"num_epochs": 1, "margin": 0.1}), loss=loss)
+    assert loss.margin == 0.3
+
+
+def test_sessions_without_clicks_alone_are_not_enough(new_model: NewModel) -> None:
+    data = RankingData({"train": [session("1", "lamp", ["a"], [0])]}, ItemsSet({"a": ["lamp"]}))
+    with pytest.raises(NotEnoughDataError, match="No training session has a click"):
+        fit(new_model(), data)
+
+
+def test_click_weights_of_zero_teach_nothing(new_model: NewModel, ranking_data: RankingData) -> None:
+    model = new_model()
+    before = weights(model)
+    nothing = {s.session_id: (0.0,) * len(s.results) for s in ranking_data.clickstream["train"]}
+    config = TrainingConfig.of(**QUICK | {"num_epochs": 1, "items_weight_decay": 0.0})
+    fit(
+        model,
+        RankingData({"train": ranking_data.clickstream["train"]}, ranking_data.items),
+        config,
+        click_propensity=nothing,
+    )
+    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+
+
+@pytest.mark.parametrize("order", [(2, 11), (10,), (6, 1, 8)])
+def test_every_order_of_examples_trains(new_model: NewModel, ranking_data: RankingData, order: tuple[int, ...]) -> None:
+    result = fit(new_model(), ranking_data, TrainingConfig.of(**QUICK | {"num_epochs": 1, "examples_order": order}))
+    assert all(math.isfinite(v) for _, metrics in result.history for v in metrics.values())
+
+
+def test_half_precision_trains(new_model: NewModel, ranking_data: RankingData) -> None:
+    result = fit(new_model(), ranking_data, TrainingConfig.of(**QUICK | {"precision": "bf16"}))
+    assert result.precision == "bf16-mixed"
+    assert result.metrics["test_pool_ndcg@10"] > result.history[0][1]["test_pool_ndcg@10"]
