@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -102,19 +103,20 @@ def releases(plugin: Annotated[str | None, typer.Option("--plugin", "-p", help="
     if not found:
         console.print("No releases yet. Run a plugin's DAG <plugin>__initialize, or: make demo")
         return
-    table = Table(title="Releases")
-    for column in ("plugin", "release", "state", "model", "items", "recall@10", "created", "reason"):
-        table.add_column(column, overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("plugin", "release", "state", "version", "items", "recall@10", "created"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("reason", overflow="fold")
     for release in found:
         style = {"live": "bold green", "failed": "red"}.get(release.state, "")
         table.add_row(
             release.plugin,
             str(release.release_id),
             release.state,
-            release.model_name,
+            release.model_version,
             str(release.stats.get("objects", "")),
             f"{release.stats['recall_at_10']:.3f}" if "recall_at_10" in release.stats else "",
-            f"{release.created_at:%Y-%m-%d %H:%M}",
+            f"{release.created_at:%m-%d %H:%M}",
             release.reason or "",
             style=style,
         )

@@ -99,7 +99,7 @@ def _tracking() -> Finding:
     try:
         from estudio_core.context import context
 
-        context.mlflow_client.check()
+        context.mlflow_client.call(lambda client: client.search_experiments(max_results=1))
         return Finding("MLflow", "ok", uri)
     except EstudioError as error:
         return Finding("MLflow", "missing", str(error), "correct ESTUDIO_MLFLOW_TRACKING_URI, or start that server")
@@ -109,12 +109,17 @@ def _inference() -> Finding:
     settings = get_settings()
     if settings.inference == "embedded":
         return Finding("inference", "ok", "ONNX Runtime, in process")
-    from estudio_core.inference.triton_embedder import server_ready
+    from estudio_core.inference.triton_control import TritonControl
 
     url = f"{settings.inference_host}:{settings.inference_grpc_port}"
-    if server_ready(url):
-        return Finding("inference", "ok", f"Triton at {url}")
-    return Finding("inference", "missing", f"no Triton answers at {url}", "start it, or set ESTUDIO_INFERENCE=embedded")
+    control = TritonControl(url)
+    try:
+        models = control.loaded()
+    except EstudioError as error:
+        return Finding("inference", "missing", str(error), "start Triton, or set ESTUDIO_INFERENCE=embedded")
+    finally:
+        control.close()
+    return Finding("inference", "ok", f"Triton at {url}, serving {', '.join(sorted(models)) or 'no model yet'}")
 
 
 def _plugins() -> list[Finding]:

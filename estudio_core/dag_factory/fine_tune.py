@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
@@ -11,6 +12,9 @@ from airflow.sdk import DAG, Asset
 from estudio_core.dag_factory.forms import form
 from estudio_core.dag_factory.steps import TRAINING_POOL, Steps, plugin_dag
 from estudio_core.plugin.discovery import PluginCard
+
+APPROVAL_DAYS = 7
+"""How long a person has to answer; afterwards the task fails and the champion keeps serving."""
 
 
 def extract(plugin: str, run_id: str | None = None, params: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -88,6 +92,7 @@ def fine_tune_dag(card: PluginCard) -> DAG:
             subject=f"Promote version {{{{ ti.xcom_pull('register')['version'] }}}} of {name}?",
             body="{{ ti.xcom_pull('register')['summary'] }}",
             defaults=None,
+            execution_timeout=timedelta(days=APPROVAL_DAYS),
         )
         release = TriggerDagRunOperator(
             task_id="release",
@@ -95,6 +100,7 @@ def fine_tune_dag(card: PluginCard) -> DAG:
             trigger_run_id="{{ run_id }}__release",
             conf={"version": "{{ ti.xcom_pull('register')['version'] }}"},
             reset_dag_run=True,
+            execution_timeout=timedelta(minutes=5),
             trigger_rule="none_failed_min_one_success",
         )
         decision >> [approve, release, steps(keep_champion)(registered)]

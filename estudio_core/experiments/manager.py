@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +37,19 @@ if TYPE_CHECKING:
     from estudio_core.models.embeddings_model import EmbeddingsModelInterface
 
 logger = logging.getLogger(__name__)
+
+_captured: ContextVar[list[EmbeddingsModelInterface] | None] = ContextVar("estudio_captured_models", default=None)
+
+
+@contextmanager
+def initial_models_captured() -> Iterator[list[EmbeddingsModelInterface]]:
+    """Collect the models that `upload_initial_model` is given inside the block, and register none of them."""
+    models: list[EmbeddingsModelInterface] = []
+    token = _captured.set(models)
+    try:
+        yield models
+    finally:
+        _captured.reset(token)
 
 
 class ExperimentsManager:
@@ -97,6 +112,10 @@ class ExperimentsManager:
 
         The same model again returns the version it has. Another model becomes a new version and the new base.
         """
+        captured = _captured.get()
+        if captured is not None:
+            captured.append(model)
+            return 0
         from estudio_core.models.storage import save_model
 
         with tempfile.TemporaryDirectory(prefix="estudio-base-") as folder:

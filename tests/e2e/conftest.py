@@ -16,6 +16,7 @@ import pytest
 from estudio_core import database, local
 from estudio_core.demo.catalog import load_catalog, load_judgments
 from estudio_core.settings import get_settings
+from tests.e2e.run_dags import MARK
 
 PROJECT = Path(__file__).parents[2]
 SMALL_CUT = 1200
@@ -54,7 +55,7 @@ class AirflowInstallation:
             check=False,
         )
         output = done.stdout + done.stderr
-        lines = [json.loads(line[1:]) for line in done.stdout.splitlines() if line.startswith("\x1e")]
+        lines = [json.loads(line.removeprefix(MARK)) for line in done.stdout.splitlines() if line.startswith(MARK)]
         assert len(lines) == len(runs), output[-8000:]
         return [DagRunResult(**line, output=output) for line in lines]
 

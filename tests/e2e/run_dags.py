@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import sys
 
+MARK = "RESULT "
+
 
 def main() -> int:
     from airflow.dag_processing.dagbag import DagBag
@@ -20,7 +22,7 @@ def main() -> int:
         run = bag.dags[dag_id].test(run_conf=conf)
         tasks = {f"{ti.task_id}[{ti.map_index}]": str(ti.state) for ti in run.get_task_instances()}
         line = {"dag_id": dag_id, "run_id": run.run_id, "state": str(run.state), "tasks": tasks}
-        print("\x1e" + json.dumps(line), flush=True)
+        print(MARK + json.dumps(line), flush=True)
     return 0
 
 

@@ -1,0 +1,189 @@
+"""DAGs as Airflow sees them, built in a process of its own over a plugins folder of many plugins."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from estudio_core.local.airflow_home import POOLS
+
+PROJECT = Path(__file__).parents[2]
+
+PLUGIN = """
+from estudio_core import DagSettings, FineTuneParams, PostgresItems, create_text_plugin
+
+plugin = create_text_plugin(
+    "{name}",
+    items=PostgresItems(table="t", text="body", url="postgresql://reader:secret@127.0.0.1:1/shop"),
+    model="/no/such/model",
+    dag=DagSettings(schedule="30 2 * * *", shards=3, retries=1),
+    fine_tune=FineTuneParams(min_sessions=10, margin=0.2),
+)
+"""
+STUB = """'''Airflow DAGs of the search plugin.'''
+from estudio_core.dag_factory import build_dags
+
+globals().update(build_dags("{name}"))
+"""
+
+INSPECT = """
+import json, sys, time
+started = time.monotonic()
+from airflow.dag_processing.dagbag import DagBag
+from airflow.serialization.serialized_objects import DagSerialization
+imported = time.monotonic()
+bag = DagBag(dag_folder=sys.argv[1])
+parsed = time.monotonic()
+heavy = "torch lightning transformers sentence_transformers ray mlflow onnx onnxruntime pandas pyarrow tritonclient"
+dags = {}
+for dag_id, dag in sorted(bag.dags.items()):
+    dags[dag_id] = {
+        "tasks": {t.task_id: sorted(t.downstream_task_ids) for t in dag.tasks},
+        "timeouts": [t.task_id for t in dag.tasks if t.execution_timeout is None],
+        "pools": sorted({t.pool for t in dag.tasks}),
+        "retries": {t.task_id: t.retries for t in dag.tasks},
+        "max_active_runs": dag.max_active_runs,
+        "catchup": dag.catchup,
+        "tags": sorted(dag.tags),
+        "owner": dag.owner,
+        "doc": bool(dag.doc_md),
+        "schedule": str(dag.schedule),
+        "params": {name: dag.params.get_param(name).schema | {"default": dag.params[name]} for name in dag.params},
+        "serialized": DagSerialization.serialize_dag(dag),
+    }
+print("RESULT " + json.dumps({
+    "dags": dags,
+    "errors": bag.import_errors,
+    "heavy": [m for m in heavy.split() if m in sys.modules],
+    "connected": "psycopg" in sys.modules,
+    "parse_s": parsed - imported,
+}, default=str, sort_keys=True))
+"""
+
+
+def folders(tmp_path: Path, names: list[str]) -> dict[str, str]:
+    for folder in ("plugins", "dags", "airflow"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+    for name in names:
+        (tmp_path / "plugins" / f"{name}.py").write_text(PLUGIN.format(name=name))
+        (tmp_path / "dags" / f"{name}.py").write_text(STUB.format(name=name))
+    return {
+        **os.environ,
+        "ESTUDIO_PLUGINS_PATH": str(tmp_path / "plugins"),
+        "ESTUDIO_HOME": str(tmp_path / "home"),
+        "AIRFLOW_HOME": str(tmp_path / "airflow"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__DAG_PROCESSOR__DAG_VERSION_INFLATION_CHECK_LEVEL": "error",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{tmp_path / 'airflow' / 'airflow.db'}",
+    }
+
+
+def parse(tmp_path: Path, environment: dict[str, str]) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-c", INSPECT, str(tmp_path / "dags")],
+        env=environment,
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    assert lines, done.stdout[-3000:] + done.stderr[-5000:]
+    result: dict[str, Any] = json.loads(lines[0].removeprefix("RESULT "))
+    return result
+
+
+@pytest.fixture(scope="module")
+def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("one")
+    return parse(folder, folders(folder, ["shop"]))
+
+
+def test_a_plugin_becomes_its_dags(parsed: dict[str, Any]) -> None:
+    assert parsed["errors"] == {}
+    assert sorted(parsed["dags"]) == ["shop__fine_tune", "shop__initialize", "shop__release", "shop__rollback"]
+
+
+def test_tasks_follow_each_other_as_documented(parsed: dict[str, Any]) -> None:
+    fine_tune = parsed["dags"]["shop__fine_tune"]["tasks"]
+    assert fine_tune["extract"] == ["preprocess"]
+    assert fine_tune["preprocess"] == ["train"]
+    assert fine_tune["train"] == ["evaluate"]
+    assert fine_tune["evaluate"] == ["register"]
+    assert "decide" in fine_tune["register"]
+    assert fine_tune["decide"] == ["approve", "keep_champion", "release"]
+    assert fine_tune["approve"] == ["release"]
+    release = parsed["dags"]["shop__release"]["tasks"]
+    steps = ["publish_model", "start_collection", "embed_shard", "build_index", "verify", "switch", "clean_up"]
+    for step, following in itertools.pairwise(steps):
+        assert following in release[step]
+
+
+def test_parsing_imports_nothing_heavy_and_opens_no_connection(parsed: dict[str, Any]) -> None:
+    assert parsed["heavy"] == []
+    assert parsed["connected"] is False
+
+
+def test_every_dag_is_bounded_tagged_documented_and_uses_existing_pools(parsed: dict[str, Any]) -> None:
+    for dag in parsed["dags"].values():
+        assert dag["max_active_runs"] == 1
+        assert dag["catchup"] is False
+        assert {"estudio", "shop"} <= set(dag["tags"])
+        assert dag["owner"] == "estudio"
+        assert dag["doc"]
+        assert set(dag["pools"]) <= {*POOLS, "default_pool"}
+        assert dag["timeouts"] == []
+    assert parsed["dags"]["shop__fine_tune"]["retries"]["train"] == 1
+
+
+def test_only_fine_tuning_is_scheduled(parsed: dict[str, Any]) -> None:
+    assert parsed["dags"]["shop__fine_tune"]["schedule"] == "30 2 * * *"
+    assert parsed["dags"]["shop__release"]["schedule"] == "None"
+
+
+def test_the_form_comes_from_the_typed_parameters_of_the_plugin(parsed: dict[str, Any]) -> None:
+    form = parsed["dags"]["shop__fine_tune"]["params"]
+    assert form["min_sessions"]["default"] == 10
+    assert form["margin"]["default"] == 0.2
+    assert form["margin"]["maximum"] == 2
+    assert form["num_epochs"]["default"] is None
+    assert "null" in form["num_epochs"]["type"]
+    assert form["promotion"]["enum"] == ["auto", "manual", "approval"]
+    assert all(field["title"] for field in form.values())
+    assert parsed["dags"]["shop__release"]["params"]["keep_releases"]["minimum"] == 2
+    assert parsed["dags"]["shop__rollback"]["params"]["target"]["default"] == "previous"
+
+
+def test_serialising_twice_in_two_processes_gives_the_same(tmp_path: Path) -> None:
+    environment = folders(tmp_path, ["shop"])
+    first = parse(tmp_path, environment | {"PYTHONHASHSEED": "1"})
+    second = parse(tmp_path, environment | {"PYTHONHASHSEED": "2"})
+    for dag_id, dag in first["dags"].items():
+        assert dag["serialized"] == second["dags"][dag_id]["serialized"]
+
+
+def test_one_broken_plugin_is_one_import_error_and_no_more(tmp_path: Path) -> None:
+    environment = folders(tmp_path, ["books", "shop"])
+    (tmp_path / "plugins" / "books.py").write_text("def broken(:\n")
+    result = parse(tmp_path, environment)
+    assert sorted(result["dags"]) == ["shop__fine_tune", "shop__initialize", "shop__release", "shop__rollback"]
+    assert len(result["errors"]) == 1
+    [(file, message)] = result["errors"].items()
+    assert file.endswith("books.py")
+    assert "books.py, line 1" in message
+
+
+def test_a_hundred_plugins_are_parsed_quickly(tmp_path: Path) -> None:
+    result = parse(tmp_path, folders(tmp_path, [f"shop_{number}" for number in range(100)]))
+    assert len(result["dags"]) == 400
+    assert result["heavy"] == []
+    # An idle machine of two cores takes less than 10 s; the limit allows for a busy one.
+    assert result["parse_s"] < 30, result["parse_s"]
