@@ -1,0 +1,149 @@
+"""Writes a folder of the model repository as a whole or not at all, also when killed, also beside other writers.
+
+Entries are prepared in a work folder on the repository's file system but outside of what Triton scans, and renamed. Per
+name one writer holds a lock there; whoever holds it may clean what a killed predecessor left. The system frees the lock
+of a killed process.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from estudio_core.errors import RepositoryError
+
+LOCK_TIMEOUT_S = 3600.0
+"""Longest wait for another process that publishes the same name; an export takes seconds to minutes."""
+
+_POLL_S = 0.1
+
+
+def work_folder(repository: Path) -> Path:
+    """Return the folder for unfinished entries: beside the repository, or inside where that is another file system.
+
+    Inside (a repository that is a mounted volume) its name starts with a dot and Triton, which loads explicitly named
+    models only, leaves it alone.
+    """
+    repository = repository.resolve()
+    beside = repository.parent
+    if beside.stat().st_dev == repository.stat().st_dev and os.access(beside, os.W_OK):
+        return beside / f".{repository.name}.work"
+    return repository / ".work"
+
+
+@contextmanager
+def repository_errors(path: Path) -> Iterator[None]:
+    """Turn errors of the file system into RepositoryError: full disk, missing rights, read-only volume."""
+    try:
+        yield
+    except OSError as error:
+        reasons = {
+            errno.ENOSPC: "the disk is full. Free space there, or remove old models with `estudio releases`",
+            errno.EDQUOT: "the disk quota is used up. Free space there",
+            errno.EFBIG: "the file is larger than this process may write (ulimit -f)",
+            errno.EACCES: "this user may not write there. Change its rights",
+            errno.EPERM: "this user may not write there. Change its rights",
+            errno.EROFS: "the file system is read-only. Mount it writable",
+        }
+        reason = reasons.get(error.errno or 0, f"{error.strerror or error}. Make it a writable folder")
+        raise RepositoryError(
+            f"Cannot write to {error.filename or path}: {reason}, or set ESTUDIO_TRITON_REPOSITORY to another folder. "
+            "Entries that were published before are unchanged."
+        ) from error
+
+
+def prepare(repository: Path) -> Path:
+    """Create repository and work folder where they are missing, and return the latter.
+
+    Raises:
+        RepositoryError: they cannot be created.
+    """
+    with repository_errors(repository):
+        repository.mkdir(parents=True, exist_ok=True)
+        work = work_folder(repository)
+        work.mkdir(exist_ok=True)
+    return work
+
+
+def require_space(folder: Path, needed_bytes: int) -> None:
+    """Refuse to start what the disk cannot hold.
+
+    Raises:
+        RepositoryError: less than `needed_bytes` are free at `folder`.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise RepositoryError(
+            f"The disk of {folder} has {free / 1e6:.0f} MB left, publishing needs {needed_bytes / 1e6:.0f} MB. "
+            "Free space there, or set ESTUDIO_TRITON_REPOSITORY to another folder."
+        )
+
+
+@contextmanager
+def only_writer(work: Path, name: str, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:
+    """Hold the lock of `name`; leftovers of killed holders are gone when the block starts.
+
+    Raises:
+        RepositoryError: another process held it for `timeout_s`.
+    """
+    with repository_errors(work), (work / f"{name}.lock").open("a") as lock:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise RepositoryError(
+                        f"Another process has been publishing {name!r} for {timeout_s:.0f} s (lock {lock.name}). "
+                        "Find and end it, then run this again."
+                    ) from None
+                time.sleep(_POLL_S)
+        for leftover in work.glob(f"{name}.*-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield
+
+
+@contextmanager
+def staged(work: Path, name: str, final: Path) -> Iterator[Path]:
+    """Yield an empty folder; at the end of the block its content is on disk and has become `final`.
+
+    To be used inside `only_writer`. `final` must not exist.
+    """
+    folder = work / f"{name}.staged-{uuid.uuid4().hex[:8]}"
+    try:
+        with repository_errors(folder):
+            folder.mkdir()
+            yield folder
+            for path in sorted(folder.rglob("*")):
+                _sync(path)
+            _sync(folder)
+            folder.rename(final)
+            _sync(final.parent)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def retire(work: Path, name: str, entry: Path) -> None:
+    """Take `entry` out of the repository in one step, then delete it. To be used inside `only_writer`."""
+    trash = work / f"{name}.retired-{uuid.uuid4().hex[:8]}"
+    with repository_errors(entry):
+        entry.rename(trash)
+        _sync(entry.parent)
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,283 @@
+"""The model repository: entries that are written once, verified, and removed as a whole.
+
+<repository>/<plugin>_v<version>/
+    config.pbtxt       how Triton runs it
+    1/model.onnx       the graph, pooling and normalisation included
+    tokenizer.json     what clients tokenise with
+    torch/             the same weights for bulk encoding on hosts where torch is faster
+    manifest.json      digests, prefixes, golden texts with their vectors
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from estudio_core.errors import ExportError, RepositoryError
+from estudio_core.export import staging
+from estudio_core.export.manifest import (
+    CONFIG_FILE,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    TOKENIZER_FILE,
+    TORCH_FOLDER,
+    EntryManifest,
+    Golden,
+    file_digest,
+    read_manifest,
+    read_verified,
+    split_name,
+)
+from estudio_core.export.onnx_export import OPSET, Precision, convert, export_onnx
+from estudio_core.export.parity import check_parity
+from estudio_core.export.triton_config import length_buckets, triton_config
+
+if TYPE_CHECKING:
+    from estudio_core.models.embeddings_model import EmbeddingsModelInterface
+
+logger = logging.getLogger(__name__)
+
+GOLDEN_TEXTS = (
+    "usb c charger",
+    "a",
+    "Wireless over-ear headphones, 30 h battery, black",
+    '4K OLED TV 65"',
+    "Kühlschrank mit Gefrierfach, 60 x 180 cm",
+    "ノートパソコン 14インチ",
+    "The quick brown fox jumps over the lazy dog. " * 3,
+    "specification: width 60 cm; height 85 cm; depth 58.5 cm; colour stainless steel; energy class A. " * 60,
+)
+"""Short, long beyond any input limit, with digits and signs, in three scripts."""
+
+GOLDEN_MIN_COSINE: dict[Precision, float] = {"fp32": 0.999, "fp16": 0.999, "int8": 0.97}
+"""int8 scales activations by batch, so that a text's vector depends a little on its neighbours."""
+
+
+class ExportOptions(BaseModel):
+    """How a model is published."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    precision: Precision = "fp32"
+    """Arithmetic of the served graph. int8 halves latency on CPUs at a loss to be measured; fp16 is for GPUs."""
+    max_batch_size: int = Field(default=64, ge=1, le=1024)
+    """Most texts that Triton computes at once."""
+    instances: Literal["cpu", "gpu"] = "cpu"
+    """Where Triton runs the model."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of Triton's instance; None: one per core."""
+    include_torch: bool = True
+    """Whether the entry carries the torch weights too, for bulk encoding: twice the size on disk."""
+    opset: int = Field(default=OPSET, ge=14, le=20)
+
+
+def publish_entry(
+    repository: Path,
+    name: str,
+    model: EmbeddingsModelInterface,
+    manifest_extra: Mapping[str, Any] | None = None,
+    *,
+    options: ExportOptions | None = None,
+    golden_texts: Sequence[str] = GOLDEN_TEXTS,
+) -> EntryManifest:
+    """Export, verify and publish `model` as the entry `name`; a second call with the same model changes nothing.
+
+    A name is written once: what is there is never changed in place. Only an entry whose files are damaged is replaced,
+    as a whole. At any moment, a kill included, the entry is either complete or absent.
+
+    Args:
+        repository: Root of the model repository; created where it is missing.
+        name: `<plugin>_v<version>`.
+        model: The trained model; it is left as it is.
+        manifest_extra: JSON-able facts to keep in the manifest, such as the run id.
+        options: Precision and how Triton runs it.
+        golden_texts: Texts whose vectors are stored, for checks of everything that serves the entry.
+
+    Returns:
+        The manifest of the entry.
+
+    Raises:
+        ExportError: the graph does not compute what the model computes.
+        RepositoryError: the name holds another model, or the repository cannot be written.
+    """
+    plugin, version = split_name(name)
+    options = options or ExportOptions()
+    repository = Path(repository)
+    work = staging.prepare(repository)
+    digest = model_digest(model, options.precision)
+    final = repository / name
+    with staging.only_writer(work, name):
+        present = _present(final, digest)
+        if present is not None:
+            return present
+        weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+        staging.require_space(work, 3 * weights + 64 * 2**20)
+        if final.exists():
+            logger.warning("The damaged entry %s is replaced.", final)
+            staging.retire(work, name, final)
+        with staging.staged(work, name, final) as folder:
+            (folder / MODEL_FILE).parent.mkdir()
+            plain = folder / "1" / "fp32.onnx" if options.precision != "fp32" else folder / MODEL_FILE
+            export_onnx(model, plain, opset=options.opset)
+            if plain.name != Path(MODEL_FILE).name:
+                convert(plain, folder / MODEL_FILE, options.precision)
+            parity = check_parity(model, folder / MODEL_FILE, options.precision)
+            _write_tokenizer(model, folder / TOKENIZER_FILE)
+            if options.include_torch:
+                model.save(folder / TORCH_FOLDER)
+            buckets = length_buckets(model.max_length)
+            config = triton_config(
+                name,
+                dimensions=model.dimensions,
+                buckets=buckets,
+                max_batch_size=options.max_batch_size,
+                instances=options.instances,
+                threads=options.threads,
+            )
+            (folder / CONFIG_FILE).write_text(config, encoding="utf-8")
+            files = {
+                path.relative_to(folder).as_posix(): file_digest(path)
+                for path in sorted(folder.rglob("*"))
+                if path.is_file()
+            }
+            manifest = EntryManifest(
+                name=name,
+                plugin=plugin,
+                version=version,
+                digest=digest,
+                kind=model.kind,
+                precision=options.precision,
+                opset=options.opset,
+                dimensions=model.dimensions,
+                max_length=model.max_length,
+                query_prefix=model.query_prefix,
+                item_prefix=model.item_prefix,
+                padding_id=model.padding_id,
+                length_buckets=buckets,
+                max_batch_size=options.max_batch_size,
+                parity=parity,
+                golden=Golden(texts=[], query_vectors=[], item_vectors=[], min_cosine=0.0),
+                files=files,
+                created_at=datetime.now(UTC),
+                extra=dict(manifest_extra or {}),
+            )
+            manifest = manifest.model_copy(update={"golden": _golden(folder, manifest, golden_texts)})
+            (folder / MANIFEST_FILE).write_text(manifest.model_dump_json() + "\n", encoding="utf-8")
+    return manifest
+
+
+def read_entry(repository: Path, name: str) -> EntryManifest:
+    """Return the manifest of an entry after comparing the digest of every file.
+
+    Raises:
+        RepositoryError: the entry is missing or damaged; the message names the file and the way out.
+    """
+    split_name(name)
+    return read_verified(Path(repository) / name)
+
+
+def list_entries(repository: Path) -> list[EntryManifest]:
+    """Return the manifests of all readable entries, by plugin and version; unreadable ones are logged by name."""
+    entries: list[EntryManifest] = []
+    for folder in Path(repository).glob("*_v*/"):
+        try:
+            split_name(folder.name)
+            entries.append(read_manifest(folder))
+        except RepositoryError as error:
+            logger.warning("Passed over in the model repository: %s", error)
+    return sorted(entries, key=lambda entry: (entry.plugin, int(entry.version)))
+
+
+def remove_entry(repository: Path, name: str) -> bool:
+    """Remove an entry in one step. Returns whether there was one.
+
+    Raises:
+        RepositoryError: the repository cannot be written.
+    """
+    split_name(name)
+    repository = Path(repository)
+    if not (repository / name).is_dir():
+        return False
+    work = staging.prepare(repository)
+    with staging.only_writer(work, name):
+        if not (repository / name).is_dir():
+            return False
+        staging.retire(work, name, repository / name)
+    return True
+
+
+def model_digest(model: EmbeddingsModelInterface, precision: Precision = "fp32") -> str:
+    """Return the sha256 of what decides a model's vectors: weights, tokenizer, prefixes, longest input, precision."""
+    import torch
+
+    digest = hashlib.sha256()
+    facts = (precision, model.max_length, model.dimensions, model.padding_id, model.query_prefix, model.item_prefix)
+    digest.update(repr(facts).encode())
+    digest.update(_tokenizer_json(model).encode())
+    for key, tensor in sorted(model.state_dict().items()):
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(f"{key} {plain.dtype} {tuple(plain.shape)}".encode())
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _present(final: Path, digest: str) -> EntryManifest | None:
+    """Return the manifest of a sound entry with this digest; None where there is no entry or a damaged one.
+
+    Raises:
+        RepositoryError: the name holds a sound entry with another model.
+    """
+    if not final.exists():
+        return None
+    try:
+        manifest = read_verified(final)
+    except RepositoryError as error:
+        logger.warning("%s", error)
+        return None
+    if manifest.digest != digest:
+        raise RepositoryError(
+            f"{final} already holds another model (digest {manifest.digest[:12]}…, asked for {digest[:12]}…), and a "
+            "name is written once. Register the model as a new version, or remove the entry first if nothing serves it."
+        )
+    return manifest
+
+
+def _golden(folder: Path, manifest: EntryManifest, texts: Sequence[str]) -> Golden:
+    from estudio_core.inference.onnx_embedder import OnnxEmbedder
+
+    embedder = OnnxEmbedder(folder, manifest=manifest)
+    return Golden(
+        texts=list(texts),
+        query_vectors=embedder.embed_queries(texts).tolist(),
+        item_vectors=embedder.embed_items(texts).tolist(),
+        min_cosine=GOLDEN_MIN_COSINE[manifest.precision],
+    )
+
+
+def _tokenizer_json(model: EmbeddingsModelInterface) -> str:
+    """Return the tokenizer as `tokenizer.json`, without truncation and padding, which whoever used it last has set.
+
+    Raises:
+        ExportError: the tokenizer has no such form.
+    """
+    backend = getattr(model.tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise ExportError(
+            f"{type(model.tokenizer).__name__} has no tokenizer.json: a fast tokenizer is needed (use_fast=True)."
+        )
+    from tokenizers import Tokenizer
+
+    plain = Tokenizer.from_str(backend.to_str())
+    plain.no_truncation()
+    plain.no_padding()
+    return str(plain.to_str())
+
+
+def _write_tokenizer(model: EmbeddingsModelInterface, path: Path) -> None:
+    path.write_text(_tokenizer_json(model), encoding="utf-8")

@@ -1,0 +1,41 @@
+"""The health check of everything that serves an entry: it must give the vectors that were stored at publication."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from estudio_core.errors import ModelError
+from estudio_core.export.manifest import EntryManifest
+from estudio_core.export.parity import cosines
+from estudio_core.inference.embedder import Embedder
+
+
+def golden_agreement(embedder: Embedder, manifest: EntryManifest) -> float:
+    """Return the lowest cosine of the embedder's vectors of the golden texts with the stored ones."""
+    golden = manifest.golden
+    pairs = [(embedder.embed_queries(golden.texts), golden.query_vectors)]
+    if manifest.query_prefix != manifest.item_prefix:
+        pairs.append((embedder.embed_items(golden.texts), golden.item_vectors))
+    lowest = [cosines(found, np.asarray(stored, dtype=np.float32)) for found, stored in pairs]
+    return float(np.nan_to_num(np.concatenate(lowest), nan=-1.0).min(initial=1.0))
+
+
+def check_golden(embedder: Embedder, manifest: EntryManifest, where: str) -> float:
+    """Return `golden_agreement`, if it is as high as the manifest asks.
+
+    Args:
+        embedder: What serves the entry.
+        manifest: Manifest of the entry.
+        where: Who computes, for the message.
+
+    Raises:
+        ModelError: the vectors differ from the stored ones.
+    """
+    lowest = golden_agreement(embedder, manifest)
+    if lowest < manifest.golden.min_cosine:
+        raise ModelError(
+            f"{where} gives other vectors for {manifest.name} than were stored when it was published: lowest cosine "
+            f"{lowest:.4f}, at least {manifest.golden.min_cosine} is asked. It serves another model or computes wrong: "
+            "load the entry again, or publish the model as a new version."
+        )
+    return lowest

@@ -1,0 +1,94 @@
+"""Encodes in this process with ONNX Runtime, from the repository entry that Triton serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from estudio_core.errors import ModelError
+from estudio_core.export.manifest import MODEL_FILE, SERVING_FILES, EntryManifest, read_verified
+from estudio_core.export.onnx_export import ATTENTION_MASK, INPUT_IDS
+from estudio_core.inference.batching import embed_in_batches, padded
+from estudio_core.inference.embedder import Vectors
+from estudio_core.inference.entry_tokenizer import EntryTokenizer
+from estudio_core.inference.onnx_session import open_session
+
+MAX_ROWS = 32
+"""Texts of one computation. Larger batches are no faster on CPUs and need more memory."""
+
+MAX_TOKENS = 4096
+"""Tokens of one computation, padding counted: bounds memory at long texts."""
+
+
+class OnnxEmbedder:
+    """An `Embedder` that runs an entry's ONNX graph in this process; usable from several threads.
+
+    Args:
+        entry: Folder of the entry, `<repository>/<plugin>_v<version>`.
+        manifest: Its manifest, where files were verified already; None: read and verify those that are used.
+        threads: Threads of one computation; None: those of the settings, else one per physical core.
+
+    Raises:
+        RepositoryError: the entry is missing or damaged.
+        ModelError: ONNX Runtime cannot run the graph.
+    """
+
+    def __init__(self, entry: Path, *, manifest: EntryManifest | None = None, threads: int | None = None) -> None:
+        entry = Path(entry)
+        self.manifest = manifest or read_verified(entry, SERVING_FILES)
+        self._tokenizer = EntryTokenizer(entry, self.manifest)
+        self._session: Any = open_session(entry / MODEL_FILE, threads=threads)
+
+    @property
+    def name(self) -> str:
+        """Name of the entry."""
+        return self.manifest.name
+
+    @property
+    def dimensions(self) -> int:
+        """Length of one vector."""
+        return self.manifest.dimensions
+
+    def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        """Return vectors of query texts, float32 [len(texts), dimensions].
+
+        Raises:
+            ModelError: the graph cannot compute.
+        """
+        return self._embed(texts, self._tokenizer.queries)
+
+    def embed_items(self, texts: Sequence[str]) -> Vectors:
+        """Return vectors of item part texts, float32 [len(texts), dimensions].
+
+        Raises:
+            ModelError: the graph cannot compute.
+        """
+        return self._embed(texts, self._tokenizer.items)
+
+    def close(self) -> None:
+        """Free the session's memory."""
+        self._session = None
+
+    def _embed(self, texts: Sequence[str], tokenise: Callable[[list[str]], list[list[int]]]) -> Vectors:
+        return embed_in_batches(
+            texts,
+            tokenise=tokenise,
+            compute=self._compute,
+            dimensions=self.dimensions,
+            max_rows=MAX_ROWS,
+            max_tokens=MAX_TOKENS,
+        )
+
+    def _compute(self, token_ids: list[list[int]]) -> Vectors:
+        if self._session is None:
+            raise ModelError(f"The embedder of {self.name} is closed. Open a new one.")
+        input_ids, attention_mask = padded(token_ids, length=len(token_ids[0]), pad_id=self.manifest.padding_id)
+        try:
+            vectors = self._session.run(None, {INPUT_IDS: input_ids, ATTENTION_MASK: attention_mask})[0]
+        except Exception as error:  # ONNX Runtime raises classes of its own, all below Exception
+            raise ModelError(f"{self.name} cannot compute {input_ids.shape} tokens: {error}") from error
+        result: Vectors = np.asarray(vectors, dtype=np.float32)
+        return result

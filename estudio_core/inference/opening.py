@@ -1,0 +1,182 @@
+"""Opens what encodes text for an entry: the served way for queries, the fastest verified way for items in bulk."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from estudio_core.errors import EstudioError
+from estudio_core.export.manifest import split_name
+from estudio_core.inference.embedder import Embedder
+from estudio_core.inference.golden import check_golden
+from estudio_core.inference.host import has_amx
+from estudio_core.settings import get_settings
+
+logger = logging.getLogger(__name__)
+
+MAX_OPEN = 4
+"""Embedders that a process keeps: queries and bulk of the live release and of the one being built."""
+
+_open: OrderedDict[tuple[object, ...], Embedder] = OrderedDict()
+_lock = threading.Lock()
+
+
+def open_query_embedder(entry_name: str, *, repository: Path | None = None, url: str | None = None) -> Embedder:
+    """Return what encodes queries with the entry: Triton or this process, as the setting `inference` says.
+
+    It has answered the golden texts as stored. The same object is returned again in this process; do not close it.
+
+    Args:
+        entry_name: `<plugin>_v<version>`.
+        repository: Root of the model repository; None: the setting.
+        url: `host:port` of Triton; None: the setting.
+
+    Raises:
+        RepositoryError: the entry is missing or damaged.
+        ModelError: the vectors are not those that were stored.
+        InferenceUnavailableError: Triton does not answer.
+    """
+    entry = _entry(entry_name, repository)
+    if get_settings().inference == "triton":
+        address = url or _address()
+        return _cached(("triton", address, str(entry)), lambda: _open_triton(address, entry))
+    return _cached(("onnx", str(entry)), lambda: _open_onnx(entry))
+
+
+def open_bulk_embedder(entry_name: str, *, repository: Path | None = None, url: str | None = None) -> Embedder:
+    """Return the fastest implementation of the entry on this machine that gives the entry's golden vectors.
+
+    torch on a GPU or, on CPUs with AMX, in bfloat16; otherwise what queries use. The same object is returned again in
+    this process; do not close it.
+
+    Raises:
+        RepositoryError: the entry is missing or damaged.
+        ModelError: the vectors are not those that were stored.
+        InferenceUnavailableError: Triton does not answer.
+    """
+    entry = _entry(entry_name, repository)
+    if _torch_is_fast():
+        try:
+            return _cached(("torch", str(entry)), lambda: _open_torch(entry))
+        except EstudioError as error:
+            logger.warning("Encoding %s in bulk without torch: %s", entry_name, error)
+    return open_query_embedder(entry_name, repository=repository, url=url)
+
+
+def open_scratch_embedder(entry_name: str, *, repository: Path) -> Embedder:
+    """Return what `open_bulk_embedder` would, for an entry that is about to be deleted: opened anew, yours to close.
+
+    Raises:
+        RepositoryError: the entry is missing or damaged.
+        ModelError: the vectors are not those that were stored.
+    """
+    entry = _entry(entry_name, repository)
+    return _open_torch(entry) if _torch_is_fast() else _open_onnx(entry)
+
+
+def ensure_served(entry_name: str, *, repository: Path | None = None, url: str | None = None) -> None:
+    """Have the entry served and tried with its golden texts: loaded into Triton, or opened in this process.
+
+    Raises:
+        RepositoryError: the entry is missing or damaged; it is never loaded then.
+        ModelError: it cannot be loaded, or the vectors are not those that were stored.
+        InferenceUnavailableError: Triton does not answer.
+    """
+    if get_settings().inference == "triton":
+        from estudio_core.inference.triton_control import TritonControl
+
+        control = TritonControl(url or _address())
+        try:
+            control.load(_entry(entry_name, repository))
+        finally:
+            control.close()
+    open_query_embedder(entry_name, repository=repository, url=url)
+
+
+def stop_serving(entry_name: str, *, url: str | None = None) -> None:
+    """Unload the entry from Triton, where Triton serves; its files stay. What is not loaded is left alone.
+
+    Raises:
+        ModelError: Triton refuses.
+        InferenceUnavailableError: Triton does not answer.
+    """
+    split_name(entry_name)
+    if get_settings().inference == "triton":
+        from estudio_core.inference.triton_control import TritonControl
+
+        control = TritonControl(url or _address())
+        try:
+            control.unload(entry_name)
+        finally:
+            control.close()
+
+
+def close_embedders() -> None:
+    """Close everything that this process holds open."""
+    with _lock:
+        while _open:
+            _open.popitem()[1].close()
+
+
+def _address() -> str:
+    settings = get_settings()
+    return f"{settings.inference_host}:{settings.inference_grpc_port}"
+
+
+def _entry(name: str, repository: Path | None) -> Path:
+    split_name(name)
+    return (repository or get_settings().triton_repository).resolve() / name
+
+
+def _cached(key: tuple[object, ...], build: Callable[[], Embedder]) -> Embedder:
+    """Return the open embedder of `key`, of this process: sessions and channels do not survive a fork."""
+    key = (os.getpid(), *key)
+    with _lock:
+        if key not in _open:
+            embedder = build()
+            while len(_open) >= MAX_OPEN:
+                # Not closed: somebody may be computing with it. Its memory goes when the last user does.
+                _open.popitem(last=False)
+            _open[key] = embedder
+        _open.move_to_end(key)
+        return _open[key]
+
+
+def _open_onnx(entry: Path) -> Embedder:
+    from estudio_core.inference.onnx_embedder import OnnxEmbedder
+
+    embedder = OnnxEmbedder(entry)
+    check_golden(embedder, embedder.manifest, where="ONNX Runtime in this process")
+    return embedder
+
+
+def _open_triton(url: str, entry: Path) -> Embedder:
+    from estudio_core.inference.triton_embedder import TritonEmbedder
+
+    embedder = TritonEmbedder(url, entry, timeout_s=get_settings().inference_timeout_s)
+    try:
+        check_golden(embedder, embedder.manifest, where=f"Triton at {url}")
+    except EstudioError:
+        embedder.close()
+        raise
+    return embedder
+
+
+def _open_torch(entry: Path) -> Embedder:
+    from estudio_core.inference.torch_embedder import TorchEmbedder
+
+    return cast(Embedder, TorchEmbedder(entry))  # it checks itself
+
+
+def _torch_is_fast() -> bool:
+    """Return whether torch beats ONNX Runtime here; without AMX or a GPU both compute fp32 at the same speed."""
+    if has_amx():
+        return True
+    import torch
+
+    return torch.cuda.is_available()

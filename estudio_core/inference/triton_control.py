@@ -1,0 +1,161 @@
+"""Which models a Triton server serves: verified before loading, checked by golden texts after, unloaded when old."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from estudio_core.errors import InferenceUnavailableError, ModelError
+from estudio_core.export.manifest import EntryManifest, read_verified
+from estudio_core.inference.golden import check_golden
+from estudio_core.inference.triton_calls import call, connect
+from estudio_core.inference.triton_embedder import TritonEmbedder
+
+LOAD_TIMEOUT_S = 300.0
+"""A large model with warm-up at every length takes minutes on a CPU."""
+
+_POLL_S = 0.1
+
+logger = logging.getLogger(__name__)
+
+
+class TritonControl:
+    """Loads and unloads models of a Triton server that runs with `--model-control-mode=explicit`.
+
+    Args:
+        url: `host:port` of the server's gRPC endpoint.
+        timeout_s: Deadline of requests other than loading.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = 10.0) -> None:
+        self.url = url
+        self._timeout_s = timeout_s
+        self._client: Any = connect(url)
+
+    def load(self, entry: Path, *, timeout_s: float = LOAD_TIMEOUT_S) -> EntryManifest:
+        """Load an entry and return its manifest, once the server answers the golden texts as stored.
+
+        Digests of all files are compared first, so that a damaged entry never reaches the server. Other models go on
+        serving meanwhile. Loading what is loaded only repeats the check.
+
+        Args:
+            entry: Folder of the entry; its repository must be the server's own.
+            timeout_s: Longest wait for loading and warm-up.
+
+        Raises:
+            RepositoryError: the entry is missing or damaged.
+            ModelError: the server cannot load it, or gives other vectors; then it is unloaded again.
+            InferenceUnavailableError: the server does not answer, or is not ready in time.
+        """
+        entry = Path(entry)
+        manifest = read_verified(entry)
+        name = manifest.name
+        if not self.is_ready(name):
+            call(
+                lambda: self._client.load_model(name, client_timeout=timeout_s),
+                model=name,
+                url=self.url,
+                doing="load",
+            )
+            self._wait_until_ready(name, timeout_s)
+        try:
+            self.check(entry, manifest)
+        except ModelError:
+            self.unload(name)
+            raise
+        return manifest
+
+    def check(self, entry: Path, manifest: EntryManifest | None = None) -> float:
+        """Return the lowest cosine of the server's vectors of the golden texts with the stored ones.
+
+        This is the health check: a server whose backend process died still calls the model ready.
+
+        Raises:
+            ModelError: the server does not have the model, or gives other vectors.
+            InferenceUnavailableError: the server does not answer in time.
+        """
+        embedder = TritonEmbedder(self.url, entry, manifest=manifest, timeout_s=self._timeout_s)
+        try:
+            return check_golden(embedder, embedder.manifest, where=f"Triton at {self.url}")
+        finally:
+            embedder.close()
+
+    def unload(self, name: str) -> None:
+        """Unload a model; one that is not loaded is left alone.
+
+        Raises:
+            ModelError: the server refuses, for example because it does not run in explicit mode.
+            InferenceUnavailableError: the server does not answer in time.
+        """
+        call(
+            lambda: self._client.unload_model(name, client_timeout=self._timeout_s),
+            model=name,
+            url=self.url,
+            doing="unload",
+        )
+
+    def is_ready(self, name: str) -> bool:
+        """Return whether the server calls the model ready.
+
+        Raises:
+            InferenceUnavailableError: the server does not answer in time.
+        """
+        return bool(
+            call(
+                lambda: self._client.is_model_ready(name, client_timeout=self._timeout_s),
+                model=name,
+                url=self.url,
+                doing="ready",
+            )
+        )
+
+    def loaded(self) -> dict[str, str]:
+        """Return the state of every model that the server knows of, by name: READY, LOADING, UNAVAILABLE with reason.
+
+        Raises:
+            InferenceUnavailableError: the server does not answer in time.
+        """
+        index = call(
+            lambda: self._client.get_model_repository_index(client_timeout=self._timeout_s),
+            model="(all)",
+            url=self.url,
+            doing="index",
+        )
+        return {
+            model.name: f"{model.state}: {model.reason}" if model.reason else str(model.state)
+            for model in index.models
+            if model.state
+        }
+
+    def unload_others(self, plugin: str, keep: set[str]) -> list[str]:
+        """Unload the plugin's loaded models whose names are not in `keep`; return their names.
+
+        Raises:
+            InferenceUnavailableError: the server does not answer in time.
+        """
+        prefix = f"{plugin}_v"
+        old = [
+            name
+            for name, state in sorted(self.loaded().items())
+            if name.startswith(prefix) and name[len(prefix) :].isdigit() and name not in keep and state == "READY"
+        ]
+        for name in old:
+            logger.info("Unloading %s from Triton at %s", name, self.url)
+            self.unload(name)
+        return old
+
+    def close(self) -> None:
+        """Close the channel."""
+        self._client.close()
+
+    def _wait_until_ready(self, name: str, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not self.is_ready(name):
+            if time.monotonic() > deadline:
+                raise InferenceUnavailableError(
+                    f"Triton at {self.url} did not get {name} ready within {timeout_s:.0f} s: "
+                    f"{self.loaded().get(name, 'it does not know the model')}. See the server's log."
+                )
+            time.sleep(_POLL_S)

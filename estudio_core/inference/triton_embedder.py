@@ -1,0 +1,138 @@
+"""Encodes through a Triton server over gRPC: one channel, deadlines, retries, requests of bucketed length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from estudio_core.errors import ModelError
+from estudio_core.export.manifest import TOKENIZER_FILE, EntryManifest, read_verified
+from estudio_core.export.onnx_export import ATTENTION_MASK, EMBEDDING, INPUT_IDS
+from estudio_core.export.triton_config import ITEM_PRIORITY, QUERY_PRIORITY
+from estudio_core.inference.batching import bucket_length, embed_in_batches, padded
+from estudio_core.inference.embedder import Vectors
+from estudio_core.inference.entry_tokenizer import EntryTokenizer
+from estudio_core.inference.triton_calls import ATTEMPTS, call, connect
+
+MAX_TOKENS = 8192
+"""Tokens of one request, padding counted: bounds its duration and the server's memory."""
+
+
+class TritonEmbedder:
+    """An `Embedder` that asks a Triton server for a loaded entry; usable from several threads.
+
+    Requests are padded to the entry's length buckets, because Triton joins requests of equal length only. Queries go
+    before items in the server's queue.
+
+    Args:
+        url: `host:port` of the server's gRPC endpoint.
+        entry: Folder of the entry: tokenizer and manifest of exactly the model that is asked.
+        manifest: Its manifest, where files were verified already.
+        timeout_s: Deadline of one attempt.
+        attempts: How often a request is tried while the server is away or late.
+
+    Raises:
+        RepositoryError: the entry is missing or damaged.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        entry: Path,
+        *,
+        manifest: EntryManifest | None = None,
+        timeout_s: float = 10.0,
+        attempts: int = ATTEMPTS,
+    ) -> None:
+        entry = Path(entry)
+        self.url = url
+        self.manifest = manifest or read_verified(entry, [TOKENIZER_FILE])
+        self._tokenizer = EntryTokenizer(entry, self.manifest)
+        self._timeout_s, self._attempts = timeout_s, attempts
+        self._client: Any = connect(url)
+
+    @property
+    def name(self) -> str:
+        """Name of the entry."""
+        return self.manifest.name
+
+    @property
+    def dimensions(self) -> int:
+        """Length of one vector."""
+        return self.manifest.dimensions
+
+    def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        """Return vectors of query texts, float32 [len(texts), dimensions].
+
+        Raises:
+            InferenceUnavailableError: the server does not answer in time.
+            ModelError: the server does not have the model, or cannot compute.
+        """
+        return self._embed(texts, queries=True)
+
+    def embed_items(self, texts: Sequence[str]) -> Vectors:
+        """Return vectors of item part texts, float32 [len(texts), dimensions].
+
+        Raises:
+            InferenceUnavailableError: the server does not answer in time.
+            ModelError: the server does not have the model, or cannot compute.
+        """
+        return self._embed(texts, queries=False)
+
+    def close(self) -> None:
+        """Close the channel."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _embed(self, texts: Sequence[str], *, queries: bool) -> Vectors:
+        priority = QUERY_PRIORITY if queries else ITEM_PRIORITY
+        return embed_in_batches(
+            texts,
+            tokenise=self._tokenizer.queries if queries else self._tokenizer.items,
+            compute=lambda token_ids: self._compute(token_ids, priority),
+            dimensions=self.dimensions,
+            max_rows=self.manifest.max_batch_size,
+            max_tokens=MAX_TOKENS,
+        )
+
+    def _compute(self, token_ids: list[list[int]], priority: int) -> Vectors:
+        from tritonclient import grpc
+
+        client = self._client
+        if client is None:
+            raise ModelError(f"The Triton client of {self.name} is closed. Open a new one.")
+        length = bucket_length(len(token_ids[0]), self.manifest.length_buckets)
+        inputs = []
+        for tensor, values in zip(
+            (INPUT_IDS, ATTENTION_MASK), padded(token_ids, length=length, pad_id=self.manifest.padding_id), strict=True
+        ):
+            given = grpc.InferInput(tensor, list(values.shape), "INT64")
+            given.set_data_from_numpy(values)
+            inputs.append(given)
+        answer = call(
+            lambda: client.infer(
+                self.name,
+                inputs,
+                outputs=[grpc.InferRequestedOutput(EMBEDDING)],
+                priority=priority,
+                client_timeout=self._timeout_s,
+            ),
+            model=self.name,
+            url=self.url,
+            doing="infer",
+            attempts=self._attempts,
+        )
+        vectors = answer.as_numpy(EMBEDDING)
+        expected = (len(token_ids), self.dimensions)
+        if vectors is None or vectors.shape != expected or not np.isfinite(vectors).all():
+            shape = None if vectors is None else vectors.shape
+            raise ModelError(
+                f"Triton at {self.url} answered for {self.name} with vectors of shape {shape}, expected finite numbers "
+                f"of shape {expected}. Its backend is broken; check the server's log."
+            )
+        result: Vectors = np.asarray(vectors, dtype=np.float32)
+        return result

@@ -1,0 +1,1 @@
+"""What is copied into the local Triton server as its `onnxruntime` backend."""
