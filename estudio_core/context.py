@@ -44,3 +44,10 @@ class Context:
 
 
 context = Context()
+
+
+def __getattr__(name: str) -> object:
+    """Let `estudio_core.context`, which names this module and the object in it, be used as either."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return getattr(context, name)

@@ -118,3 +118,10 @@ class _CurrentSettings:
 
 
 settings: Settings = _CurrentSettings()  # type: ignore[assignment]
+
+
+def __getattr__(name: str) -> object:
+    """Let `estudio_core.settings`, which names this module and the object in it, be used as either."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return getattr(settings, name)

@@ -27,7 +27,8 @@ from estudio_core.settings import Settings, get_settings
 
 POOLS = {
     "estudio_training": (1, "Model training: one at a time, it uses every core or the GPU"),
-    "estudio_index": (2, "Embedding of items and building of indexes"),
+    # Encoding uses every core: two shards at a time on two cores take several times as long as one after the other.
+    "estudio_index": (1, "Embedding of items and building of indexes"),
 }
 """Airflow pools: name, slots and description."""
 

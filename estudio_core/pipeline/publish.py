@@ -19,7 +19,7 @@ def publish_model(plugin_name: str, version: str) -> EntryManifest:
     """
     from estudio_core.errors import DimensionError
     from estudio_core.export.manifest import entry_name
-    from estudio_core.export.triton_repository import publish_entry
+    from estudio_core.export.triton_repository import ExportOptions, publish_entry
     from estudio_core.inference.opening import ensure_served
     from estudio_core.models.storage import load_model
 
@@ -34,6 +34,8 @@ def publish_model(plugin_name: str, version: str) -> EntryManifest:
             f"get_search_index_info() says {wanted}. Correct the plugin's dimensions, or its model."
         )
     name = entry_name(plugin_name, number)
-    entry = publish_entry(get_settings().triton_repository, name, model, {"registered_version": number})
+    settings = get_settings()
+    options = ExportOptions(instances=settings.triton_instances)
+    entry = publish_entry(settings.triton_repository, name, model, {"registered_version": number}, options=options)
     ensure_served(name)
     return EntryManifest(name=name, version=str(number), digest=entry.digest, dimensions=entry.dimensions)

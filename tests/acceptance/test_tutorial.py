@@ -90,7 +90,7 @@ def tutorial(
     """The tutorial's tables, and an installation whose plugins folder holds its plugin."""
     import huggingface_hub.constants
 
-    from estudio_core import context
+    from estudio_core.context import context
     from estudio_core.settings import get_settings
 
     with psycopg.connect(database_url) as connection:

@@ -1,0 +1,123 @@
+"""A small shop: a table, a plugin with a small random model, and a clickstream."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from estudio_core import database
+from estudio_core.clickstream.store import ClickstreamStore
+from estudio_core.clickstream.ubi import UbiEvent, UbiQuery
+from estudio_core.context import context
+from estudio_core.inference.opening import close_embedders
+from estudio_core.settings import get_settings
+
+KINDS = ("lamp", "chair", "kettle", "radio", "camera", "tent")
+PLUGIN = """
+from estudio_core import DagSettings, FineTuneParams, PostgresItems, TextModel, TextTraining, create_text_plugin
+
+plugin = create_text_plugin(
+    "shop",
+    items=PostgresItems(table="products", text="title", payload=("title", "kind")),
+    model=TextModel(name={model!r}, max_tokens=48),
+    training=TextTraining(num_fixed_layers=1, test_size_ratio=0.4),
+    fine_tune=FineTuneParams(min_sessions=10, num_epochs=1),
+    dag=DagSettings(shards=2),
+)
+"""
+
+
+@dataclass(frozen=True)
+class Shop:
+    """What a test may change: the table's database and the plugin's file."""
+
+    database_url: str
+    plugin_file: Path
+    model: Path
+
+    def sql(self, statement: str, *values: Any) -> None:
+        """Run one statement in the shop's database."""
+        with psycopg.connect(self.database_url) as connection:
+            connection.execute(statement, values)
+
+    def rewrite_plugin(self, old: str, new: str) -> None:
+        """Change the plugin's file and forget what was loaded from it."""
+        text = self.plugin_file.read_text()
+        assert old in text
+        self.plugin_file.write_text(text.replace(old, new))
+        forget_plugins()
+
+    def search_sessions(self, sessions: int, clicks: bool = True) -> None:
+        """Log searches for kinds of products, with clicks on products of that kind."""
+        rng = random.Random(5)
+        queries, events = [], []
+        for number in range(sessions):
+            kind = KINDS[number % len(KINDS)]
+            shown = [str(rng.randrange(60)) for _ in range(8)]
+            shown = list(dict.fromkeys([*shown, str(6 * rng.randrange(10) + KINDS.index(kind))]))
+            at = datetime.now(UTC) - timedelta(hours=1, seconds=sessions - number)
+            queries.append(
+                UbiQuery(f"q{number}", f"{kind} {rng.randrange(4)}", at, "shop", query_response_hit_ids=tuple(shown))
+            )
+            events += [
+                UbiEvent(f"e{number}-{i}", "click", f"q{number}", at, "shop", object_id=i)
+                for i in shown
+                if clicks and KINDS[int(i) % len(KINDS)] == kind
+            ]
+        with database.connect() as connection:
+            store = ClickstreamStore(connection)
+            store.log_queries(queries)
+            store.log_events(events)
+            connection.commit()
+
+
+def forget_plugins() -> None:
+    """Let the next use read plugin files and settings anew."""
+    for name in [name for name in sys.modules if name.startswith("estudio_plugins")]:
+        del sys.modules[name]
+    get_settings.cache_clear()
+    context.reset()
+    close_embedders()
+
+
+@pytest.fixture(scope="session")
+def small_model_folder(small_model: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with a random model of 32 dimensions, as a base model would come."""
+    folder = tmp_path_factory.mktemp("small-model")
+    model = small_model(seed=1)
+    model.backbone.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def shop(
+    estudio_home: Path,
+    database_url: str,
+    small_model_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Shop]:
+    """Sixty products and their plugin."""
+    plugin_file = tmp_path / "plugins" / "shop.py"
+    plugin_file.parent.mkdir()
+    plugin_file.write_text(PLUGIN.format(model=str(small_model_folder)))
+    monkeypatch.setenv("ESTUDIO_PLUGINS_PATH", str(plugin_file.parent))
+    forget_plugins()
+    made = Shop(database_url, plugin_file, small_model_folder)
+    made.sql("CREATE TABLE products (id int PRIMARY KEY, title text, kind text)")
+    rng = random.Random(1)
+    for number in range(60):
+        kind = KINDS[number % len(KINDS)]
+        title = f"{rng.choice(['red', 'old', 'small', 'fine'])} {kind} number {number}"
+        made.sql("INSERT INTO products VALUES (%s, %s, %s)", number, title, kind)
+    yield made
+    forget_plugins()
