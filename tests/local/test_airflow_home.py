@@ -95,7 +95,7 @@ def test_the_metadata_database_is_made_once_with_its_pools(
         pools = dict(connection.execute(text("SELECT pool, slots FROM slot_pool")).tuples().all())
         assert connection.execute(text("SELECT count(*) FROM alembic_version")).scalar() == 1
     assert pools["estudio_training"] == 1
-    assert pools["estudio_index"] == 2
+    assert pools["estudio_index"] == 1
     assert (estudio_home / "airflow" / "ui_plugins").is_dir()
 
     def no_second_time(*_: object, **__: object) -> None:

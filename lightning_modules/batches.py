@@ -1,0 +1,188 @@
+"""From sessions to one batch: distinct texts to encode, and who showed, clicked and skipped what."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from estudio_core.errors import DataError
+from estudio_core.models.aggregation import PartTable
+from estudio_core.preprocessing.ranking_data import FineTuningInput
+from lightning_modules.config import TrainingConfig
+from lightning_modules.pairs import in_batch_negatives
+from lightning_modules.text_bank import TextBank
+
+Weights = Mapping[str, Sequence[float]]
+"""For a session id, one number per result, in shown order."""
+
+
+@dataclass(frozen=True)
+class SessionBatch:
+    """Sessions [s] over the distinct objects [o] of a batch.
+
+    Attributes:
+        query_rows: Rows of the distinct query texts, in the text bank.
+        part_rows: Rows of the distinct part texts.
+        table: Which parts belong to which object; indices into `part_rows`.
+        session_query: int64 [s], index into `query_rows`.
+        clicked: bool [s, o].
+        negatives: bool [s, o], shown and not clicked (after sampling), or of a click-less session of the query.
+        batch_negatives: bool [s, o], objects that other sessions of the batch brought.
+        click_weight: float [s, o], importance of the click times its propensity weight.
+        confidence: float [s, o], confidence of a click or skip; 1 where none is known.
+    """
+
+    query_rows: list[int]
+    part_rows: list[int]
+    table: PartTable
+    session_query: Tensor
+    clicked: Tensor
+    negatives: Tensor
+    batch_negatives: Tensor
+    click_weight: Tensor
+    confidence: Tensor
+
+    def to(self, device: torch.device) -> SessionBatch:
+        """Return the batch with its tensors on `device`."""
+        moved: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            moved[field.name] = value.to(device) if isinstance(value, Tensor) else value
+        return SessionBatch(**moved)
+
+
+class BatchBuilder:
+    """Builds training batches; sampling depends on seed, epoch and session only.
+
+    Args:
+        bank: Texts of the fit.
+        sessions: All training sessions; those without clicks give extra negatives where the configuration says so.
+        config: Sampling, caps and negatives.
+        click_propensity: Weight of each click of a session, e.g. clipped inverse propensity; absent: 1.
+        confidences: Confidence of each click or skip; absent: 1.
+
+    Raises:
+        DataError: weights of a session are not as many as its results.
+    """
+
+    def __init__(
+        self,
+        bank: TextBank,
+        sessions: Sequence[FineTuningInput],
+        config: TrainingConfig,
+        click_propensity: Weights | None = None,
+        confidences: Weights | None = None,
+    ) -> None:
+        self._bank = bank
+        self._config = config
+        self._propensity = click_propensity or {}
+        self._confidences = confidences or {}
+        self.mined: Mapping[str, Sequence[str]] = {}
+        """For a query, objects to add to its batches as negatives that other sessions might have brought."""
+        self.shown_for_query: dict[str, set[str]] = {}
+        self._clicked: dict[str, set[str]] = {}
+        self._rejected: dict[str, dict[str, None]] = {}
+        for session in sessions:
+            self._clicked.setdefault(session.query, set()).update(session.events)
+            self.shown_for_query.setdefault(session.query, set()).update(session.results)
+            if session.is_irrelevant:
+                self._rejected.setdefault(session.query, {}).update(dict.fromkeys(session.results))
+            for name, given in (("click_propensity", self._propensity), ("confidences", self._confidences)):
+                if session.session_id in given and len(given[session.session_id]) != len(session.results):
+                    raise DataError(
+                        f"{name} of session {session.session_id!r}: {len(given[session.session_id])} numbers "
+                        f"for {len(session.results)} results; give one per result, in shown order."
+                    )
+
+    def build(self, sessions: Sequence[FineTuningInput], epoch: int) -> SessionBatch:
+        """Return the batch of `sessions`, sampled for `epoch`."""
+        draws = [self._sample(session, epoch) for session in sessions]
+        columns: dict[str, int] = {}
+        for session, chosen in zip(sessions, draws, strict=True):
+            for object_id in (*chosen.positives, *chosen.negatives, *self.mined.get(session.query, ())):
+                columns.setdefault(object_id, len(columns))
+        queries: dict[int, int] = {}
+        shape = (len(sessions), len(columns))
+        clicked, negatives, shown, clicked_for_query = (np.zeros(shape, dtype=bool) for _ in range(4))
+        click_weight, confidence = (np.ones(shape, dtype=np.float32) for _ in range(2))
+        session_query = np.empty(len(sessions), dtype=np.int64)
+        for row, (session, chosen) in enumerate(zip(sessions, draws, strict=True)):
+            session_query[row] = queries.setdefault(chosen.query_row, len(queries))
+            clicked[row, _columns(columns, chosen.positives)] = True
+            negatives[row, _columns(columns, chosen.negatives)] = True
+            shown[row, _columns(columns, session.results)] = True
+            clicked_for_query[row, _columns(columns, self._clicked.get(session.query, ()))] = True
+            here = [(i, columns[r]) for i, r in enumerate(session.results) if r in columns]
+            propensity = self._propensity.get(session.session_id)
+            known = self._confidences.get(session.session_id)
+            for i, column in here:
+                if session.click_weights[i] > 0:
+                    click_weight[row, column] = session.click_weights[i] * (propensity[i] if propensity else 1.0)
+                if known is not None:
+                    confidence[row, column] = known[i]
+        allowed = (
+            in_batch_negatives(torch.from_numpy(shown | negatives), torch.from_numpy(clicked_for_query))
+            if self._config.in_batch_negatives
+            else torch.zeros(shape, dtype=torch.bool)
+        )
+        part_rows, table = self._parts(columns, np.random.default_rng((self._config.seed, epoch, len(columns))))
+        return SessionBatch(
+            query_rows=list(queries),
+            part_rows=part_rows,
+            table=table,
+            session_query=torch.from_numpy(session_query),
+            clicked=torch.from_numpy(clicked),
+            negatives=torch.from_numpy(negatives),
+            batch_negatives=allowed,
+            click_weight=torch.from_numpy(click_weight),
+            confidence=torch.from_numpy(confidence),
+        )
+
+    def _sample(self, session: FineTuningInput, epoch: int) -> _Draw:
+        config = self._config
+        rng = np.random.default_rng((config.seed, epoch, zlib.crc32(session.session_id.encode())))
+        skipped = list(session.not_events)
+        keep = max(1, round(len(skipped) * config.negative_downsampling))
+        negatives = _choose(skipped, min(keep, config.max_negatives or keep), rng)
+        if not config.not_irrelevant_only:
+            clicked = self._clicked.get(session.query, set())
+            extra = [r for r in self._rejected.get(session.query, ()) if r not in clicked and r not in negatives]
+            negatives += _choose(extra, config.max_negatives or len(extra), rng)
+        positives = _choose(list(session.events), config.max_positives or len(session.events), rng)
+        texts = (session.query, *session.query_variants)
+        return _Draw(self._bank.query(texts[int(rng.integers(len(texts)))]), positives, negatives)
+
+    def _parts(self, columns: Mapping[str, int], rng: np.random.Generator) -> tuple[list[int], PartTable]:
+        """Return the distinct part rows of the objects, one variant of each, and the table over them."""
+        rows: dict[int, int] = {}
+        table: list[list[int]] = []
+        for object_id in columns:
+            variants = self._bank.objects[object_id]
+            variant = variants[int(rng.integers(len(variants)))] if len(variants) > 1 else variants[0]
+            table.append([rows.setdefault(row, len(rows)) for row in variant])
+        return list(rows), PartTable.of(table)
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """What of a session is used in an epoch."""
+
+    query_row: int
+    positives: list[str]
+    negatives: list[str]
+
+
+def _choose(values: list[str], count: int, rng: np.random.Generator) -> list[str]:
+    if len(values) <= count:
+        return list(values)
+    return [values[i] for i in sorted(rng.choice(len(values), size=count, replace=False).tolist())]
+
+
+def _columns(columns: Mapping[str, int], ids: Iterable[str]) -> list[int]:
+    return [columns[i] for i in ids if i in columns]

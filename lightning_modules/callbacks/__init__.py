@@ -1,0 +1,1 @@
+"""Callbacks of training: dev validation with early stopping and best weights, progress."""

@@ -1,0 +1,136 @@
+"""Measures the dev split while training, remembers the best weights, and stops when nothing improves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning
+from torch import Tensor
+
+from lightning_modules.dev_evaluation import DevEvaluation
+from lightning_modules.precision import LightningPrecision, autocast
+from lightning_modules.ranking_module import RankingModule, put_weights, weights_of
+
+OnMetrics = Callable[[int, Mapping[str, float]], None]
+"""Called with the number of optimiser steps done, and metric values by name."""
+
+_TRAIN_WINDOW_STEPS = 10
+"""Steps over whose mean training metrics are reported: enough for a curve, few enough for a tracking server."""
+
+
+@dataclass
+class History:
+    """Metric values by step, and the best weights so far."""
+
+    metrics: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    best_step: int = 0
+    best_value: float = -math.inf
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+
+class DevValidation(lightning.Callback):
+    """Validates before training and then every so many steps.
+
+    Args:
+        evaluation: Metrics of the dev split.
+        every_steps: Optimiser steps between two validations.
+        patience: Validations without a better value after which training stops; 0: never.
+        monitor: Name of the metric that decides; `test_loss` is better where smaller.
+        precision: Of forward passes.
+        on_metrics: Receives every metric.
+    """
+
+    def __init__(
+        self,
+        evaluation: DevEvaluation,
+        *,
+        every_steps: int,
+        patience: int,
+        monitor: str,
+        precision: LightningPrecision,
+        on_metrics: OnMetrics | None = None,
+    ) -> None:
+        self.history = History()
+        self._evaluation = evaluation
+        self._every_steps = every_steps
+        self._patience = patience
+        self._monitor = monitor
+        self._precision = precision
+        self._on_metrics = on_metrics
+        self._worse = 0
+        self._window: list[dict[str, float]] = []
+        self._measured_step = -1
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Measure the model as it came."""
+        self._validate(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Collect training metrics; validate when it is time."""
+        self._window.append({name: float(value) for name, value in outputs["metrics"].items()})
+        if len(self._window) == _TRAIN_WINDOW_STEPS:
+            self._flush(trainer.global_step)
+        if trainer.global_step % self._every_steps == 0:
+            self._flush(trainer.global_step)
+            self._validate(trainer, pl_module)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Measure the last weights too, then put the best ones back."""
+        self._flush(trainer.global_step)
+        self._validate(trainer, pl_module)
+        put_weights(_ranking(pl_module).model, self.history.best_weights)
+
+    def value(self, metrics: Mapping[str, float]) -> float:
+        """Return the monitored value, oriented so that larger is better; -inf where it is absent."""
+        value = metrics.get(self._monitor, math.nan)
+        if math.isnan(value):
+            return -math.inf
+        return -value if self._monitor == "test_loss" else value
+
+    def measure(self, module: RankingModule) -> dict[str, float]:
+        """Return the dev metrics of the module's present weights."""
+        with autocast(self._precision, module.model.device):
+            vectors = module.encoder.vectors(self._evaluation.rows)
+        return self._evaluation(vectors, module.loss)
+
+    def _validate(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if trainer.global_step == self._measured_step:
+            return
+        self._measured_step = trainer.global_step
+        module = _ranking(pl_module)
+        metrics = self.measure(module)
+        self._record(trainer.global_step, metrics)
+        value = self.value(metrics)
+        # Without dev sessions there is nothing to choose by: the last weights are taken.
+        if value > self.history.best_value or not metrics:
+            self.history.best_value, self.history.best_step = value, trainer.global_step
+            self.history.best_weights = weights_of(module.model)
+            self._worse = 0
+        else:
+            self._worse += 1
+            trainer.should_stop = trainer.should_stop or 0 < self._patience <= self._worse
+
+    def _flush(self, step: int) -> None:
+        names = dict.fromkeys(name for metrics in self._window for name in metrics)
+        means = {}
+        for name in names:
+            values = [metrics[name] for metrics in self._window if name in metrics]
+            means[f"train_{name}"] = sum(values) / len(values)
+        self._window.clear()
+        if means:
+            self._record(step, means)
+
+    def _record(self, step: int, metrics: dict[str, float]) -> None:
+        self.history.metrics.append((step, metrics))
+        if self._on_metrics is not None and metrics:
+            self._on_metrics(step, metrics)
+
+
+def _ranking(module: lightning.LightningModule) -> RankingModule:
+    assert isinstance(module, RankingModule)
+    return module

@@ -1,0 +1,36 @@
+"""Mines hard negatives anew before every epoch, from the ranking of the model as it is then."""
+
+from __future__ import annotations
+
+import lightning
+
+from lightning_modules.batches import BatchBuilder
+from lightning_modules.mining import mine_negatives
+from lightning_modules.precision import LightningPrecision, autocast
+from lightning_modules.ranking_module import RankingModule
+from lightning_modules.text_bank import TextBank
+
+
+class RefreshNegatives(lightning.Callback):
+    """Hands mined negatives to the batch builder.
+
+    Args:
+        builder: Adds them to its batches.
+        bank: Texts and objects to mine among.
+        precision: Of forward passes.
+    """
+
+    def __init__(self, builder: BatchBuilder, bank: TextBank, precision: LightningPrecision) -> None:
+        self._builder = builder
+        self._bank = bank
+        self._precision = precision
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Encode every text with the current weights and mine."""
+        assert isinstance(pl_module, RankingModule)
+        config = pl_module.config
+        with autocast(self._precision, pl_module.model.device):
+            vectors = pl_module.encoder.vectors(range(len(self._bank)))
+        self._builder.mined = mine_negatives(
+            vectors, self._bank, self._builder.shown_for_query, config.mined_negatives, config
+        )

@@ -1,0 +1,163 @@
+"""Metrics on the dev split: every distinct text encoded once, all shown results ranked, nothing sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from estudio_core.models.aggregation import PartTable, object_similarities
+from estudio_core.preprocessing.ranking_data import FineTuningInput
+from lightning_modules.config import TrainingConfig
+from lightning_modules.losses.prob_margin_ranking_loss import ProbMarginRankingLoss
+from lightning_modules.pairs import build_pairs
+from lightning_modules.text_bank import TextBank
+from lightning_modules.training_metrics import training_metrics
+
+_POOL_OBJECTS = 2000
+"""Most objects that are ranked for the pool metric: a bound of cost, enough to see a space that falls apart."""
+
+
+@dataclass(frozen=True)
+class _Query:
+    """A dev query: its row, the objects shown for it, and the sessions over them."""
+
+    row: int
+    objects: list[str]
+    clicked: Tensor
+    shown: Tensor
+    weight: Tensor
+
+
+class DevEvaluation:
+    """Evaluates vectors of a bank on dev sessions.
+
+    Metrics, all prefixed `test_`: `loss`; `not_irrelevant_dist_shift`, `irrelevant_dist_shift`, `pairwise_accuracy`
+    as in training; `ndcg@10` of the shown lists, gain = importance of the click; `pool_ndcg@10`, the same with
+    every object of the dev split and further training objects as candidates, to see damage outside of the
+    shown lists; `quality`, the mean of the two. Mean over the sessions of a query, then over queries.
+
+    Args:
+        bank: Texts, those of `sessions` among them.
+        sessions: Dev sessions.
+        base_vectors: Vectors of the bank before training, [texts, dim].
+        config: Aggregation and metric.
+    """
+
+    def __init__(
+        self, bank: TextBank, sessions: Sequence[FineTuningInput], base_vectors: Tensor, config: TrainingConfig
+    ) -> None:
+        self._config = config
+        self._queries = _by_query(bank, sessions)
+        shown = dict.fromkeys(object_id for session in sessions for object_id in session.results)
+        others = [object_id for object_id in bank.objects if object_id not in shown]
+        room = max(0, _POOL_OBJECTS - len(shown))
+        if len(others) > room:
+            rng = np.random.default_rng(config.seed)
+            others = [others[i] for i in sorted(rng.choice(len(others), size=room, replace=False).tolist())]
+        self._pool = {object_id: column for column, object_id in enumerate([*shown, *others])}
+        rows: dict[int, int] = {}
+        parts = [[rows.setdefault(r, len(rows)) for r in bank.objects[o][0]] for o in self._pool]
+        self._table = PartTable.of(parts) if parts else None
+        self.rows = [*(query.row for query in self._queries), *rows]
+        self._base = base_vectors[self.rows]
+
+    def __call__(self, vectors: Tensor, loss: ProbMarginRankingLoss) -> dict[str, float]:
+        """Return the metrics of `vectors` of the texts `self.rows`, in that order; empty without sessions."""
+        sums: dict[str, list[float]] = {}
+        if self._table is None:
+            return {}
+        for row, query in enumerate(self._queries):
+            candidates = self._similarities(vectors, row)
+            base = self._similarities(self._base, row)
+            columns = torch.tensor([self._pool[o] for o in query.objects])
+            now, before = (s[columns].expand(len(query.clicked), -1) for s in (candidates, base))
+            for name, value in self._query_metrics(query, now, before, candidates, columns, loss).items():
+                sums.setdefault(f"test_{name}", []).append(value)
+        metrics = {name: float(np.mean(values)) for name, values in sums.items()}
+        if "test_ndcg@10" in metrics:
+            metrics["test_quality"] = (metrics["test_ndcg@10"] + metrics["test_pool_ndcg@10"]) / 2
+        return metrics
+
+    def _similarities(self, vectors: Tensor, row: int) -> Tensor:
+        assert self._table is not None
+        return object_similarities(
+            vectors[row : row + 1],
+            vectors[len(self._queries) :],
+            self._table,
+            self._config.aggregation,
+            self._config.metric,
+        )[0]
+
+    def _query_metrics(
+        self,
+        query: _Query,
+        now: Tensor,
+        before: Tensor,
+        candidates: Tensor,
+        columns: Tensor,
+        loss: ProbMarginRankingLoss,
+    ) -> dict[str, float]:
+        skipped = query.shown & ~query.clicked
+        metrics = {k: float(v) for k, v in training_metrics(now, before, query.clicked, skipped).items()}
+        pairs = build_pairs(query.clicked, skipped)
+        if len(pairs):
+            metrics["loss"] = float(
+                loss(
+                    now[pairs.session, pairs.positive],
+                    now[pairs.session, pairs.negative],
+                    query.weight[pairs.session, pairs.positive],
+                    pairs.positive_index,
+                    pairs.session,
+                )
+            )
+        gains = query.weight * query.clicked
+        with_clicks = query.clicked.any(dim=1)
+        if with_clicks.any():
+            ranked = torch.where(query.shown, now, -torch.inf)
+            metrics["ndcg@10"] = float(ndcg(ranked[with_clicks], gains[with_clicks]).mean())
+            everywhere = torch.zeros(1, len(candidates))
+            everywhere[0, columns] = gains.sum(dim=0)
+            metrics["pool_ndcg@10"] = float(ndcg(candidates[None], everywhere)[0])
+        return metrics
+
+
+def ndcg(scores: Tensor, gains: Tensor, k: int = 10) -> Tensor:
+    """Return nDCG@k by row; discount 1/log2(rank + 1), equal scores in column order (Jarvelin & Kekalainen 2002).
+
+    >>> ndcg(torch.tensor([[0.9, 0.5, 0.1]]), torch.tensor([[1.0, 0.0, 0.0]])).tolist()
+    [1.0]
+
+    Args:
+        scores: Larger is ranked higher, [rows, candidates].
+        gains: Of each candidate, >= 0, [rows, candidates].
+        k: Depth.
+    """
+    depth = min(k, scores.shape[1])
+    discount = 1 / torch.log2(torch.arange(2, depth + 2, dtype=torch.float32))
+    order = scores.sort(dim=1, descending=True, stable=True).indices[:, :depth]
+    best = gains.sort(dim=1, descending=True).values[:, :depth]
+    reached = (gains.gather(1, order) * discount).sum(dim=1)
+    return reached / (best * discount).sum(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def _by_query(bank: TextBank, sessions: Sequence[FineTuningInput]) -> list[_Query]:
+    grouped: dict[str, list[FineTuningInput]] = {}
+    for session in sessions:
+        if session.results:
+            grouped.setdefault(session.query, []).append(session)
+    queries = []
+    for text, group in grouped.items():
+        objects = list(dict.fromkeys(object_id for session in group for object_id in session.results))
+        columns = {object_id: column for column, object_id in enumerate(objects)}
+        shown = torch.zeros(len(group), len(objects), dtype=torch.bool)
+        weight = torch.zeros(len(group), len(objects))
+        for row, session in enumerate(group):
+            at = [columns[object_id] for object_id in session.results]
+            shown[row, at] = True
+            weight[row, at] = torch.tensor(session.click_weights, dtype=torch.float32)
+        queries.append(_Query(bank.query(text), objects, weight > 0, shown, weight))
+    return queries

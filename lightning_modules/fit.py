@@ -1,0 +1,232 @@
+"""Train a model on ranking data: the one function that experiments and pipeline call."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import lightning
+import torch
+from torch import Tensor
+
+from estudio_core.errors import NotEnoughDataError
+from estudio_core.models.embeddings_model import EmbeddingsModelInterface
+from estudio_core.preprocessing.ranking_data import RankingData
+from lightning_modules.batches import BatchBuilder, Weights
+from lightning_modules.callbacks.dev_validation import DevValidation, OnMetrics
+from lightning_modules.callbacks.progress import ReportProgress
+from lightning_modules.callbacks.refresh_negatives import RefreshNegatives
+from lightning_modules.config import TrainingConfig
+from lightning_modules.data_module import SessionsDataModule
+from lightning_modules.dev_evaluation import DevEvaluation
+from lightning_modules.encoding import TextEncoder
+from lightning_modules.interpolation import Interpolation, choose_share
+from lightning_modules.losses import CosineProbMarginRankingLoss, ProbMarginRankingLoss
+from lightning_modules.precision import LightningPrecision, autocast, choose_precision
+from lightning_modules.ranking_module import RankingModule, weights_of
+from lightning_modules.text_bank import TextBank
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What training did. The model holds the best weights.
+
+    Attributes:
+        history: (optimiser step, metric values by name), in order; step 0 is the model as it came.
+        metrics: Dev metrics of the weights that the model holds now.
+        best_step: Step whose weights were taken.
+        steps: Optimiser steps done.
+        seconds: Wall-clock time of the whole call.
+        sessions: Training sessions seen, epochs counted.
+        tokens: Tokens encoded in training steps.
+        precision: Number format that was used.
+        interpolation: Share of trained weights that the dev split chose, and the value of each share tried.
+        stopped_early: True where patience ran out.
+    """
+
+    history: list[tuple[int, dict[str, float]]]
+    metrics: dict[str, float]
+    best_step: int
+    steps: int
+    seconds: float
+    sessions: int
+    tokens: int
+    precision: str
+    interpolation: Interpolation
+    stopped_early: bool
+
+
+def fit(
+    model: EmbeddingsModelInterface,
+    data: RankingData,
+    config: TrainingConfig | None = None,
+    *,
+    loss: ProbMarginRankingLoss | None = None,
+    on_metrics: OnMetrics | None = None,
+    click_propensity: Weights | None = None,
+    confidences: Weights | None = None,
+) -> FitResult:
+    """Train `model` in place on the train split, choose weights on the dev split; holdout is never read.
+
+    Args:
+        model: Its lowest `config.num_fixed_layers` layers are frozen for good.
+        data: Sessions and item texts.
+        config: Every knob; None: the measured defaults.
+        loss: Loss over pairs; None: `CosineProbMarginRankingLoss()`.
+        on_metrics: Called with (step, metrics); an exception it raises ends the training.
+        click_propensity: For a session id, the weight of a click on each of its results; absent: 1.
+        confidences: For a session id, the confidence of each of its results' click or skip; absent: 1.
+
+    Raises:
+        NotEnoughDataError: no training session has a click.
+        ConfigurationError: more frozen layers than the model has.
+    """
+    started = time.monotonic()
+    config = config or TrainingConfig()
+    loss = _configured(loss or CosineProbMarginRankingLoss(), config)
+    model.freeze_layers(config.num_fixed_layers)
+    train = [s for s in data.clickstream["train"] if not s.is_irrelevant and len(s.results) > 0]
+    if not train:
+        raise NotEnoughDataError("No training session has a click: collect more sessions, or widen the window.")
+    with _threads(config.threads):
+        lightning.seed_everything(config.seed, verbose=False)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        precision = choose_precision(config.precision)
+        bank = TextBank(model, [*data.clickstream["train"], *data.clickstream["dev"]], data.items)
+        encoder = TextEncoder(
+            model.to(device),
+            bank,
+            config.encode_batch_tokens,
+            config.cache_frozen_mb << 20,
+            half=precision != "32-true",
+        )
+        with autocast(precision, device):
+            base_vectors = encoder.vectors(range(len(bank)))
+        builder = BatchBuilder(bank, data.clickstream["train"], config, click_propensity, confidences)
+        epoch_steps = math.ceil(len(train) / config.batch_size)
+        total_steps = min(epoch_steps * config.num_epochs, config.max_steps or sys.maxsize)
+        module = RankingModule(model, loss, encoder, base_vectors, config, total_steps)
+        validation = DevValidation(
+            DevEvaluation(bank, data.clickstream["dev"], base_vectors, config),
+            every_steps=_steps_between_validations(config, len(train)),
+            patience=config.patience,
+            monitor=config.monitor,
+            precision=precision,
+            on_metrics=on_metrics,
+        )
+        callbacks: list[lightning.Callback] = [validation, ReportProgress(total_steps)]
+        if config.mined_negatives:
+            callbacks.append(RefreshNegatives(builder, bank, precision))
+        base_weights = weights_of(model)
+        steps = _train(module, SessionsDataModule(train, builder, config), callbacks, precision, total_steps)
+        model.to(device)  # Lightning left it on the CPU
+        interpolation = _interpolate(module, validation, base_weights, config)
+        metrics = validation.measure(module)
+        model.to("cpu").eval()
+    return FitResult(
+        history=validation.history.metrics,
+        metrics=metrics,
+        best_step=validation.history.best_step,
+        steps=steps,
+        seconds=time.monotonic() - started,
+        sessions=min(steps * config.batch_size, len(train) * config.num_epochs),
+        tokens=module.tokens_encoded,
+        precision=precision,
+        interpolation=interpolation,
+        stopped_early=steps < total_steps,
+    )
+
+
+def _train(
+    module: RankingModule,
+    sessions: SessionsDataModule,
+    callbacks: list[lightning.Callback],
+    precision: LightningPrecision,
+    total_steps: int,
+) -> int:
+    """Train with Lightning, which writes nothing, and return the number of optimiser steps."""
+    with tempfile.TemporaryDirectory(prefix="estudio-fit-") as folder, _quiet_lightning():
+        trainer = lightning.Trainer(
+            accelerator="gpu" if torch.cuda.is_available() else "cpu",
+            devices=1,
+            precision=precision,
+            max_steps=total_steps,
+            max_epochs=-1,
+            gradient_clip_val=module.config.gradient_clip or None,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=folder,
+            callbacks=callbacks,
+        )
+        trainer.fit(module, sessions)
+        return int(trainer.global_step)
+
+
+def _configured(loss: ProbMarginRankingLoss, config: TrainingConfig) -> ProbMarginRankingLoss:
+    """Return a copy of the loss with what the configuration says: a plugin's own loss is shared by its trials."""
+    loss = copy.deepcopy(loss)
+    if config.margin is not None:
+        loss.set_margin(config.margin)
+    if config.min_abs_difference_threshold is not None:
+        loss.min_abs_difference_threshold = config.min_abs_difference_threshold
+    if config.max_abs_difference_threshold is not None:
+        loss.max_abs_difference_threshold = config.max_abs_difference_threshold
+    return loss
+
+
+def _steps_between_validations(config: TrainingConfig, sessions: int) -> int:
+    """Return `test_each_n_sessions`, a share of the training sessions up to 1 and a number above, in steps."""
+    wanted = config.test_each_n_sessions
+    number = wanted * sessions if wanted <= 1 else wanted
+    return max(1, round(number / config.batch_size))
+
+
+def _interpolate(
+    module: RankingModule, validation: DevValidation, base: dict[str, Tensor], config: TrainingConfig
+) -> Interpolation:
+    """Leave the best mix of base and trained weights in the model; without dev sessions the largest share."""
+
+    def measure() -> float:
+        return validation.value(validation.measure(module))
+
+    history = validation.history
+    # Nothing to choose by without dev sessions, and nothing to choose between where no step was an improvement.
+    if math.isinf(history.best_value) or history.best_step == 0:
+        return Interpolation(1.0, {})
+    return choose_share(module.model, base, history.best_weights, config.interpolation_shares, measure)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Compute with `count` CPU threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's notes on hardware and data loading out of task logs."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,56 @@
+"""Weights between the base model and the trained one: cheap insurance against forgetting.
+
+Wortsman et al. 2022, "Robust fine-tuning of zero-shot models" (arXiv:2109.01903): theta = (1-a)*base + a*trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from lightning_modules.ranking_module import put_weights
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """The share of trained weights that was chosen, and the value of each share tried."""
+
+    share: float
+    values: dict[float, float]
+
+
+def mixed(base: dict[str, Tensor], trained: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Return (1 - share) * base + share * trained, by name.
+
+    >>> import torch
+    >>> mixed({"w": torch.tensor([0.0])}, {"w": torch.tensor([4.0])}, 0.25)["w"].tolist()
+    [1.0]
+    """
+    return {name: base[name].lerp(trained[name], share) for name in trained}
+
+
+def choose_share(
+    model: nn.Module,
+    base: dict[str, Tensor],
+    trained: dict[str, Tensor],
+    shares: Sequence[float],
+    measure: Callable[[], float],
+) -> Interpolation:
+    """Put the best mix of weights into `model`; among equal values the largest share wins.
+
+    Args:
+        model: Changed in place.
+        base: Weights before training, of the trained parameters.
+        trained: Weights after it.
+        shares: Shares of the trained weights to try, in (0, 1].
+        measure: Value of the model's present weights on the dev split; larger is better.
+    """
+    values: dict[float, float] = {}
+    for share in sorted(set(shares)):
+        put_weights(model, mixed(base, trained, share))
+        values[share] = measure()
+    best = max(values, key=lambda share: (values[share], share))
+    put_weights(model, mixed(base, trained, best))
+    return Interpolation(best, values)

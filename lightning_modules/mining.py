@@ -1,0 +1,48 @@
+"""Hard negatives from the model's own ranking: what it would show wrongly now, whether users saw it or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+
+import torch
+from torch import Tensor
+
+from estudio_core.models.aggregation import PartTable, object_similarities
+from lightning_modules.config import TrainingConfig
+from lightning_modules.text_bank import TextBank
+
+_QUERIES_AT_ONCE = 256  # bounds the similarity matrix: 256 x 100,000 objects are 100 MB
+
+
+def mine_negatives(
+    vectors: Tensor,
+    bank: TextBank,
+    excluded: Mapping[str, AbstractSet[str]],
+    count: int,
+    config: TrainingConfig,
+) -> dict[str, list[str]]:
+    """Return for each query the `count` nearest objects that are not excluded for it, nearest first.
+
+    Args:
+        vectors: Of every text of the bank, by the current model, [texts, dim].
+        bank: Texts and objects.
+        excluded: For each query to mine for, objects that are no new negatives: shown or clicked for it.
+        count: Objects per query.
+        config: Aggregation and metric.
+    """
+    names = list(bank.objects)
+    column = {object_id: i for i, object_id in enumerate(names)}
+    table = PartTable.of([bank.objects[object_id][0] for object_id in names])
+    queries: Sequence[str] = list(excluded)
+    mined: dict[str, list[str]] = {}
+    for start in range(0, len(queries), _QUERIES_AT_ONCE):
+        some = queries[start : start + _QUERIES_AT_ONCE]
+        rows = vectors[[bank.query(query) for query in some]]
+        similarity = object_similarities(rows, vectors, table, config.aggregation, config.metric)
+        for row, query in enumerate(some):
+            similarity[row, [column[o] for o in excluded[query] if o in column]] = -torch.inf
+        best = similarity.topk(min(count, len(names)), dim=1)
+        for query, values, indices in zip(some, best.values.tolist(), best.indices.tolist(), strict=True):
+            mined[query] = [names[i] for value, i in zip(values, indices, strict=True) if value > -torch.inf]
+    return mined

@@ -1,0 +1,159 @@
+"""The LightningModule: encode a batch's texts once, compare queries and objects, lower the loss of the pairs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from estudio_core.models.aggregation import object_similarities
+from estudio_core.models.embeddings_model import EmbeddingsModelInterface
+from lightning_modules.batches import SessionBatch
+from lightning_modules.config import TrainingConfig
+from lightning_modules.encoding import TextEncoder
+from lightning_modules.gradient_cache import CachedGradients
+from lightning_modules.losses.prob_margin_ranking_loss import ProbMarginRankingLoss
+from lightning_modules.pairs import ExampleKind, Pairs, build_pairs, guarded, of_kind
+from lightning_modules.training_metrics import training_metrics
+
+
+class RankingModule(lightning.LightningModule):
+    """Trains `model` so that clicked objects are nearer to their query than the others.
+
+    Args:
+        model: The model; frozen already.
+        loss: Loss over pairs.
+        encoder: Encodes the texts of the bank with `model`.
+        base_vectors: Vectors of all texts before training, [texts, dim]; reference of shifts, guard and drift.
+        config: Everything else.
+        total_steps: Optimiser steps of the whole training, for decay of the rate and the curriculum.
+    """
+
+    def __init__(
+        self,
+        model: EmbeddingsModelInterface,
+        loss: ProbMarginRankingLoss,
+        encoder: TextEncoder,
+        base_vectors: Tensor,
+        config: TrainingConfig,
+        total_steps: int,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+        self.encoder = encoder
+        self.config = config
+        self.tokens_encoded = 0
+        self._cached = CachedGradients(encoder)
+        self._base_vectors = base_vectors
+        self._total_steps = max(1, total_steps)
+
+    def transfer_batch_to_device(self, batch: SessionBatch, device: torch.device, dataloader_idx: int) -> SessionBatch:
+        """Move the tensors of a batch; text rows stay."""
+        return batch.to(device)
+
+    def training_step(self, batch: SessionBatch, batch_idx: int) -> dict[str, Any]:
+        """Return the loss of a batch, and its metrics (detached scalars by name)."""
+        rows = [*batch.query_rows, *batch.part_rows]
+        vectors = self._cached.encode(rows) if self.config.gradient_cache else self.encoder(rows)
+        self.tokens_encoded += self.encoder.token_count(rows)
+        base = self._base_vectors[rows].to(vectors.device)
+        similarity = self._similarities(batch, vectors)
+        with torch.no_grad():
+            base_similarity = self._similarities(batch, base)
+        pairs = self._pairs(batch, similarity.detach(), base_similarity)
+        loss = self._loss(batch, similarity, pairs)
+        if self.config.drift_penalty:
+            loss = loss + self.config.drift_penalty * (1 - (vectors * base).sum(-1)).mean()
+        metrics = training_metrics(similarity.detach(), base_similarity, batch.clicked, batch.negatives)
+        return {"loss": loss, "metrics": {"loss": loss.detach(), **metrics}}
+
+    def _similarities(self, batch: SessionBatch, vectors: Tensor) -> Tensor:
+        """Return the similarity of each session's query to each object, [sessions, objects]."""
+        count = len(batch.query_rows)
+        per_query = object_similarities(
+            vectors[:count].float(), vectors[count:].float(), batch.table, self.config.aggregation, self.config.metric
+        )
+        return per_query[batch.session_query]
+
+    def _pairs(self, batch: SessionBatch, similarity: Tensor, base_similarity: Tensor) -> Pairs:
+        pairs = build_pairs(batch.clicked, batch.negatives | batch.batch_negatives)
+        if self.config.false_negative_guard is not None:
+            pairs = guarded(pairs, batch.batch_negatives, base_similarity, self.config.false_negative_guard)
+        kind = self._stage()
+        if kind is not ExampleKind.ALL:
+            difference = similarity[pairs.session, pairs.positive] - similarity[pairs.session, pairs.negative]
+            pairs = pairs.where(of_kind(difference, self.loss.margin, kind))
+        return pairs
+
+    def _stage(self) -> ExampleKind:
+        """Return the kind of pairs of the curriculum's current stage."""
+        order = self.config.examples_order
+        done = min(self.global_step / self._total_steps, 1.0)
+        return ExampleKind(order[min(int(done * len(order)), len(order) - 1)])
+
+    def _loss(self, batch: SessionBatch, similarity: Tensor, pairs: Pairs) -> Tensor:
+        confidence = torch.minimum(
+            batch.confidence[pairs.session, pairs.positive], batch.confidence[pairs.session, pairs.negative]
+        )
+        result: Tensor = self.loss(
+            similarity[pairs.session, pairs.positive],
+            similarity[pairs.session, pairs.negative],
+            confidence * batch.click_weight[pairs.session, pairs.positive],
+            pairs.positive_index,
+            pairs.session,
+        )
+        return result
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Carry gradients back; through cached vectors chunk by chunk where the configuration says so."""
+        super().backward(loss, *args, **kwargs)
+        if self.config.gradient_cache:
+            self._cached.backward(self.trainer.precision_plugin.forward_context)
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW with linear warm-up and decay of the rate, stepped after every optimiser step."""
+        decayed = [p for p in self.model.trainable_parameters() if p.ndim > 1]
+        plain = [p for p in self.model.trainable_parameters() if p.ndim <= 1]
+        groups = [
+            {"params": decayed, "weight_decay": self.config.items_weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self.config.tower_lr)
+        scheduler = LambdaLR(optimizer, self._rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _rate(self, step: int) -> float:
+        return rate_share(step, self._total_steps, self.config.warmup_steps, self.config.decay)
+
+
+def rate_share(step: int, total_steps: int, warmup_steps: int, decay: str) -> float:
+    """Return the share of the peak learning rate at optimiser step `step`, counted from 0.
+
+    >>> [round(rate_share(step, 100, 2, "linear"), 2) for step in (0, 1, 2, 51, 100)]
+    [0.5, 1.0, 1.0, 0.5, 0.0]
+    """
+    warmup = min(warmup_steps, max(1, total_steps // 10))
+    if step < warmup:
+        return (step + 1) / warmup
+    left = max(0.0, (total_steps - step) / max(1, total_steps - warmup))
+    if decay == "linear":
+        return left
+    return 1.0 if decay == "constant" else 0.5 * (1 - math.cos(math.pi * left))
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of the parameters that need gradient, on the CPU, by name."""
+    return {n: p.detach().to("cpu", copy=True) for n, p in model.named_parameters() if p.requires_grad}
+
+
+def put_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Copy `weights` (as `weights_of` returned them) into the model."""
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in weights.items():
+            parameters[name].copy_(value)
