@@ -45,12 +45,12 @@ class Steps:
 
     def __call__(
         self, function: Callable[..., Any], *, pool: str | None = None, training: bool = False, **options: Any
-    ) -> Callable[..., Any]:
+    ) -> Any:
         """Return the task factory of `function`, whose id is the function's name."""
         minutes = self.card.dag_settings.training_timeout_minutes if training else None
         if pool is not None:
             options["pool"] = pool
-        return task(**self._options(function, minutes), **options)(_inside_estudio(function))  # type: ignore[no-any-return]
+        return task(**self._options(function, minutes), **options)(_inside_estudio(function))
 
     def branch(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return the task factory of `function`, which returns the id of the task to go on with."""

@@ -74,6 +74,10 @@ class EvaluationManifest(Manifest):
     metrics: dict[str, float]
 
 
+NextStep = Literal["release", "approve", "keep_champion"]
+"""Id of the task that follows the registration."""
+
+
 class RegistrationManifest(Manifest):
     """The candidate in the registry, and what happens next."""
 
@@ -81,7 +85,7 @@ class RegistrationManifest(Manifest):
     promoted: bool
     reason: str
     summary: str
-    next_step: Literal["release", "approve", "keep_champion"]
+    next_step: NextStep
     report_uri: str
 
 

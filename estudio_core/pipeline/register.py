@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from estudio_core.pipeline.manifests import EvaluationManifest, RegistrationManifest
+from estudio_core.pipeline.manifests import EvaluationManifest, NextStep, RegistrationManifest
 from estudio_core.pipeline.plugin_access import open_plugin
 from estudio_core.plugin.contract import FineTuneParams, ReleaseParams
 
@@ -34,15 +34,17 @@ def register_candidate(
 
     wanted = FineTuneParams.model_validate(params)
     evaluation = EvaluationManifest.model_validate(evaluated)
-    common = {
-        "promoted": evaluation.promoted,
-        "reason": evaluation.reason,
-        "summary": evaluation.summary,
-        "report_uri": f"{evaluation.uri}/report.html",
-    }
+    registered = RegistrationManifest(
+        version=None,
+        promoted=evaluation.promoted,
+        reason=evaluation.reason,
+        summary=evaluation.summary,
+        next_step=_next_step(wanted, evaluation),
+        report_uri=f"{evaluation.uri}/report.html",
+    )
     if wanted.dry_run:
         reason = f"Dry run: nothing is registered. {evaluation.reason}"
-        return RegistrationManifest(version=None, next_step="keep_champion", **{**common, "reason": reason})
+        return registered.model_copy(update={"reason": reason, "next_step": "keep_champion"})
     manager = open_plugin(plugin_name).get_manager()
     store = ArtifactStore()
     with store.fetch(evaluation.training.uri) as folder:
@@ -61,10 +63,10 @@ def register_candidate(
         )
     with store.fetch(evaluation.uri) as folder:
         manager.log_file(evaluation.training.mlflow_run_id, folder / "report.html", "report")
-    return RegistrationManifest(version=str(version), next_step=_next_step(wanted, evaluation), **common)
+    return registered.model_copy(update={"version": str(version)})
 
 
-def _next_step(params: FineTuneParams, evaluation: EvaluationManifest) -> Any:
+def _next_step(params: FineTuneParams, evaluation: EvaluationManifest) -> NextStep:
     if params.promotion == "approval":
         return "approve"
     if params.promotion == "auto" and evaluation.promoted:
