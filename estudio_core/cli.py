@@ -145,6 +145,8 @@ def doctor() -> None:
     findings = examine()
     marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
     table = Table(show_header=False, box=None)
+    for _ in range(3):
+        table.add_column(overflow="fold")
     for finding in findings:
         mend = f"\n→ {finding.mend}" if finding.mend else ""
         table.add_row(marks[finding.state], finding.what, finding.detail + mend)
@@ -261,3 +263,7 @@ def plugins_validate(
             errors.print(f"[red]does not load:[/] {problem}")
     if failed:
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    app()

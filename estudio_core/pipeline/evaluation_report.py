@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _CURVES = {
     "Loss": ("train_loss", "test_loss"),
-    "nDCG@10 on development sessions": ("test_ndcg@10",),
+    "nDCG@10 on development sessions": ("test_ndcg@10", "test_pool_ndcg@10", "test_quality"),
     "Distance shifts": (
         "train_not_irrelevant_dist_shift",
         "test_not_irrelevant_dist_shift",
@@ -91,6 +91,7 @@ def write_report(
             )
             for trial in course["trials"]
         ),
+        trial_metric="test_quality",
         champion=champion.name,
         candidate=candidate.name,
         runs={"MLflow run": training.mlflow_run_id, "Airflow run": run_id, "Dataset": training.dataset.dataset_id},

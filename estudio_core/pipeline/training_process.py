@@ -69,7 +69,7 @@ def run_training(request: dict[str, Any]) -> dict[str, Any]:
     space = {name: values for name, values in builder.initial_params.items() if name not in _replaced(given)}
     space |= {name: [value] for name, value in given.items()}
     known = [_with(found, given) for found in manager.top_params(before=iteration)]
-    first = {name: values[0] for name, values in space.items() if isinstance(values, list)}
+    first = _measured(space, builder.fine_tuning_settings)
     recorder = MLflowTrialRecorder(manager, iteration)
     search = run_trials(
         "estudio_core.pipeline.trial:train_trial",
@@ -108,6 +108,18 @@ def run_training(request: dict[str, Any]) -> dict[str, Any]:
         "mlflow_run_id": recorder.run_id(best.index),
         "metrics": fitted["metrics"],
         "params": best.params,
+    }
+
+
+def _measured(space: dict[str, Any], settings: Any) -> dict[str, Any]:
+    """Return the combination that a first iteration begins with: of each list the measured default, else its first."""
+    from lightning_modules.config import TrainingConfig
+
+    defaults = vars(TrainingConfig()) | {"margin": settings.loss_func.margin}
+    return {
+        name: defaults[name] if defaults.get(name) in values else values[0]
+        for name, values in space.items()
+        if isinstance(values, list)
     }
 
 

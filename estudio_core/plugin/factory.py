@@ -204,7 +204,15 @@ class TextPlugin(FineTuningMethod):
         """Training metrics that reach MLflow."""
         from estudio_core.experiments.metrics_accumulator import MetricsAccumulator
 
-        names = ("loss", "not_irrelevant_dist_shift", "irrelevant_dist_shift", "pairwise_accuracy", "ndcg@10")
+        names = (
+            "loss",
+            "not_irrelevant_dist_shift",
+            "irrelevant_dist_shift",
+            "pairwise_accuracy",
+            "ndcg@10",
+            "pool_ndcg@10",
+            "quality",
+        )
         train = [MetricsAccumulator(f"train_{name}", calc_mean=True, calc_sliding=True) for name in names[:3]]
         return [*train, *(MetricsAccumulator(f"test_{name}") for name in names)]
 
@@ -216,7 +224,7 @@ class TextPlugin(FineTuningMethod):
 
         return ExperimentsManager.from_wrapper(
             wrapper=context.mlflow_client,
-            main_metric="test_ndcg@10",
+            main_metric="test_quality",
             plugin_name=self.meta.name,
             accumulators=self.accumulators,
         )

@@ -77,3 +77,34 @@ def test_no_dev_sessions_give_no_metrics(new_model: NewModel) -> None:
     bank = TextBank(new_model(), [session("0", "lamp", ["a"], [1])], items)
     evaluation = DevEvaluation(bank, [], torch.zeros(len(bank), 2), TrainingConfig())
     assert evaluation(torch.zeros(len(evaluation.rows), 2), CosineProbMarginRankingLoss()) == {}
+
+
+def test_a_click_far_down_counts_for_more_than_one_at_the_top(new_model: NewModel) -> None:
+    items = ItemsSet({"a": ["red lamp"], "b": ["blue lamp"]})
+    dev = [session("1", "lamp", ["a", "b"], [1, 0]), session("2", "lamp", ["a", "b"], [0, 1])]
+    bank = TextBank(new_model(), dev, items)
+    a_first, b_first = unit(0.0, 5.0, 50.0), unit(0.0, 50.0, 5.0)
+
+    def values(exponent: float, given: dict[str, tuple[float, float]] | None = None) -> list[float]:
+        config = TrainingConfig(examination_exponent=exponent)
+        evaluation = DevEvaluation(bank, dev, a_first, config, given)
+        return [evaluation(v, CosineProbMarginRankingLoss())["test_ndcg@10"] for v in (a_first, b_first)]
+
+    assert values(0.0) == pytest.approx([1.0, 1.0])  # as many clicks on either
+    weighted = 2.0**1.0
+    assert values(1.0) == pytest.approx([(1 + weighted / math.log2(3)) / (weighted + 1 / math.log2(3)), 1.0], rel=1e-5)
+    assert values(0.0, {"2": (1.0, 2.0)}) == pytest.approx(values(1.0))
+
+
+def test_weights_leave_the_scale_of_the_loss_alone(new_model: NewModel) -> None:
+    items = ItemsSet({"a": ["red lamp"], "b": ["blue lamp"]})
+    dev = [session("1", "lamp", ["a", "b"], [0, 1])]
+    bank = TextBank(new_model(), dev, items)
+    vectors = unit(0.0, 5.0, 50.0)
+    plain, weighted = (
+        DevEvaluation(bank, dev, vectors, TrainingConfig(examination_exponent=e))(
+            vectors, CosineProbMarginRankingLoss()
+        )
+        for e in (0.0, 1.0)
+    )
+    assert plain["test_loss"] == pytest.approx(weighted["test_loss"])

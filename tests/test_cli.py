@@ -1,0 +1,82 @@
+"""The command line: what it prints, and how it fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from estudio_core.cli import app
+from estudio_core.context import context
+from estudio_core.settings import get_settings
+
+
+@pytest.fixture(autouse=True)
+def fresh_context() -> None:
+    get_settings.cache_clear()
+    context.reset()
+
+
+def test_help_lists_every_command() -> None:
+    output = CliRunner().invoke(app, ["--help"]).output
+    for command in ("search", "releases", "rollback", "doctor", "demo", "up", "down", "status", "plugins"):
+        assert command in output
+
+
+def test_a_search_without_a_release_says_what_to_run(estudio_home: Path) -> None:
+    result = CliRunner().invoke(app, ["search", "lamp", "--plugin", "shop"])
+    assert result.exit_code == 1
+    assert "shop__initialize" in result.output
+
+
+def test_a_filter_that_is_no_json_is_refused(estudio_home: Path) -> None:
+    result = CliRunner().invoke(app, ["search", "lamp", "--filter", "{"])
+    assert result.exit_code == 2
+    assert "not JSON" in result.output
+
+
+def test_releases_of_an_empty_installation_say_how_to_begin(estudio_home: Path) -> None:
+    result = CliRunner().invoke(app, ["releases"])
+    assert result.exit_code == 0
+    assert "make demo" in result.output
+
+
+def test_a_rollback_with_nothing_to_go_back_to_is_refused(estudio_home: Path) -> None:
+    result = CliRunner().invoke(app, ["rollback", "--plugin", "shop"])
+    assert result.exit_code == 1
+    assert "no such release to go back to" in result.output
+
+
+def test_an_unreachable_database_is_an_error_in_one_line_without_the_password(
+    estudio_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ESTUDIO_DATABASE_URL", "postgresql://shop:hunter2@127.0.0.1:1/shop")
+    get_settings.cache_clear()
+    result = CliRunner().invoke(app, ["releases"])
+    assert result.exit_code == 1
+    assert "127.0.0.1:1/shop does not answer" in result.output.replace("\n", " ")
+    assert "hunter2" not in result.output
+
+
+def test_doctor_names_a_broken_plugin_and_exits_with_1(
+    estudio_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "broken.py").write_text("x = (\n")
+    monkeypatch.setenv("ESTUDIO_PLUGINS_PATH", str(tmp_path / "plugins"))
+    get_settings.cache_clear()
+    result = CliRunner().invoke(app, ["doctor"])
+    assert result.exit_code == 1
+    assert "broken.py" in "".join(result.output.split())
+    assert "ok" in result.output
+
+
+def test_validating_an_unknown_plugin_exits_with_1(
+    estudio_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ESTUDIO_PLUGINS_PATH", str(tmp_path))
+    get_settings.cache_clear()
+    result = CliRunner().invoke(app, ["plugins", "validate", "nothing"])
+    assert result.exit_code == 1
+    assert "There is no plugin 'nothing'" in result.output.replace("\n", " ")
