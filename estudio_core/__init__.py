@@ -43,12 +43,12 @@ if TYPE_CHECKING:
     from estudio_core.plugin.contract import FineTuningMethod as FineTuningMethod
     from estudio_core.plugin.contract import GateSettings as GateSettings
     from estudio_core.plugin.contract import PluginMeta as PluginMeta
-    from estudio_core.plugin.factory import PostgresItems as PostgresItems
-    from estudio_core.plugin.factory import TextIndex as TextIndex
-    from estudio_core.plugin.factory import TextModel as TextModel
-    from estudio_core.plugin.factory import TextTraining as TextTraining
     from estudio_core.plugin.factory import create_text_plugin as create_text_plugin
     from estudio_core.plugin.registry import PluginManager as PluginManager
+    from estudio_core.plugin.specs import PostgresItems as PostgresItems
+    from estudio_core.plugin.specs import TextIndex as TextIndex
+    from estudio_core.plugin.specs import TextModel as TextModel
+    from estudio_core.plugin.specs import TextTraining as TextTraining
     from estudio_core.preprocessing.augmentations import (
         AugmentationsComposition as AugmentationsComposition,
     )
@@ -127,8 +127,9 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "GateSettings",
         "PluginMeta",
     ),
-    "estudio_core.plugin.factory": ("PostgresItems", "TextIndex", "TextModel", "TextTraining", "create_text_plugin"),
+    "estudio_core.plugin.factory": ("create_text_plugin",),
     "estudio_core.plugin.registry": ("PluginManager",),
+    "estudio_core.plugin.specs": ("PostgresItems", "TextIndex", "TextModel", "TextTraining"),
     "estudio_core.preprocessing.augmentations": (
         "AugmentationWithRandomSelection",
         "AugmentationsComposition",

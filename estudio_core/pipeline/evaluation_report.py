@@ -21,7 +21,7 @@ from estudio_core.preprocessing.ranking_data import SPLITS
 
 if TYPE_CHECKING:
     from estudio_core.evaluation.gate import GateDecision
-    from estudio_core.pipeline.evaluate import Contender, Exam
+    from estudio_core.pipeline.exam import Contender, Exam
     from estudio_core.pipeline.manifests import TrainingManifest
     from estudio_core.preprocessing.ranking_data import RankingData
 

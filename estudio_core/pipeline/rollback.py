@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from estudio_core import database
 from estudio_core.pipeline.embed import embed_writes
 from estudio_core.pipeline.manifests import LiveManifest
-from estudio_core.pipeline.switch import follow_with_alias
+from estudio_core.pipeline.switch import make_live
 from estudio_core.plugin.contract import RollbackParams
 from estudio_core.vectordb import deployments
 
@@ -30,14 +29,8 @@ def rollback(plugin_name: str, params: dict[str, Any]) -> LiveManifest:
             target = deployments.get_release(connection, int(wanted))
         if target is not None:
             ensure_served(target.model_name)
-        began = time.monotonic()
-        live = deployments.rollback(connection, plugin_name, embed_writes(plugin_name), target)
-        took_ms = (time.monotonic() - began) * 1000
-        before = deployments.previous_release(connection, plugin_name)
-    follow_with_alias(plugin_name, live, f"rolled back to release {live.release_id}")
-    return LiveManifest(
-        release_id=live.release_id,
-        previous_release_id=before.release_id if before else None,
-        version=live.model_version,
-        took_ms=round(took_ms, 1),
-    )
+        return make_live(
+            connection,
+            plugin_name,
+            lambda: deployments.rollback(connection, plugin_name, embed_writes(plugin_name), target),
+        )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from estudio_core import database
 from estudio_core.pipeline.embed import embed_writes
 from estudio_core.pipeline.manifests import LiveManifest, VerifiedManifest
 from estudio_core.pipeline.plugin_access import open_plugin
 from estudio_core.vectordb import deployments
+
+if TYPE_CHECKING:
+    import psycopg
 
 
 def switch(plugin_name: str, verified: dict[str, Any]) -> LiveManifest:
@@ -22,21 +26,29 @@ def switch(plugin_name: str, verified: dict[str, Any]) -> LiveManifest:
     manifest = VerifiedManifest.model_validate(verified)
     with database.connect(autocommit=True) as connection:
         release = deployments.get_release(connection, manifest.release_id)
-        began = time.monotonic()
-        live = deployments.switch(connection, release, embed_writes(plugin_name))
-        took_ms = (time.monotonic() - began) * 1000
-        before = deployments.previous_release(connection, plugin_name)
-    follow_with_alias(plugin_name, live, f"release {live.release_id} is live")
+        return make_live(
+            connection, plugin_name, lambda: deployments.switch(connection, release, embed_writes(plugin_name))
+        )
+
+
+def make_live(
+    connection: psycopg.Connection, plugin_name: str, move: Callable[[], deployments.Release]
+) -> LiveManifest:
+    """Move the pointer with `move`, time it, and let the alias `champion` name the version that serves.
+
+    The pointer decides; the alias follows.
+    """
+    began = time.monotonic()
+    live = move()
+    took_ms = (time.monotonic() - began) * 1000
+    before = deployments.previous_release(connection, plugin_name)
+    numbers = {name: live.stats[name] for name in ("recall_at_10",) if name in live.stats}
+    open_plugin(plugin_name).get_manager().promote(
+        live.model_version, f"release {live.release_id} is live", "release", numbers
+    )
     return LiveManifest(
         release_id=live.release_id,
         previous_release_id=before.release_id if before else None,
         version=live.model_version,
         took_ms=round(took_ms, 1),
     )
-
-
-def follow_with_alias(plugin_name: str, live: deployments.Release, reason: str) -> None:
-    """Let the alias `champion` name the version that serves. The pointer decides; the alias follows."""
-    manager = open_plugin(plugin_name).get_manager()
-    numbers = {name: live.stats[name] for name in ("recall_at_10",) if name in live.stats}
-    manager.promote(live.model_version, reason, "release", numbers)

@@ -8,7 +8,7 @@ import pytest
 
 from estudio_core import FineTuneParams, PluginMeta, PostgresItems, TextModel, create_text_plugin
 from estudio_core.errors import ConfigurationError
-from estudio_core.plugin.factory import TextPlugin
+from estudio_core.plugin.text_plugin import TextPlugin
 
 ITEMS = PostgresItems(table="t", text="a")
 

@@ -1,0 +1,68 @@
+"""The arguments of `create_text_plugin`: typed, immutable, and strict about names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr
+
+from estudio_core.strict_model import StrictModel
+from estudio_core.vectordb.index_info import HnswParameters, MetricAggregationType, MetricType
+
+
+class PostgresItems(StrictModel):
+    """Where the items are: a PostgreSQL table.
+
+    Give `connection_id` (an Airflow connection) or `url`; with neither, Estudio's own database is read.
+    """
+
+    table: str
+    text: str | tuple[str, ...]
+    """Column, or columns, whose text is searched; several are joined by `separator`."""
+    id_column: str = "id"
+    schema_name: str | None = None
+    payload: tuple[str, ...] = ()
+    """Columns kept beside the vectors, for filters, sorting and display."""
+    updated_at: str | None = None
+    """Column with the time of the last change; lets `sync` read changed rows only."""
+    connection_id: str | None = None
+    url: SecretStr | None = None
+    separator: str = ". "
+
+
+class TextModel(StrictModel):
+    """The embedding model to start from."""
+
+    name: str
+    """Folder, installed model package, or name on the model hub."""
+    family: Literal["e5", "bert"] = "bert"
+    """e5 adds "query: " and "passage: " to texts; bert adds nothing. Both pool by masked mean."""
+    max_tokens: int = Field(default=128, ge=8, le=8192)
+    """Longest part of an item, special tokens and prefix included; longer texts become several parts."""
+
+
+class TextTraining(StrictModel):
+    """How the model learns from clicks. What is None takes the measured default."""
+
+    num_epochs: int | None = Field(default=None, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
+    learning_rate: float | None = Field(default=None, gt=0)
+    num_fixed_layers: int | None = Field(default=None, ge=0)
+    margin: float | None = Field(default=None, ge=0)
+    loss: Any = None
+    """A loss of `lightning_modules.losses`; CosineProbMarginRankingLoss by default."""
+    search_space: Mapping[str, Sequence[Any]] = Field(default_factory=dict)
+    """Values to try, by parameter name, when a run asks for more than one trial."""
+    test_size_ratio: float = Field(default=0.2, gt=0, lt=1)
+    """Share of queries kept out of training: for early stopping and for the gate."""
+    holdout_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of `test_size_ratio` that only the gate reads."""
+
+
+class TextIndex(StrictModel):
+    """How vectors are stored and compared. The dimension is the model's."""
+
+    metric: MetricType = MetricType.COSINE
+    aggregation: MetricAggregationType = MetricAggregationType.MIN
+    hnsw: HnswParameters = HnswParameters()
