@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,14 +11,16 @@ from torch import Tensor
 
 from estudio_core.models.aggregation import PartTable, object_similarities
 from estudio_core.preprocessing.ranking_data import FineTuningInput
+from lightning_modules.batches import Weights
 from lightning_modules.config import TrainingConfig
 from lightning_modules.losses.prob_margin_ranking_loss import ProbMarginRankingLoss
 from lightning_modules.pairs import build_pairs
 from lightning_modules.text_bank import TextBank
 from lightning_modules.training_metrics import training_metrics
 
-_POOL_OBJECTS = 2000
-"""Most objects that are ranked for the pool metric: a bound of cost, enough to see a space that falls apart."""
+_POOL_OBJECTS = 500
+"""Most objects that are ranked for the pool metric, unless the dev split itself has more: enough to see a space that
+falls apart, and a bound of cost (with 1,300 objects, validations took a third of the time of a short training)."""
 
 
 @dataclass(frozen=True)
@@ -36,22 +38,32 @@ class DevEvaluation:
     """Evaluates vectors of a bank on dev sessions.
 
     Metrics, all prefixed `test_`: `loss`; `not_irrelevant_dist_shift`, `irrelevant_dist_shift`, `pairwise_accuracy`
-    as in training; `ndcg@10` of the shown lists, gain = importance of the click; `pool_ndcg@10`, the same with
-    every object of the dev split and further training objects as candidates, to see damage outside of the
-    shown lists; `quality`, the mean of the two. Mean over the sessions of a query, then over queries.
+    as in training, mean over queries; `ndcg@10` of the objects shown for a query, gain = weighted clicks per
+    impression; `pool_ndcg@10`, the same with every object of the dev split and further training objects as
+    candidates, to see damage outside of what was shown; `quality`, the mean of the two.
+
+    Clicks stand near the top because the results stood there, so that raw clicks find every change of the order
+    wrong. Clicks are therefore weighted by inverse propensity: as given, or 1/examination with an examination of
+    1/(position + 1)**exponent, the curve of Joachims et al. 2017 (arXiv:1608.04468).
 
     Args:
         bank: Texts, those of `sessions` among them.
         sessions: Dev sessions.
         base_vectors: Vectors of the bank before training, [texts, dim].
-        config: Aggregation and metric.
+        config: Aggregation, metric, and exponent of the examination.
+        click_propensity: For a session id, the weight of a click on each of its results; absent: from its position.
     """
 
     def __init__(
-        self, bank: TextBank, sessions: Sequence[FineTuningInput], base_vectors: Tensor, config: TrainingConfig
+        self,
+        bank: TextBank,
+        sessions: Sequence[FineTuningInput],
+        base_vectors: Tensor,
+        config: TrainingConfig,
+        click_propensity: Weights | None = None,
     ) -> None:
         self._config = config
-        self._queries = _by_query(bank, sessions)
+        self._queries = _by_query(bank, sessions, click_propensity or {}, config.examination_exponent)
         shown = dict.fromkeys(object_id for session in sessions for object_id in session.results)
         others = [object_id for object_id in bank.objects if object_id not in shown]
         room = max(0, _POOL_OBJECTS - len(shown))
@@ -114,13 +126,13 @@ class DevEvaluation:
                     pairs.session,
                 )
             )
-        gains = query.weight * query.clicked
-        with_clicks = query.clicked.any(dim=1)
-        if with_clicks.any():
-            ranked = torch.where(query.shown, now, -torch.inf)
-            metrics["ndcg@10"] = float(ndcg(ranked[with_clicks], gains[with_clicks]).mean())
+        # Over the sessions of a query, so that one of a few clicks far down counts for what it stands for: within
+        # a single session a weight would cancel out.
+        gains = (query.weight * query.clicked).sum(dim=0) / query.shown.sum(dim=0)
+        if gains.any():
+            metrics["ndcg@10"] = float(ndcg(now[:1], gains[None])[0])
             everywhere = torch.zeros(1, len(candidates))
-            everywhere[0, columns] = gains.sum(dim=0)
+            everywhere[0, columns] = gains
             metrics["pool_ndcg@10"] = float(ndcg(candidates[None], everywhere)[0])
         return metrics
 
@@ -144,7 +156,7 @@ def ndcg(scores: Tensor, gains: Tensor, k: int = 10) -> Tensor:
     return reached / (best * discount).sum(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
 
 
-def _by_query(bank: TextBank, sessions: Sequence[FineTuningInput]) -> list[_Query]:
+def _by_query(bank: TextBank, sessions: Sequence[FineTuningInput], given: Weights, exponent: float) -> list[_Query]:
     grouped: dict[str, list[FineTuningInput]] = {}
     for session in sessions:
         if session.results:
@@ -154,10 +166,19 @@ def _by_query(bank: TextBank, sessions: Sequence[FineTuningInput]) -> list[_Quer
         objects = list(dict.fromkeys(object_id for session in group for object_id in session.results))
         columns = {object_id: column for column, object_id in enumerate(objects)}
         shown = torch.zeros(len(group), len(objects), dtype=torch.bool)
-        weight = torch.zeros(len(group), len(objects))
+        importance, inverse = (torch.zeros(len(group), len(objects)) for _ in range(2))
         for row, session in enumerate(group):
             at = [columns[object_id] for object_id in session.results]
             shown[row, at] = True
-            weight[row, at] = torch.tensor(session.click_weights, dtype=torch.float32)
-        queries.append(_Query(bank.query(text), objects, weight > 0, shown, weight))
-    return queries
+            importance[row, at] = torch.tensor(session.click_weights)
+            weights = given.get(session.session_id, [(p + 1) ** exponent for p in session.positions])
+            inverse[row, at] = torch.tensor([float(weight) for weight in weights])
+        queries.append(_Query(bank.query(text), objects, importance > 0, shown, importance * inverse))
+    return _scaled(queries)
+
+
+def _scaled(queries: list[_Query]) -> list[_Query]:
+    """Divide the weights by their mean over all clicks, so that the loss stays comparable to that of training."""
+    clicks = sum(int(query.clicked.sum()) for query in queries)
+    total = sum(float((query.weight * query.clicked).sum()) for query in queries)
+    return [replace(query, weight=query.weight * (clicks / total)) for query in queries] if total else queries

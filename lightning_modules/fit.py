@@ -40,7 +40,8 @@ class FitResult:
     """What training did. The model holds the best weights.
 
     Attributes:
-        history: (optimiser step, metric values by name), in order; step 0 is the model as it came.
+        history: (optimiser step, metric values by name), in order; step 0 is the model as it came. It is never chosen:
+            compare `metrics` with it, or better, let the gate decide.
         metrics: Dev metrics of the weights that the model holds now.
         best_step: Step whose weights were taken.
         steps: Optimiser steps done.
@@ -115,7 +116,7 @@ def fit(
         total_steps = min(epoch_steps * config.num_epochs, config.max_steps or sys.maxsize)
         module = RankingModule(model, loss, encoder, base_vectors, config, total_steps)
         validation = DevValidation(
-            DevEvaluation(bank, data.clickstream["dev"], base_vectors, config),
+            DevEvaluation(bank, data.clickstream["dev"], base_vectors, config, click_propensity),
             every_steps=_steps_between_validations(config, len(train)),
             patience=config.patience,
             monitor=config.monitor,
@@ -201,8 +202,7 @@ def _interpolate(
         return validation.value(validation.measure(module))
 
     history = validation.history
-    # Nothing to choose by without dev sessions, and nothing to choose between where no step was an improvement.
-    if math.isinf(history.best_value) or history.best_step == 0:
+    if math.isinf(history.best_value):  # no dev sessions: nothing to choose by
         return Interpolation(1.0, {})
     return choose_share(module.model, base, history.best_weights, config.interpolation_shares, measure)
 

@@ -34,6 +34,10 @@ class History:
 class DevValidation(lightning.Callback):
     """Validates before training and then every so many steps.
 
+    Weights before the first step are measured, for the curve, and are no candidates for the best ones: clicks exist
+    only for what the old model showed, and cannot see what a new one finds beyond. Whether a trained model may
+    replace the old one is the promotion gate's question.
+
     Args:
         evaluation: Metrics of the dev split.
         every_steps: Optimiser steps between two validations.
@@ -105,9 +109,11 @@ class DevValidation(lightning.Callback):
         module = _ranking(pl_module)
         metrics = self.measure(module)
         self._record(trainer.global_step, metrics)
+        if trainer.global_step == 0:
+            return
         value = self.value(metrics)
         # Without dev sessions there is nothing to choose by: the last weights are taken.
-        if value > self.history.best_value or not metrics:
+        if value > self.history.best_value or not metrics or not self.history.best_weights:
             self.history.best_value, self.history.best_step = value, trainer.global_step
             self.history.best_weights = weights_of(module.model)
             self._worse = 0
