@@ -67,7 +67,7 @@ def write_report(
         plugin=training.dataset.plugin,
         created_at=datetime.now(UTC),
         decision=decision,
-        facts=_facts(training, data, exam),
+        facts=_facts(training, data, exam, course["fit"]),
         queries=tuple(
             change
             for group in exam.groups
@@ -114,7 +114,7 @@ def summary(decision: GateDecision) -> str:
     return "\n".join(lines)
 
 
-def _facts(training: TrainingManifest, data: RankingData, exam: Exam) -> DataFacts:
+def _facts(training: TrainingManifest, data: RankingData, exam: Exam, fit: Mapping[str, Any]) -> DataFacts:
     dataset = training.dataset
     sessions = [session for split in SPLITS for session in data.clickstream[split]]
     return DataFacts(
@@ -127,6 +127,8 @@ def _facts(training: TrainingManifest, data: RankingData, exam: Exam) -> DataFac
         items=dataset.items,
         items_on_both_sides=dataset.items_on_both_sides,
         missing_items=dataset.missing_items,
+        position_bias=f"examination (position + 1)^-{fit['examination_exponent']:g}, clicks weighed inversely",
+        effective_sample_size=fit["effective_sample_size"],
         judged_queries=len(exam.judgments),
     )
 

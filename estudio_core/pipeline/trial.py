@@ -19,6 +19,7 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
 
     `config` names the plugin, the folder of the dataset, that of the model to start from, and the seed.
     """
+    from estudio_core.clickstream.evidence import weigh_evidence
     from estudio_core.experiments.fine_tuning_params import FineTuningParams
     from estudio_core.experiments.training_config import to_loss, to_training_config
     from estudio_core.models.storage import load_model, save_model
@@ -47,8 +48,18 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
         else:
             trial.log(metrics, step)
 
+    evidence = weigh_evidence(data.clickstream["train"], settings.examination_exponent)
+    trial.log({"train_effective_clicks": evidence.effective_sample_size}, 0)
     model = load_model(config["model"])
-    result = fit(model, data, training, loss=to_loss(settings, params), on_metrics=on_metrics)
+    result = fit(
+        model,
+        data,
+        training,
+        loss=to_loss(settings, params),
+        on_metrics=on_metrics,
+        click_propensity=evidence.click_weights,
+        confidences=evidence.confidences,
+    )
     save_model(model, trial.folder / MODEL_FOLDER)
     fitted = {
         "metrics": result.metrics,
@@ -60,6 +71,8 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
         "precision": result.precision,
         "interpolation": result.interpolation.share,
         "stopped_early": result.stopped_early,
+        "examination_exponent": settings.examination_exponent,
+        "effective_sample_size": evidence.effective_sample_size,
         "history": result.history,
     }
     (trial.folder / FIT_FILE).write_text(json.dumps(fitted), encoding="utf-8")

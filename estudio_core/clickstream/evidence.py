@@ -1,0 +1,57 @@
+"""How much each shown result of a session proves: clicks weighed by examination, clicks and skips by confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from estudio_core.clickstream.confidence import session_confidences
+from estudio_core.clickstream.position_bias import effective_sample_size
+from estudio_core.preprocessing.ranking_data import FineTuningInput
+
+CLICK_WEIGHT_CLIP = 5.0
+"""Most that a click counts against one at the top: bounds the variance that rare clicks far down bring."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Weights by session id, one number per result in shown order.
+
+    Attributes:
+        click_weights: Clipped inverse propensity of a click at that position.
+        confidences: Confidence of the click or skip, see `session_confidences`.
+        effective_sample_size: How many equally weighted clicks would be as certain.
+    """
+
+    click_weights: dict[str, tuple[float, ...]]
+    confidences: dict[str, tuple[float, ...]]
+    effective_sample_size: float
+
+
+def weigh_evidence(sessions: Sequence[FineTuningInput], examination_exponent: float) -> Evidence:
+    """Weigh sessions for an examination of `(position + 1) ** -examination_exponent`; 0 weighs all alike.
+
+    >>> session = FineTuningInput("s", "lamp", ("a", "b"), (0, 1), (None, None), (0.0, 1.0))
+    >>> weigh_evidence([session], 1.0).click_weights
+    {'s': (1.0, 2.0)}
+
+    Source: the position-based model with given propensities, clipped, as in Joachims, Swaminathan, Schnabel,
+    "Unbiased Learning-to-Rank with Biased Feedback" (WSDM 2017).
+    """
+    weights: dict[str, tuple[float, ...]] = {}
+    confidences: dict[str, tuple[float, ...]] = {}
+    counted: list[float] = []
+    for session in sessions:
+        places = np.asarray(session.positions, dtype=np.float64)
+        clicks = np.asarray(session.click_weights) > 0
+        raw = np.minimum((places + 1.0) ** examination_exponent, CLICK_WEIGHT_CLIP)
+        weights[session.session_id] = tuple(raw.tolist())
+        confidences[session.session_id] = tuple(
+            session_confidences(clicks, session.positions, eta=examination_exponent).tolist()
+            if examination_exponent > 0
+            else [1.0] * len(places)
+        )
+        counted.extend(raw[clicks].tolist())
+    return Evidence(weights, confidences, effective_sample_size(counted))
