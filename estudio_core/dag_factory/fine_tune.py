@@ -92,7 +92,8 @@ def fine_tune_dag(card: PluginCard) -> DAG:
             subject=f"Promote version {{{{ ti.xcom_pull('register')['version'] }}}} of {name}?",
             body="{{ ti.xcom_pull('register')['summary'] }}",
             defaults=None,
-            execution_timeout=timedelta(days=APPROVAL_DAYS),
+            response_timeout=timedelta(days=APPROVAL_DAYS),
+            execution_timeout=timedelta(minutes=5),
         )
         release = TriggerDagRunOperator(
             task_id="release",
