@@ -51,7 +51,7 @@ class AirflowInstallation:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=1500,
+            timeout=850,
             check=False,
         )
         output = done.stdout + done.stderr
