@@ -32,13 +32,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """URL of an embedded PostgreSQL that lives as long as the test session."""
+def databases_folder() -> Iterator[Path]:
+    """Where embedded databases live.
+
+    Not in pytest's own folder: run by root, PostgreSQL works as another user, and every pytest that starts on the
+    machine closes that folder to others.
+    """
     folder = Path(tempfile.mkdtemp(prefix="estudio-pg-"))
-    url = database.start_embedded(folder / "postgres")
-    yield url
-    database.stop_embedded(folder / "postgres")
+    yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(databases_folder: Path) -> Iterator[str]:
+    """URL of an embedded PostgreSQL that lives as long as the test session."""
+    url = database.start_embedded(databases_folder / "postgres")
+    yield url
+    database.stop_embedded(databases_folder / "postgres")
 
 
 @pytest.fixture

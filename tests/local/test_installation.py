@@ -64,10 +64,10 @@ POISON = "from pathlib import Path\nPath(__file__).with_name('imported').touch()
 
 
 @pytest.fixture(scope="module")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.Installation]:
-    project = tmp_path_factory.mktemp("project")
+def installation(databases_folder: Path) -> Iterator[local.Installation]:
+    project = databases_folder / "project"
     for folder in ("dags", "plugins"):
-        (project / folder).mkdir()
+        (project / folder).mkdir(parents=True)
     (project / "dags" / "sums.py").write_text(WORKING)
     (project / "dags" / "failing.py").write_text(FAILING)
     (project / "dags" / "broken.py").write_text(BROKEN)
