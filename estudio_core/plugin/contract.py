@@ -50,7 +50,11 @@ class GateSettings(StrictModel):
 
     metric: Literal["ndcg@10", "mrr@10", "recall@10"] = "ndcg@10"
     minimum_gain: float = Field(default=0.0, ge=-1, le=1, title="Least gain")
-    """Lower bound that the confidence interval of the gain has to exceed, in units of the metric."""
+    """What the gain has to exceed for certain (lower end of its confidence interval), in units of the metric."""
+    maximum_loss: float = Field(default=0.03, ge=0, le=1, title="Largest loss that may remain possible")
+    """For queries training never saw, beside enough that it did: their mean gain has to exceed `minimum_gain`, and its
+    interval has to rule out a loss of more than this, in units of the metric. A few dozen judged queries can seldom
+    prove a gain, and can prove that nothing is ruined. 0: the gain has to be certain there too."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     """Level of the paired bootstrap interval."""
     minimum_queries: int = Field(default=10, ge=2)
