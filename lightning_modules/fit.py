@@ -28,10 +28,10 @@ from lightning_modules.config import TrainingConfig
 from lightning_modules.data_module import SessionsDataModule
 from lightning_modules.dev_evaluation import DevEvaluation
 from lightning_modules.encoding import TextEncoder
-from lightning_modules.interpolation import Interpolation, choose_share
+from lightning_modules.interpolation import Interpolation, choose_share, mixed
 from lightning_modules.losses import CosineProbMarginRankingLoss, ProbMarginRankingLoss
 from lightning_modules.precision import LightningPrecision, autocast, choose_precision
-from lightning_modules.ranking_module import RankingModule, weights_of
+from lightning_modules.ranking_module import RankingModule, put_weights, weights_of
 from lightning_modules.text_bank import TextBank
 
 
@@ -203,7 +203,9 @@ def _interpolate(
 
     history = validation.history
     if math.isinf(history.best_value):  # no dev sessions: nothing to choose by
-        return Interpolation(1.0, {})
+        share = max(config.interpolation_shares)
+        put_weights(module.model, mixed(base, history.best_weights, share))
+        return Interpolation(share, {})
     return choose_share(module.model, base, history.best_weights, config.interpolation_shares, measure)
 
 

@@ -27,6 +27,7 @@ QUICK = {
     "learning_rate": 5e-3,
     "num_fixed_layers": 1,
     "precision": "32",
+    "interpolation_shares": (1.0,),
 }
 
 
@@ -96,11 +97,18 @@ def test_without_dev_sessions_the_last_weights_are_taken(new_model: NewModel, ra
     train_only = RankingData({"train": ranking_data.clickstream["train"]}, ranking_data.items)
     model = new_model()
     before = weights(model)
-    result = fit(model, train_only, TrainingConfig.of(**QUICK | {"num_epochs": 1}))
+    config = QUICK | {"num_epochs": 1}
+    result = fit(model, train_only, TrainingConfig.of(**config))
     assert result.metrics == {}
     assert result.best_step == result.steps
-    assert result.interpolation.share == 1.0
     assert any(not torch.equal(p, before[n]) for n, p in model.named_parameters())
+    mixed = new_model()
+    assert (
+        fit(mixed, train_only, TrainingConfig.of(**config | {"interpolation_shares": (0.5,)})).interpolation.share
+        == 0.5
+    )
+    for name, parameter in mixed.named_parameters():
+        torch.testing.assert_close(parameter, before[name].lerp(dict(model.named_parameters())[name], 0.5))
 
 
 def test_metrics_are_called_back_with_their_steps(new_model: NewModel, ranking_data: RankingData) -> None:
