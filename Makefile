@@ -16,6 +16,8 @@ CODE := estudio_core lightning_modules dags plugins benchmarks tests scripts
 PYTHON ?=
 # Optional extras of pyproject.toml, with commas: make setup EXTRAS=s3,gpu
 EXTRAS ?=
+# Test processes side by side, each with one thread and up to 2 GiB of memory.
+TEST_WORKERS ?= 2
 export PYTHON EXTRAS
 export TOKENIZERS_PARALLELISM := false
 
@@ -43,8 +45,8 @@ down: $(READY) ## Stop everything that `make up` or `make demo` started
 	@$(VENV)/bin/estudio down
 
 .PHONY: test
-test: $(READY) ## Run all tests
-	@HF_HUB_OFFLINE=1 $(PY) -m pytest
+test: $(READY) ## Run all tests (TEST_WORKERS=: processes side by side, 2 unless given)
+	@HF_HUB_OFFLINE=1 $(PY) -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: bench-quality
 bench-quality: $(READY) ## How well it ranks after learning, against what people would use instead (QUICK=1, ARGS=)

@@ -12,6 +12,10 @@ from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Tests run side by side, one to a core: more threads each would only take turns. Set before anything reads it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray's workers are nice to others by default: beside a second test process they would hardly come to run.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 import psycopg
 import pytest
@@ -19,6 +23,12 @@ from psycopg import sql
 
 from estudio_core import database
 from estudio_core.settings import get_settings
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files with long tests first: begun last, one of them would keep one core busy and leave the others idle."""
+    long = {item.path for item in items if item.get_closest_marker("e2e")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(scope="session")

@@ -102,9 +102,14 @@ def parse(tmp_path: Path, environment: dict[str, str]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("one")
-    return parse(folder, folders(folder, ["shop"]))
+def one_plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of one plugin, its DAGs and an Airflow."""
+    return tmp_path_factory.mktemp("one")
+
+
+@pytest.fixture(scope="module")
+def parsed(one_plugin: Path) -> dict[str, Any]:
+    return parse(one_plugin, folders(one_plugin, ["shop"]) | {"PYTHONHASHSEED": "1"})
 
 
 def test_a_plugin_becomes_its_dags(parsed: dict[str, Any]) -> None:
@@ -162,11 +167,9 @@ def test_the_form_comes_from_the_typed_parameters_of_the_plugin(parsed: dict[str
     assert parsed["dags"]["shop__rollback"]["params"]["target"]["default"] == "previous"
 
 
-def test_serialising_twice_in_two_processes_gives_the_same(tmp_path: Path) -> None:
-    environment = folders(tmp_path, ["shop"])
-    first = parse(tmp_path, environment | {"PYTHONHASHSEED": "1"})
-    second = parse(tmp_path, environment | {"PYTHONHASHSEED": "2"})
-    for dag_id, dag in first["dags"].items():
+def test_serialising_twice_in_two_processes_gives_the_same(one_plugin: Path, parsed: dict[str, Any]) -> None:
+    second = parse(one_plugin, folders(one_plugin, ["shop"]) | {"PYTHONHASHSEED": "2"})
+    for dag_id, dag in parsed["dags"].items():
         assert dag["serialized"] == second["dags"][dag_id]["serialized"]
 
 

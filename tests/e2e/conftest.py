@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from estudio_core import database, local
 from estudio_core.demo.catalog import load_catalog, load_judgments
+from estudio_core.local.airflow_home import estudio_environment
 from estudio_core.settings import get_settings
 from tests.e2e.run_dags import MARK
 
@@ -60,12 +62,26 @@ class AirflowInstallation:
         return [DagRunResult(**line, output=output) for line in lines]
 
 
+@pytest.fixture(scope="session")
+def prepared_airflow(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment of an Airflow with metadata database, pools and secrets, made once: the migration takes a while."""
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE airflow")
+    metadata_url = database.sqlalchemy_url(postgres_server.replace("/postgres?", "/airflow?"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("ESTUDIO_DATABASE_URL", postgres_server)
+        get_settings.cache_clear()
+        return local.ensure_airflow(tmp_path_factory.mktemp("airflow"), project=PROJECT, metadata_url=metadata_url)
+
+
 @pytest.fixture
-def airflow(estudio_home: Path, monkeypatch: pytest.MonkeyPatch) -> AirflowInstallation:
-    """Airflow with its metadata database, pools and secrets, ready to run the project's DAGs."""
+def airflow(
+    estudio_home: Path, prepared_airflow: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> AirflowInstallation:
+    """Airflow, ready to run the project's DAGs in the test's own installation."""
     monkeypatch.setenv("ESTUDIO_PLUGINS_PATH", str(PROJECT / "plugins"))
     get_settings.cache_clear()
-    return AirflowInstallation(local.ensure_airflow(estudio_home, project=PROJECT))
+    return AirflowInstallation({**prepared_airflow, **estudio_environment()})
 
 
 @pytest.fixture

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
-import subprocess
-import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,35 +14,26 @@ import pytest
 from estudio_core.experiments.fine_tuning_params import FineTuningParams
 from estudio_core.experiments.manager import ExperimentsManager
 from estudio_core.experiments.model_registry import folder_digest
+from estudio_core.local import services
+from estudio_core.local.installation import START_TIMEOUT_S
+from estudio_core.local.mlflow_ui import mlflow_service
 
 pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture
 def server(manager: ExperimentsManager, home: Path) -> Iterator[str]:
-    assert manager.wrapper.client
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", manager.wrapper.tracking_uri]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
-    process = subprocess.Popen(
-        command, env=environment, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    address = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 120
-    while True:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        try:
-            urllib.request.urlopen(f"{address}/health", timeout=2).close()
-            break
-        except OSError:
-            time.sleep(0.2)
-    yield address
-    os.killpg(process.pid, 15)
-    process.wait(30)
+    service = mlflow_service(home, tracking_uri=manager.wrapper.tracking_uri, port=port)
+    assert service.address
+    try:
+        services.start(service)
+        services.wait_until_healthy([service], timeout_s=START_TIMEOUT_S)
+        yield service.address
+    finally:
+        services.stop(service)
 
 
 def get(url: str) -> Any:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
+import itertools
+import time
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -17,66 +13,50 @@ from estudio_core import database
 from estudio_core.searching import search
 from estudio_core.settings import get_settings
 from estudio_core.vectordb.deployments import list_releases
+from tests.pipeline.run_step import RunningStep, run_step
 from tests.pipeline.steps import initialize
 
 if TYPE_CHECKING:
     from tests.pipeline.conftest import Shop
 
-PROJECT = Path(__file__).parents[2]
+FIRST_KILL_S = 0.05
+LATER = 4
+"""Each attempt lives this many times as long as the one before."""
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
-def run(step: str, *arguments: Any, kill_after_s: float = 0) -> tuple[int, Any, float]:
-    """Run `pipeline.<step>` in a process; return its exit status, result and seconds."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.pipeline.run_step", step, json.dumps(arguments), str(kill_after_s)],
-        cwd=PROJECT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    for line in done.stdout.splitlines():
-        if line.startswith("RESULT "):
-            answer = json.loads(line.removeprefix("RESULT "))
-            return done.returncode, answer["result"], answer["seconds"]
-    assert done.returncode == -signal.SIGKILL, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.returncode, None, kill_after_s
-
-
-def complete(step: str, *arguments: Any, moments: tuple[float, ...] = (0.05, 0.6)) -> Any:
-    """Kill a step at several moments of its life, see that the shop still serves, then let it end and again."""
-    step = f"estudio_core.pipeline.{step}"
-    _, result, seconds = run(step, *arguments, kill_after_s=0.5)
-    for moment in moments:
-        run(step, *arguments, kill_after_s=max(0.02, moment * max(seconds, 2.0)))
+def complete(step: str, *arguments: Any) -> Any:
+    """Kill a step ever later in its life until it ends, see that the shop serves all the time, and run it once more."""
+    for attempt in itertools.count():
+        with RunningStep(step, *arguments) as running:
+            if running.ends_within(FIRST_KILL_S * LATER**attempt):
+                running.result()
+                break
         assert len(search("shop", "red lamp", limit=5).hits) == 5
-    _, result, _ = run(step, *arguments)
-    assert result is not None
-    return result
+    assert attempt > 0, f"{step} was never killed"
+    return run_step(step, *arguments)
 
 
 def test_a_release_killed_in_every_step_completes_and_serves_all_the_time(shop: Shop) -> None:
     initialize("shop")
     shop.search_sessions(120)
     params = {"num_epochs": 2, "min_sessions": 10}
-    sessions = complete("extract:extract", "shop", "r", params, moments=(0.05,))
-    dataset = complete("preprocess:preprocess", "shop", "r", sessions, moments=(0.4,))
+    sessions = complete("extract:extract", "shop", "r", params)
+    dataset = complete("preprocess:preprocess", "shop", "r", sessions)
     trained = complete("train:train", "shop", "r", dataset, params)
     evaluated = complete("evaluate:evaluate", "shop", "r", trained)
-    registered = complete("register:register_candidate", "shop", "r", evaluated, params, moments=(0.3,))
+    registered = complete("register:register_candidate", "shop", "r", evaluated, params)
     assert registered["version"] == "2"
 
     entry = complete("publish:publish_model", "shop", "2")
-    shards = complete("collection:start_collection", "shop", entry, 2, "release-r", moments=(0.05,))
-    loaded = [complete("embed:embed_shard", "shop", shard, moments=(0.3,)) for shard in shards]
-    built = complete("collection:build_index", "shop", loaded, moments=(0.05,))
+    shards = complete("collection:start_collection", "shop", entry, 2, "release-r")
+    loaded = [complete("embed:embed_shard", "shop", shard) for shard in shards]
+    built = complete("collection:build_index", "shop", loaded)
     assert built["items"] == 60
-    verified = complete("verify:verify", "shop", built, moments=(0.3,))
-    live = complete("switch:switch", "shop", verified, moments=(0.05,))
-    complete("clean_up:clean_up", "shop", {}, moments=(0.05,))
+    verified = complete("verify:verify", "shop", built)
+    live = complete("switch:switch", "shop", verified)
+    complete("clean_up:clean_up", "shop", {})
 
     assert live["version"] == "2"
     assert search("shop", "red lamp", limit=5).model_version == "2"
@@ -91,19 +71,13 @@ def test_training_dies_with_its_task(shop: Shop) -> None:
     initialize("shop")
     shop.search_sessions(120)
     params = {"num_epochs": 500, "min_sessions": 10}
-    _, sessions, _ = run("estudio_core.pipeline.extract:extract", "shop", "r", params)
-    _, dataset, _ = run("estudio_core.pipeline.preprocess:preprocess", "shop", "r", sessions)
-    run("estudio_core.pipeline.train:train", "shop", "r", dataset, params, kill_after_s=8)
-    children = [p for p in psutil.process_iter(["cmdline"]) if _trains_here(p)]
-    _, alive = psutil.wait_procs(children, timeout=20)
+    sessions = run_step("extract:extract", "shop", "r", params)
+    dataset = run_step("preprocess:preprocess", "shop", "r", sessions)
+    with RunningStep("train:train", "shop", "r", dataset, params) as running:
+        deadline = time.monotonic() + 60
+        while not (training := psutil.Process(running.pid).children(recursive=True)):
+            assert time.monotonic() < deadline, "training has not begun"
+            time.sleep(0.05)
+        assert not running.ends_within(5)
+    _, alive = psutil.wait_procs(training, timeout=20)
     assert alive == []
-
-
-def _trains_here(process: psutil.Process) -> bool:
-    try:
-        return (
-            "estudio_core.pipeline.training_process" in (process.info["cmdline"] or [])
-            and process.environ().get("ESTUDIO_HOME") == os.environ["ESTUDIO_HOME"]
-        )
-    except psutil.Error:
-        return False
