@@ -94,13 +94,16 @@ class TrainingConfig:
     a trained model finds beyond them."""
 
     precision: Precision = "auto"
-    """auto: bf16 where CPU (AMX) or GPU have it, fp16 on older GPUs, else 32 bits."""
+    """auto: bf16 where CPU (AMX, AVX-512 BF16) or GPU have it, fp16 on older GPUs, else 32 bits."""
     threads: int | None = None
     """CPU threads; None: as they are."""
     encode_batch_tokens: int = 8192
     """Most padded tokens of one forward pass, a bound of memory."""
     cache_frozen_mb: int = 1024
     """Memory for outputs of the frozen layers, kept over steps and epochs; 0: computed anew each time."""
+    cache_frozen_disk_mb: int = 16384
+    """Size of the temporary file that holds them where they are larger than that memory; 0: none, what does not fit
+    is computed anew."""
     gradient_cache: bool = False
     """Memory independent of `batch_size`, for one more forward pass; see `gradient_cache`."""
     seed: int = 42
@@ -122,6 +125,7 @@ class TrainingConfig:
             "num_fixed_layers",
             "patience",
             "cache_frozen_mb",
+            "cache_frozen_disk_mb",
             "drift_penalty",
             "mined_negatives",
             "examination_exponent",

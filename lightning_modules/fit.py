@@ -107,6 +107,7 @@ def fit(
             bank,
             config.encode_batch_tokens,
             config.cache_frozen_mb << 20,
+            config.cache_frozen_disk_mb << 20,
             half=precision != "32-true",
         )
         with autocast(precision, device):

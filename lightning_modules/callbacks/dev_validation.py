@@ -10,6 +10,7 @@ from typing import Any
 import lightning
 from torch import Tensor
 
+from lightning_modules.batches import SessionBatch
 from lightning_modules.dev_evaluation import DevEvaluation
 from lightning_modules.precision import LightningPrecision, autocast
 from lightning_modules.ranking_module import RankingModule, put_weights, weights_of
@@ -65,7 +66,7 @@ class DevValidation(lightning.Callback):
         self._precision = precision
         self._on_metrics = on_metrics
         self._worse = 0
-        self._window: list[dict[str, float]] = []
+        self._window: list[tuple[SessionBatch, Tensor, Tensor]] = []
         self._measured_step = -1
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -76,16 +77,16 @@ class DevValidation(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Collect training metrics; validate when it is time."""
-        self._window.append({name: float(value) for name, value in outputs["metrics"].items()})
+        self._window.append((batch, outputs["loss"], outputs["similarity"]))
         if len(self._window) == _TRAIN_WINDOW_STEPS:
-            self._flush(trainer.global_step)
+            self._flush(trainer.global_step, pl_module)
         if trainer.global_step % self._every_steps == 0:
-            self._flush(trainer.global_step)
+            self._flush(trainer.global_step, pl_module)
             self._validate(trainer, pl_module)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Measure the last weights too, then put the best ones back."""
-        self._flush(trainer.global_step)
+        self._flush(trainer.global_step, pl_module)
         self._validate(trainer, pl_module)
         put_weights(_ranking(pl_module).model, self.history.best_weights)
 
@@ -121,11 +122,12 @@ class DevValidation(lightning.Callback):
             self._worse += 1
             trainer.should_stop = trainer.should_stop or 0 < self._patience <= self._worse
 
-    def _flush(self, step: int) -> None:
-        names = dict.fromkeys(name for metrics in self._window for name in metrics)
+    def _flush(self, step: int, pl_module: lightning.LightningModule) -> None:
+        window = [_ranking(pl_module).metrics_of(*kept) for kept in self._window]
+        names = dict.fromkeys(name for metrics in window for name in metrics)
         means = {}
         for name in names:
-            values = [metrics[name] for metrics in self._window if name in metrics]
+            values = [metrics[name] for metrics in window if name in metrics]
             means[f"train_{name}"] = sum(values) / len(values)
         self._window.clear()
         if means:
