@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ class TextEncoder:
         cache_bytes: Memory for outputs of the frozen layers; 0: they are computed anew each time.
         disk_bytes: Disk space for them where they are more than `cache_bytes`.
         half: Keep them as float16 (training in half precision rounds more than that).
+        compile_with: Backend of `torch.compile` for the layers that are trained; None: not compiled.
     """
 
     def __init__(
@@ -34,10 +35,15 @@ class TextEncoder:
         disk_bytes: int = 0,
         *,
         half: bool = False,
+        compile_with: str | None = None,
     ) -> None:
         self._model = model
         self._bank = bank
         self._batch_tokens = batch_tokens
+        self._run: Callable[[Tensor, Tensor], Tensor] = model.forward_upper if model.frozen_layers else model
+        if compile_with is not None:
+            # Dynamic: number and length of texts differ from chunk to chunk.
+            self._run = torch.compile(self._run, dynamic=True, backend=compile_with)
         self._frozen: FrozenOutputs | None = None
         if model.frozen_layers:
             dtype = torch.float16 if half else torch.float32
@@ -59,12 +65,17 @@ class TextEncoder:
         with evaluating(self._model), torch.no_grad():
             return self(rows).float().cpu()
 
+    def by_length(self, rows: Sequence[int]) -> list[int]:
+        """Return positions in `rows`, shortest texts first."""
+        order: list[int] = np.argsort(self._bank.lengths[rows], kind="stable").tolist()
+        return order
+
     def chunks(self, rows: Sequence[int]) -> list[list[int]]:
         """Return positions in `rows`, shortest texts first, cut where the padded size would exceed the bound."""
         lengths = self._bank.lengths[rows]
-        order = np.argsort(lengths, kind="stable").tolist()
         chunks: list[list[int]] = [[]]
-        for i, length in zip(order, lengths[order].tolist(), strict=True):
+        for i in self.by_length(rows):
+            length = int(lengths[i])
             if chunks[-1] and (len(chunks[-1]) + 1) * length > self._batch_tokens:
                 chunks.append([])
             chunks[-1].append(i)
@@ -74,10 +85,9 @@ class TextEncoder:
         """Return vectors of `rows` from one forward pass."""
         model = self._model
         if self._frozen is None:
-            ids, mask = self._padded(rows)
-            return model(ids, mask)  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
+            return self._run(*self._padded(rows))
         _, mask = self._bank.places(rows)
-        return model.forward_upper(self._hidden(self._frozen, rows, mask.shape[1]), mask.to(model.device))
+        return self._run(self._hidden(self._frozen, rows, mask.shape[1]), mask.to(model.device))
 
     def _hidden(self, frozen: FrozenOutputs, rows: Sequence[int], length: int) -> Tensor:
         """Return what the frozen layers make of `rows`, [rows, length, dimensions]: read where kept, else computed."""

@@ -33,7 +33,7 @@ class History:
 
 
 class DevValidation(lightning.Callback):
-    """Validates before training and then every so many steps.
+    """Validates before training and then every so many steps; with several ranks, the first does, and tells the others.
 
     Weights before the first step are measured, for the curve, and are no candidates for the best ones: clicks exist
     only for what the old model showed, and cannot see what a new one finds beyond. Whether a trained model may
@@ -77,7 +77,8 @@ class DevValidation(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Collect training metrics; validate when it is time."""
-        self._window.append((batch, outputs["loss"], outputs["similarity"]))
+        if trainer.is_global_zero:
+            self._window.append((batch, outputs["loss"], outputs["similarity"]))
         if len(self._window) == _TRAIN_WINDOW_STEPS:
             self._flush(trainer.global_step, pl_module)
         if trainer.global_step % self._every_steps == 0:
@@ -88,7 +89,8 @@ class DevValidation(lightning.Callback):
         """Measure the last weights too, then put the best ones back."""
         self._flush(trainer.global_step, pl_module)
         self._validate(trainer, pl_module)
-        put_weights(_ranking(pl_module).model, self.history.best_weights)
+        if trainer.is_global_zero:
+            put_weights(_ranking(pl_module).model, self.history.best_weights)
 
     def value(self, metrics: Mapping[str, float]) -> float:
         """Return the monitored value, oriented so that larger is better; -inf where it is absent."""
@@ -107,7 +109,12 @@ class DevValidation(lightning.Callback):
         if trainer.global_step == self._measured_step:
             return
         self._measured_step = trainer.global_step
-        module = _ranking(pl_module)
+        if trainer.is_global_zero:
+            self._judge(trainer, _ranking(pl_module))
+        if trainer.world_size > 1:
+            trainer.should_stop = trainer.strategy.broadcast(trainer.should_stop)
+
+    def _judge(self, trainer: lightning.Trainer, module: RankingModule) -> None:
         metrics = self.measure(module)
         self._record(trainer.global_step, metrics)
         if trainer.global_step == 0:
