@@ -60,6 +60,7 @@ class RankingModule(lightning.LightningModule):
 
     def training_step(self, batch: SessionBatch, batch_idx: int) -> dict[str, Any]:
         """Return the loss of a batch, and its similarities [sessions, objects] for `metrics_of`."""
+        self.loss.anneal(self._done())
         rows = [*batch.query_rows, *batch.part_rows]
         vectors = self._cached.encode(rows) if self.config.gradient_cache else self._encode(rows)
         self.tokens_encoded += self.encoder.token_count(rows)
@@ -105,7 +106,7 @@ class RankingModule(lightning.LightningModule):
         kind = self._stage()
         if kind is not ExampleKind.ALL:
             difference = similarity[pairs.session, pairs.positive] - similarity[pairs.session, pairs.negative]
-            pairs = pairs.where(of_kind(difference, self.loss.margin, kind))
+            pairs = pairs.where(of_kind(difference, self.loss.current()[2], kind))
         return pairs
 
     def _stage(self) -> ExampleKind:

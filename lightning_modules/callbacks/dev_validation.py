@@ -103,6 +103,7 @@ class DevValidation(lightning.Callback):
         """Return the dev metrics of the module's present weights."""
         with autocast(self._precision, module.model.device):
             vectors = module.encoder.vectors(self._evaluation.rows)
+        module.loss.anneal(1.0)  # one yardstick for all validations
         return self._evaluation(vectors, module.loss)
 
     def _validate(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
