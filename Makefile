@@ -10,7 +10,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.estudio-ready
-CODE := estudio_core lightning_modules dags plugins tests scripts
+CODE := estudio_core lightning_modules dags plugins tests scripts benchmarks
 
 # Chosen by scripts/setup.sh where it is empty: the first of python3.11, 3.12, 3.13, python3 that is new enough.
 PYTHON ?=
@@ -21,7 +21,7 @@ export TOKENIZERS_PARALLELISM := false
 
 .PHONY: help
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 $(READY): requirements.lock pyproject.toml scripts/setup.sh
 	@bash scripts/setup.sh
@@ -45,6 +45,12 @@ down: $(READY) ## Stop everything that `make up` or `make demo` started
 .PHONY: test
 test: $(READY) ## Run all tests
 	@HF_HUB_OFFLINE=1 $(PY) -m pytest
+
+.PHONY: bench-training
+bench-training: $(READY) ## Training speed against others, into benchmarks/results (QUICK=1, ARGS="--sessions 1000"); resumable
+	@$(PY) -c 'import accelerate, datasets' 2>/dev/null || \
+	  $(PY) -m uv pip install --quiet --python $(PY) -c requirements.lock -e '.[benchmarks]'
+	@HF_HUB_OFFLINE=1 $(PY) -m benchmarks.training $(if $(QUICK),--quick) $(ARGS)
 
 .PHONY: lint
 lint: $(READY) ## Style, format, types and the direction of imports
