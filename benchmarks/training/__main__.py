@@ -17,7 +17,7 @@ from benchmarks.training.units import Unit, measured
 RESULTS = Path(__file__).parent.parent / "results"
 SIZES, QUICK_SIZES = (1_000, 10_000, 100_000), (200,)
 STEPS, QUICK_STEPS = 30, 4
-WARMUP = 3
+WARMUP, QUICK_WARMUP = 3, 1
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,7 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     results: Results = []
     failed = 0
     units = [
-        Unit(contender, sessions, asked.steps, WARMUP, asked.batch_size, asked.precision, asked.threads, asked.seed)
+        Unit(
+            contender, sessions, asked.steps, asked.warmup, asked.batch_size, asked.precision, asked.threads, asked.seed
+        )
         for sessions in asked.sessions
         for contender in CONTENDERS
         if any(part in contender for part in asked.only or [""])
@@ -66,6 +68,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the table")
     asked = parser.parse_args(argv)
     asked.sessions = asked.sessions or (QUICK_SIZES if asked.quick else SIZES)
+    asked.warmup = QUICK_WARMUP if asked.quick else WARMUP
     asked.steps = asked.steps or (QUICK_STEPS if asked.quick else STEPS)
     return asked
 

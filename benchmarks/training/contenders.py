@@ -50,10 +50,11 @@ class Load:
 
 @dataclass
 class Course:
-    """Seconds since the call at which each step was done, and what was encoded meanwhile."""
+    """Seconds since the call at which each step was done, those of the processor, and what was encoded meanwhile."""
 
     began: float = field(default_factory=time.monotonic)
     done_s: list[float] = field(default_factory=list)
+    cpu_s: list[float] = field(default_factory=list)
     first_step_s: float = 0.0
     tokens: int = 0
     precision: str = "32-true"
@@ -67,6 +68,7 @@ class Course:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.done_s.append(time.monotonic() - self.began)
+        self.cpu_s.append(time.process_time())
 
 
 Contender = Callable[[Load], Course]

@@ -24,7 +24,8 @@ def write_table(results: Results, folder: Path, name: str) -> Path:
         "of the steps after warm-up; tokens are those that were encoded, padding left out, so that a contender that",
         f"encodes a text once per batch has fewer per session. *{EPOCHS} epochs* is preparation plus all sessions",
         f"{EPOCHS} times at that speed, calculated. The loop takes an SGD step after every session, the others after a",
-        "batch.",
+        "batch. *Sessions/CPU s* are those per second of all cores' work: they move least where others use the",
+        "machine.",
         "",
     ]
     path = folder / f"{name}.md"
@@ -50,6 +51,7 @@ def _rows(results: Results) -> list[str]:
         "contender",
         "precision",
         "sessions/s",
+        "sessions/CPU s",
         "tokens/s",
         "tokens/session",
         "preparation, s",
@@ -63,6 +65,7 @@ def _rows(results: Results) -> list[str]:
             result["unit"]["contender"],
             result["precision"],
             f"{result['sessions_per_s']:.1f}",
+            f"{result['sessions_per_cpu_s']:.1f}",
             f"{result['tokens_per_s']:,.0f}",
             f"{result['tokens_per_session']:.0f}",
             f"{result['preparation_s']:.1f}",

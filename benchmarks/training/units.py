@@ -53,7 +53,8 @@ def measure(unit: Unit) -> dict[str, Any]:
     course = CONTENDERS[unit.contender](load)
     if len(course.done_s) != load.steps:
         raise RuntimeError(f"{unit.contender} did {len(course.done_s)} of {load.steps} steps.")
-    seconds = course.done_s[-1] - (course.done_s[unit.warmup - 1] if unit.warmup else course.first_step_s)
+    seconds = course.done_s[-1] - course.done_s[unit.warmup - 1]
+    cpu_seconds = course.cpu_s[-1] - course.cpu_s[unit.warmup - 1]
     sessions = unit.steps * unit.batch_size
     gpu = torch.cuda.is_available()
     return {
@@ -62,6 +63,7 @@ def measure(unit: Unit) -> dict[str, Any]:
         "code": code_tags().get("mlflow.source.git.commit", "")[:12],
         "precision": course.precision,
         "sessions_per_s": sessions / seconds,
+        "sessions_per_cpu_s": sessions / cpu_seconds,
         "tokens_per_s": course.tokens * unit.steps / load.steps / seconds,
         "tokens_per_session": course.tokens / load.steps / unit.batch_size,
         "preparation_s": course.first_step_s,

@@ -62,6 +62,6 @@ def test_a_unit_is_measured_once_and_stands_in_the_table(tmp_path: Path) -> None
     kept.write_text(json.dumps(result))
     assert main([*arguments, "--results", str(tmp_path)]) == 0
     table = (tmp_path / "training.md").read_text()
-    assert "| loop over sessions, 3 of 6 layers frozen | 32-true | 1234.5 |" in table
+    assert "| loop over sessions, 3 of 6 layers frozen | 32-true | 1234.5 | " in table
     assert "1 threads, no GPU" in table or "GPU" in table
     assert (tmp_path / "training.svg").read_text().startswith("<?xml")
