@@ -52,6 +52,10 @@ test: $(READY) ## Run all tests (TEST_WORKERS=: processes side by side, 2 unless
 bench-quality: $(READY) ## How well it ranks after learning, against what people would use instead (QUICK=1, ARGS=)
 	@HF_HUB_OFFLINE=1 $(PY) -m benchmarks.quality $(if $(QUICK),--quick) $(ARGS)
 
+.PHONY: bench-training
+bench-training: $(READY) ## Training speed against others, into benchmarks/results (QUICK=1, ARGS="--sessions 1000"); resumable
+	@HF_HUB_OFFLINE=1 $(PY) -m benchmarks.training $(if $(QUICK),--quick) $(ARGS)
+
 .PHONY: lint
 lint: $(READY) ## Style, format, types and the direction of imports
 	@$(PY) -m ruff check $(CODE)

@@ -1,31 +1,32 @@
-"""What a figure was measured on."""
+"""What a measurement was made on."""
 
 from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 import torch
 
-_PACKAGES = ("torch", "transformers", "sentence-transformers", "lightning")
 
-
-def accelerator() -> str:
-    """Return the name of the GPU that is used, or `no GPU`."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+def machine() -> dict[str, str]:
+    """Describe processor, memory, GPU and versions; nothing that names the host."""
+    return {
+        "processor": _processor(),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def describe() -> str:
-    """Return processor, cores, memory, GPU and the versions that matter, in one line."""
-    memory = round(psutil.virtual_memory().total / 2**30)
-    versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-    return (
-        f"{_processor()}, {os.cpu_count()} cores ({torch.get_num_threads()} threads), {memory} GiB, {accelerator()}; "
-        f"Python {platform.python_version()}, {versions}"
-    )
+    """Return the same in one line."""
+    on = machine()
+    gpu = "no GPU" if on["gpu"] == "none" else on["gpu"]
+    return f"{on['processor']}, {on['cores']} cores, {on['memory']}, {gpu}, torch {on['torch']}, Python {on['python']}"
 
 
 def _processor() -> str:
@@ -33,6 +34,8 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
-    return name + (" with AMX" if "amx_bf16" in flags else " without AMX")
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    found = {name.strip(): value.strip() for name, value in fields.items()}
+    flags = found.get("flags", "").split()
+    fast = [flag for flag in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if flag in flags]
+    return " ".join([found.get("model name", platform.machine()), f"({', '.join(fast)})" if fast else ""]).strip()

@@ -9,6 +9,7 @@ from estudio_core.errors import ConfigurationError, suggest
 from estudio_core.vectordb.index_info import MetricAggregationType, MetricType
 
 Precision = Literal["auto", "32", "bf16", "fp16"]
+Compile = Literal["auto", "on", "off"]
 Decay = Literal["linear", "cosine", "constant"]
 
 
@@ -96,13 +97,21 @@ class TrainingConfig:
     default: dev clicks are about the lists shown, and chose 0.25 in two of three partitions at half the gain."""
 
     precision: Precision = "auto"
-    """auto: bf16 where CPU (AMX) or GPU have it, fp16 on older GPUs, else 32 bits."""
+    """auto: bf16 where CPU (AMX, AVX-512 BF16) or GPU have it, fp16 on older GPUs, else 32 bits."""
+    compile: Compile = "auto"
+    """torch.compile of the trained layers; auto: on GPUs, for trainings that are long enough. See `compilation`."""
     threads: int | None = None
     """CPU threads; None: as they are."""
+    devices: int = 1
+    """GPUs of this machine to train on (without a GPU: processes), each of which encodes a share of every batch; the
+    result is that of one, dropout aside."""
     encode_batch_tokens: int = 8192
     """Most padded tokens of one forward pass, a bound of memory."""
     cache_frozen_mb: int = 1024
     """Memory for outputs of the frozen layers, kept over steps and epochs; 0: computed anew each time."""
+    cache_frozen_disk_mb: int = 16384
+    """Size of the temporary file that holds them where they are larger than that memory; 0: none, what does not fit
+    is computed anew."""
     gradient_cache: bool = False
     """Memory independent of `batch_size`, for one more forward pass; see `gradient_cache`."""
     seed: int = 42
@@ -110,7 +119,14 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Refuse values out of range, by name."""
-        positive = ("num_epochs", "batch_size", "learning_rate", "test_each_n_sessions", "encode_batch_tokens")
+        positive = (
+            "num_epochs",
+            "batch_size",
+            "learning_rate",
+            "test_each_n_sessions",
+            "encode_batch_tokens",
+            "devices",
+        )
         for name in positive:
             _require(getattr(self, name) > 0, name, getattr(self, name), "a number above 0")
         for name in ("query_lr", "items_lr", "max_steps", "max_negatives", "max_positives", "threads"):
@@ -124,6 +140,7 @@ class TrainingConfig:
             "num_fixed_layers",
             "patience",
             "cache_frozen_mb",
+            "cache_frozen_disk_mb",
             "drift_penalty",
             "mined_negatives",
             "examination_exponent",
@@ -140,6 +157,12 @@ class TrainingConfig:
             "mined_negatives",
             self.mined_negatives,
             "0 where in_batch_negatives is False",
+        )
+        _require(
+            self.devices == 1 or not self.gradient_cache,
+            "gradient_cache",
+            self.gradient_cache,
+            "False where devices is above 1: each device holds a share of the batch only",
         )
         _require(
             all(0 < share <= 1 for share in self.interpolation_shares) and bool(self.interpolation_shares),

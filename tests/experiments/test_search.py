@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,10 +16,12 @@ import pytest
 from estudio_core.errors import ConfigurationError, DataError, MissingDependencyError, ModelError, NotEnoughDataError
 from estudio_core.experiments.fine_tuning_params import FineTuningParams
 from estudio_core.experiments.manager import ExperimentsManager
+from estudio_core.experiments.ray_search import per_trial
 from estudio_core.experiments.search import Pruning, Resources, SearchPlan, SearchResult, run_trials, summarise
 from estudio_core.experiments.search_space import SearchSpace
 from estudio_core.experiments.trial import Point, Report, TrialEnd, write_end
 from estudio_core.experiments.trial_recorder import MLflowTrialRecorder
+from estudio_core.settings import get_settings
 
 Search = Callable[..., SearchResult]
 MARGINS = [0.1, 0.2, 0.3, 0.5]
@@ -281,3 +284,63 @@ def test_trials_that_do_worse_are_ended_early(search: Search, running_ray: None)
 def test_more_cores_than_there_are_are_refused(search: Search, running_ray: None) -> None:
     with pytest.raises(ConfigurationError, match="GPU"):
         search(2, resources=Resources(cpus_per_trial=1, gpus_per_trial=64))
+
+
+def test_resources_of_a_trial_follow_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ESTUDIO_TRAINING_THREADS", "3")
+    monkeypatch.setenv("ESTUDIO_TRAINING_DEVICES", "2")
+    get_settings.cache_clear()
+    try:
+        assert per_trial(Resources(), {"CPU": 8, "GPU": 4}) == {"cpu": 6.0, "gpu": 2.0}
+        assert per_trial(Resources(), {"CPU": 8}) == {"cpu": 6.0, "gpu": 0.0}
+        assert per_trial(Resources(cpus_per_trial=1, gpus_per_trial=0.5), {"CPU": 8, "GPU": 1}) == {
+            "cpu": 1.0, "gpu": 0.5,
+        }  # fmt: skip
+        with pytest.raises(ConfigurationError, match="take 6 CPUs, and Ray has 4"):
+            per_trial(Resources(), {"CPU": 4})
+    finally:
+        get_settings.cache_clear()
+
+
+@pytest.fixture
+def ray_cluster() -> Iterator[str]:
+    """Address of a cluster of one node that runs apart from this process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ray = Path(sys.executable).parent / "ray"
+    start = ["start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"]
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(HERE)}
+    # A session of its own: everything that belongs to the cluster ends with it.
+    cluster = subprocess.Popen(
+        [ray, *start], env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not _answers(port):
+        assert cluster.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    yield f"127.0.0.1:{port}"
+    started = psutil.Process(cluster.pid).children(recursive=True)
+    cluster.terminate()
+    cluster.wait(60)
+    for process in started:
+        if process.is_running():
+            process.terminate()
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.e2e
+def test_a_cluster_that_is_named_runs_the_trials_and_outlives_them(
+    search: Search, ray_cluster: str, monkeypatch: pytest.MonkeyPatch, ledger: Path
+) -> None:
+    monkeypatch.setenv("ESTUDIO_RAY_ADDRESS", ray_cluster)
+    get_settings.cache_clear()
+    result = search(2)
+    assert [trial.status for trial in result.trials] == ["completed", "completed"]
+    assert runs(ledger) == {0: 1, 1: 1}
+    assert _answers(int(ray_cluster.split(":")[1]))

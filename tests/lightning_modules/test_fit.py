@@ -15,8 +15,8 @@ from estudio_core.preprocessing.ranking_data import ItemsSet, RankingData
 from estudio_core.progress import Progress, progress_to
 from estudio_core.vectordb.index_info import MetricAggregationType
 from lightning_modules.config import TrainingConfig
-from lightning_modules.fit import fit
-from lightning_modules.losses import CosineProbMarginRankingLoss
+from lightning_modules.fit import FitResult, fit
+from lightning_modules.losses import Annealing, CosineProbMarginRankingLoss
 
 from .conftest import session
 
@@ -177,6 +177,22 @@ def test_click_weights_of_zero_teach_nothing(new_model: NewModel, ranking_data: 
         click_propensity=nothing,
     )
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+
+
+def test_annealing_follows_the_steps_and_validations_use_the_last_values(
+    new_model: NewModel, ranking_data: RankingData
+) -> None:
+    config = TrainingConfig.of(**QUICK | {"num_epochs": 1})
+    steep, soft, course = (
+        fit(new_model(), ranking_data, config, loss=CosineProbMarginRankingLoss(scale=scale, annealing=annealing))
+        for scale, annealing in ((40.0, None), (2.0, None), (2.0, Annealing(scale=40.0)))
+    )
+
+    def values(result: FitResult, name: str) -> list[float]:
+        return [metrics[name] for _, metrics in result.history if name in metrics]
+
+    assert values(course, "test_loss")[0] == values(steep, "test_loss")[0] != values(soft, "test_loss")[0]
+    assert values(steep, "train_loss") != values(course, "train_loss") != values(soft, "train_loss")
 
 
 @pytest.mark.parametrize("order", [(2, 11), (10,), (6, 1, 8)])
