@@ -133,6 +133,8 @@ def _show_outcome(console: Console, home: Path, before: list[SearchAnswer], fold
     for earlier, query in zip(before, _shown_queries(), strict=True):
         console.print(_side_by_side(query, earlier, search(PLUGIN, query, limit=3)))
     table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for what, where in (
         ("HTML report", folder / "report.html"),
         ("MLflow UI", "runs, versions and aliases: starts with the command below"),
