@@ -66,3 +66,6 @@ class TextIndex(StrictModel):
     metric: MetricType = MetricType.COSINE
     aggregation: MetricAggregationType = MetricAggregationType.MIN
     hnsw: HnswParameters = HnswParameters()
+    text_config: str = "simple"
+    """PostgreSQL's text search configuration for hybrid search: `simple` takes words as they are, `english` and
+    other languages reduce them to their stems."""

@@ -271,6 +271,7 @@ class TextPlugin(FineTuningMethod):
             metric_type=self.index.metric,
             metric_aggregation_type=self.index.aggregation,
             hnsw=self.index.hnsw,
+            text_config=self.index.text_config,
         )
 
     def get_search_index_info(self) -> SearchIndexInfo:
