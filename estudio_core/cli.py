@@ -15,7 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from estudio_core.errors import EstudioError
+from estudio_core.errors import ConfigurationError, EstudioError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Semantic search that learns from its users.")
 plugins_app = typer.Typer(no_args_is_help=True, help="Search plugins: list, write, validate.")
@@ -138,6 +138,25 @@ def rollback(
 
 @app.command()
 @_explained
+def sync(
+    plugin: PluginName,
+    everything: Annotated[bool, typer.Option("--everything", help="Compare all rows, not only changed ones.")] = False,
+) -> None:
+    """Bring new, changed and deleted items of the table into the live release."""
+    from estudio_core.pipeline.sync import sync as run_sync
+
+    done = run_sync(plugin, {"everything": everything})
+    console.print(
+        f"Release {done.release_id} of {plugin} follows its items again: {done.embedded} embedded, "
+        f"{done.payload_only} with a new payload only, {done.deleted} deleted, {done.unchanged} unchanged, "
+        f"{done.invalid_items} unusable ({done.seconds:.1f} s, found by {done.method})."
+    )
+    for item_id, reason in list(done.invalid.items())[:5]:
+        console.print(f"  {item_id}: {reason}", markup=False)
+
+
+@app.command()
+@_explained
 def doctor() -> None:
     """Say what is installed, reachable and missing, and the command that mends it."""
     from estudio_core.doctor import examine
@@ -239,6 +258,21 @@ def plugins_new(
         connection_id=connection_id,
     )
     console.print(f"Wrote {plugin_file} and {stub}.\nNext: estudio plugins validate {name}")
+
+
+@plugins_app.command("queue-sql")
+@_explained
+def plugins_queue_sql(
+    name: Annotated[str, typer.Argument(help="Plugin with PostgresItems(change_queue=...).")],
+) -> None:
+    """Print the SQL of a plugin's queue of changes and of the triggers that feed it, to run on the items' database."""
+    from estudio_core.pipeline.plugin_access import open_plugin
+    from estudio_core.sources.pgsql_data_loader import PgsqlDataLoader
+
+    loader = open_plugin(name).get_data_loader()
+    if not isinstance(loader, PgsqlDataLoader):
+        raise ConfigurationError(f"Plugin {name!r} reads its items with {type(loader).__name__}, not from PostgreSQL.")
+    typer.echo(loader.change_queue_sql(), nl=False)
 
 
 @plugins_app.command("validate")

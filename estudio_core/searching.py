@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from estudio_core import database
-from estudio_core.errors import ReleaseError
 
 
 @dataclass(frozen=True)
@@ -50,18 +49,17 @@ def search(
         user_id: Whose personal vectors to use where there are any.
 
     Raises:
-        ReleaseError: nothing is live yet.
+        NothingLiveError: nothing is live yet.
         InferenceUnavailableError: the query cannot be encoded now.
         DatabaseUnavailableError: the index cannot be read now.
     """
     from estudio_core.inference.opening import open_query_embedder
-    from estudio_core.vectordb import collection, deployments
+    from estudio_core.vectordb import collection
     from estudio_core.vectordb import search as vector_search
+    from estudio_core.vectordb.releases import require_live
 
     with database.transaction() as connection:
-        release = deployments.live_release(connection, plugin)
-    if release is None:
-        raise ReleaseError(f"Nothing is live for plugin {plugin!r}. Run its DAG {plugin}__initialize first.")
+        release = require_live(connection, plugin)
     vector = open_query_embedder(release.model_name).embed_queries([query])[0]
     with database.transaction() as connection:
         found = vector_search.search(

@@ -6,7 +6,7 @@ from typing import Any
 
 from estudio_core import database
 from estudio_core.errors import VerificationError
-from estudio_core.pipeline.embed import embed_writes
+from estudio_core.pipeline.embed_writes import embed_writes
 from estudio_core.pipeline.manifests import BuiltManifest, VerifiedManifest
 from estudio_core.vectordb.deployments import build_lock, catch_up, get_release
 from estudio_core.vectordb.verification import verify_release

@@ -84,6 +84,7 @@ class TextPlugin(FineTuningMethod):
             "schema": self.items.schema_name,
             "payload_columns": self.items.payload,
             "updated_at_column": self.items.updated_at,
+            "change_queue": self.items.change_queue,
         }
         if "query_generator" in self._components:
             source["query_generator"] = self._components["query_generator"]

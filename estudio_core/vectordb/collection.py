@@ -154,7 +154,7 @@ class Collection:
             except psycopg.errors.UndefinedObject as error:
                 raise ConfigurationError(
                     f"PostgreSQL has no text search configuration {self.index_info.text_config!r}. "
-                    "List them with: SELECT cfgname FROM pg_ts_config"
+                    "psql lists them: \\dF"
                 ) from error
             conn.execute(
                 sql.SQL(
@@ -269,9 +269,9 @@ class Collection:
     def content_hashes(self, conn: psycopg.Connection, object_ids: Sequence[str]) -> dict[str, str]:
         """Return the content hashes of everybody's objects among these: what need not be embedded again."""
         rows = conn.execute(
-            sql.SQL(
-                "SELECT object_id, content_hash FROM {} WHERE object_id = ANY(%s) AND user_id IS NULL"
-            ).format(self.objects),
+            sql.SQL("SELECT object_id, content_hash FROM {} WHERE object_id = ANY(%s) AND user_id IS NULL").format(
+                self.objects
+            ),
             (list(object_ids),),
         )
         return dict(rows)
@@ -279,9 +279,9 @@ class Collection:
     def source_hashes(self, conn: psycopg.Connection, object_ids: Sequence[str]) -> dict[str, str | None]:
         """Return the source hashes of everybody's objects among these: what need not even be looked at again."""
         rows = conn.execute(
-            sql.SQL(
-                "SELECT object_id, source_hash FROM {} WHERE object_id = ANY(%s) AND user_id IS NULL"
-            ).format(self.objects),
+            sql.SQL("SELECT object_id, source_hash FROM {} WHERE object_id = ANY(%s) AND user_id IS NULL").format(
+                self.objects
+            ),
             (list(object_ids),),
         )
         return dict(rows)

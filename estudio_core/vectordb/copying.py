@@ -55,17 +55,14 @@ def copy_objects(
 ) -> None:
     """Write the rows of the objects table; `payloads` are JSON texts, one per item."""
     statement = sql.SQL(
-        "COPY {} (object_id, original_id, user_id, payload, content_hash, source_hash, body)"
-        " FROM STDIN (FORMAT binary)"
+        "COPY {} (object_id, original_id, user_id, payload, content_hash, source_hash, body) FROM STDIN (FORMAT binary)"
     ).format(table)
     with conn.cursor() as cursor, cursor.copy(statement) as copy:
         copy.set_types(["text", "text", "text", "jsonb", "text", "text", "text"])
         for item, payload in zip(items, payloads, strict=True):
             wrapped = None if payload is None else Jsonb(payload, dumps=str.encode)
             hashes = (item.content_hash, item.source_hash)
-            copy.write_row(
-                (item.object_id, item.original_id, item.user_id, wrapped, *hashes, item.text[:TEXT_LIMIT])
-            )
+            copy.write_row((item.object_id, item.original_id, item.user_id, wrapped, *hashes, item.text[:TEXT_LIMIT]))
 
 
 def copy_parts(
@@ -76,9 +73,9 @@ def copy_parts(
     info: SearchIndexInfo,
 ) -> None:
     """Write the rows of the parts table: those of `matrix`, and each object's average where averages are searched."""
-    statement = sql.SQL(
-        "COPY {} (object_id, part, embedding, is_average, user_id) FROM STDIN (FORMAT binary)"
-    ).format(table)
+    statement = sql.SQL("COPY {} (object_id, part, embedding, is_average, user_id) FROM STDIN (FORMAT binary)").format(
+        table
+    )
     with conn.cursor() as cursor, cursor.copy(statement) as copy:
         copy.write(_HEADER + b"".join(_part_rows(items, matrix, info, conn.info.encoding)) + _TRAILER)
 
