@@ -56,17 +56,33 @@ def search(
     query: Annotated[str, typer.Argument(help="What to look for.")],
     plugin: PluginName = "demo_catalog",
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="Most results.")] = 10,
+    offset: Annotated[int, typer.Option(min=0, help="Results to leave out first.")] = 0,
     where: Annotated[str | None, typer.Option("--filter", help="Payload filter, as JSON.")] = None,
+    max_distance: Annotated[float | None, typer.Option(help="Leave out what is farther.")] = None,
+    sort: Annotated[str | None, typer.Option(help="Payload field to order by; -field for descending.")] = None,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="Fuse with a full-text search for the words.")] = False,
+    user: Annotated[str | None, typer.Option(help="Whose personal vectors to use.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Search the live release of a plugin."""
     from estudio_core.searching import search as run_search
+    from estudio_core.vectordb.ordering import SortBy
 
     try:
         payload_filter = json.loads(where) if where else None
     except json.JSONDecodeError as error:
         raise typer.BadParameter(f"--filter is not JSON: {error}") from error
-    answer = run_search(plugin, query, limit=limit, filter=payload_filter)
+    answer = run_search(
+        plugin,
+        query,
+        limit=limit,
+        offset=offset,
+        max_distance=max_distance,
+        filter=payload_filter,
+        sort_by=SortBy(sort.removeprefix("-"), sort.startswith("-")) if sort else None,
+        user_id=user,
+        hybrid=hybrid,
+    )
     if as_json:
         typer.echo(
             json.dumps(
@@ -84,7 +100,7 @@ def search(
     table.add_column("similarity", justify="right")
     table.add_column("id")
     table.add_column("item", overflow="fold")
-    for place, hit in enumerate(answer.hits, start=1):
+    for place, hit in enumerate(answer.hits, start=offset + 1):
         first = next((str(v) for v in hit.payload.values() if isinstance(v, str)), "")
         table.add_row(str(place), f"{hit.similarity:.3f}", hit.object_id, hit.payload.get("title") or first)
     console.print(table)
@@ -93,7 +109,7 @@ def search(
 @app.command()
 @_explained
 def releases(plugin: Annotated[str | None, typer.Option("--plugin", "-p", help="Only this plugin.")] = None) -> None:
-    """List releases: state, model version, items, recall, when."""
+    """List releases: state, model version, items, recall, breadth of search, when."""
     from estudio_core import database
     from estudio_core.vectordb.deployments import list_releases
 
@@ -104,7 +120,7 @@ def releases(plugin: Annotated[str | None, typer.Option("--plugin", "-p", help="
         console.print("No releases yet. Run a plugin's DAG <plugin>__initialize, or: make demo")
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("plugin", "release", "state", "version", "items", "recall@10", "created"):
+    for column in ("plugin", "release", "state", "version", "items", "recall@10", "ef_search", "created"):
         table.add_column(column, no_wrap=True)
     table.add_column("reason", overflow="fold")
     for release in found:
@@ -116,6 +132,7 @@ def releases(plugin: Annotated[str | None, typer.Option("--plugin", "-p", help="
             release.model_version,
             str(release.stats.get("objects", "")),
             f"{release.stats['recall_at_10']:.3f}" if "recall_at_10" in release.stats else "",
+            str(release.stats.get("ef_search", "")),
             f"{release.created_at:%m-%d %H:%M}",
             release.reason or "",
             style=style,

@@ -227,9 +227,12 @@ def test_a_sync_during_a_build_reaches_the_new_release_and_a_rollback_has_the_la
 
 
 def test_nothing_live_two_at_once_and_an_emptied_table_are_refused(indexed_shop: Shop) -> None:
-    with database.connect(autocommit=True) as other, sync_lock(other, "shop"):
-        with pytest.raises(ConcurrentReleaseError, match="being synced"):
-            sync("shop", {})
+    with (
+        database.connect(autocommit=True) as other,
+        sync_lock(other, "shop"),
+        pytest.raises(ConcurrentReleaseError, match="being synced"),
+    ):
+        sync("shop", {})
     indexed_shop.sql("DELETE FROM products")
     with pytest.raises(DataError, match="60 of 60 live items"):
         sync("shop", {})

@@ -35,6 +35,7 @@ from estudio_core.vectordb.items import IndexedItem, KeptItem
 from estudio_core.vectordb.locks import own_switch
 from estudio_core.vectordb.releases import Release
 from estudio_core.vectordb.search import find_by_ids, search
+from estudio_core.vectordb.sync_state import IdDifference, id_difference, read_sync_state, save_sync_state
 from estudio_core.vectordb.verification import verify_release
 
 INFO = SearchIndexInfo(dimensions=8)
@@ -512,6 +513,32 @@ def test_clean_up_leaves_a_collection_that_is_being_searched(
         reader.execute(psycopg.sql.SQL("SELECT FROM {}").format(releases[0].collection.parts))
         assert retire_releases(conn, "shop", keep=2) == []
     assert [release.release_id for release in retire_releases(conn, "shop", keep=2)] == [releases[0].release_id]
+
+
+def test_every_text_of_a_release_and_of_a_write_may_hold_anything(conn: psycopg.Connection) -> None:
+    nasty = "'); DROP TABLE estudio.deployments; -- \" % {} \\ Ü"
+    for run in (nasty, f"{nasty} again"):
+        release = start_release(conn, nasty, nasty, nasty, INFO, run, actor=nasty)
+        build_index(conn, release.collection)
+        mark_built(conn, release, actor=nasty)
+        verify_release(conn, release, [], 0, actor=nasty)
+        switch(conn, get_release(conn, release.release_id), embed, actor=nasty)
+        written = [ItemWrite(nasty, nasty, {nasty: nasty}), ItemWrite("own", nasty, None, nasty, nasty)]
+        write(conn, nasty, written, [f"{nasty} gone"], embed)
+    rollback(conn, nasty, embed, actor=nasty)
+    live_now = live_release(conn, nasty)
+    assert live_now is not None
+    assert live_now.run_id == nasty
+    assert content(conn, live_now) == {nasty: nasty, "own": nasty}
+    save_sync_state(conn, nasty, nasty, None, compared=True, counts={nasty: 1})
+    assert id_difference(conn, live_now.collection, [f"{nasty} new"]) == IdDifference([f"{nasty} new"], [nasty], 1)
+    state = read_sync_state(conn, nasty)
+    assert state is not None
+    assert state.source == nasty
+    unfinished = start_release(conn, nasty, nasty, nasty, INFO, "third")
+    assert fail_release(conn, unfinished, nasty, actor=nasty).reason == nasty
+    retire_releases(conn, nasty, keep=2, actor=nasty)
+    assert [release.state for release in list_releases(conn, nasty)] == ["failed", "previous", "live"]
 
 
 def test_rollback_without_a_previous_release_is_refused(conn: psycopg.Connection) -> None:
