@@ -98,11 +98,15 @@ def search(
     table = Table(title=f"“{query}” · release {answer.release_id}, model version {answer.model_version}")
     table.add_column("", justify="right")
     table.add_column("similarity", justify="right")
+    if hybrid:
+        table.add_column("score", justify="right")
     table.add_column("id")
     table.add_column("item", overflow="fold")
     for place, hit in enumerate(answer.hits, start=offset + 1):
         first = next((str(v) for v in hit.payload.values() if isinstance(v, str)), "")
-        table.add_row(str(place), f"{hit.similarity:.3f}", hit.object_id, hit.payload.get("title") or first)
+        score = [] if hit.score is None else [f"{hit.score:.4f}"]
+        item = hit.payload.get("title") or first
+        table.add_row(str(place), f"{hit.similarity:.3f}", *score, hit.object_id, item)
     console.print(table)
 
 

@@ -27,6 +27,7 @@ from estudio_core.plugin.contract import SyncParams
 from estudio_core.progress import report
 from estudio_core.vectordb.locks import sync_lock
 from estudio_core.vectordb.releases import require_live
+from estudio_core.vectordb.search import count
 from estudio_core.vectordb.sync_state import SyncState, id_difference, read_sync_state, save_sync_state
 
 if TYPE_CHECKING:
@@ -118,8 +119,7 @@ def _reconcile(
 ) -> None:
     """Bring ids that only one side has: new rows whatever their time, and rows that are gone."""
     difference = id_difference(connection, require_live(connection, plugin).collection, loader.iter_ids())
-    allowed = max(_FEW_OBJECTS, wanted.most_deleted_share * difference.objects)
-    if len(difference.surplus) > allowed:
+    if len(difference.surplus) > _most_deleted(difference.objects, wanted):
         raise DataError(
             f"{len(difference.surplus)} of {difference.objects} live items of plugin {plugin!r} are not in its source "
             f"any more; {wanted.most_deleted_share:.0%} may go in one sync. Check the table. If it is right, "
@@ -127,6 +127,10 @@ def _reconcile(
         )
     # Looked up once more before anything is deleted: an item may have come since the ids were read.
     writer.refresh(loader, [*difference.lacking, *difference.surplus])
+
+
+def _most_deleted(objects: int, wanted: SyncParams) -> float:
+    return max(_FEW_OBJECTS, wanted.most_deleted_share * objects)
 
 
 def _drain(
@@ -139,6 +143,9 @@ def _drain(
 ) -> None:
     """Bring what waits in the queue, batch by batch; each is acknowledged when its writes are committed."""
     waiting = queue.depth()
+    if waiting > _most_deleted(count(connection, require_live(connection, plugin).collection), wanted):
+        # So many entries might all be deletions: whether they are is seen before the first one.
+        _reconcile(connection, plugin, loader, writer, wanted)
     # What comes in meanwhile is left to the next sync, so that this one ends however busy the table is.
     while waiting > 0 and (changes := queue.read(min(waiting, READ_BATCH))).entries:
         if changes.whole_table:

@@ -131,8 +131,7 @@ class PgsqlDataLoader(DataLoader):
             generator = self._ready()
             query = generator.changed(column, since)
             for rows in self._stream(connection, generator, query, (*self._columns, column), batch_size):
-                latest: datetime = rows[-1][1][column]
-                yield self._result(rows, watermark=latest if latest.tzinfo else latest.replace(tzinfo=UTC))
+                yield self._result(rows, watermark=_aware(rows[-1][1][column]))
 
     def latest_change(self) -> datetime | None:
         """Return the latest time of change, but no later than the clock of the database; None where there is none.
@@ -146,15 +145,15 @@ class PgsqlDataLoader(DataLoader):
 
         def latest(connection: Connection) -> datetime | None:
             times = self._ready().rows.c[column]
-            newest: datetime | None = connection.scalar(select(func.least(func.max(times), func.now())))
-            return newest
+            newest, now = connection.execute(select(func.max(times), func.now())).one()
+            return None if newest is None else min(_aware(newest), now)
 
         return self._database.read(latest)
 
     @property
     def fingerprint(self) -> str:
         """Loader, table and columns."""
-        generator = self._ready()
+        generator = self._database.read(lambda _: self._ready())
         return repr((type(self).__qualname__, generator.table_name, generator.id_column, self._columns))
 
     def change_queue_sql(self) -> str:
@@ -168,7 +167,7 @@ class PgsqlDataLoader(DataLoader):
             raise ConfigurationError(
                 "The loader has no queue: name one, as PostgresItems(..., change_queue='product_changes')."
             )
-        generator = self._ready()
+        generator = self._database.read(lambda _: self._ready())
         return queue_sql(
             self._database, generator.table_name, generator.id_column, self.change_queue.name, self._schema
         )
@@ -329,6 +328,10 @@ class PgsqlDataLoader(DataLoader):
             except ValueError as reason:
                 raise ValueError(f"{name!r} {reason}") from reason
         return payload
+
+
+def _aware(time: datetime) -> datetime:
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _duplicate_ids(generator: QueryGenerator, ids: list[str]) -> ItemError:

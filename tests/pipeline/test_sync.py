@@ -193,6 +193,10 @@ def test_the_queue_keeps_what_commits_late_and_follows_changed_keys_and_truncati
         assert numbers(sync("shop", {})) == (1, 0, 1, 0)
     assert numbers(sync("shop", {})) == (1, 0, 0, 0)
     assert in_collection() == in_table(indexed_shop)
+    indexed_shop.sql("DELETE FROM products WHERE id < 40")
+    with pytest.raises(DataError, match="39 of 60 live items"):
+        sync("shop", {})
+    assert len(in_collection()) == 60
     indexed_shop.sql("TRUNCATE products")
     indexed_shop.sql("INSERT INTO products (id, title, kind) VALUES (1, 'only lamp', 'lamp')")
     with pytest.raises(DataError, match="59 of 60 live items"):

@@ -27,9 +27,10 @@ def loader(database_url: str) -> PgsqlTextLoader:
     return PgsqlTextLoader(database_url, table_name=TABLE, id_column=KEY, change_queue=QUEUE)
 
 
-def change(database_url: str, statement: str, *values: str) -> None:
+def change(database_url: str, statement: str) -> None:
+    names = {"table": sql.Identifier(TABLE), "key": sql.Identifier(KEY), "nasty": sql.Literal(NASTY)}
     with psycopg.connect(database_url) as connection:
-        connection.execute(sql.SQL(statement).format(table=sql.Identifier(TABLE), key=sql.Identifier(KEY)), values)
+        connection.execute(sql.SQL(statement).format(**names))
 
 
 def test_changes_of_any_kind_and_name_are_queued_once_each_and_kept_until_acknowledged(
@@ -42,10 +43,10 @@ def test_changes_of_any_kind_and_name_are_queued_once_each_and_kept_until_acknow
     with psycopg.connect(database_url) as connection:
         for _ in range(2):
             connection.execute(loader.change_queue_sql())
-    change(database_url, "INSERT INTO {table} VALUES (%s, 'x'), ('b', 'y')", NASTY)
+    change(database_url, "INSERT INTO {table} VALUES ({nasty}, 'x'), ('b', 'y')")
     change(database_url, "UPDATE {table} SET content = 'z' WHERE {key} = 'b'")
     change(database_url, "UPDATE {table} SET {key} = 'c' WHERE {key} = 'b'")
-    change(database_url, "DELETE FROM {table} WHERE {key} = %s", NASTY)
+    change(database_url, "DELETE FROM {table} WHERE {key} = {nasty}")
     changes = queue.read(100)
     assert (changes.object_ids, changes.whole_table, len(changes.entries)) == ([NASTY, "b", "c"], False, 6)
     assert queue.read(100) == changes

@@ -159,9 +159,9 @@ def text_order(conn: psycopg.Connection, texts: dict[str, str], query: str) -> l
     """Ids of the texts that hold all words, then of those that hold some, each by PostgreSQL's rank."""
     words = query.split()
     rows = conn.execute(
-        "SELECT id, v @@ every, ts_rank(v, CASE WHEN v @@ every THEN every ELSE some END, 1)"
-        " FROM (SELECT id, to_tsvector('simple', body) AS v, to_tsquery('simple', %s) AS every,"
-        " to_tsquery('simple', %s) AS some FROM unnest(%s::text[], %s::text[]) AS t (id, body)) w WHERE v @@ some",
+        "SELECT id, v @@ q_all, ts_rank(v, CASE WHEN v @@ q_all THEN q_all ELSE q_any END, 1)"
+        " FROM (SELECT id, to_tsvector('simple', body) AS v, to_tsquery('simple', %s) AS q_all,"
+        " to_tsquery('simple', %s) AS q_any FROM unnest(%s::text[], %s::text[]) AS t (id, body)) w WHERE v @@ q_any",
         (" & ".join(words), " | ".join(words), list(texts), list(texts.values())),
     ).fetchall()
     return [row[0] for row in sorted(rows, key=lambda row: (not row[1], -row[2], row[0]))]
