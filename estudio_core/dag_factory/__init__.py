@@ -17,6 +17,7 @@ from estudio_core.dag_factory.fine_tune import fine_tune_dag
 from estudio_core.dag_factory.initialize import initialize_dag
 from estudio_core.dag_factory.release import release_dag
 from estudio_core.dag_factory.rollback import rollback_dag
+from estudio_core.dag_factory.sync import sync_dag
 from estudio_core.plugin.discovery import PluginCard, read_card
 
 __all__ = ["DAG_KINDS", "build_dags"]
@@ -26,6 +27,7 @@ DAG_KINDS: dict[str, Callable[[PluginCard], DAG]] = {
     "fine_tune": fine_tune_dag,
     "release": release_dag,
     "rollback": rollback_dag,
+    "sync": sync_dag,
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from airflow.sdk import DAG, ExceptionRetryPolicy, Param, RetryAction, RetryRule, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from estudio_core.errors import NotEnoughDataError
+from estudio_core.errors import NotEnoughDataError, NothingLiveError
 from estudio_core.plugin.discovery import PluginCard
 
 TRAINING_POOL = "estudio_training"
@@ -102,7 +102,7 @@ def _inside_estudio(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             with record_progress(instance.dag_id, instance.run_id, instance.task_id, instance.map_index):
                 return function(*args, **kwargs)
-        except NotEnoughDataError as error:
+        except (NotEnoughDataError, NothingLiveError) as error:
             raise AirflowSkipException(str(error)) from error
 
     return run

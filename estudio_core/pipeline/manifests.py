@@ -150,6 +150,25 @@ class LiveManifest(Manifest):
     took_ms: float
 
 
+class SyncManifest(Manifest):
+    """Live items that follow their source again."""
+
+    release_id: int
+    method: Literal["queue", "updated_at", "everything"]
+    """How changes were found."""
+    read: int
+    """Rows that were looked at."""
+    embedded: int
+    payload_only: int
+    """Items of unchanged text: their vectors stayed."""
+    unchanged: int
+    deleted: int
+    invalid: dict[str, str]
+    """The first of the unusable items, by id, with the reason; they are not found any more."""
+    invalid_items: int
+    seconds: float
+
+
 class CleanUpManifest(Manifest):
     """What was dropped."""
 

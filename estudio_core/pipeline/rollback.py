@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from estudio_core import database
-from estudio_core.pipeline.embed import embed_writes
+from estudio_core.pipeline.embed_writes import embed_writes
 from estudio_core.pipeline.manifests import LiveManifest
 from estudio_core.pipeline.switch import make_live
 from estudio_core.plugin.contract import RollbackParams

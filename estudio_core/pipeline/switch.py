@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from estudio_core import database
-from estudio_core.pipeline.embed import embed_writes
+from estudio_core.pipeline.embed_writes import embed_writes
 from estudio_core.pipeline.manifests import LiveManifest, VerifiedManifest
 from estudio_core.pipeline.plugin_access import open_plugin
 from estudio_core.vectordb import deployments

@@ -66,6 +66,8 @@ class DagSettings(StrictModel):
 
     schedule: str | None = None
     """Cron expression of `fine_tune`; None: by hand."""
+    sync_schedule: str | None = None
+    """Cron expression of `sync`; None: by hand."""
     owner: str = "estudio"
     tags: tuple[str, ...] = ()
     shards: int = Field(default=4, ge=1, le=256)
@@ -139,6 +141,32 @@ class InitializeParams(StrictModel):
 
     keep_releases: int = Field(
         default=2, ge=2, le=20, title="Releases to keep", description="The live one included; older ones are dropped."
+    )
+
+
+class SyncParams(StrictModel):
+    """Parameters of one `sync` run."""
+
+    everything: bool = Field(
+        default=False,
+        title="Compare everything",
+        description="Read all rows and compare them, not only those that say they changed.",
+    )
+    overlap_minutes: int = Field(
+        default=10,
+        ge=0,
+        le=10_080,
+        title="Overlap in minutes",
+        description="Longest transaction of whoever writes items: a change may become visible so much later than its "
+        "time of change. Rows changed that long before the last sync are looked at again.",
+    )
+    most_deleted_share: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        title="Most deletions",
+        description="Share of the live items. A sync that would delete more is refused: the table was probably "
+        "emptied or exchanged by mistake.",
     )
 
 

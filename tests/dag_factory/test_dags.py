@@ -23,7 +23,7 @@ plugin = create_text_plugin(
     "{name}",
     items=PostgresItems(table="t", text="body", url="postgresql://reader:secret@127.0.0.1:1/shop"),
     model="/no/such/model",
-    dag=DagSettings(schedule="30 2 * * *", shards=3, retries=1),
+    dag=DagSettings(schedule="30 2 * * *", sync_schedule="*/15 * * * *", shards=3, retries=1),
     fine_tune=FineTuneParams(min_sessions=10, margin=0.2),
 )
 """
@@ -66,6 +66,9 @@ print("RESULT " + json.dumps({
     "parse_s": parsed - imported,
 }, default=str, sort_keys=True))
 """
+
+
+DAGS = ["shop__fine_tune", "shop__initialize", "shop__release", "shop__rollback", "shop__sync"]
 
 
 def folders(tmp_path: Path, names: list[str]) -> dict[str, str]:
@@ -114,7 +117,7 @@ def parsed(one_plugin: Path) -> dict[str, Any]:
 
 def test_a_plugin_becomes_its_dags(parsed: dict[str, Any]) -> None:
     assert parsed["errors"] == {}
-    assert sorted(parsed["dags"]) == ["shop__fine_tune", "shop__initialize", "shop__release", "shop__rollback"]
+    assert sorted(parsed["dags"]) == DAGS
 
 
 def test_tasks_follow_each_other_as_documented(parsed: dict[str, Any]) -> None:
@@ -149,8 +152,9 @@ def test_every_dag_is_bounded_tagged_documented_and_uses_existing_pools(parsed: 
     assert parsed["dags"]["shop__fine_tune"]["retries"]["train"] == 1
 
 
-def test_only_fine_tuning_is_scheduled(parsed: dict[str, Any]) -> None:
+def test_fine_tuning_and_sync_have_schedules_of_their_own(parsed: dict[str, Any]) -> None:
     assert parsed["dags"]["shop__fine_tune"]["schedule"] == "30 2 * * *"
+    assert parsed["dags"]["shop__sync"]["schedule"] == "*/15 * * * *"
     assert parsed["dags"]["shop__release"]["schedule"] == "None"
 
 
@@ -165,6 +169,7 @@ def test_the_form_comes_from_the_typed_parameters_of_the_plugin(parsed: dict[str
     assert all(field["title"] for field in form.values())
     assert parsed["dags"]["shop__release"]["params"]["keep_releases"]["minimum"] == 2
     assert parsed["dags"]["shop__rollback"]["params"]["target"]["default"] == "previous"
+    assert parsed["dags"]["shop__sync"]["params"]["most_deleted_share"]["maximum"] == 1
 
 
 def test_serialising_twice_in_two_processes_gives_the_same(one_plugin: Path, parsed: dict[str, Any]) -> None:
@@ -177,7 +182,7 @@ def test_one_broken_plugin_is_one_import_error_and_no_more(tmp_path: Path) -> No
     environment = folders(tmp_path, ["books", "shop"])
     (tmp_path / "plugins" / "books.py").write_text("def broken(:\n")
     result = parse(tmp_path, environment)
-    assert sorted(result["dags"]) == ["shop__fine_tune", "shop__initialize", "shop__release", "shop__rollback"]
+    assert sorted(result["dags"]) == DAGS
     assert len(result["errors"]) == 1
     [(file, message)] = result["errors"].items()
     assert file.endswith("books.py")
@@ -186,7 +191,7 @@ def test_one_broken_plugin_is_one_import_error_and_no_more(tmp_path: Path) -> No
 
 def test_a_hundred_plugins_are_parsed_quickly(tmp_path: Path) -> None:
     result = parse(tmp_path, folders(tmp_path, [f"shop_{number}" for number in range(100)]))
-    assert len(result["dags"]) == 400
+    assert len(result["dags"]) == 500
     assert result["heavy"] == []
     # An idle machine of two cores takes less than 10 s; the limit allows for a busy one.
     assert result["parse_s"] < 30, result["parse_s"]
