@@ -14,6 +14,7 @@
     │   └── RepositoryError       an entry is missing, corrupt, or cannot be written
     ├── ReleaseError              a release is in a state that does not allow what was asked
     │   ├── VerificationError     a new index did not pass its checks; the live release keeps serving
+    │   ├── SupersededError       a later promotion has taken the place of this one: skip, do not fail
     │   └── ConcurrentReleaseError
     └── UnavailableError          a server does not answer now: a retry may help
         ├── DatabaseUnavailableError
@@ -91,6 +92,10 @@ class ReleaseError(EstudioError):
 
 class VerificationError(ReleaseError):
     """A new index did not pass its checks; the live release keeps serving."""
+
+
+class SupersededError(ReleaseError):
+    """A later promotion has taken the place of this one."""
 
 
 class ConcurrentReleaseError(ReleaseError):

@@ -10,8 +10,11 @@ from typing import Any
 from airflow.sdk import DAG, ExceptionRetryPolicy, Param, RetryAction, RetryRule, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from estudio_core.errors import NotEnoughDataError
+from estudio_core.errors import NotEnoughDataError, SupersededError
 from estudio_core.plugin.discovery import PluginCard
+
+ERROR_KEY = "error"
+"""Key of the XCom in which a failed task leaves its message."""
 
 TRAINING_POOL = "estudio_training"
 INDEX_POOL = "estudio_index"
@@ -71,7 +74,7 @@ class Steps:
 
 
 def plugin_dag(
-    card: PluginCard, kind: str, title: str, doc: str, *, params: dict[str, Param], schedule: str | None = None
+    card: PluginCard, kind: str, title: str, doc: str, *, params: dict[str, Param], schedule: Any = None
 ) -> DAG:
     """Return the empty DAG `<plugin>__<kind>` with what all DAGs of a plugin share."""
     return DAG(
@@ -88,6 +91,11 @@ def plugin_dag(
     )
 
 
+def started_by(dag_run: Any) -> str:
+    """Return who or what started a run, for the audit trail."""
+    return str(dag_run.triggering_user_name or f"{dag_run.dag_id} {dag_run.run_id}")
+
+
 def _inside_estudio(function: Callable[..., Any]) -> Callable[..., Any]:
     """Run a task's function with Airflow's connections as item sources and progress that can be watched."""
 
@@ -102,7 +110,11 @@ def _inside_estudio(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             with record_progress(instance.dag_id, instance.run_id, instance.task_id, instance.map_index):
                 return function(*args, **kwargs)
-        except NotEnoughDataError as error:
+        except (NotEnoughDataError, SupersededError) as error:
             raise AirflowSkipException(str(error)) from error
+        except Exception as error:
+            # What a task that tells others about a failure reads; the next attempt clears it.
+            instance.xcom_push(ERROR_KEY, f"{instance.task_id}: {error}")
+            raise
 
     return run

@@ -74,7 +74,7 @@ class EvaluationManifest(Manifest):
     metrics: dict[str, float]
 
 
-NextStep = Literal["release", "approve", "keep_champion"]
+NextStep = Literal["request_release", "approve", "keep_champion"]
 """Id of the task that follows the registration."""
 
 

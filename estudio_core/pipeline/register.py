@@ -1,4 +1,4 @@
-"""Model versions in the registry: the base model, candidates, and what an alias means now."""
+"""Model versions in the registry: the base model and candidates."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from estudio_core.pipeline.manifests import EvaluationManifest, NextStep, RegistrationManifest
 from estudio_core.pipeline.plugin_access import open_plugin
-from estudio_core.plugin.contract import FineTuneParams, ReleaseParams
+from estudio_core.plugin.contract import FineTuneParams
 
 
 def register_base_model(plugin_name: str) -> str:
@@ -14,16 +14,6 @@ def register_base_model(plugin_name: str) -> str:
     plugin = open_plugin(plugin_name)
     plugin.upload_initial_model()
     return str(plugin.get_manager().registry.resolve("base"))
-
-
-def resolve_version(plugin_name: str, params: dict[str, Any]) -> str:
-    """Return the number of the version that `params.version` (an alias or a number) means now.
-
-    Raises:
-        ConfigurationError: there is no such version or alias.
-    """
-    wanted = ReleaseParams.model_validate(params).version
-    return str(open_plugin(plugin_name).get_manager().registry.resolve(wanted))
 
 
 def register_candidate(
@@ -70,5 +60,5 @@ def _next_step(params: FineTuneParams, evaluation: EvaluationManifest) -> NextSt
     if params.promotion == "approval":
         return "approve"
     if params.promotion == "auto" and evaluation.promoted:
-        return "release"
+        return "request_release"
     return "keep_champion"

@@ -109,7 +109,9 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_a_plugin_becomes_its_dags(parsed: dict[str, Any]) -> None:
     assert parsed["errors"] == {}
-    assert sorted(parsed["dags"]) == ["shop__fine_tune", "shop__initialize", "shop__release", "shop__rollback"]
+    assert sorted(parsed["dags"]) == [
+        *(f"shop__{kind}" for kind in ("fine_tune", "initialize", "release", "rollback"))
+    ]
 
 
 def test_tasks_follow_each_other_as_documented(parsed: dict[str, Any]) -> None:
@@ -119,12 +121,14 @@ def test_tasks_follow_each_other_as_documented(parsed: dict[str, Any]) -> None:
     assert fine_tune["train"] == ["evaluate"]
     assert fine_tune["evaluate"] == ["register"]
     assert "decide" in fine_tune["register"]
-    assert fine_tune["decide"] == ["approve", "keep_champion", "release"]
-    assert fine_tune["approve"] == ["release"]
+    assert fine_tune["decide"] == ["approve", "keep_champion", "request_release"]
+    assert fine_tune["approve"] == ["refuse", "request_release"]
+    assert fine_tune["request_release"] == ["release"]
     release = parsed["dags"]["shop__release"]["tasks"]
     steps = ["publish_model", "start_collection", "embed_shard", "build_index", "verify", "switch", "clean_up"]
     for step, following in itertools.pairwise(steps):
         assert following in release[step]
+        assert "put_back" in release[step]
 
 
 def test_parsing_imports_nothing_heavy_and_opens_no_connection(parsed: dict[str, Any]) -> None:
@@ -144,9 +148,10 @@ def test_every_dag_is_bounded_tagged_documented_and_uses_existing_pools(parsed: 
     assert parsed["dags"]["shop__fine_tune"]["retries"]["train"] == 1
 
 
-def test_only_fine_tuning_is_scheduled(parsed: dict[str, Any]) -> None:
+def test_only_fine_tuning_has_a_clock_and_a_release_starts_when_an_alias_is_moved(parsed: dict[str, Any]) -> None:
     assert parsed["dags"]["shop__fine_tune"]["schedule"] == "30 2 * * *"
-    assert parsed["dags"]["shop__release"]["schedule"] == "None"
+    assert "x-estudio://shop/alias" in parsed["dags"]["shop__release"]["schedule"]
+    assert parsed["dags"]["shop__rollback"]["schedule"] == "None"
 
 
 def test_the_form_comes_from_the_typed_parameters_of_the_plugin(parsed: dict[str, Any]) -> None:
@@ -174,7 +179,9 @@ def test_one_broken_plugin_is_one_import_error_and_no_more(tmp_path: Path) -> No
     environment = folders(tmp_path, ["books", "shop"])
     (tmp_path / "plugins" / "books.py").write_text("def broken(:\n")
     result = parse(tmp_path, environment)
-    assert sorted(result["dags"]) == ["shop__fine_tune", "shop__initialize", "shop__release", "shop__rollback"]
+    assert sorted(result["dags"]) == [
+        *(f"shop__{kind}" for kind in ("fine_tune", "initialize", "release", "rollback"))
+    ]
     assert len(result["errors"]) == 1
     [(file, message)] = result["errors"].items()
     assert file.endswith("books.py")

@@ -10,11 +10,15 @@ import httpx
 import psutil
 import pytest
 
-from estudio_core import local
+from estudio_core import database, local
 from estudio_core.errors import ConfigurationError, UnavailableError
-from estudio_core.local.runs import AirflowApi, RunState
+from estudio_core.experiments.manager import ExperimentsManager
+from estudio_core.local.runs import AirflowApi, RunState, wait_for_dag
 from estudio_core.local.services import running
+from estudio_core.promotion.ledger import history
 from estudio_core.settings import get_settings
+from estudio_core.vectordb.index_info import SearchIndexInfo
+from estudio_core.vectordb.releases import start_release
 
 pytestmark = pytest.mark.e2e
 
@@ -60,6 +64,14 @@ failing()
 
 BROKEN = '"""A dag for airflow."""\nimport a_module_that_does_not_exist\n'
 
+PLUGIN = """
+from estudio_core import PostgresItems, create_text_plugin
+
+plugin = create_text_plugin("shop", items=PostgresItems(table="products", text="title"), model="/no/such/model")
+"""
+
+STUB = '"""Airflow DAGs."""\nfrom estudio_core.dag_factory import build_dags\n\nglobals().update(build_dags("shop"))\n'
+
 POISON = "from pathlib import Path\nPath(__file__).with_name('imported').touch()\n"
 
 
@@ -72,6 +84,8 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.Ins
     (project / "dags" / "failing.py").write_text(FAILING)
     (project / "dags" / "broken.py").write_text(BROKEN)
     (project / "plugins" / "mlflow.py").write_text(POISON)
+    (project / "plugins" / "shop.py").write_text(PLUGIN)
+    (project / "dags" / "shop.py").write_text(STUB)
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(project)
         patched.setenv("ESTUDIO_HOME", str(project / "state"))
@@ -158,10 +172,56 @@ def test_a_dag_file_that_cannot_be_imported_is_explained(installation: local.Ins
 
 
 def test_an_unknown_dag_is_answered_with_the_nearest_name(api: AirflowApi) -> None:
-    from estudio_core.local.runs import wait_for_dag
-
     with pytest.raises(ConfigurationError, match="Did you mean 'sums'"):
         wait_for_dag("sum", api=api, timeout_s=0)
+
+
+@pytest.fixture
+def two_versions(installation: local.Installation, tmp_path: Path) -> ExperimentsManager:
+    """Two registered versions of `shop` that are no models, of which the first is said to serve."""
+    manager = ExperimentsManager(None, "test_quality", "shop", [])
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_text(name)
+        manager.register_model(tmp_path / name, manager.start_iteration(name).run_id)
+    manager.promote(1, "first release", "ana")
+    with database.connect() as connection:
+        database.ensure_schema(connection)
+        info = SearchIndexInfo(dimensions=2)
+        release = start_release(connection, "shop", "shop_v1", "1", info, "by hand")
+        connection.execute("UPDATE estudio.deployments SET state = 'live'")
+        connection.execute(
+            "INSERT INTO estudio.pointers (plugin, release_id, switched_by) VALUES ('shop', %s, 'test')",
+            [release.release_id],
+        )
+        connection.commit()
+    return manager
+
+
+def test_an_alias_moved_in_mlflow_starts_a_release_and_goes_back_with_the_reason_when_that_fails(
+    installation: local.Installation, api: AirflowApi, two_versions: ExperimentsManager
+) -> None:
+    wait_for_dag("shop__release", api=api, timeout_s=120)
+    began = time.monotonic()
+    httpx.post(  # what MLflow's page sends
+        f"{installation.mlflow}/api/2.0/mlflow/registered-models/alias",
+        json={"name": "shop", "alias": "champion", "version": "2"},
+    ).raise_for_status()
+    run_id = None
+    while run_id is None and time.monotonic() - began < 120:
+        runs = api.json("GET", "/dags/shop__release/dagRuns")["dag_runs"]
+        run_id = next((run["dag_run_id"] for run in runs), None)
+        time.sleep(0.5)
+    print(f"from the alias to the run: {time.monotonic() - began:.1f} s")
+    assert run_id is not None
+    assert run_id.startswith("asset_triggered__")
+    with pytest.raises(local.RunFailedError, match="shop__release failed in publish_model"):
+        local.wait("shop__release", run_id, timeout_s=240)
+    assert two_versions.aliases()["champion"] == 1
+    assert "publish_model" in two_versions.registry.versions()[2].tags["estudio.release"]
+    with database.connect() as connection:
+        [promotion] = history(connection, "shop")
+    assert (promotion.to_version, promotion.run_id, promotion.outcome) == ("2", run_id, "failed")
 
 
 def test_search_plugins_were_imported_by_no_airflow_process(installation: local.Installation) -> None:
