@@ -28,6 +28,7 @@ _SCHEMA_PACKAGES = (
     "estudio_core.clickstream",
     "estudio_core.vectordb",
     "estudio_core.promotion",
+    "estudio_core.improvement",
     "estudio_core.pipeline",
 )
 

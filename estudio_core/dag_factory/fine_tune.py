@@ -9,7 +9,7 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import DAG, get_current_context
 
 from estudio_core.dag_factory.approval import RESPONDER_KEY, ApprovalQuestion
-from estudio_core.dag_factory.assets import dataset_asset, model_asset
+from estudio_core.dag_factory.assets import dataset_asset, model_asset, sessions_asset
 from estudio_core.dag_factory.forms import form
 from estudio_core.dag_factory.steps import TRAINING_POOL, Steps, plugin_dag
 from estudio_core.plugin.discovery import PluginCard
@@ -101,9 +101,9 @@ def fine_tune_dag(card: PluginCard) -> DAG:
         "as `challenger`, and starts a release when the gate (or a person) agrees."
     )
     name = card.meta.name
-    with plugin_dag(
-        card, "fine_tune", "Fine-tune", doc, schedule=card.dag_settings.schedule, params=form(card.fine_tune_params)
-    ) as dag:
+    every = card.dag_settings.every_sessions
+    schedule = card.dag_settings.schedule if every is None else [sessions_asset(name, every)]
+    with plugin_dag(card, "fine_tune", "Fine-tune", doc, schedule=schedule, params=form(card.fine_tune_params)) as dag:
         steps = Steps(card)
         sessions = steps(extract)(name)
         dataset = steps(preprocess, outlets=[dataset_asset(name)])(name, sessions)

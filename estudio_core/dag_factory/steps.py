@@ -81,13 +81,32 @@ def plugin_dag(
         dag_id=f"{card.meta.name}__{kind}",
         dag_display_name=f"{card.meta.name}: {title}",
         description=f"{title} ({card.meta.description or card.meta.name})",
-        doc_md=f"### {title}\n\n{doc.strip()}\n\nPlugin `{card.meta.name}` {card.meta.version}, from `{card.source}`.",
+        doc_md=_doc(card, title, doc),
         tags=["estudio", card.meta.name, *card.dag_settings.tags],
         default_args={"owner": card.dag_settings.owner},
         max_active_runs=1,
         catchup=False,
         schedule=schedule,
         params=params,
+    )
+
+
+def _doc(card: PluginCard, title: str, doc: str) -> str:
+    """Return the text above the DAG's graph: what it does, what the plugin says, and where results are seen."""
+    settings = card.dag_settings
+    rows = {
+        "Plugin": f"`{card.meta.name}` {card.meta.version}, `{card.source}`",
+        "Fine-tuning": settings.schedule or "by hand",
+        "Improvement": settings.improve_schedule or "by hand",
+        "Shards of an index": str(settings.shards),
+        "Retries": str(settings.retries),
+        "Time limits": f"{settings.task_timeout_minutes} min a task, {settings.training_timeout_minutes} min training",
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    about = f"{card.meta.description}.\n\n" if card.meta.description else ""
+    return (
+        f"### {title}\n\n{about}{doc.strip()}\n\n| | |\n|---|---|\n{table}\n\n"
+        f"Releases, reports and rollback: [Estudio](/plugin/estudio)."
     )
 
 

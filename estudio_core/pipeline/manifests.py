@@ -89,6 +89,27 @@ class RegistrationManifest(Manifest):
     report_uri: str
 
 
+class ImprovementManifest(Manifest):
+    """Vectors that were moved by clicks, what they are worth on held-out sessions, and what is done with them."""
+
+    uri: str
+    """Folder with `report.html`, `report.json` and the vectors."""
+    release_id: int
+    state: Literal["applied", "refused", "off", "reverted"]
+    reason: str
+    since: str
+    until: str
+    sessions: int
+    held_out_queries: int
+    objects: int
+    users: int
+    metric: str
+    base: float
+    gain: float
+    gain_low: float
+    gain_high: float
+
+
 class EntryManifest(Manifest):
     """A published entry of the model repository."""
 

@@ -1,4 +1,4 @@
-"""The trigger that watches aliases: one loop for all plugins, one event for each request, patient with servers."""
+"""The triggers that watch aliases and sessions: one event for each cause, patient with servers that are away."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from airflow.triggers.base import TriggerEvent
 
-from estudio_core.dag_factory import alias_trigger
+from estudio_core.dag_factory import alias_trigger, sessions_trigger
 from estudio_core.dag_factory.alias_trigger import AliasTrigger
+from estudio_core.dag_factory.sessions_trigger import SessionsTrigger
 
 
 async def looks(*given: Any) -> AsyncIterator[Any]:
@@ -56,3 +57,20 @@ def test_a_server_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch) -
         return None
 
     assert asyncio.run(first()) == {"promotion": 1, "version": "2"}
+
+
+def test_sessions_ring_at_each_multiple_and_anew_after_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = iter([10, 499, 500, 510, 1003, 20, 501])
+
+    async def collect() -> list[Any]:
+        seen: list[Any] = []
+        async for event in SessionsTrigger("shop", 500).run():
+            seen.append(event.payload["sessions"])
+            if len(seen) == 3:
+                break
+        return seen
+
+    monkeypatch.setattr(sessions_trigger, "count", lambda plugin: next(counts))
+    monkeypatch.setattr(sessions_trigger, "POLL_S", 0.0)
+    assert asyncio.run(collect()) == [500, 1003, 501]
+    assert SessionsTrigger(**SessionsTrigger("shop", 500).serialize()[1]).every == 500
