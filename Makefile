@@ -35,7 +35,7 @@ demo: $(READY) ## Fine-tune, re-index and search a real catalog through Airflow;
 	@HF_HUB_OFFLINE=1 $(VENV)/bin/estudio demo
 
 .PHONY: up
-up: $(READY) ## Start Airflow, MLflow and the database on this machine and show their addresses
+up: $(READY) ## Start Airflow, MLflow, Triton and the database on this machine and show their addresses
 	@$(VENV)/bin/estudio up
 
 .PHONY: down

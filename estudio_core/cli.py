@@ -210,7 +210,7 @@ def demo(
 @app.command()
 @_explained
 def up() -> None:
-    """Start database, Airflow and MLflow on this machine, and print their addresses."""
+    """Start database, Airflow, MLflow and Triton on this machine, and print their addresses."""
     from estudio_core import local
 
     local.up(console)
