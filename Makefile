@@ -46,6 +46,10 @@ down: $(READY) ## Stop everything that `make up` or `make demo` started
 test: $(READY) ## Run all tests
 	@HF_HUB_OFFLINE=1 $(PY) -m pytest
 
+.PHONY: docs
+docs: $(READY) ## Build the documentation into build/docs
+	@$(PY) -m mkdocs build --strict --quiet
+
 .PHONY: lint
 lint: $(READY) ## Style, format, types and the direction of imports
 	@$(PY) -m ruff check $(CODE)
