@@ -19,7 +19,7 @@ def take_up(plugin: str, run_id: str | None = None, params: dict[str, Any] | Non
     from estudio_core.pipeline.promote import take_up
 
     dag_run = get_current_context()["dag_run"]
-    by_alias = str(dag_run.run_type) == "asset_triggered"
+    by_alias = dag_run.run_type == "asset_triggered"
     return take_up(plugin, str(run_id), params or {}, started_by(dag_run), by_alias=by_alias)
 
 

@@ -191,6 +191,7 @@ def two_versions(installation: local.Installation, tmp_path_factory: pytest.Temp
         (tmp_path / name / "model.safetensors").write_text(name)
         manager.register_model(tmp_path / name, manager.start_iteration(name).run_id)
     manager.promote(1, "first release", "ana")
+    manager.registry.delete_alias("challenger", reason="refused", actor="ana")  # so that no default names version 2
     with database.connect() as connection:
         database.ensure_schema(connection)
         info = SearchIndexInfo(dimensions=2)
@@ -271,7 +272,9 @@ def test_an_alias_moved_in_mlflow_starts_a_release_and_goes_back_with_the_reason
     assert "publish_model" in two_versions.registry.versions()[2].tags["estudio.release"]
     with database.connect() as connection:
         [promotion] = history(connection, "shop")
-    assert (promotion.to_version, promotion.run_id, promotion.outcome) == ("2", run_id, "failed")
+    assert (promotion.way, promotion.to_version, promotion.run_id, promotion.outcome) == (
+        *("alias", "2", run_id, "failed"),
+    )
 
 
 def test_search_plugins_were_imported_by_no_airflow_process(installation: local.Installation) -> None:
