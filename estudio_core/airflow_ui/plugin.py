@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 from airflow.plugins_manager import AirflowPlugin
 
 from estudio_core.airflow_ui.app import PREFIX, app
@@ -13,7 +11,7 @@ class EstudioPlugin(AirflowPlugin):
     """Releases, reports and rollback of all search plugins, inside Airflow."""
 
     name = "estudio"
-    fastapi_apps: ClassVar[list[Any]] = [{"app": app, "url_prefix": PREFIX, "name": "Estudio"}]
-    external_views: ClassVar[list[Any]] = [
+    fastapi_apps = [{"app": app, "url_prefix": PREFIX, "name": "Estudio"}]  # noqa: RUF012 (Airflow declares them so)
+    external_views = [  # noqa: RUF012
         {"name": "Estudio", "href": f"{PREFIX}/", "destination": "nav", "url_route": "estudio", "nav_top_level": True}
     ]

@@ -26,7 +26,7 @@ class AliasTrigger(BaseEventTrigger):
     """
 
     def __init__(self, plugin: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow leaves these untyped
         self.plugin = plugin
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -54,7 +54,7 @@ class AliasTrigger(BaseEventTrigger):
             number, version = waiting.get(self.plugin, (0, ""))
             if number > rung:
                 rung = number
-                yield TriggerEvent({"promotion": number, "version": version})
+                yield TriggerEvent({"promotion": number, "version": version})  # type: ignore[no-untyped-call]
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Do the same without a shared loop."""

@@ -67,8 +67,9 @@ def request_release(plugin: str, registered: dict[str, Any], run_id: str | None 
     from estudio_core.pipeline.promote import request_release
 
     approved_by = _answered_by()
-    way, actor = ("approval", approved_by) if approved_by else ("gate", f"gate of {run_id}")
-    return request_release(plugin, registered, release_run_id(run_id), way, actor)
+    if approved_by:
+        return request_release(plugin, registered, release_run_id(run_id), "approval", approved_by)
+    return request_release(plugin, registered, release_run_id(run_id), "gate", f"gate of {run_id}")
 
 
 def refuse(plugin: str, registered: dict[str, Any], run_id: str | None = None) -> str:

@@ -35,7 +35,8 @@ def rollback(plugin_name: str, params: dict[str, Any], run_id: str, actor: str) 
     with database.connect(autocommit=True) as connection, ledger.one_at_a_time(connection, plugin_name):
         database.ensure_schema(connection)
         done = ledger.of_run(connection, plugin_name, run_id)
-        if done is not None and done.release_id is not None:
+        target: deployments.Release | None
+        if done is not None and done.release_id is not None:  # a killed attempt has chosen already
             target = deployments.get_release(connection, done.release_id)
         elif wanted == "previous":
             target = deployments.previous_release(connection, plugin_name)
@@ -48,7 +49,13 @@ def rollback(plugin_name: str, params: dict[str, Any], run_id: str, actor: str) 
             )
         ensure_served(target.model_name)
         promotion = done or ledger.request(
-            connection, plugin_name, "rollback", actor, target.model_version, run_id=run_id
+            connection,
+            plugin_name,
+            "rollback",
+            actor,
+            target.model_version,
+            run_id=run_id,
+            release_id=target.release_id,
         )
         return make_live(
             connection,

@@ -59,6 +59,7 @@ def request(
     to_version: str,
     *,
     run_id: str | None = None,
+    release_id: int | None = None,
     alias: str | None = None,
     alias_before: int | None = None,
     reason: str = "",
@@ -86,10 +87,10 @@ def request(
         return _one(
             conn,
             "INSERT INTO estudio.promotions (plugin, way, actor, alias, alias_before, from_version, to_version, run_id,"
-            " reason, numbers) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING {columns}",
+            " release_id, reason, numbers) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING {columns}",
             (
                 *(plugin, way, actor, alias, alias_before, live.model_version if live else None, to_version, run_id),
-                *(reason, Jsonb(dict(numbers or {}))),
+                *(release_id, reason, Jsonb(dict(numbers or {}))),
             ),
         )
 
@@ -153,8 +154,9 @@ def end(
 ) -> Promotion:
     """Write down what became of an open promotion; one that has ended stays as it is."""
     conn.execute(
-        "UPDATE estudio.promotions SET outcome = %s, reason = COALESCE(%s, reason), release_id = %s,"
-        " numbers = numbers || %s, ended_at = clock_timestamp() WHERE promotion_id = %s AND outcome = 'open'",
+        "UPDATE estudio.promotions SET outcome = %s, reason = COALESCE(%s, reason),"
+        " release_id = COALESCE(%s, release_id), numbers = numbers || %s, ended_at = clock_timestamp()"
+        " WHERE promotion_id = %s AND outcome = 'open'",
         (outcome, reason, release_id, Jsonb(dict(numbers or {})), promotion.promotion_id),
     )
     return get(conn, promotion.promotion_id)
