@@ -37,7 +37,7 @@ demo: $(READY) ## Fine-tune, re-index and search a real catalog through Airflow;
 	@HF_HUB_OFFLINE=1 $(VENV)/bin/estudio demo
 
 .PHONY: up
-up: $(READY) ## Start Airflow, MLflow and the database on this machine and show their addresses
+up: $(READY) ## Start Airflow, MLflow, Triton and the database on this machine and show their addresses
 	@$(VENV)/bin/estudio up
 
 .PHONY: down
@@ -55,6 +55,10 @@ bench-quality: $(READY) ## How well it ranks after learning, against what people
 .PHONY: bench-training
 bench-training: $(READY) ## Training speed against others, into benchmarks/results (QUICK=1, ARGS="--sessions 1000"); resumable
 	@HF_HUB_OFFLINE=1 $(PY) -m benchmarks.training $(if $(QUICK),--quick) $(ARGS)
+
+.PHONY: docs
+docs: $(READY) ## Build the documentation into build/docs
+	@$(PY) -m mkdocs build --strict --quiet
 
 .PHONY: lint
 lint: $(READY) ## Style, format, types and the direction of imports

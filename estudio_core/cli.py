@@ -146,14 +146,55 @@ def releases(plugin: Annotated[str | None, typer.Option("--plugin", "-p", help="
 
 @app.command()
 @_explained
+def promotions(
+    plugin: Annotated[str | None, typer.Option("--plugin", "-p", help="Only this plugin.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Most rows.")] = 20,
+) -> None:
+    """List who had which version go live, when, by which way, on which numbers, and what became of it."""
+    from estudio_core import database
+    from estudio_core.promotion.ledger import history
+
+    with database.connect() as connection:
+        database.ensure_schema(connection)
+        found = history(connection, plugin, limit)
+    if not found:
+        console.print("No promotions yet. Run a plugin's DAG <plugin>__initialize, or: make demo")
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("when", "plugin", "version", "way", "who", "outcome", "release"):
+        table.add_column(column, overflow="fold")
+    table.add_column("reason and numbers", overflow="fold", min_width=24)
+    for row in found:
+        numbers = ", ".join(
+            f"{name} {value:.3f}" for name, value in row.numbers.items() if not name.endswith("_before")
+        )
+        table.add_row(
+            f"{row.requested_at:%m-%d %H:%M:%S}",
+            row.plugin,
+            f"{row.from_version or 'none'} → {row.to_version}",
+            row.way if row.alias is None else f"{row.way} {row.alias}",
+            row.actor,
+            row.outcome,
+            "" if row.release_id is None else str(row.release_id),
+            "\n".join(filter(None, (row.reason, numbers))),
+            style={"live": "green", "failed": "red"}.get(row.outcome, ""),
+        )
+    console.print(table)
+
+
+@app.command()
+@_explained
 def rollback(
     plugin: PluginName,
     target: Annotated[str, typer.Option("--to", help="previous, or the number of a kept release.")] = "previous",
 ) -> None:
     """Go back to an earlier release, in seconds."""
+    import getpass
+    import uuid
+
     from estudio_core.pipeline.rollback import rollback as run_rollback
 
-    live = run_rollback(plugin, {"target": target})
+    live = run_rollback(plugin, {"target": target}, f"cli-{uuid.uuid4()}", f"{getpass.getuser()} on the command line")
     console.print(f"Release {live.release_id} of {plugin} is live again (model version {live.version}).")
 
 
@@ -209,7 +250,7 @@ def demo(
 @app.command()
 @_explained
 def up() -> None:
-    """Start database, Airflow and MLflow on this machine, and print their addresses."""
+    """Start database, Airflow, MLflow and Triton on this machine, and print their addresses."""
     from estudio_core import local
 
     local.up(console)

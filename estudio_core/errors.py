@@ -15,6 +15,7 @@
     ├── ReleaseError              a release is in a state that does not allow what was asked
     │   ├── NothingLiveError      the plugin has no live release yet
     │   ├── VerificationError     a new index did not pass its checks; the live release keeps serving
+    │   ├── SupersededError       a later promotion has taken the place of this one: skip, do not fail
     │   └── ConcurrentReleaseError
     └── UnavailableError          a server does not answer now: a retry may help
         ├── DatabaseUnavailableError
@@ -96,6 +97,10 @@ class NothingLiveError(ReleaseError):
 
 class VerificationError(ReleaseError):
     """A new index did not pass its checks; the live release keeps serving."""
+
+
+class SupersededError(ReleaseError):
+    """A later promotion has taken the place of this one."""
 
 
 class ConcurrentReleaseError(ReleaseError):

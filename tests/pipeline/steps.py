@@ -16,6 +16,7 @@ from estudio_core.pipeline.evaluate import evaluate
 from estudio_core.pipeline.extract import extract
 from estudio_core.pipeline.manifests import EntryManifest, EvaluationManifest, LiveManifest, TrainingManifest
 from estudio_core.pipeline.preprocess import preprocess
+from estudio_core.pipeline.promote import initialize_version
 from estudio_core.pipeline.publish import publish_model
 from estudio_core.pipeline.register import register_base_model, register_candidate
 from estudio_core.pipeline.switch import switch
@@ -38,7 +39,7 @@ class FineTuned:
 def initialize(plugin: str, run_id: str = "initialize-1", shards: int = 2) -> LiveManifest:
     """Do what `<plugin>__initialize` does."""
     check_source(plugin)
-    return release(plugin, register_base_model(plugin), run_id, shards)
+    return release(plugin, initialize_version(plugin, register_base_model(plugin), run_id, "ana"), run_id, shards)
 
 
 def release(plugin: str, version: str, run_id: str, shards: int = 2) -> LiveManifest:
