@@ -95,7 +95,7 @@ def test_a_sync_before_anything_is_live_says_what_to_run(
 def test_a_rollback_with_nothing_to_go_back_to_is_refused(estudio_home: Path) -> None:
     result = CliRunner().invoke(app, ["rollback", "--plugin", "shop"])
     assert result.exit_code == 1
-    assert "no such release to go back to" in result.output
+    assert "cannot go back to the release 'previous'" in result.output
 
 
 def test_an_unreachable_database_is_an_error_in_one_line_without_the_password(
