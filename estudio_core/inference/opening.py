@@ -51,8 +51,8 @@ def open_query_embedder(entry_name: str, *, repository: Path | None = None, url:
 def open_bulk_embedder(entry_name: str, *, repository: Path | None = None, url: str | None = None) -> Embedder:
     """Return the fastest implementation of the entry on this machine that gives the entry's golden vectors.
 
-    torch on a GPU or, on CPUs that multiply it in hardware, in bfloat16; otherwise what queries use. The same object is returned again in
-    this process; do not close it.
+    torch on a GPU or, on CPUs that multiply it in hardware, in bfloat16; otherwise what queries use. The same object is
+    returned again in this process; do not close it.
 
     Raises:
         RepositoryError: the entry is missing or damaged.
@@ -174,7 +174,7 @@ def _open_torch(entry: Path) -> Embedder:
 
 
 def _torch_is_fast() -> bool:
-    """Return whether torch beats ONNX Runtime here; without AMX or a GPU both compute fp32 at the same speed."""
+    """Return whether torch beats ONNX Runtime here; without GPU or bfloat16 in hardware both are equally fast."""
     if multiplies_bfloat16():
         return True
     import torch
