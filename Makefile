@@ -10,7 +10,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.estudio-ready
-CODE := estudio_core lightning_modules dags plugins tests scripts
+CODE := estudio_core lightning_modules dags plugins benchmarks tests scripts
 
 # Chosen by scripts/setup.sh where it is empty: the first of python3.11, 3.12, 3.13, python3 that is new enough.
 PYTHON ?=
@@ -23,7 +23,7 @@ export TOKENIZERS_PARALLELISM := false
 
 .PHONY: help
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 $(READY): requirements.lock pyproject.toml scripts/setup.sh
 	@bash scripts/setup.sh
@@ -37,7 +37,7 @@ demo: $(READY) ## Fine-tune, re-index and search a real catalog through Airflow;
 	@HF_HUB_OFFLINE=1 $(VENV)/bin/estudio demo
 
 .PHONY: up
-up: $(READY) ## Start Airflow, MLflow and the database on this machine and show their addresses
+up: $(READY) ## Start Airflow, MLflow, Triton and the database on this machine and show their addresses
 	@$(VENV)/bin/estudio up
 
 .PHONY: down
@@ -47,6 +47,18 @@ down: $(READY) ## Stop everything that `make up` or `make demo` started
 .PHONY: test
 test: $(READY) ## Run all tests (TEST_WORKERS=: processes side by side, 2 unless given)
 	@HF_HUB_OFFLINE=1 $(PY) -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+
+.PHONY: bench-quality
+bench-quality: $(READY) ## How well it ranks after learning, against what people would use instead (QUICK=1, ARGS=)
+	@HF_HUB_OFFLINE=1 $(PY) -m benchmarks.quality $(if $(QUICK),--quick) $(ARGS)
+
+.PHONY: bench-training
+bench-training: $(READY) ## Training speed against others, into benchmarks/results (QUICK=1, ARGS="--sessions 1000"); resumable
+	@HF_HUB_OFFLINE=1 $(PY) -m benchmarks.training $(if $(QUICK),--quick) $(ARGS)
+
+.PHONY: docs
+docs: $(READY) ## Build the documentation into build/docs
+	@$(PY) -m mkdocs build --strict --quiet
 
 .PHONY: lint
 lint: $(READY) ## Style, format, types and the direction of imports

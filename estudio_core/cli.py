@@ -15,7 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from estudio_core.errors import EstudioError
+from estudio_core.errors import ConfigurationError, EstudioError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Semantic search that learns from its users.")
 plugins_app = typer.Typer(no_args_is_help=True, help="Search plugins: list, write, validate.")
@@ -56,17 +56,33 @@ def search(
     query: Annotated[str, typer.Argument(help="What to look for.")],
     plugin: PluginName = "demo_catalog",
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="Most results.")] = 10,
+    offset: Annotated[int, typer.Option(min=0, help="Results to leave out first.")] = 0,
     where: Annotated[str | None, typer.Option("--filter", help="Payload filter, as JSON.")] = None,
+    max_distance: Annotated[float | None, typer.Option(help="Leave out what is farther.")] = None,
+    sort: Annotated[str | None, typer.Option(help="Payload field to order by; -field for descending.")] = None,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="Fuse with a full-text search for the words.")] = False,
+    user: Annotated[str | None, typer.Option(help="Whose personal vectors to use.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Search the live release of a plugin."""
     from estudio_core.searching import search as run_search
+    from estudio_core.vectordb.ordering import SortBy
 
     try:
         payload_filter = json.loads(where) if where else None
     except json.JSONDecodeError as error:
         raise typer.BadParameter(f"--filter is not JSON: {error}") from error
-    answer = run_search(plugin, query, limit=limit, filter=payload_filter)
+    answer = run_search(
+        plugin,
+        query,
+        limit=limit,
+        offset=offset,
+        max_distance=max_distance,
+        filter=payload_filter,
+        sort_by=SortBy(sort.removeprefix("-"), sort.startswith("-")) if sort else None,
+        user_id=user,
+        hybrid=hybrid,
+    )
     if as_json:
         typer.echo(
             json.dumps(
@@ -82,18 +98,22 @@ def search(
     table = Table(title=f"“{query}” · release {answer.release_id}, model version {answer.model_version}")
     table.add_column("", justify="right")
     table.add_column("similarity", justify="right")
+    if hybrid:
+        table.add_column("score", justify="right")
     table.add_column("id")
     table.add_column("item", overflow="fold")
-    for place, hit in enumerate(answer.hits, start=1):
+    for place, hit in enumerate(answer.hits, start=offset + 1):
         first = next((str(v) for v in hit.payload.values() if isinstance(v, str)), "")
-        table.add_row(str(place), f"{hit.similarity:.3f}", hit.object_id, hit.payload.get("title") or first)
+        score = [] if hit.score is None else [f"{hit.score:.4f}"]
+        item = hit.payload.get("title") or first
+        table.add_row(str(place), f"{hit.similarity:.3f}", *score, hit.object_id, item)
     console.print(table)
 
 
 @app.command()
 @_explained
 def releases(plugin: Annotated[str | None, typer.Option("--plugin", "-p", help="Only this plugin.")] = None) -> None:
-    """List releases: state, model version, items, recall, when."""
+    """List releases: state, model version, items, recall, breadth of search, when."""
     from estudio_core import database
     from estudio_core.vectordb.deployments import list_releases
 
@@ -104,7 +124,7 @@ def releases(plugin: Annotated[str | None, typer.Option("--plugin", "-p", help="
         console.print("No releases yet. Run a plugin's DAG <plugin>__initialize, or: make demo")
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("plugin", "release", "state", "version", "items", "recall@10", "created"):
+    for column in ("plugin", "release", "state", "version", "items", "recall@10", "ef_search", "created"):
         table.add_column(column, no_wrap=True)
     table.add_column("reason", overflow="fold")
     for release in found:
@@ -116,9 +136,48 @@ def releases(plugin: Annotated[str | None, typer.Option("--plugin", "-p", help="
             release.model_version,
             str(release.stats.get("objects", "")),
             f"{release.stats['recall_at_10']:.3f}" if "recall_at_10" in release.stats else "",
+            str(release.stats.get("ef_search", "")),
             f"{release.created_at:%m-%d %H:%M}",
             release.reason or "",
             style=style,
+        )
+    console.print(table)
+
+
+@app.command()
+@_explained
+def promotions(
+    plugin: Annotated[str | None, typer.Option("--plugin", "-p", help="Only this plugin.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Most rows.")] = 20,
+) -> None:
+    """List who had which version go live, when, by which way, on which numbers, and what became of it."""
+    from estudio_core import database
+    from estudio_core.promotion.ledger import history
+
+    with database.connect() as connection:
+        database.ensure_schema(connection)
+        found = history(connection, plugin, limit)
+    if not found:
+        console.print("No promotions yet. Run a plugin's DAG <plugin>__initialize, or: make demo")
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("when", "plugin", "version", "way", "who", "outcome", "release"):
+        table.add_column(column, overflow="fold")
+    table.add_column("reason and numbers", overflow="fold", min_width=24)
+    for row in found:
+        numbers = ", ".join(
+            f"{name} {value:.3f}" for name, value in row.numbers.items() if not name.endswith("_before")
+        )
+        table.add_row(
+            f"{row.requested_at:%m-%d %H:%M:%S}",
+            row.plugin,
+            f"{row.from_version or 'none'} → {row.to_version}",
+            row.way if row.alias is None else f"{row.way} {row.alias}",
+            row.actor,
+            row.outcome,
+            "" if row.release_id is None else str(row.release_id),
+            "\n".join(filter(None, (row.reason, numbers))),
+            style={"live": "green", "failed": "red"}.get(row.outcome, ""),
         )
     console.print(table)
 
@@ -130,10 +189,32 @@ def rollback(
     target: Annotated[str, typer.Option("--to", help="previous, or the number of a kept release.")] = "previous",
 ) -> None:
     """Go back to an earlier release, in seconds."""
+    import getpass
+    import uuid
+
     from estudio_core.pipeline.rollback import rollback as run_rollback
 
-    live = run_rollback(plugin, {"target": target})
+    live = run_rollback(plugin, {"target": target}, f"cli-{uuid.uuid4()}", f"{getpass.getuser()} on the command line")
     console.print(f"Release {live.release_id} of {plugin} is live again (model version {live.version}).")
+
+
+@app.command()
+@_explained
+def sync(
+    plugin: PluginName,
+    everything: Annotated[bool, typer.Option("--everything", help="Compare all rows, not only changed ones.")] = False,
+) -> None:
+    """Bring new, changed and deleted items of the table into the live release."""
+    from estudio_core.pipeline.sync import sync as run_sync
+
+    done = run_sync(plugin, {"everything": everything})
+    console.print(
+        f"Release {done.release_id} of {plugin} follows its items again: {done.embedded} embedded, "
+        f"{done.payload_only} with a new payload only, {done.deleted} deleted, {done.unchanged} unchanged, "
+        f"{done.invalid_items} unusable ({done.seconds:.1f} s, found by {done.method})."
+    )
+    for item_id, reason in list(done.invalid.items())[:5]:
+        console.print(f"  {item_id}: {reason}", markup=False)
 
 
 @app.command()
@@ -169,7 +250,7 @@ def demo(
 @app.command()
 @_explained
 def up() -> None:
-    """Start database, Airflow and MLflow on this machine, and print their addresses."""
+    """Start database, Airflow, MLflow and Triton on this machine, and print their addresses."""
     from estudio_core import local
 
     local.up(console)
@@ -239,6 +320,21 @@ def plugins_new(
         connection_id=connection_id,
     )
     console.print(f"Wrote {plugin_file} and {stub}.\nNext: estudio plugins validate {name}")
+
+
+@plugins_app.command("queue-sql")
+@_explained
+def plugins_queue_sql(
+    name: Annotated[str, typer.Argument(help="Plugin with PostgresItems(change_queue=...).")],
+) -> None:
+    """Print the SQL of a plugin's queue of changes and of the triggers that feed it, to run on the items' database."""
+    from estudio_core.pipeline.plugin_access import open_plugin
+    from estudio_core.sources.pgsql_data_loader import PgsqlDataLoader
+
+    loader = open_plugin(name).get_data_loader()
+    if not isinstance(loader, PgsqlDataLoader):
+        raise ConfigurationError(f"Plugin {name!r} reads its items with {type(loader).__name__}, not from PostgreSQL.")
+    typer.echo(loader.change_queue_sql(), nl=False)
 
 
 @plugins_app.command("validate")

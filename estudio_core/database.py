@@ -24,7 +24,13 @@ MINIMUM_PGVECTOR = (0, 8, 4)
 """0.8.3 and 0.8.4 repair HNSW index corruption; 0.8.2 a buffer overflow in parallel builds."""
 
 _SCHEMA_LOCK = 4_837_201_155  # advisory lock key: one process creates the schema at a time
-_SCHEMA_PACKAGES = ("estudio_core.clickstream", "estudio_core.vectordb", "estudio_core.pipeline")
+_SCHEMA_PACKAGES = (
+    "estudio_core.clickstream",
+    "estudio_core.vectordb",
+    "estudio_core.promotion",
+    "estudio_core.improvement",
+    "estudio_core.pipeline",
+)
 
 
 def database_url() -> str:

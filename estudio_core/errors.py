@@ -13,7 +13,9 @@
     │   ├── ExportError           the exported graph differs from the trained model
     │   └── RepositoryError       an entry is missing, corrupt, or cannot be written
     ├── ReleaseError              a release is in a state that does not allow what was asked
+    │   ├── NothingLiveError      the plugin has no live release yet
     │   ├── VerificationError     a new index did not pass its checks; the live release keeps serving
+    │   ├── SupersededError       a later promotion has taken the place of this one: skip, do not fail
     │   └── ConcurrentReleaseError
     └── UnavailableError          a server does not answer now: a retry may help
         ├── DatabaseUnavailableError
@@ -89,12 +91,20 @@ class ReleaseError(EstudioError):
     """A release is in a state that does not allow what was asked."""
 
 
+class NothingLiveError(ReleaseError):
+    """The plugin has no live release yet."""
+
+
 class VerificationError(ReleaseError):
     """A new index did not pass its checks; the live release keeps serving."""
 
 
+class SupersededError(ReleaseError):
+    """A later promotion has taken the place of this one."""
+
+
 class ConcurrentReleaseError(ReleaseError):
-    """Another build or switch of the same plugin is under way."""
+    """Another build, switch or sync of the same plugin is under way."""
 
 
 class UnavailableError(EstudioError):

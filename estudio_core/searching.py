@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from estudio_core import database
-from estudio_core.errors import ReleaseError
+
+if TYPE_CHECKING:
+    from estudio_core.vectordb.ordering import SortBy
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One found item; `similarity` is 1 - distance for cosine, the negated distance otherwise."""
+    """One found item.
+
+    Attributes:
+        object_id: The item.
+        similarity: 1 - distance for cosine, the negated distance otherwise.
+        payload: What is kept beside its vectors.
+        score: Of a hybrid search: the fused score, by which hits are ordered.
+        personal: Whether the user's own vectors were compared.
+    """
 
     object_id: str
     similarity: float
     payload: dict[str, Any]
+    score: float | None = None
+    personal: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,7 +48,9 @@ def search(
     offset: int = 0,
     max_distance: float | None = None,
     filter: dict[str, Any] | None = None,
+    sort_by: SortBy | str | None = None,
     user_id: str | None = None,
+    hybrid: bool = False,
 ) -> SearchAnswer:
     """Answer `query` from the live release of `plugin`: its encoder and its collection, never two releases mixed.
 
@@ -47,21 +61,22 @@ def search(
         offset: Hits to skip; pages are disjoint and complete.
         max_distance: Leave out items that are farther.
         filter: Payload filter, as a dictionary of `estudio_core.vectordb.filters`.
+        sort_by: Order by this payload field instead of by similarity; give `max_distance` with it.
         user_id: Whose personal vectors to use where there are any.
+        hybrid: Fuse the order by similarity with that of a full-text search for the words of `query`.
 
     Raises:
-        ReleaseError: nothing is live yet.
+        NothingLiveError: nothing is live yet.
         InferenceUnavailableError: the query cannot be encoded now.
         DatabaseUnavailableError: the index cannot be read now.
     """
     from estudio_core.inference.opening import open_query_embedder
-    from estudio_core.vectordb import collection, deployments
+    from estudio_core.vectordb import collection
     from estudio_core.vectordb import search as vector_search
+    from estudio_core.vectordb.releases import require_live
 
     with database.transaction() as connection:
-        release = deployments.live_release(connection, plugin)
-    if release is None:
-        raise ReleaseError(f"Nothing is live for plugin {plugin!r}. Run its DAG {plugin}__initialize first.")
+        release = require_live(connection, plugin)
     vector = open_query_embedder(release.model_name).embed_queries([query])[0]
     with database.transaction() as connection:
         found = vector_search.search(
@@ -72,7 +87,9 @@ def search(
             offset=offset,
             max_distance=max_distance,
             filter=filter,
+            sort_by=sort_by,
             user_id=user_id,
+            text=query if hybrid else None,
             ef_search=release.stats.get("ef_search"),
         )
     cosine = release.index_info.metric_type == "cosine"
@@ -80,5 +97,14 @@ def search(
         plugin=plugin,
         release_id=release.release_id,
         model_version=release.model_version,
-        hits=[Hit(hit.object_id, 1 - hit.distance if cosine else -hit.distance, hit.payload or {}) for hit in found],
+        hits=[
+            Hit(
+                hit.object_id,
+                1 - hit.distance if cosine else -hit.distance,
+                hit.payload or {},
+                hit.score,
+                hit.personal,
+            )
+            for hit in found
+        ],
     )

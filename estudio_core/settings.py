@@ -72,6 +72,15 @@ class Settings(BaseSettings):
     training_threads: int | None = Field(default=None, ge=1)
     """CPU threads of a training process. Unset: one per physical core."""
 
+    training_devices: int = Field(default=1, ge=1)
+    """GPUs that one training uses (without a GPU: processes), by Lightning's DDP."""
+
+    trials_at_once: int | None = Field(default=None, ge=1)
+    """Most trials of a search that run at a time. Unset: as many as cores and GPUs allow."""
+
+    trial_gpus: float | None = Field(default=None, ge=0)
+    """GPUs of a trial; parts allowed, so that trials share one. Unset: `training_devices` where there is a GPU."""
+
     ray_address: str | None = None
     """Address of a Ray cluster for trials. Unset: trials run on this machine."""
 

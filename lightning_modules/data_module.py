@@ -20,23 +20,12 @@ class SessionBatches(IterableDataset[SessionBatch]):
         sessions: Clicked training sessions.
         builder: Makes a batch of some of them.
         config: Batch size and seed.
-        rank: Number of this process among `world_size`, each of which takes its share of every batch.
-        world_size: Number of processes.
     """
 
-    def __init__(
-        self,
-        sessions: Sequence[FineTuningInput],
-        builder: BatchBuilder,
-        config: TrainingConfig,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
+    def __init__(self, sessions: Sequence[FineTuningInput], builder: BatchBuilder, config: TrainingConfig) -> None:
         self._sessions = list(sessions)
         self._builder = builder
         self._config = config
-        self._rank = rank
-        self._world_size = world_size
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -48,15 +37,12 @@ class SessionBatches(IterableDataset[SessionBatch]):
         order = np.random.default_rng((self._config.seed, self.epoch)).permutation(len(self._sessions)).tolist()
         size = self._config.batch_size
         for start in range(0, len(order), size):
-            chosen = order[start : start + size]
-            # Every process needs a session of its own in every step.
-            mine = chosen[self._rank :: self._world_size] or chosen[:1]
-            yield self._builder.build([self._sessions[i] for i in mine], self.epoch)
+            yield self._builder.build([self._sessions[i] for i in order[start : start + size]], self.epoch)
         self.epoch += 1
 
 
 class SessionsDataModule(lightning.LightningDataModule):
-    """Hands `SessionBatches` to Lightning, with the share of each process where there are several."""
+    """Hands `SessionBatches` to Lightning; the same ones in every process where there are several."""
 
     def __init__(self, sessions: Sequence[FineTuningInput], builder: BatchBuilder, config: TrainingConfig) -> None:
         super().__init__()
@@ -66,6 +52,5 @@ class SessionsDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[SessionBatch]:
         """Return the loader of training batches; they are built in this process."""
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        batches = SessionBatches(self._sessions, self._builder, self._config, rank, world)
+        batches = SessionBatches(self._sessions, self._builder, self._config)
         return DataLoader(batches, batch_size=None, num_workers=0)

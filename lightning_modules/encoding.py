@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from estudio_core.models.embeddings_model import EmbeddingsModelInterface, evaluating
-from estudio_core.models.transformer_layers import pad
+from lightning_modules.frozen_outputs import FrozenOutputs
 from lightning_modules.text_bank import TextBank
 
 
@@ -20,8 +20,10 @@ class TextEncoder:
         model: Its frozen layers never change while the encoder lives: their outputs are kept.
         bank: The texts.
         batch_tokens: Most padded tokens of one forward pass.
-        cache_bytes: Memory for outputs of the frozen layers; beyond it they are computed anew.
+        cache_bytes: Memory for outputs of the frozen layers; 0: they are computed anew each time.
+        disk_bytes: Disk space for them where they are more than `cache_bytes`.
         half: Keep them as float16 (training in half precision rounds more than that).
+        compile_with: Backend of `torch.compile` for the layers that are trained; None: not compiled.
     """
 
     def __init__(
@@ -30,22 +32,29 @@ class TextEncoder:
         bank: TextBank,
         batch_tokens: int,
         cache_bytes: int = 0,
+        disk_bytes: int = 0,
         *,
         half: bool = False,
+        compile_with: str | None = None,
     ) -> None:
         self._model = model
         self._bank = bank
         self._batch_tokens = batch_tokens
-        self._free_bytes = cache_bytes
-        self._dtype = torch.float16 if half else torch.float32
-        self._cache: dict[int, Tensor] = {}
+        self._run: Callable[[Tensor, Tensor], Tensor] = model.forward_upper if model.frozen_layers else model
+        if compile_with is not None:
+            # Dynamic: number and length of texts differ from chunk to chunk.
+            self._run = torch.compile(self._run, dynamic=True, backend=compile_with)
+        self._frozen: FrozenOutputs | None = None
+        if model.frozen_layers:
+            dtype = torch.float16 if half else torch.float32
+            self._frozen = FrozenOutputs(bank, model.dimensions, cache_bytes, disk_bytes, dtype, model.device)
 
     def __call__(self, rows: Sequence[int]) -> Tensor:
         """Return vectors float32 [len(rows), dimensions], in the order of `rows`."""
         chunks = self.chunks(rows)
         vectors = torch.cat([self.encode_chunk([rows[i] for i in chunk]) for chunk in chunks])
-        order = torch.tensor([i for chunk in chunks for i in chunk], dtype=torch.long, device=vectors.device)
-        return vectors[order.argsort()]
+        order = torch.tensor([i for chunk in chunks for i in chunk], dtype=torch.long)
+        return vectors[order.argsort().to(vectors.device)]
 
     def token_count(self, rows: Sequence[int]) -> int:
         """Return the number of real tokens of the texts `rows`."""
@@ -56,12 +65,18 @@ class TextEncoder:
         with evaluating(self._model), torch.no_grad():
             return self(rows).float().cpu()
 
+    def by_length(self, rows: Sequence[int]) -> list[int]:
+        """Return positions in `rows`, shortest texts first."""
+        order: list[int] = np.argsort(self._bank.lengths[rows], kind="stable").tolist()
+        return order
+
     def chunks(self, rows: Sequence[int]) -> list[list[int]]:
         """Return positions in `rows`, shortest texts first, cut where the padded size would exceed the bound."""
-        order = sorted(range(len(rows)), key=lambda i: len(self._bank.tokens[rows[i]]))
+        lengths = self._bank.lengths[rows]
         chunks: list[list[int]] = [[]]
-        for i in order:
-            if chunks[-1] and (len(chunks[-1]) + 1) * len(self._bank.tokens[rows[i]]) > self._batch_tokens:
+        for i in self.by_length(rows):
+            length = int(lengths[i])
+            if chunks[-1] and (len(chunks[-1]) + 1) * length > self._batch_tokens:
                 chunks.append([])
             chunks[-1].append(i)
         return chunks
@@ -69,21 +84,28 @@ class TextEncoder:
     def encode_chunk(self, rows: Sequence[int]) -> Tensor:
         """Return vectors of `rows` from one forward pass."""
         model = self._model
-        ids, mask = pad([self._bank.tokens[row] for row in rows], model.padding_id, model.device)
-        if not model.frozen_layers:
-            return model(ids, mask)  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
-        cached = [self._cache.get(row) for row in rows]
-        if all(entry is not None for entry in cached):
-            hidden = pad_sequence([entry for entry in cached if entry is not None], batch_first=True)
-            return model.forward_upper(hidden.to(model.device, torch.float32), mask)
-        hidden = model.forward_lower(ids, mask)
-        self._store(rows, hidden)
-        return model.forward_upper(hidden, mask)
+        if self._frozen is None:
+            return self._run(*self._padded(rows))
+        _, mask = self._bank.places(rows)
+        return self._run(self._hidden(self._frozen, rows, mask.shape[1]), mask.to(model.device))
 
-    def _store(self, rows: Sequence[int], hidden: Tensor) -> None:
-        for row, states in zip(rows, hidden, strict=True):
-            kept = states[: len(self._bank.tokens[row])].to("cpu", self._dtype)
-            size = kept.numel() * kept.element_size()
-            if row not in self._cache and size <= self._free_bytes:
-                self._cache[row] = kept.clone()
-                self._free_bytes -= size
+    def _hidden(self, frozen: FrozenOutputs, rows: Sequence[int], length: int) -> Tensor:
+        """Return what the frozen layers make of `rows`, [rows, length, dimensions]: read where kept, else computed."""
+        model = self._model
+        known = frozen.known(rows)
+        if known.all():
+            return frozen.read(rows, length, model.device)
+        new = [row for row, is_known in zip(rows, known.tolist(), strict=True) if not is_known]
+        computed = model.forward_lower(*self._padded(new))
+        frozen.write(new, computed)
+        if len(new) == len(rows):
+            return computed
+        kept = [row for row, is_known in zip(rows, known.tolist(), strict=True) if is_known]
+        hidden = computed.new_zeros(len(rows), length, model.dimensions, dtype=torch.float32)
+        hidden[~known, : computed.shape[1]] = computed.float()
+        hidden[known] = frozen.read(kept, length, model.device)
+        return hidden
+
+    def _padded(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        ids, mask = self._bank.padded(rows, self._model.padding_id)
+        return ids.to(self._model.device), mask.to(self._model.device)

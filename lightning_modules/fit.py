@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,19 +19,21 @@ from torch import Tensor
 
 from estudio_core.errors import NotEnoughDataError
 from estudio_core.models.embeddings_model import EmbeddingsModelInterface
-from estudio_core.preprocessing.ranking_data import RankingData
+from estudio_core.preprocessing.ranking_data import FineTuningInput, RankingData
 from lightning_modules.batches import BatchBuilder, Weights
 from lightning_modules.callbacks.dev_validation import DevValidation, OnMetrics
 from lightning_modules.callbacks.progress import ReportProgress
 from lightning_modules.callbacks.refresh_negatives import RefreshNegatives
+from lightning_modules.compilation import choose_backend
 from lightning_modules.config import TrainingConfig
 from lightning_modules.data_module import SessionsDataModule
 from lightning_modules.dev_evaluation import DevEvaluation
 from lightning_modules.encoding import TextEncoder
-from lightning_modules.interpolation import Interpolation, choose_share
+from lightning_modules.interpolation import Interpolation, choose_share, mixed
 from lightning_modules.losses import CosineProbMarginRankingLoss, ProbMarginRankingLoss
 from lightning_modules.precision import LightningPrecision, autocast, choose_precision
-from lightning_modules.ranking_module import RankingModule, weights_of
+from lightning_modules.ranking_module import RankingModule, put_weights, weights_of
+from lightning_modules.ranks import device_of, several_ranks, strategy_of
 from lightning_modules.text_bank import TextBank
 
 
@@ -97,80 +99,122 @@ def fit(
     train = [s for s in data.clickstream["train"] if not s.is_irrelevant and len(s.results) > 0]
     if not train:
         raise NotEnoughDataError("No training session has a click: collect more sessions, or widen the window.")
-    with _threads(config.threads):
-        lightning.seed_everything(config.seed, verbose=False)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        precision = choose_precision(config.precision)
-        bank = TextBank(model, [*data.clickstream["train"], *data.clickstream["dev"]], data.items)
-        encoder = TextEncoder(
-            model.to(device),
-            bank,
-            config.encode_batch_tokens,
-            config.cache_frozen_mb << 20,
-            half=precision != "32-true",
-        )
-        with autocast(precision, device):
-            base_vectors = encoder.vectors(range(len(bank)))
-        builder = BatchBuilder(bank, data.clickstream["train"], config, click_propensity, confidences)
-        epoch_steps = math.ceil(len(train) / config.batch_size)
-        total_steps = min(epoch_steps * config.num_epochs, config.max_steps or sys.maxsize)
-        module = RankingModule(model, loss, encoder, base_vectors, config, total_steps)
-        validation = DevValidation(
-            DevEvaluation(bank, data.clickstream["dev"], base_vectors, config, click_propensity),
-            every_steps=_steps_between_validations(config, len(train)),
-            patience=config.patience,
-            monitor=config.monitor,
-            precision=precision,
-            on_metrics=on_metrics,
-        )
-        callbacks: list[lightning.Callback] = [validation, ReportProgress(total_steps)]
-        if config.mined_negatives:
-            callbacks.append(RefreshNegatives(builder, bank, precision))
+    job = _Job(model, train, data, config, loss, click_propensity, confidences)
+    with _threads(config.threads, config.devices), several_ranks(config.devices, _follow, job) as ranks:
+        parts = _prepare(job, 0, on_metrics)
+        ranks.join()
         base_weights = weights_of(model)
-        steps = _train(module, SessionsDataModule(train, builder, config), callbacks, precision, total_steps)
-        model.to(device)  # Lightning left it on the CPU
-        interpolation = _interpolate(module, validation, base_weights, config)
-        metrics = validation.measure(module)
+        steps = _train(parts, 0)
+        model.to(device_of(0, config.devices))  # Lightning left it on the CPU
+        interpolation = _interpolate(parts.module, parts.validation, base_weights, config)
+        metrics = parts.validation.measure(parts.module)
         model.to("cpu").eval()
+    history = parts.validation.history
     return FitResult(
-        history=validation.history.metrics,
+        history=history.metrics,
         metrics=metrics,
-        best_step=validation.history.best_step,
+        best_step=history.best_step,
         steps=steps,
         seconds=time.monotonic() - started,
         sessions=min(steps * config.batch_size, len(train) * config.num_epochs),
-        tokens=module.tokens_encoded,
-        precision=precision,
+        tokens=parts.module.tokens_encoded,
+        precision=parts.precision,
         interpolation=interpolation,
-        stopped_early=steps < total_steps,
+        stopped_early=steps < parts.total_steps,
     )
 
 
-def _train(
-    module: RankingModule,
-    sessions: SessionsDataModule,
-    callbacks: list[lightning.Callback],
-    precision: LightningPrecision,
-    total_steps: int,
-) -> int:
+@dataclass(frozen=True)
+class _Job:
+    """What every rank of a training gets."""
+
+    model: EmbeddingsModelInterface
+    train: list[FineTuningInput]
+    data: RankingData
+    config: TrainingConfig
+    loss: ProbMarginRankingLoss
+    click_propensity: Weights | None
+    confidences: Weights | None
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a rank trains with."""
+
+    module: RankingModule
+    sessions: SessionsDataModule
+    validation: DevValidation
+    callbacks: list[lightning.Callback]
+    precision: LightningPrecision
+    total_steps: int
+
+
+def _prepare(job: _Job, rank: int, on_metrics: OnMetrics | None = None) -> _Parts:
+    """Tokenise, encode all texts with the weights as they are, and put everything together."""
+    config, model = job.config, job.model
+    lightning.seed_everything(config.seed, verbose=False)
+    device = device_of(rank, config.devices)
+    precision = choose_precision(config.precision)
+    epoch_steps = math.ceil(len(job.train) / config.batch_size)
+    total_steps = min(epoch_steps * config.num_epochs, config.max_steps or sys.maxsize)
+    bank = TextBank(model, [*job.data.clickstream["train"], *job.data.clickstream["dev"]], job.data.items)
+    encoder = TextEncoder(
+        model.to(device),
+        bank,
+        config.encode_batch_tokens,
+        config.cache_frozen_mb << 20,
+        config.cache_frozen_disk_mb << 20,
+        half=precision != "32-true",
+        compile_with=choose_backend(config.compile, device, total_steps),
+    )
+    with autocast(precision, device):
+        base_vectors = encoder.vectors(range(len(bank)))
+    builder = BatchBuilder(bank, job.data.clickstream["train"], config, job.click_propensity, job.confidences)
+    validation = DevValidation(
+        DevEvaluation(bank, job.data.clickstream["dev"], base_vectors, config, job.click_propensity),
+        every_steps=_steps_between_validations(config, len(job.train)),
+        patience=config.patience,
+        monitor=config.monitor,
+        precision=precision,
+        on_metrics=on_metrics,
+    )
+    callbacks: list[lightning.Callback] = [validation, ReportProgress(total_steps)]
+    if config.mined_negatives:
+        callbacks.append(RefreshNegatives(builder, bank, precision))
+    module = RankingModule(model, job.loss, encoder, base_vectors, config, total_steps)
+    sessions = SessionsDataModule(job.train, builder, config)
+    return _Parts(module, sessions, validation, callbacks, precision, total_steps)
+
+
+def _follow(job: _Job, rank: int, join: Callable[[], None]) -> None:
+    """Train as a further rank, in a process of its own."""
+    with _threads(job.config.threads, job.config.devices):
+        parts = _prepare(job, rank)
+        join()
+        _train(parts, rank)
+
+
+def _train(parts: _Parts, rank: int) -> int:
     """Train with Lightning, which writes nothing, and return the number of optimiser steps."""
+    config = parts.module.config
     with tempfile.TemporaryDirectory(prefix="estudio-fit-") as folder, _quiet_lightning():
         trainer = lightning.Trainer(
             accelerator="gpu" if torch.cuda.is_available() else "cpu",
-            devices=1,
-            precision=precision,
-            max_steps=total_steps,
+            devices=config.devices,
+            strategy=strategy_of(rank, config.devices),
+            precision=parts.precision,
+            max_steps=parts.total_steps,
             max_epochs=-1,
-            gradient_clip_val=module.config.gradient_clip or None,
+            gradient_clip_val=config.gradient_clip or None,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
             default_root_dir=folder,
-            callbacks=callbacks,
+            callbacks=parts.callbacks,
         )
-        trainer.fit(module, sessions)
+        trainer.fit(parts.module, parts.sessions)
         return int(trainer.global_step)
 
 
@@ -203,15 +247,17 @@ def _interpolate(
 
     history = validation.history
     if math.isinf(history.best_value):  # no dev sessions: nothing to choose by
-        return Interpolation(1.0, {})
+        share = max(config.interpolation_shares)
+        put_weights(module.model, mixed(base, history.best_weights, share))
+        return Interpolation(share, {})
     return choose_share(module.model, base, history.best_weights, config.interpolation_shares, measure)
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Compute with `count` CPU threads inside the block."""
+def _threads(count: int | None, processes: int) -> Iterator[None]:
+    """Compute with `count` CPU threads inside the block; None: a share for each of the processes."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+    torch.set_num_threads(count or max(1, before // processes))
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.optim.lr_scheduler import LambdaLR
 
 from estudio_core.models.aggregation import object_similarities
@@ -18,6 +19,7 @@ from lightning_modules.encoding import TextEncoder
 from lightning_modules.gradient_cache import CachedGradients
 from lightning_modules.losses.prob_margin_ranking_loss import ProbMarginRankingLoss
 from lightning_modules.pairs import ExampleKind, Pairs, build_pairs, guarded, of_kind
+from lightning_modules.ranks import gathered, my_share
 from lightning_modules.training_metrics import training_metrics
 
 
@@ -57,20 +59,36 @@ class RankingModule(lightning.LightningModule):
         return batch.to(device)
 
     def training_step(self, batch: SessionBatch, batch_idx: int) -> dict[str, Any]:
-        """Return the loss of a batch, and its metrics (detached scalars by name)."""
+        """Return the loss of a batch, and its similarities [sessions, objects] for `metrics_of`."""
+        self.loss.anneal(self._done())
         rows = [*batch.query_rows, *batch.part_rows]
-        vectors = self._cached.encode(rows) if self.config.gradient_cache else self.encoder(rows)
+        vectors = self._cached.encode(rows) if self.config.gradient_cache else self._encode(rows)
         self.tokens_encoded += self.encoder.token_count(rows)
-        base = self._base_vectors[rows].to(vectors.device)
         similarity = self._similarities(batch, vectors)
-        with torch.no_grad():
-            base_similarity = self._similarities(batch, base)
-        pairs = self._pairs(batch, similarity.detach(), base_similarity)
-        loss = self._loss(batch, similarity, pairs)
+        loss = self._loss(batch, similarity, self._pairs(batch, similarity.detach()))
         if self.config.drift_penalty:
+            base = self._base_vectors[rows].to(vectors.device)
             loss = loss + self.config.drift_penalty * (1 - (vectors * base).sum(-1)).mean()
-        metrics = training_metrics(similarity.detach(), base_similarity, batch.clicked, batch.negatives)
-        return {"loss": loss, "metrics": {"loss": loss.detach(), **metrics}}
+        return {"loss": loss, "similarity": similarity.detach()}
+
+    def _encode(self, rows: list[int]) -> Tensor:
+        """Return the vectors of `rows`; where there are several ranks, each computes a share."""
+        if not dist.is_initialized():
+            return self.encoder(rows)
+        order = self.encoder.by_length(rows)
+        vectors = gathered(self.encoder([rows[i] for i in my_share(order)]), len(rows))
+        return vectors[torch.tensor(order, device=vectors.device).argsort()]
+
+    def metrics_of(self, batch: SessionBatch, loss: Tensor, similarity: Tensor) -> dict[str, float]:
+        """Return the metrics of a step by name, from what `training_step` returned; a GPU is waited for here only."""
+        batch = batch.to(torch.device("cpu"))
+        metrics = training_metrics(similarity.cpu(), self._base_similarity(batch), batch.clicked, batch.negatives)
+        return {"loss": float(loss), **{name: float(value) for name, value in metrics.items()}}
+
+    def _base_similarity(self, batch: SessionBatch) -> Tensor:
+        """Return the similarities before training, on the device of the batch."""
+        rows = [*batch.query_rows, *batch.part_rows]
+        return self._similarities(batch, self._base_vectors[rows].to(batch.clicked.device))
 
     def _similarities(self, batch: SessionBatch, vectors: Tensor) -> Tensor:
         """Return the similarity of each session's query to each object, [sessions, objects]."""
@@ -80,21 +98,25 @@ class RankingModule(lightning.LightningModule):
         )
         return per_query[batch.session_query]
 
-    def _pairs(self, batch: SessionBatch, similarity: Tensor, base_similarity: Tensor) -> Pairs:
+    def _pairs(self, batch: SessionBatch, similarity: Tensor) -> Pairs:
         pairs = build_pairs(batch.clicked, batch.negatives | batch.batch_negatives)
         if self.config.false_negative_guard is not None:
-            pairs = guarded(pairs, batch.batch_negatives, base_similarity, self.config.false_negative_guard)
+            base = self._base_similarity(batch)
+            pairs = guarded(pairs, batch.batch_negatives, base, self.config.false_negative_guard)
         kind = self._stage()
         if kind is not ExampleKind.ALL:
             difference = similarity[pairs.session, pairs.positive] - similarity[pairs.session, pairs.negative]
-            pairs = pairs.where(of_kind(difference, self.loss.margin, kind))
+            pairs = pairs.where(of_kind(difference, self.loss.current()[2], kind))
         return pairs
 
     def _stage(self) -> ExampleKind:
         """Return the kind of pairs of the curriculum's current stage."""
         order = self.config.examples_order
-        done = min(self.global_step / self._total_steps, 1.0)
-        return ExampleKind(order[min(int(done * len(order)), len(order) - 1)])
+        return ExampleKind(order[min(int(self._done() * len(order)), len(order) - 1)])
+
+    def _done(self) -> float:
+        """Return the share of the training that is over."""
+        return min(self.global_step / self._total_steps, 1.0)
 
     def _loss(self, batch: SessionBatch, similarity: Tensor, pairs: Pairs) -> Tensor:
         confidence = torch.minimum(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from estudio_core.errors import NotEnoughDataError
 from estudio_core.models.embeddings_model import EmbeddingsModelInterface
@@ -18,7 +22,8 @@ class TextBank:
         items: Part texts by object id.
 
     Attributes:
-        tokens: Token ids by row.
+        lengths: Number of tokens by row, int64 [texts].
+        starts: Place of a row's first token among all tokens, int64 [texts].
         objects: For each object id, its variants; each is the list of the rows of its parts.
     """
 
@@ -40,16 +45,36 @@ class TextBank:
                 for variant in items.variants(object_id)
             ]
         self._queries = queries
-        self.tokens = [*model.tokenize_queries(list(queries)), *model.tokenize_items(list(parts))]
+        tokens = [*model.tokenize_queries(list(queries)), *model.tokenize_items(list(parts))]
+        self.lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)
+        self.starts = np.cumsum(self.lengths) - self.lengths
+        # One array in place of a list per text: a tenth of the memory, and rows are taken without a Python loop.
+        self._tokens = np.fromiter((i for ids in tokens for i in ids), dtype=np.int32, count=int(self.lengths.sum()))
 
     def __len__(self) -> int:
         """Return the number of distinct texts."""
-        return len(self.tokens)
+        return len(self.lengths)
+
+    def places(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return where the tokens of `rows` stand among all tokens, and which of them are real, [rows, longest] each.
+
+        Both are int64. Behind the end of a text, its last token is named again.
+        """
+        lengths = self.lengths[rows][:, None]
+        column = np.arange(int(lengths.max()))[None, :]
+        places = self.starts[rows][:, None] + np.minimum(column, lengths - 1)
+        return torch.from_numpy(places), torch.from_numpy((column < lengths).astype(np.int64))
+
+    def padded(self, rows: Sequence[int], padding_id: int) -> tuple[Tensor, Tensor]:
+        """Return token ids and attention mask of `rows`, int64 [rows, longest] each, padded at the right."""
+        places, mask = self.places(rows)
+        ids = torch.from_numpy(self._tokens[places.numpy()].astype(np.int64))
+        return ids.masked_fill_(mask == 0, padding_id), mask
 
     def query(self, text: str) -> int:
         """Return the row of a query text."""
         return self._queries[text]
 
-    def token_count(self, rows: Iterable[int]) -> int:
+    def token_count(self, rows: Sequence[int]) -> int:
         """Return the number of real tokens of the texts `rows`."""
-        return sum(len(self.tokens[row]) for row in rows)
+        return int(self.lengths[rows].sum())

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from psycopg.types.json import Jsonb
 from typer.testing import CliRunner
 
+from estudio_core import database
 from estudio_core.cli import app
 from estudio_core.context import context
 from estudio_core.settings import get_settings
+from estudio_core.vectordb.index_info import SearchIndexInfo
+from estudio_core.vectordb.releases import start_release
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +24,7 @@ def fresh_context() -> None:
 
 def test_help_lists_every_command() -> None:
     output = CliRunner().invoke(app, ["--help"]).output
-    for command in ("search", "releases", "rollback", "doctor", "demo", "up", "down", "status", "plugins"):
+    for command in ("search", "releases", "rollback", "sync", "doctor", "demo", "up", "down", "status", "plugins"):
         assert command in output
 
 
@@ -42,10 +46,56 @@ def test_releases_of_an_empty_installation_say_how_to_begin(estudio_home: Path) 
     assert "make demo" in result.output
 
 
+def test_releases_show_every_state_with_what_is_known_of_it(estudio_home: Path) -> None:
+    states = ("building", "built", "verified", "live", "previous", "retired", "failed")
+    with database.connect() as connection:
+        for state in states:
+            release = start_release(connection, state, f"{state}_v1", "1", SearchIndexInfo(dimensions=2), "run")
+            connection.execute(
+                "UPDATE estudio.deployments SET state = %s, reason = %s, stats = %s WHERE release_id = %s",
+                (
+                    state,
+                    "the task was killed" if state == "failed" else None,
+                    Jsonb({"objects": 60, "recall_at_10": 0.975, "ef_search": 150}),
+                    release.release_id,
+                ),
+            )
+    result = CliRunner().invoke(app, ["releases"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    for state in states:
+        [line] = [line for line in result.output.splitlines() if line.split()[:1] == [state]]
+        assert line.split()[2:7] == [state, "1", "60", "0.975", "150"]
+        assert ("the task was killed" in line) == (state == "failed")
+
+
+def test_a_sync_before_anything_is_live_says_what_to_run(
+    estudio_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "shop.py").write_text(
+        "from estudio_core import PostgresItems, create_text_plugin\n"
+        "plugin = create_text_plugin('shop', items=PostgresItems(table='products', text='title',"
+        " change_queue='shop changes'), model='none')\n"
+    )
+    monkeypatch.setenv("ESTUDIO_PLUGINS_PATH", str(tmp_path / "plugins"))
+    get_settings.cache_clear()
+    result = CliRunner().invoke(app, ["sync", "--plugin", "shop"])
+    assert result.exit_code == 1
+    assert "shop__initialize" in result.output
+    result = CliRunner().invoke(app, ["plugins", "queue-sql", "shop"])
+    assert result.exit_code == 1
+    assert "no table 'products'" in result.output.replace("\n", " ")
+    with database.connect() as connection:
+        connection.execute("CREATE TABLE products (id int PRIMARY KEY, title text)")
+    result = CliRunner().invoke(app, ["plugins", "queue-sql", "shop"])
+    assert result.exit_code == 0
+    assert 'AFTER TRUNCATE ON "public"."products"' in result.output
+
+
 def test_a_rollback_with_nothing_to_go_back_to_is_refused(estudio_home: Path) -> None:
     result = CliRunner().invoke(app, ["rollback", "--plugin", "shop"])
     assert result.exit_code == 1
-    assert "no such release to go back to" in result.output
+    assert "cannot go back to the release 'previous'" in result.output
 
 
 def test_an_unreachable_database_is_an_error_in_one_line_without_the_password(

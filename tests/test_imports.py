@@ -19,7 +19,7 @@ HEAVY = (
 ABOUT_HEAVY_PACKAGES = ("estudio_core.models", "estudio_core.experiments.ray_callback")
 """These subclass what the heavy packages give; others import them inside functions only."""
 
-AIRFLOW_SIDE = ("estudio_core.dag_factory", "estudio_core.local.airflow_setup")
+AIRFLOW_SIDE = ("estudio_core.airflow_ui", "estudio_core.dag_factory", "estudio_core.local.airflow_setup")
 """Only these may import Airflow."""
 
 COUNT_IMPORTS = """

@@ -14,9 +14,11 @@ from collections.abc import Callable
 from airflow.sdk import DAG, get_parsing_context
 
 from estudio_core.dag_factory.fine_tune import fine_tune_dag
+from estudio_core.dag_factory.improve import improve_dag
 from estudio_core.dag_factory.initialize import initialize_dag
 from estudio_core.dag_factory.release import release_dag
 from estudio_core.dag_factory.rollback import rollback_dag
+from estudio_core.dag_factory.sync import sync_dag
 from estudio_core.plugin.discovery import PluginCard, read_card
 
 __all__ = ["DAG_KINDS", "build_dags"]
@@ -25,7 +27,9 @@ DAG_KINDS: dict[str, Callable[[PluginCard], DAG]] = {
     "initialize": initialize_dag,
     "fine_tune": fine_tune_dag,
     "release": release_dag,
+    "improve": improve_dag,
     "rollback": rollback_dag,
+    "sync": sync_dag,
 }
 
 

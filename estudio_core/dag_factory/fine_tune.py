@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-from airflow.sdk import DAG, Asset
+from airflow.sdk import DAG, get_current_context
 
+from estudio_core.dag_factory.approval import RESPONDER_KEY, ApprovalQuestion
+from estudio_core.dag_factory.assets import dataset_asset, model_asset, sessions_asset
 from estudio_core.dag_factory.forms import form
 from estudio_core.dag_factory.steps import TRAINING_POOL, Steps, plugin_dag
 from estudio_core.plugin.discovery import PluginCard
@@ -61,6 +62,34 @@ def decide(registered: dict[str, Any]) -> str:
     return str(registered["next_step"])
 
 
+def request_release(plugin: str, registered: dict[str, Any], run_id: str | None = None) -> str:
+    """Ask for the release, in the name of the gate or of who approved; the run that follows carries it out."""
+    from estudio_core.pipeline.promote import request_release
+
+    approved_by = _answered_by()
+    if approved_by:
+        return request_release(plugin, registered, release_run_id(run_id), "approval", approved_by)
+    return request_release(plugin, registered, release_run_id(run_id), "gate", f"gate of {run_id}")
+
+
+def refuse(plugin: str, registered: dict[str, Any], run_id: str | None = None) -> str:
+    """Write down who refused the candidate."""
+    from estudio_core.pipeline.promote import refuse_release
+
+    return refuse_release(plugin, registered, release_run_id(run_id), _answered_by() or "somebody")
+
+
+def release_run_id(run_id: str | None) -> str:
+    """Return the id of the release run that a fine-tuning run starts."""
+    return f"{run_id}__release"
+
+
+def _answered_by() -> str | None:
+    """Return who answered the task `approve`; None where nobody was asked."""
+    user = get_current_context()["ti"].xcom_pull(task_ids="approve", key=RESPONDER_KEY)
+    return str(user) if user else None
+
+
 def keep_champion(registered: dict[str, Any]) -> str:
     """Say why nothing is released."""
     return str(registered["reason"])
@@ -73,37 +102,35 @@ def fine_tune_dag(card: PluginCard) -> DAG:
         "as `challenger`, and starts a release when the gate (or a person) agrees."
     )
     name = card.meta.name
-    with plugin_dag(
-        card, "fine_tune", "Fine-tune", doc, schedule=card.dag_settings.schedule, params=form(card.fine_tune_params)
-    ) as dag:
+    every = card.dag_settings.every_sessions
+    schedule = card.dag_settings.schedule if every is None else [sessions_asset(name, every)]
+    with plugin_dag(card, "fine_tune", "Fine-tune", doc, schedule=schedule, params=form(card.fine_tune_params)) as dag:
         steps = Steps(card)
         sessions = steps(extract)(name)
-        dataset = steps(preprocess, outlets=[Asset(f"{name}/dataset", uri=f"x-estudio://{name}/dataset")])(
-            name, sessions
-        )
+        dataset = steps(preprocess, outlets=[dataset_asset(name)])(name, sessions)
         trained = steps(train, pool=TRAINING_POOL, training=True)(name, dataset)
         evaluated = steps(evaluate, pool=TRAINING_POOL)(name, trained)
-        registered = steps(register, outlets=[Asset(f"{name}/challenger", uri=f"x-estudio://{name}/challenger")])(
-            name, evaluated
-        )
+        registered = steps(register, outlets=[model_asset(name)])(name, evaluated)
         decision = steps.branch(decide)(registered)
-        approve = ApprovalOperator(
+        approve = ApprovalQuestion(
             task_id="approve",
             subject=f"Promote version {{{{ ti.xcom_pull('register')['version'] }}}} of {name}?",
             body="{{ ti.xcom_pull('register')['summary'] }}",
-            defaults=None,
+            options=["Promote", "Keep the champion"],
+            options_mapping={"Promote": "request_release", "Keep the champion": "refuse"},
             response_timeout=timedelta(days=APPROVAL_DAYS),
             execution_timeout=timedelta(minutes=5),
         )
+        requested = steps(request_release, trigger_rule="none_failed_min_one_success")(name, registered)
         release = TriggerDagRunOperator(
             task_id="release",
             trigger_dag_id=f"{name}__release",
-            trigger_run_id="{{ run_id }}__release",
-            conf={"version": "{{ ti.xcom_pull('register')['version'] }}"},
+            trigger_run_id=release_run_id("{{ run_id }}"),
+            conf={"version": "{{ ti.xcom_pull('request_release') }}"},
             reset_dag_run=True,
             execution_timeout=timedelta(minutes=5),
-            trigger_rule="none_failed_min_one_success",
         )
-        decision >> [approve, release, steps(keep_champion)(registered)]
-        approve >> release
+        decision >> [approve, requested, steps(keep_champion)(registered)]
+        approve >> [requested, steps(refuse)(name, registered)]
+        requested >> release
     return dag

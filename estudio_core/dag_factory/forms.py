@@ -7,7 +7,7 @@ from typing import Any
 from airflow.sdk import Param
 from pydantic import BaseModel
 
-_KEPT = ("title", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "enum", "pattern")
+_KEPT = ("title", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "enum", "pattern", "section")
 
 
 def form(defaults: BaseModel) -> dict[str, Param]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import DAG
+from airflow.sdk import DAG, get_current_context
 
 from estudio_core.dag_factory.forms import form
 from estudio_core.dag_factory.release_steps import release_tasks
-from estudio_core.dag_factory.steps import Steps, plugin_dag
+from estudio_core.dag_factory.steps import Steps, plugin_dag, started_by
 from estudio_core.plugin.contract import InitializeParams
 from estudio_core.plugin.discovery import PluginCard
 
@@ -20,11 +20,13 @@ def check_source(plugin: str) -> dict[str, Any]:
     return check_source(plugin).as_dict()
 
 
-def register_base_model(plugin: str, source: dict[str, Any]) -> str:
-    """Register the base model in MLflow, under the alias `base`."""
+def register_base_model(plugin: str, source: dict[str, Any], run_id: str | None = None) -> str:
+    """Register the base model in MLflow, under the alias `base`, and ask for its release."""
+    from estudio_core.pipeline.promote import initialize_version
     from estudio_core.pipeline.register import register_base_model
 
-    return register_base_model(plugin)
+    actor = started_by(get_current_context()["dag_run"])
+    return initialize_version(plugin, register_base_model(plugin), str(run_id), actor)
 
 
 def initialize_dag(card: PluginCard) -> DAG:

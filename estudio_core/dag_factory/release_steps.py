@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import Asset
+from airflow.sdk import get_current_context
 
-from estudio_core.dag_factory.steps import INDEX_POOL, Steps
+from estudio_core.dag_factory.assets import release_asset
+from estudio_core.dag_factory.steps import ERROR_KEY, INDEX_POOL, Steps
 
 
 def publish_model(plugin: str, version: Any) -> dict[str, Any]:
@@ -60,6 +61,17 @@ def clean_up(plugin: str, live: dict[str, Any], params: dict[str, Any] | None = 
     return clean_up(plugin, params or {}).as_dict()
 
 
+def put_back(plugin: str, run_id: str | None = None) -> str:
+    """After a failure: close the promotion, put the alias back, and leave the reason on the model version."""
+    from estudio_core.pipeline.promote import put_back
+
+    context = get_current_context()
+    upstream = sorted(context["task"].upstream_task_ids)
+    found = context["ti"].xcom_pull(task_ids=upstream, key=ERROR_KEY)
+    errors = [error for error in found or () if error]
+    return put_back(plugin, str(run_id), errors)
+
+
 def release_tasks(steps: Steps, version: Any) -> Any:
     """Add the tasks from `version` to a live release; return the last one."""
     name = steps.card.meta.name
@@ -72,5 +84,9 @@ def release_tasks(steps: Steps, version: Any) -> Any:
     )
     built = steps(build_index, pool=INDEX_POOL)(name, loaded)
     verified = steps(verify)(name, built)
-    live = steps(switch, outlets=[Asset(f"{name}/release", uri=f"x-estudio://{name}/release")])(name, verified)
-    return steps(clean_up)(name, live)
+    live = steps(switch, outlets=[release_asset(name)])(name, verified)
+    cleaned = steps(clean_up)(name, live)
+    failed = steps(put_back, trigger_rule="one_failed")(name)
+    # Not after clean_up: a leaf of its own, it lets the whole run fail where a task before it has failed.
+    [version, entry, shards, loaded, built, verified, live] >> failed
+    return cleaned

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import DAG, Asset
+from airflow.sdk import DAG, get_current_context
 
+from estudio_core.dag_factory.assets import release_asset
 from estudio_core.dag_factory.forms import form
-from estudio_core.dag_factory.steps import Steps, plugin_dag
+from estudio_core.dag_factory.steps import Steps, plugin_dag, started_by
 from estudio_core.plugin.contract import RollbackParams
 from estudio_core.plugin.discovery import PluginCard
 
 
-def rollback(plugin: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
+def rollback(plugin: str, run_id: str | None = None, params: dict[str, Any] | None = None) -> dict[str, Any]:
     """Apply newer writes to the earlier collection, then move pointer and alias back."""
     from estudio_core.pipeline.rollback import rollback
 
-    return rollback(plugin, params or {}).as_dict()
+    return rollback(plugin, params or {}, str(run_id), started_by(get_current_context()["dag_run"])).as_dict()
 
 
 def rollback_dag(card: PluginCard) -> DAG:
@@ -24,5 +25,5 @@ def rollback_dag(card: PluginCard) -> DAG:
     doc = "Moves the live pointer and the alias `champion` back to an earlier release that is still kept."
     name = card.meta.name
     with plugin_dag(card, "rollback", "Rollback", doc, params=form(RollbackParams())) as dag:
-        Steps(card)(rollback, outlets=[Asset(f"{name}/release", uri=f"x-estudio://{name}/release")])(name)
+        Steps(card)(rollback, outlets=[release_asset(name)])(name)
     return dag

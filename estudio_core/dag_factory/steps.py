@@ -10,8 +10,11 @@ from typing import Any
 from airflow.sdk import DAG, ExceptionRetryPolicy, Param, RetryAction, RetryRule, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from estudio_core.errors import NotEnoughDataError
+from estudio_core.errors import NotEnoughDataError, NothingLiveError, SupersededError
 from estudio_core.plugin.discovery import PluginCard
+
+ERROR_KEY = "error"
+"""Key of the XCom in which a failed task leaves its message."""
 
 TRAINING_POOL = "estudio_training"
 INDEX_POOL = "estudio_index"
@@ -71,14 +74,14 @@ class Steps:
 
 
 def plugin_dag(
-    card: PluginCard, kind: str, title: str, doc: str, *, params: dict[str, Param], schedule: str | None = None
+    card: PluginCard, kind: str, title: str, doc: str, *, params: dict[str, Param], schedule: Any = None
 ) -> DAG:
     """Return the empty DAG `<plugin>__<kind>` with what all DAGs of a plugin share."""
     return DAG(
         dag_id=f"{card.meta.name}__{kind}",
         dag_display_name=f"{card.meta.name}: {title}",
         description=f"{title} ({card.meta.description or card.meta.name})",
-        doc_md=f"### {title}\n\n{doc.strip()}\n\nPlugin `{card.meta.name}` {card.meta.version}, from `{card.source}`.",
+        doc_md=_doc(card, title, doc),
         tags=["estudio", card.meta.name, *card.dag_settings.tags],
         default_args={"owner": card.dag_settings.owner},
         max_active_runs=1,
@@ -86,6 +89,30 @@ def plugin_dag(
         schedule=schedule,
         params=params,
     )
+
+
+def _doc(card: PluginCard, title: str, doc: str) -> str:
+    """Return the text above the DAG's graph: what it does, what the plugin says, and where results are seen."""
+    settings = card.dag_settings
+    rows = {
+        "Plugin": f"`{card.meta.name}` {card.meta.version}, `{card.source}`",
+        "Fine-tuning": settings.schedule or "by hand",
+        "Improvement": settings.improve_schedule or "by hand",
+        "Shards of an index": str(settings.shards),
+        "Retries": str(settings.retries),
+        "Time limits": f"{settings.task_timeout_minutes} min a task, {settings.training_timeout_minutes} min training",
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    about = f"{card.meta.description}.\n\n" if card.meta.description else ""
+    return (
+        f"### {title}\n\n{about}{doc.strip()}\n\n| | |\n|---|---|\n{table}\n\n"
+        f"Releases, reports and rollback: [Estudio](/plugin/estudio)."
+    )
+
+
+def started_by(dag_run: Any) -> str:
+    """Return who or what started a run, for the audit trail."""
+    return str(dag_run.triggering_user_name or f"{dag_run.dag_id} {dag_run.run_id}")
 
 
 def _inside_estudio(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -102,7 +129,11 @@ def _inside_estudio(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             with record_progress(instance.dag_id, instance.run_id, instance.task_id, instance.map_index):
                 return function(*args, **kwargs)
-        except NotEnoughDataError as error:
+        except (NotEnoughDataError, NothingLiveError, SupersededError) as error:
             raise AirflowSkipException(str(error)) from error
+        except Exception as error:
+            # What a task that tells others about a failure reads; the next attempt clears it.
+            instance.xcom_push(ERROR_KEY, f"{instance.task_id}: {error}")
+            raise
 
     return run

@@ -10,14 +10,21 @@ from typing import TYPE_CHECKING
 from estudio_core.clickstream.replay import ClickModel, Ranking, replay_clicks
 from estudio_core.clickstream.store import ClickstreamStore
 from estudio_core.demo.catalog import demo_queries, load_judgments
+from estudio_core.errors import DataError
 
 if TYPE_CHECKING:
     import psycopg
 
+    from estudio_core.evaluation.judgments import Judgments
+
 APPLICATION = "demo_catalog"
 SESSIONS = 1_000
 SHOWN = 20
-"""Results a simulated user is shown."""
+"""Most results a simulated user is shown."""
+SEARCHED_DEPTH = 200
+"""Results of a search from which the shown ones are taken: those that people rated for the query. Nobody knows what
+users would think of the others, two thirds of the best 20, and clicks drawn as if they were irrelevant taught a model
+so: on a development partition, never-asked queries gained +0.005 nDCG@10 from such a log, and +0.033 from this one."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,8 @@ def replay_clickstream(
 
     Args:
         connection: To a database with Estudio's schema.
-        rankings: What is shown for each of `demo_queries().searched`: (object id, similarity), best first.
+        rankings: What a search finds for each of `demo_queries().searched`: (object id, similarity), best first.
+            Its first `SHOWN` rated products are shown; a query with fewer than two of them is not asked.
         application: Name under which searches are logged.
         sessions: Number of simulated searches.
         release: Release said to have answered.
@@ -53,13 +61,14 @@ def replay_clickstream(
         seed: Of the simulation.
 
     Raises:
-        DataError: a searched query has no ranking.
+        DataError: a searched query has no ranking, or none has two rated products.
     """
     judgments = load_judgments()
     store = ClickstreamStore(connection)
+    shown = _rated(judgments.only(demo_queries(judgments).searched), rankings)
     replay = replay_clicks(
-        judgments.only(demo_queries(judgments).searched),
-        rankings,
+        judgments.only(shown),
+        shown,
         sessions=sessions,
         application=application,
         end=end or datetime.now(UTC),
@@ -76,3 +85,12 @@ def replay_clickstream(
         clicked_sessions=store.count_sessions(application, clicked_only=True),
         written=written,
     )
+
+
+def _rated(judgments: Judgments, rankings: Mapping[str, Ranking]) -> dict[str, Ranking]:
+    """Return, for each query, the results that people rated, in their order; queries with fewer than two left out."""
+    unknown = [query for query in judgments if query not in rankings]
+    if unknown:
+        raise DataError(f"No ranking for the queries {unknown[:5]} ({len(unknown)} in all). Give one for each query.")
+    rated = {query: [hit for hit in rankings[query] if hit[0] in judgments[query]] for query in judgments}
+    return {query: hits for query, hits in rated.items() if len(hits) > 1}

@@ -15,7 +15,7 @@ from rich.table import Table
 from estudio_core import database, local
 from estudio_core.artifacts import ArtifactStore
 from estudio_core.demo.catalog import demo_queries, load_catalog
-from estudio_core.demo.clickstream import SHOWN, replay_clickstream
+from estudio_core.demo.clickstream import SEARCHED_DEPTH, replay_clickstream
 from estudio_core.demo.follow import follow
 from estudio_core.errors import ConfigurationError
 from estudio_core.local.installation import RUN_COMPONENTS, START_TIMEOUT_S
@@ -97,7 +97,7 @@ def _initialize(console: Console) -> list[SearchAnswer]:
     searched = demo_queries().searched
     with console.status("Simulating users…"):
         rankings = {
-            query: [(hit.object_id, hit.similarity) for hit in search(PLUGIN, query, limit=SHOWN).hits]
+            query: [(hit.object_id, hit.similarity) for hit in search(PLUGIN, query, limit=SEARCHED_DEPTH).hits]
             for query in searched
         }
         with database.transaction() as connection:
@@ -133,6 +133,8 @@ def _show_outcome(console: Console, home: Path, before: list[SearchAnswer], fold
     for earlier, query in zip(before, _shown_queries(), strict=True):
         console.print(_side_by_side(query, earlier, search(PLUGIN, query, limit=3)))
     table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for what, where in (
         ("HTML report", folder / "report.html"),
         ("MLflow UI", "runs, versions and aliases: starts with the command below"),

@@ -110,10 +110,11 @@ def decide(
 ) -> GateDecision:
     """Promote a candidate whose gain is certain enough on queries it saw and on queries it never saw.
 
-    The lower end of the gain's confidence interval has to exceed `minimum_gain`, in the group `unseen` and, where it
-    has enough queries, in the group `seen`. Without enough unseen queries nothing is promoted: a model can get better
-    for what it was trained on and worse for everything else. Without judgments, give the queries of the held-out
-    sessions as `unseen`, and no `seen`.
+    Where both groups have enough queries, the gain on `seen` has to be certain (the lower end of its interval exceeds
+    `minimum_gain`), and `unseen` has to gain in the mean with a loss of more than `maximum_loss` ruled out. Where
+    `unseen` decides alone, its gain has to be certain. Without enough unseen queries nothing is promoted: a model can
+    get better for what it was trained on and worse for everything else. Without judgments, give the queries of the
+    held-out sessions as `unseen`, and no `seen`.
 
     Args:
         champion: Metrics per query of the live model, by group.
@@ -164,17 +165,30 @@ def _refusal(groups: tuple[GroupComparison, ...], settings: GateSettings) -> str
             f"Refused: {unseen.queries if unseen else 0} queries that training never saw, at least "
             f"{settings.minimum_queries} are needed to tell. Collect more sessions, or give judgments."
         )
+    deciding = _deciding(groups, settings)
     failed = []
-    for group in _deciding(groups, settings):
+    for group in deciding:
         comparison = group.metric(settings.metric)
         if comparison is None:
             return f"Refused: {METRIC_TITLES[settings.metric]} was not measured on {group.group} queries."
-        if not comparison.gain.low > settings.minimum_gain:
+        shortfall = _shortfall(comparison.gain, settings, beside_seen=group is unseen and len(deciding) > 1)
+        if shortfall is not None:
             failed.append(
-                f"{METRIC_TITLES[settings.metric]} on {group.group} queries changed by {_interval(comparison.gain)}"
+                f"{METRIC_TITLES[settings.metric]} on {group.group} queries changed by "
+                f"{_interval(comparison.gain)}, {shortfall}"
             )
-    if failed:
-        return f"Refused: {' and '.join(failed)}; the lower end must exceed {settings.minimum_gain:+.3f}."
+    return f"Refused: {' and '.join(failed)}." if failed else None
+
+
+def _shortfall(gain: Estimate, settings: GateSettings, *, beside_seen: bool) -> str | None:
+    """Return what a gain lacks; None where it is enough."""
+    if not beside_seen or settings.maximum_loss == 0:
+        enough = gain.low > settings.minimum_gain
+        return None if enough else f"where the lower end must exceed {settings.minimum_gain:+.3f}"
+    if not gain.mean > settings.minimum_gain:
+        return f"where the mean must exceed {settings.minimum_gain:+.3f}"
+    if not gain.low > -settings.maximum_loss:
+        return f"where the lower end must exceed {-settings.maximum_loss:+.3f}"
     return None
 
 

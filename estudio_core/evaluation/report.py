@@ -18,6 +18,7 @@ from estudio_core.evaluation.charts import Scale, change_bars, line_chart, nice_
 from estudio_core.evaluation.evaluate import METRIC_TITLES
 from estudio_core.evaluation.gate import GroupComparison
 from estudio_core.evaluation.report_data import QueryChange, Report
+from estudio_core.evaluation.search_charts import course_chart, parameter_charts
 
 if TYPE_CHECKING:
     import jinja2
@@ -56,6 +57,8 @@ def render_html(report: Report) -> str:
             for group in report.decision.groups
         ],
         charts=[chart for curve in report.curves if (chart := line_chart(curve)) is not None],
+        search_course=course_chart(report.trials, report.trial_metric) if len(report.trials) > 1 else None,
+        search_parameters=parameter_charts(report.trials, report.trial_metric),
         trial_parameters=sorted({name for trial in report.trials for name in trial.parameters}),
         group_titles=GROUP_TITLES,
         metric_titles=METRIC_TITLES,

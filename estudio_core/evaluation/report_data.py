@@ -71,6 +71,8 @@ class Trial(_Data):
     value: float | None = None
     status: Literal["finished", "stopped early", "failed"] = "finished"
     best: bool = False
+    course: tuple[tuple[float, float], ...] = ()
+    """(step, metric) at each of its validations."""
 
 
 class DataFacts(_Data):

@@ -30,11 +30,11 @@ class FineTuningSettings(StrictModel):
     smoothed out); 1, the rate stays at its peak. Without `step_size` it has no meaning."""
     warmup_steps: int = Field(default=10, ge=0)
     """Optimiser steps over which the learning rate rises; a tenth of all steps at most."""
-    num_epochs: int = Field(default=3, ge=1)
+    num_epochs: int = Field(default=2, ge=1)
     """Most passes over the training sessions."""
     batch_size: int = Field(default=24, ge=1)
     """Sessions per optimiser step."""
-    test_each_n_sessions: float = Field(default=1.0, gt=0)
+    test_each_n_sessions: float = Field(default=0.4, gt=0)
     """Training sessions between two validations: a share of them in (0, 1], or a whole number above 1."""
     patience: int = Field(default=3, ge=0)
     """Validations without an improvement after which training stops; 0: never."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from estudio_core.errors import ConfigurationError
+from estudio_core.experiments.alias_audit import Alias
 from estudio_core.experiments.fine_tuning_params import FineTuningParams
 from estudio_core.experiments.iteration import (
     KEY_TAG,
@@ -28,7 +29,7 @@ from estudio_core.experiments.iteration import (
 )
 from estudio_core.experiments.metrics_accumulator import MetricsAccumulator
 from estudio_core.experiments.mlflow_client import MLflowClientWrapper
-from estudio_core.experiments.model_registry import Alias, ModelRegistry
+from estudio_core.experiments.model_registry import ModelRegistry
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -183,10 +184,15 @@ class ExperimentsManager:
         self.registry.set_alias(alias, version, reason=reason, actor=actor)
 
     def promote(
-        self, version: int | str, reason: str, actor: str, numbers: Mapping[str, float] | None = None
+        self,
+        version: int | str,
+        reason: str,
+        actor: str,
+        numbers: Mapping[str, float] | None = None,
+        former: int | None = None,
     ) -> int | None:
         """Make a version the champion; return the former champion (see `ModelRegistry.promote`)."""
-        return self.registry.promote(version, reason=reason, actor=actor, numbers=numbers)
+        return self.registry.promote(version, reason=reason, actor=actor, numbers=numbers, former=former)
 
     # Runs
 

@@ -10,10 +10,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from estudio_core.artifacts import safe_name
 from estudio_core.errors import ConfigurationError, ModelError
+from estudio_core.experiments.alias_audit import (
+    AUDIT_TAG,
+    KNOWN_TAG,
+    Alias,
+    AliasMove,
+    AuditEntry,
+    entries_of,
+    foreign_moves_of,
+)
 from estudio_core.experiments.mlflow_client import MLflowClientWrapper
 from estudio_core.settings import get_settings
 
@@ -23,24 +32,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Alias = Literal["base", "champion", "challenger", "previous"]
 DIGEST_TAG = "estudio.digest"
-_AUDIT_TAG = "audit."
 _MODELS_PER_PAGE = 100
-
-
-@dataclass(frozen=True)
-class AuditEntry:
-    """One move of an alias: what, who, when, from and to which version, why, on which numbers."""
-
-    at: str
-    action: str
-    alias: str
-    from_version: int | None
-    to_version: int | None
-    actor: str
-    reason: str
-    numbers: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -134,23 +127,70 @@ class ModelRegistry:
         actor: str,
         numbers: Mapping[str, float] | None = None,
         action: str = "promote",
+        former: int | None = None,
     ) -> int | None:
         """Make `version` the champion and the former champion `previous`; return the former one.
 
         Promoting the champion again changes nothing. A kill in between leaves a state from which the same call
-        completes: `champion` moves last.
+        completes: `champion` moves last. A champion that somebody has named in MLflow since is left alone: that is
+        the next promotion.
+
+        Args:
+            version: Number or alias.
+            reason: For the audit trail.
+            actor: For the audit trail.
+            numbers: For the audit trail.
+            action: For the audit trail.
+            former: The version that served before; by default the one that `champion` names.
         """
         target = self.resolve(version)
         with self.wrapper.lock(f"registry-{self.name}"):
             aliases = self.aliases()
-            former = aliases.get("champion")
-            if former != target:
-                if former is not None:
-                    self._point("previous", former)
+            named = aliases.get("champion")
+            before = former if former is not None else named
+            if before in {None, target}:
+                before = aliases.get("previous")
+            elif aliases.get("previous") != before:
+                self._point("previous", int(before or 0))
+            moved_since = {move.alias: move.version for move in self.foreign_moves()}
+            if moved_since.get("champion") in {None, target}:
                 self._move("champion", target, action, reason, actor, numbers or {})
             if aliases.get("challenger") == target:
-                self.wrapper.call(lambda client: client.delete_registered_model_alias(self.name, "challenger"))
-        return former if former != target else aliases.get("previous")
+                self._move("challenger", None, "end", "it is the champion", actor, {})
+        return before
+
+    def foreign_moves(self) -> list[AliasMove]:
+        """Return the aliases `champion` and `challenger` that name a version which Estudio did not let them name.
+
+        What Estudio moves it writes down first, then moves, then notes as known. A move that is under way, or was
+        killed in between, is none of somebody else's.
+        """
+        model = self.wrapper.call(self._registered_model)
+        return [] if model is None else foreign_moves_of(model)
+
+    def acknowledge(self, move: AliasMove, actor: str) -> None:
+        """Write a foreign move down: it is not foreign any more."""
+        with self.wrapper.lock(f"registry-{self.name}"):
+            self.record(
+                "set in MLflow", alias=move.alias, from_version=move.before, to_version=move.version, actor=actor,
+                reason="seen by the watcher",
+            )  # fmt: skip
+            self._note_known(move.alias, move.version)
+
+    def put_back(self, alias: Alias, version: int | None, *, reason: str, actor: str) -> None:
+        """Let an alias name what it named before (None: nothing); one that somebody has moved since stays."""
+        with self.wrapper.lock(f"registry-{self.name}"):
+            moved = {move.alias for move in self.foreign_moves()}
+            if alias not in moved and self.aliases().get(alias) != version:
+                self._move(alias, version, "put back", reason, actor, {})
+
+    def numbers_of(self, version: int) -> dict[str, float]:
+        """Return the metrics of the gate that a version was registered with; empty where there was no gate."""
+        run_id = self.versions()[version].run_id
+        if run_id is None:
+            return {}
+        metrics = self.wrapper.call(lambda client: client.get_run(run_id)).data.metrics
+        return {name: value for name, value in sorted(metrics.items()) if name.endswith(("_before", "_after", "_gain"))}
 
     def record(
         self,
@@ -178,7 +218,7 @@ class ModelRegistry:
 
         def write(client: MlflowClient) -> None:
             text = json.dumps(asdict(entry), sort_keys=True)
-            client.set_registered_model_tag(self.name, _AUDIT_TAG + entry.at.replace(":", "-").replace("+", "_"), text)
+            client.set_registered_model_tag(self.name, AUDIT_TAG + entry.at.replace(":", "-").replace("+", "_"), text)
             if about is not None:
                 client.set_model_version_tag(self.name, str(about), f"estudio.{alias}", f"{action}: {reason}"[:2000])
                 client.set_model_version_tag(self.name, str(about), f"estudio.{alias}.by", f"{actor}, {entry.at}")
@@ -191,8 +231,7 @@ class ModelRegistry:
         model = self.wrapper.call(self._registered_model)
         if model is None:
             return []
-        texts = [text for key, text in model.tags.items() if key.startswith(_AUDIT_TAG)]
-        return sorted((AuditEntry(**json.loads(text)) for text in texts), key=lambda entry: entry.at)
+        return entries_of(model)
 
     def set_tags(self, version: int, tags: Mapping[str, str]) -> None:
         """Set tags of a version."""
@@ -244,22 +283,30 @@ class ModelRegistry:
     def _move(
         self, alias: Alias, version: int | None, action: str, reason: str, actor: str, numbers: Mapping[str, float]
     ) -> None:
-        former = self.aliases().get(alias)
-        if former == version:
-            return
-        trail = self.audit_trail()
-        last = trail[-1] if trail else None
-        # An attempt that was killed between the entry and the move has left the entry already.
-        told = last and (last.action, last.alias, last.from_version, last.to_version, last.actor, last.reason)
-        if told != (action, alias, former, version, actor, reason[:2000]):
+        """Write a move down, make it, note it as known. What a killed attempt has done is not done again."""
+        named = self.aliases().get(alias)
+        last = next((entry for entry in reversed(self.audit_trail()) if entry.alias == alias), None)
+        if named == version:
+            told = (last.to_version if last else None) == version
+        else:
+            mine = (action, alias, named, version, actor, reason[:2000])
+            told = last is not None and mine == (
+                *(last.action, last.alias, last.from_version, last.to_version, last.actor, last.reason),
+            )
+        if not told:
             self.record(
-                action, alias=alias, from_version=former, to_version=version, actor=actor, reason=reason,
+                action, alias=alias, from_version=named, to_version=version, actor=actor, reason=reason,
                 numbers=numbers,
             )  # fmt: skip
-        if version is None:
+        if named != version and version is None:
             self.wrapper.call(lambda client: client.delete_registered_model_alias(self.name, alias))
-        else:
+        elif named != version and version is not None:
             self._point(alias, version)
+        self._note_known(alias, version)
+
+    def _note_known(self, alias: Alias, version: int | None) -> None:
+        text = "" if version is None else str(version)
+        self.wrapper.call(lambda client: client.set_registered_model_tag(self.name, KNOWN_TAG + alias, text))
 
     def _point(self, alias: Alias, version: int) -> None:
         self.wrapper.call(lambda client: client.set_registered_model_alias(self.name, alias, str(version)))

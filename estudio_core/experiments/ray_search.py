@@ -53,8 +53,8 @@ def run_with_ray(
     for repeating in ("analysis", "tune", "execution.tune_controller"):  # failures are in the trials' outcomes
         logging.getLogger(f"ray.tune.{repeating}").setLevel(logging.CRITICAL)
     with watching(plan, recorder) as watch, _ray_running(where, resources) as cluster:
-        per_trial = _per_trial(resources, cluster)
-        trainable = tune.with_resources(train_candidate, per_trial)
+        needed = per_trial(resources, cluster)
+        trainable = tune.with_resources(train_candidate, needed)
         path = plan.storage / plan.id / "ray"
         if not _resume(path, trainable, plan):
             shutil.rmtree(path, ignore_errors=True)
@@ -178,11 +178,19 @@ def _start(address: str | None, resources: Resources) -> None:
         ) from error
 
 
-def _per_trial(resources: Resources, cluster: dict[str, float]) -> dict[str, float]:
-    cpus = resources.cpus_per_trial or get_settings().training_threads or _own_cpus()
+def per_trial(resources: Resources, cluster: dict[str, float]) -> dict[str, float]:
+    """Return the cores and GPUs of a trial, from what was asked for and the settings.
+
+    Raises:
+        ConfigurationError: Ray has fewer.
+    """
+    settings = get_settings()
+    devices = settings.training_devices
+    # Of threads that are not set, each device's process takes its part of all cores.
+    cpus = resources.cpus_per_trial or (settings.training_threads or 0) * devices or _own_cpus()
     gpus = resources.gpus_per_trial
     if gpus is None:
-        gpus = 1.0 if cluster.get("GPU", 0) >= 1 else 0.0
+        gpus = float(devices) if cluster.get("GPU", 0) >= 1 else 0.0
     for kind, wanted in (("CPU", cpus), ("GPU", gpus)):
         if wanted > cluster.get(kind, 0):
             raise ConfigurationError(

@@ -24,8 +24,9 @@ class Resources:
     """What one trial takes, and how many run at a time.
 
     Attributes:
-        cpus_per_trial: Cores; None: `ESTUDIO_TRAINING_THREADS`, or every core that this process may use.
-        gpus_per_trial: GPUs, parts allowed; None: one where Ray finds any.
+        cpus_per_trial: Cores; None: `ESTUDIO_TRAINING_THREADS` for each of `ESTUDIO_TRAINING_DEVICES`, or every core
+            that this process may use.
+        gpus_per_trial: GPUs, parts allowed; None: `ESTUDIO_TRAINING_DEVICES` where Ray finds any.
         max_concurrent: Most trials at a time; None: as many as fit.
     """
 

@@ -29,6 +29,7 @@ def to_training_config(
     monitor: str | None = None,
     seed: int | None = None,
     threads: int | None = None,
+    devices: int = 1,
 ) -> TrainingConfig:
     """Return the configuration of one training; parameters go before settings.
 
@@ -39,6 +40,7 @@ def to_training_config(
         monitor: Dev metric that chooses the weights; None: the default of training.
         seed: Of this run; None: the settings'.
         threads: CPU threads; None: as they are.
+        devices: GPUs, or processes where there is none.
 
     Raises:
         ConfigurationError: a value is out of the range that training allows.
@@ -59,6 +61,7 @@ def to_training_config(
         "precision": settings.precision,
         "seed": settings.seed if seed is None else seed,
         "threads": threads,
+        "devices": devices,
     }
     if params.interpolation is not None:
         values["interpolation_shares"] = (params.interpolation,)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from estudio_core.errors import ConfigurationError, DimensionError, ItemError
+from estudio_core.improvement.bounds import turned
 from estudio_core.improvement.improvement_input import ImprovementElement, ImprovementInput
 from estudio_core.improvement.vectors_adjuster import VectorsAdjuster
 from estudio_core.models.aggregation import PartTable, normalised
@@ -177,17 +178,8 @@ class TorchBasedAdjuster(VectorsAdjuster):
 
     def _bounded(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
         """Turn `before` towards `after` by the cut angle; a row that did not move stays bit for bit."""
-        import torch
-
         limit = math.radians(self.max_angle_degrees)
-        length = before.norm(dim=1, keepdim=True)
-        start, end = before / length, after / length
-        sideways = end - (end * start).sum(dim=1, keepdim=True) * start
-        across = sideways.norm(dim=1, keepdim=True)
-        angle = torch.atan2(across, (end * start).sum(dim=1, keepdim=True))
-        cut = limit * torch.tanh(angle / limit)
-        turned = (start * cut.cos() + sideways / across.clamp_min(1e-12) * cut.sin()) * length
-        return torch.where(across > 1e-9, turned, before)  # below, the direction of the turn is rounding noise
+        return turned(before, after, lambda angle: limit * (angle / limit).tanh())
 
 
 def _similar(queries: torch.Tensor, vectors: torch.Tensor, metric: MetricType) -> torch.Tensor:

@@ -14,7 +14,7 @@ from estudio_core.errors import EstudioError
 from estudio_core.export.manifest import split_name
 from estudio_core.inference.embedder import Embedder
 from estudio_core.inference.golden import check_golden
-from estudio_core.inference.host import has_amx
+from estudio_core.inference.host import multiplies_bfloat16
 from estudio_core.settings import get_settings
 
 logger = logging.getLogger(__name__)
@@ -51,8 +51,8 @@ def open_query_embedder(entry_name: str, *, repository: Path | None = None, url:
 def open_bulk_embedder(entry_name: str, *, repository: Path | None = None, url: str | None = None) -> Embedder:
     """Return the fastest implementation of the entry on this machine that gives the entry's golden vectors.
 
-    torch on a GPU or, on CPUs with AMX, in bfloat16; otherwise what queries use. The same object is returned again in
-    this process; do not close it.
+    torch on a GPU or, on CPUs that multiply it in hardware, in bfloat16; otherwise what queries use. The same object is
+    returned again in this process; do not close it.
 
     Raises:
         RepositoryError: the entry is missing or damaged.
@@ -174,8 +174,8 @@ def _open_torch(entry: Path) -> Embedder:
 
 
 def _torch_is_fast() -> bool:
-    """Return whether torch beats ONNX Runtime here; without AMX or a GPU both compute fp32 at the same speed."""
-    if has_amx():
+    """Return whether torch beats ONNX Runtime here; without GPU or bfloat16 in hardware both are equally fast."""
+    if multiplies_bfloat16():
         return True
     import torch
 

@@ -20,7 +20,7 @@ from psycopg import sql
 
 from estudio_core import database
 from estudio_core.errors import ConfigurationError, UnavailableError
-from estudio_core.local.generated_secrets import ADMIN_USER, admin_password_file, secret
+from estudio_core.local.generated_secrets import ADMIN_USER, VIEWER_USER, admin_password_file, secret
 from estudio_core.local.ports import LOOPBACK, PREFERRED_PORTS, remembered_port
 from estudio_core.local.services import Service
 from estudio_core.settings import Settings, get_settings
@@ -90,7 +90,7 @@ def airflow_environment(home: Path, *, project: Path, metadata_url: str, port: i
         "core.executor": "LocalExecutor",
         "core.parallelism": max(2, min(os.cpu_count() or 2, 8)),
         "core.fernet_key": secret(keys, "fernet_key"),
-        "core.simple_auth_manager_users": f"{ADMIN_USER}:admin",
+        "core.simple_auth_manager_users": f"{ADMIN_USER}:admin,{VIEWER_USER}:viewer",
         "core.simple_auth_manager_passwords_file": admin_password_file(keys),
         "database.sql_alchemy_conn": metadata_url,
         "api.host": LOOPBACK,

@@ -11,14 +11,16 @@ from estudio_core.local.installation import Installation, inspect, start_all, st
 
 
 def up(console: Console | None = None, *, home: Path | None = None, project: Path | None = None) -> Installation:
-    """Start database, Airflow and MLflow's interface; print where they are and how to stop them.
+    """Start database, Airflow, MLflow's interface and Triton; print where they are and how to stop them.
 
     Raises:
         ConfigurationError: the current folder has no `dags` folder.
         UnavailableError: a part does not start.
     """
     console = console or Console()
-    with console.status("Starting the database, Airflow and MLflow; this takes about half a minute") as waiting:
+    with console.status(
+        "Starting database, Airflow, MLflow and Triton: half a minute, the first time a few"
+    ) as waiting:
 
         def tell(line: str) -> None:
             console.print(f"  [green]✓[/] {line}")
@@ -66,5 +68,8 @@ def _print(installation: Installation, console: Console) -> None:
             f"Airflow   [bold]{installation.airflow}[/]  user {installation.admin_user}, password in", end=" "
         )
         console.print(str(installation.password_file), soft_wrap=True, highlight=False)
+        console.print(f"Estudio   [bold]{installation.airflow}/plugin/estudio[/]  releases, reports, rollback")
     if installation.mlflow:
         console.print(f"MLflow    [bold]{installation.mlflow}[/]")
+    if installation.triton:
+        console.print(f"Triton    [bold]{installation.triton}[/]")

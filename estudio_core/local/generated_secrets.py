@@ -9,6 +9,8 @@ import secrets
 from pathlib import Path
 
 ADMIN_USER = "admin"
+VIEWER_USER = "viewer"
+"""May look at everything in Airflow and change nothing."""
 
 
 def secret(folder: Path, name: str) -> str:
@@ -17,15 +19,23 @@ def secret(folder: Path, name: str) -> str:
 
 
 def admin_password_file(folder: Path) -> Path:
-    """Return Airflow's password file with a random password for the user `admin`; make it where it is missing."""
+    """Return Airflow's password file with a random password for each user; make it where it is missing.
+
+    Airflow itself adds users that an older file lacks.
+    """
     path = folder / "airflow_passwords.json"
-    _once(path, json.dumps({ADMIN_USER: secrets.token_urlsafe(18)}))
+    _once(path, json.dumps({user: secrets.token_urlsafe(18) for user in (ADMIN_USER, VIEWER_USER)}))
     return path
 
 
 def admin_password(folder: Path) -> str:
     """Return the password of Airflow's user `admin`."""
-    return str(json.loads(admin_password_file(folder).read_text())[ADMIN_USER])
+    return password(folder, ADMIN_USER)
+
+
+def password(folder: Path, user: str) -> str:
+    """Return the password of one of Airflow's users."""
+    return str(json.loads(admin_password_file(folder).read_text())[user])
 
 
 def _once(path: Path, value: str) -> str:

@@ -19,6 +19,7 @@ from estudio_core.local.generated_secrets import ADMIN_USER, admin_password_file
 from estudio_core.local.mlflow_ui import is_local_store, mlflow_service
 from estudio_core.local.ports import PREFERRED_PORTS, choose_port, remembered_port
 from estudio_core.local.services import Service, ServiceStatus
+from estudio_core.local.triton_part import start_triton, stop_triton, triton_status
 from estudio_core.settings import get_settings
 
 START_TIMEOUT_S = 360.0
@@ -37,6 +38,7 @@ class Installation:
     home: Path
     airflow: str | None
     mlflow: str | None
+    triton: str | None
     admin_user: str
     password_file: Path
     services: list[ServiceStatus]
@@ -94,10 +96,13 @@ def start_mlflow(*, home: Path | None = None, wait: bool = True, tell: Tell | No
     return service
 
 
-def start_all(home: Path | None = None, *, project: Path | None = None, tell: Tell | None = None) -> Installation:
-    """Start database, Airflow and MLflow's interface, wait until they work, and return their addresses.
+def start_all(
+    home: Path | None = None, *, project: Path | None = None, tell: Tell | None = None, triton: bool = True
+) -> Installation:
+    """Start database, Airflow, MLflow's interface and Triton, wait until they work, and return their addresses.
 
-    Running parts are left alone. `tell` receives a line whenever something is ready.
+    Running parts are left alone. `tell` receives a line whenever something is ready. Triton may be missing where this
+    machine cannot run it and nothing needs it.
 
     Raises:
         ConfigurationError: `project` has no `dags` folder.
@@ -109,6 +114,10 @@ def start_all(home: Path | None = None, *, project: Path | None = None, tell: Te
         tell("database is ready")
     started = start_airflow(environment, home=home, project=project, wait=False)
     mlflow = start_mlflow(home=home, wait=False)
+    if triton:
+        absent = start_triton()
+        if tell is not None:
+            tell("triton is ready" if absent is None else f"triton is left out: {absent}")
     services.wait_until_healthy(
         [*started, *([mlflow] if mlflow else [])], timeout_s=START_TIMEOUT_S, on_update=_ready(tell)
     )
@@ -125,6 +134,7 @@ def stop_all(home: Path | None = None, *, keep_database: bool = False) -> list[s
     mlflow = _mlflow(home)
     stopped = services.stop(*workers, *([mlflow] if mlflow else []))
     stopped += services.stop(server)  # tasks that are ending report their state to it
+    stopped += stop_triton(home)
     if not keep_database and (home / "postgres").exists() and database.stop_embedded(home / "postgres"):
         stopped.append("database")
     return stopped
@@ -137,12 +147,15 @@ def inspect(home: Path | None = None, *, project: Path | None = None) -> Install
     parts = airflow_services(api_address(port), home=home, project=_project(project))
     mlflow = _mlflow(home)
     states = [services.status(service) for service in [*parts, *([mlflow] if mlflow else [])]]
+    triton = triton_status(home)
+    states += [triton] if triton else []
     running = {state.name: state for state in states if state.running}
     tracking_uri = get_settings().tracking_uri
     return Installation(
         home=home,
         airflow=running["airflow-api-server"].address if "airflow-api-server" in running else None,
         mlflow=tracking_uri if mlflow is None else (running["mlflow"].address if "mlflow" in running else None),
+        triton=triton.address if triton else None,
         admin_user=ADMIN_USER,
         password_file=admin_password_file(secrets_folder(home)),
         services=states,

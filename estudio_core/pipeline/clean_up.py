@@ -11,7 +11,9 @@ from estudio_core.vectordb import deployments
 
 
 def clean_up(plugin_name: str, params: dict[str, Any]) -> CleanUpManifest:
-    """Drop collections older than those to keep, and the published models that no kept release uses.
+    """Drop collections older than those to keep, and the published models that only such releases used.
+
+    A model without a release is left alone: it was published just now, for a release that is about to begin.
 
     Raises:
         ReleaseError: fewer than two releases were to be kept.
@@ -23,17 +25,16 @@ def clean_up(plugin_name: str, params: dict[str, Any]) -> CleanUpManifest:
     keep = int(params.get("keep_releases") or get_settings().keep_releases)
     with database.connect(autocommit=True) as connection:
         retired = deployments.retire_releases(connection, plugin_name, keep)
-        kept = {
-            release.model_name
-            for release in deployments.list_releases(connection, plugin_name)
-            if release.state not in {"retired", "failed"}
-        }
+        releases = deployments.list_releases(connection, plugin_name)
+        live = deployments.live_release(connection, plugin_name)
+    newest = live.release_id if live is not None else 0
+    over = {r.model_name for r in releases if r.state == "retired" or (r.state == "failed" and r.release_id < newest)}
+    kept = {r.model_name for r in releases if r.state not in {"retired", "failed"}}
     removed = []
     repository = get_settings().triton_repository
-    if retired:
-        for entry in list_entries(repository):
-            if entry.plugin == plugin_name and entry.name not in kept:
-                stop_serving(entry.name)
-                remove_entry(repository, entry.name)
-                removed.append(entry.name)
+    for entry in list_entries(repository):
+        if entry.plugin == plugin_name and entry.name in over - kept:
+            stop_serving(entry.name)
+            remove_entry(repository, entry.name)
+            removed.append(entry.name)
     return CleanUpManifest(retired_releases=[release.release_id for release in retired], removed_models=removed)

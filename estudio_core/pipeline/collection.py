@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from estudio_core import database
-from estudio_core.errors import DataError
+from estudio_core.errors import DataError, VerificationError
 from estudio_core.pipeline.manifests import BuiltManifest, EntryManifest, LoadedShard, ShardManifest
 from estudio_core.pipeline.plugin_access import open_plugin
 
@@ -50,6 +50,7 @@ def build_index(plugin_name: str, shards: list[dict[str, Any]]) -> BuiltManifest
 
     Raises:
         DataError: more than half of the items could not be used.
+        VerificationError: the collection does not hold what the shards have loaded.
     """
     from estudio_core.vectordb.index_build import build_index as build
     from estudio_core.vectordb.locks import build_lock
@@ -70,6 +71,13 @@ def build_index(plugin_name: str, shards: list[dict[str, Any]]) -> BuiltManifest
     with database.connect(autocommit=True) as connection, build_lock(connection, plugin_name):
         release = get_release(connection, loaded[0].release_id)
         collection = release.collection
+        stats = collection.stats(connection)
+        # More is possible: a shard that was run again after an item of its range had been deleted.
+        if release.state == "building" and stats.objects < items:
+            raise VerificationError(
+                f"Release {release.release_id} holds {stats.objects} objects; its shards have loaded {items}. "
+                "Run the shards again."
+            )
         notices = build(connection, collection)
         apply_optimizations(connection, collection, open_plugin(plugin_name).get_vectordb_optimizations())
         stats = collection.stats(connection)

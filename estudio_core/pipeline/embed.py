@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from estudio_core import database
 from estudio_core.pipeline.item_vectors import Encoding, encode_items, split_items
 from estudio_core.pipeline.manifests import LoadedShard, ShardManifest
-from estudio_core.pipeline.plugin_access import ItemParts, content_hash, open_plugin
+from estudio_core.pipeline.plugin_access import ItemParts, open_plugin
 from estudio_core.pipeline.vector_store import VectorStore
 from estudio_core.progress import report
-from estudio_core.vectordb.change_log import ItemWrite
 from estudio_core.vectordb.items import IndexedItem
 from estudio_core.vectordb.locks import build_lock
-from estudio_core.vectordb.releases import Release, get_release
+from estudio_core.vectordb.releases import get_release
 
 _REPORT_EACH = 256
 _LISTED_INVALID = 200
@@ -62,41 +61,6 @@ def embed_shard(plugin_name: str, shard: dict[str, Any]) -> LoadedShard:
         invalid_items=len(done.invalid),
         seconds=round(time.monotonic() - began, 1),
     )
-
-
-def embed_writes(plugin_name: str) -> Callable[[Release, Sequence[ItemWrite]], list[IndexedItem]]:
-    """Return what embeds written items with the model of a release: for the change log and for single writes."""
-
-    def embed(release: Release, writes: Sequence[ItemWrite]) -> list[IndexedItem]:
-        import numpy as np
-
-        from estudio_core.export.manifest import read_manifest
-        from estudio_core.inference.opening import open_bulk_embedder
-        from estudio_core.settings import get_settings
-        from estudio_core.sources.data_loader import DownloadedItem
-        from estudio_core.sources.item_meta import ItemMeta
-
-        parts_of = ItemParts(open_plugin(plugin_name))
-        digest = read_manifest(get_settings().triton_repository / release.model_name).digest
-        parts = [
-            parts_of(DownloadedItem(write.object_id, write.data, ItemMeta(object_id=write.object_id)))
-            for write in writes
-        ]
-        vectors = open_bulk_embedder(release.model_name).embed_items([text for texts in parts for text in texts])
-        ends = np.cumsum([len(texts) for texts in parts])
-        return [
-            IndexedItem(
-                write.object_id,
-                write.payload,
-                content_hash(digest, texts),
-                vectors[end - len(texts) : end],
-                write.user_id,
-                write.original_id,
-            )
-            for write, texts, end in zip(writes, parts, ends, strict=True)
-        ]
-
-    return embed
 
 
 def _reported(items: Iterator[IndexedItem], total: int) -> Iterator[IndexedItem]:

@@ -88,6 +88,7 @@ def write_report(
                 value=trial["value"],
                 status=_STATUS[trial["status"]],
                 best=trial["best"],
+                course=tuple((float(step), value) for step, value in trial["course"]),
             )
             for trial in course["trials"]
         ),

@@ -27,9 +27,9 @@ def extract(plugin_name: str, run_id: str, params: dict[str, Any]) -> SessionsMa
     Raises:
         NotEnoughDataError: there are fewer clicked sessions than `min_sessions`.
     """
-    wanted = FineTuneParams.model_validate(params)
+    wanted = FineTuneParams.model_validate(params).with_preset()
     store = ArtifactStore()
-    until = _window_end(store, plugin_name, run_id)
+    until = window_end(store, plugin_name, run_id)
     since = until - timedelta(days=wanted.window_days)
     counts = {"sessions": 0, "clicked_sessions": 0, "simulated_sessions": 0}
     with store.publish(plugin_name, run_id, "sessions") as folder, database.connect() as connection:
@@ -60,7 +60,8 @@ def read_sessions(store: ArtifactStore, uri: str) -> list[SessionWithEvents]:
         return [SessionWithEvents.model_validate_json(line) for line in file]
 
 
-def _window_end(store: ArtifactStore, plugin_name: str, run_id: str) -> datetime:
+def window_end(store: ArtifactStore, plugin_name: str, run_id: str) -> datetime:
+    """Return the end of the window of a run, which the first call fixes."""
     uri = store.uri(plugin_name, run_id, "window")
     if not store.exists(uri):
         with store.publish(plugin_name, run_id, "window") as folder:

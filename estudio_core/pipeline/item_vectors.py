@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from estudio_core.errors import ItemError
 from estudio_core.pipeline.plugin_access import ItemParts, content_hash
-from estudio_core.vectordb.items import IndexedItem
+from estudio_core.vectordb.items import IndexedItem, source_hash
 
 if TYPE_CHECKING:
     from estudio_core.inference.embedder import Embedder, Vectors
@@ -26,15 +26,16 @@ ENCODE_BATCH = 1024
 
 @dataclass(frozen=True)
 class SplitItem:
-    """An item, its part texts, and the hash of what its vectors are computed from."""
+    """An item, its text, its part texts, and the hash of what its vectors are computed from."""
 
     item: DownloadedItem
+    text: str
     parts: list[str]
     content_hash: str
 
     def with_digest(self, digest: str) -> SplitItem:
         """Return the item with the hash it has for the model with this digest."""
-        return SplitItem(self.item, self.parts, content_hash(digest, self.parts))
+        return SplitItem(self.item, self.text, self.parts, content_hash(digest, self.parts))
 
 
 @dataclass
@@ -53,11 +54,11 @@ def split_items(batches: Iterable[LoadResult], parts_of: ItemParts, digest: str,
         done.invalid.update(batch.invalid)
         for item in batch.items:
             try:
-                parts = parts_of(item)
+                text, parts = parts_of.split(item)
             except ItemError as error:
                 done.invalid[item.id] = str(error)
                 continue
-            yield SplitItem(item, parts, content_hash(digest, parts))
+            yield SplitItem(item, text, parts, content_hash(digest, parts))
 
 
 def encode_items(
@@ -79,7 +80,15 @@ def encode_items(
         for i, split in enumerate(group):
             done.items += 1
             done.parts += len(split.parts)
-            yield IndexedItem(split.item.id, payload_of(split.item), split.content_hash, vectors[i])
+            payload = payload_of(split.item)
+            yield IndexedItem(
+                split.item.id,
+                payload,
+                split.content_hash,
+                vectors[i],
+                text=split.text,
+                source_hash=source_hash(split.item.data, payload),
+            )
 
 
 def payload_of(item: DownloadedItem) -> dict[str, Any]:

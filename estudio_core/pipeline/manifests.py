@@ -74,7 +74,7 @@ class EvaluationManifest(Manifest):
     metrics: dict[str, float]
 
 
-NextStep = Literal["release", "approve", "keep_champion"]
+NextStep = Literal["request_release", "approve", "keep_champion"]
 """Id of the task that follows the registration."""
 
 
@@ -87,6 +87,27 @@ class RegistrationManifest(Manifest):
     summary: str
     next_step: NextStep
     report_uri: str
+
+
+class ImprovementManifest(Manifest):
+    """Vectors that were moved by clicks, what they are worth on held-out sessions, and what is done with them."""
+
+    uri: str
+    """Folder with `report.html`, `report.json` and the vectors."""
+    release_id: int
+    state: Literal["applied", "refused", "off", "reverted"]
+    reason: str
+    since: str
+    until: str
+    sessions: int
+    held_out_queries: int
+    objects: int
+    users: int
+    metric: str
+    base: float
+    gain: float
+    gain_low: float
+    gain_high: float
 
 
 class EntryManifest(Manifest):
@@ -148,6 +169,25 @@ class LiveManifest(Manifest):
     previous_release_id: int | None
     version: str
     took_ms: float
+
+
+class SyncManifest(Manifest):
+    """Live items that follow their source again."""
+
+    release_id: int
+    method: Literal["queue", "updated_at", "everything"]
+    """How changes were found."""
+    read: int
+    """Rows that were looked at."""
+    embedded: int
+    payload_only: int
+    """Items of unchanged text: their vectors stayed."""
+    unchanged: int
+    deleted: int
+    invalid: dict[str, str]
+    """The first of the unusable items, by id, with the reason; they are not found any more."""
+    invalid_items: int
+    seconds: float
 
 
 class CleanUpManifest(Manifest):

@@ -35,10 +35,18 @@ class ItemParts:
         Raises:
             ItemError: it has no text.
         """
+        return self.split(item)[1]
+
+    def split(self, item: DownloadedItem) -> tuple[str, list[str]]:
+        """Return the text of `item`, and the texts of its parts.
+
+        Raises:
+            ItemError: it has no text.
+        """
         text = self._preprocess(item.data)
         if not text.strip():
             raise ItemError(f"Item {item.id!r} has no text. Give it one, or leave it out of the table.", [item.id])
-        return self._split(text)
+        return text, self._split(text)
 
 
 def content_hash(model_digest: str, parts: Sequence[str]) -> str:

@@ -1,12 +1,15 @@
-"""Model versions in the registry: the base model, candidates, and what an alias means now."""
+"""Model versions in the registry: the base model and candidates."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from estudio_core import database
+from estudio_core.pipeline.extract import window_end
 from estudio_core.pipeline.manifests import EvaluationManifest, NextStep, RegistrationManifest
 from estudio_core.pipeline.plugin_access import open_plugin
-from estudio_core.plugin.contract import FineTuneParams, ReleaseParams
+from estudio_core.pipeline.trainings import note_training
+from estudio_core.plugin.contract import FineTuneParams
 
 
 def register_base_model(plugin_name: str) -> str:
@@ -14,16 +17,6 @@ def register_base_model(plugin_name: str) -> str:
     plugin = open_plugin(plugin_name)
     plugin.upload_initial_model()
     return str(plugin.get_manager().registry.resolve("base"))
-
-
-def resolve_version(plugin_name: str, params: dict[str, Any]) -> str:
-    """Return the number of the version that `params.version` (an alias or a number) means now.
-
-    Raises:
-        ConfigurationError: there is no such version or alias.
-    """
-    wanted = ReleaseParams.model_validate(params).version
-    return str(open_plugin(plugin_name).get_manager().registry.resolve(wanted))
 
 
 def register_candidate(
@@ -44,6 +37,7 @@ def register_candidate(
     )
     if wanted.dry_run:
         reason = f"Dry run: nothing is registered. {evaluation.reason}"
+        _note(plugin_name, run_id, evaluation, None)
         return registered.model_copy(update={"reason": reason, "next_step": "keep_champion"})
     manager = open_plugin(plugin_name).get_manager()
     store = ArtifactStore()
@@ -63,12 +57,31 @@ def register_candidate(
         )
     with store.fetch(evaluation.uri) as folder:
         manager.log_file(evaluation.training.mlflow_run_id, folder / "report.html", "report")
+    _note(plugin_name, run_id, evaluation, str(version))
     return registered.model_copy(update={"version": str(version)})
+
+
+def _note(plugin_name: str, run_id: str, evaluation: EvaluationManifest, version: str | None) -> None:
+    """Write down that the run's sessions were trained on, and where the report is."""
+    from estudio_core.artifacts import ArtifactStore
+
+    with database.transaction() as connection:
+        note_training(
+            connection,
+            plugin_name,
+            run_id,
+            until=window_end(ArtifactStore(), plugin_name, run_id),
+            version=version,
+            promoted=evaluation.promoted,
+            reason=evaluation.reason,
+            report_uri=evaluation.uri,
+            numbers=evaluation.metrics,
+        )
 
 
 def _next_step(params: FineTuneParams, evaluation: EvaluationManifest) -> NextStep:
     if params.promotion == "approval":
         return "approve"
     if params.promotion == "auto" and evaluation.promoted:
-        return "release"
+        return "request_release"
     return "keep_champion"

@@ -5,15 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from estudio_core import database
-from estudio_core.pipeline.embed import embed_writes
+from estudio_core.errors import ReleaseError
+from estudio_core.pipeline.embed_writes import embed_writes
 from estudio_core.pipeline.manifests import LiveManifest
 from estudio_core.pipeline.switch import make_live
 from estudio_core.plugin.contract import RollbackParams
+from estudio_core.promotion import ledger
 from estudio_core.vectordb import deployments
 
 
-def rollback(plugin_name: str, params: dict[str, Any]) -> LiveManifest:
+def rollback(plugin_name: str, params: dict[str, Any], run_id: str, actor: str) -> LiveManifest:
     """Apply newer writes to the earlier collection, move the pointer back, and the alias `champion` with it.
+
+    A release that is being built is superseded: who rolls back wants what was, not what comes next. The same run again
+    leads to the same release.
+
+    Args:
+        plugin_name: The plugin.
+        params: As `RollbackParams`.
+        run_id: Id of the run, or any text of its own for one outside of Airflow.
+        actor: Who wants it.
 
     Raises:
         ReleaseError: there is nothing to go back to; nothing was changed.
@@ -21,16 +32,33 @@ def rollback(plugin_name: str, params: dict[str, Any]) -> LiveManifest:
     from estudio_core.inference.opening import ensure_served
 
     wanted = RollbackParams.model_validate(params).target
-    with database.connect(autocommit=True) as connection:
+    with database.connect(autocommit=True) as connection, ledger.one_at_a_time(connection, plugin_name):
         database.ensure_schema(connection)
-        if wanted == "previous":
+        done = ledger.of_run(connection, plugin_name, run_id)
+        target: deployments.Release | None
+        if done is not None and done.release_id is not None:  # a killed attempt has chosen already
+            target = deployments.get_release(connection, done.release_id)
+        elif wanted == "previous":
             target = deployments.previous_release(connection, plugin_name)
         else:
             target = deployments.get_release(connection, int(wanted))
-        if target is not None:
-            ensure_served(target.model_name)
-        return make_live(
+        if target is None or target.plugin != plugin_name or target.state not in {"live", "previous"}:
+            is_state = f"it is {target.state}" if target is not None and target.plugin == plugin_name else "it has none"
+            raise ReleaseError(
+                f"Plugin {plugin_name!r} cannot go back to the release {wanted!r}: {is_state}. See: estudio releases"
+            )
+        ensure_served(target.model_name)
+        promotion = done or ledger.request(
             connection,
             plugin_name,
+            "rollback",
+            actor,
+            target.model_version,
+            run_id=run_id,
+            release_id=target.release_id,
+        )
+        return make_live(
+            connection,
+            promotion,
             lambda: deployments.rollback(connection, plugin_name, embed_writes(plugin_name), target),
         )

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from estudio_core import database
-from estudio_core.pipeline.embed import embed_writes
+from estudio_core.pipeline.embed_writes import embed_writes
 from estudio_core.pipeline.manifests import LiveManifest, VerifiedManifest
 from estudio_core.pipeline.plugin_access import open_plugin
+from estudio_core.promotion import ledger
+from estudio_core.promotion.aliases import observe
 from estudio_core.vectordb import deployments
 
 if TYPE_CHECKING:
@@ -20,32 +22,43 @@ def switch(plugin_name: str, verified: dict[str, Any]) -> LiveManifest:
     """Move the pointer to a verified release in one transaction, then the registry alias `champion` to its version.
 
     Raises:
+        SupersededError: a later promotion has taken the place of this one; nothing was changed.
         ReleaseError: the release is not verified; nothing was changed.
         ConcurrentReleaseError: writers or another switch did not end in time; nothing was changed.
     """
     manifest = VerifiedManifest.model_validate(verified)
-    with database.connect(autocommit=True) as connection:
+    with database.connect(autocommit=True) as connection, ledger.one_at_a_time(connection, plugin_name):
         release = deployments.get_release(connection, manifest.release_id)
+        promotion = ledger.of_run(connection, plugin_name, release.run_id) or ledger.request(
+            connection, plugin_name, "manual", "estudio", release.model_version, run_id=release.run_id
+        )
+        observe(connection, open_plugin(plugin_name).get_manager().registry)
+        ledger.require_open(connection, promotion)
         return make_live(
-            connection, plugin_name, lambda: deployments.switch(connection, release, embed_writes(plugin_name))
+            connection, promotion, lambda: deployments.switch(connection, release, embed_writes(plugin_name))
         )
 
 
 def make_live(
-    connection: psycopg.Connection, plugin_name: str, move: Callable[[], deployments.Release]
+    connection: psycopg.Connection, promotion: ledger.Promotion, move: Callable[[], deployments.Release]
 ) -> LiveManifest:
-    """Move the pointer with `move`, time it, and let the alias `champion` name the version that serves.
+    """Move the pointer with `move`, time it, let the alias `champion` name the version that serves, and say so.
 
-    The pointer decides; the alias follows.
+    The pointer decides; the alias follows. The caller holds `ledger.one_at_a_time`.
     """
     began = time.monotonic()
     live = move()
     took_ms = (time.monotonic() - began) * 1000
-    before = deployments.previous_release(connection, plugin_name)
+    before = deployments.previous_release(connection, promotion.plugin)
     numbers = {name: live.stats[name] for name in ("recall_at_10",) if name in live.stats}
-    open_plugin(plugin_name).get_manager().promote(
-        live.model_version, f"release {live.release_id} is live", "release", numbers
+    open_plugin(promotion.plugin).get_manager().promote(
+        live.model_version,
+        f"release {live.release_id} is live",
+        promotion.actor,
+        promotion.numbers | numbers,
+        former=int(before.model_version) if before else None,
     )
+    ledger.end(connection, promotion, "live", release_id=live.release_id, numbers=numbers)
     return LiveManifest(
         release_id=live.release_id,
         previous_release_id=before.release_id if before else None,

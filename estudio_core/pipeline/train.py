@@ -32,7 +32,7 @@ def train(plugin_name: str, run_id: str, dataset: dict[str, Any], params: dict[s
         DataError: the training set cannot be used.
     """
     stored = DatasetManifest.model_validate(dataset)
-    wanted = FineTuneParams.model_validate(params)
+    wanted = FineTuneParams.model_validate(params).with_preset()
     manager = open_plugin(plugin_name).get_manager()
     start_version = _start_version(manager, wanted.start_from)
     iteration = manager.start_iteration(

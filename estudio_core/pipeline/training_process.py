@@ -49,8 +49,9 @@ def run_training(request: dict[str, Any]) -> dict[str, Any]:
     """
     from estudio_core.experiments.fine_tuning_params import FineTuningParams
     from estudio_core.experiments.iteration import Iteration
-    from estudio_core.experiments.search import run_trials
+    from estudio_core.experiments.search import Resources, run_trials
     from estudio_core.experiments.search_space import SearchSpace
+    from estudio_core.experiments.trial import read_reports
     from estudio_core.experiments.trial_recorder import MLflowTrialRecorder
     from estudio_core.pipeline.plugin_access import open_plugin
     from estudio_core.pipeline.trial import FIT_FILE, MODEL_FOLDER
@@ -59,6 +60,7 @@ def run_training(request: dict[str, Any]) -> dict[str, Any]:
     from estudio_core.preprocessing.ranking_data import RankingData
     from estudio_core.settings import get_settings
 
+    settings = get_settings()
     plugin = open_plugin(request["plugin"])
     with prepared(RankingData.load(Path(request["dataset"]))):
         builder = plugin.get_fine_tuning_builder([])
@@ -85,9 +87,11 @@ def run_training(request: dict[str, Any]) -> dict[str, Any]:
             "dataset": request["dataset"],
             "model": request["model"],
             "seed": params.seed,
-            "threads": get_settings().training_threads,
+            "threads": settings.training_threads,
+            "devices": settings.training_devices,
         },
         warm_start=known or [first],
+        resources=Resources(gpus_per_trial=settings.trial_gpus, max_concurrent=settings.trials_at_once),
         recorder=recorder,
     )
     # A trial that was ended early has reported and kept no model.
@@ -99,7 +103,14 @@ def run_training(request: dict[str, Any]) -> dict[str, Any]:
     fitted = json.loads((best.folder / FIT_FILE).read_text())
     output = Path(request["output"])
     trials = [
-        {"index": t.index, "params": t.params, "status": t.status, "value": t.value, "best": t.index == best.index}
+        {
+            "index": t.index,
+            "params": t.params,
+            "status": t.status,
+            "value": t.value,
+            "best": t.index == best.index,
+            "course": [[r.validation.step, r.validation.metrics[manager.main_metric]] for r in read_reports(t.folder)],
+        }
         for t in search.trials
     ]
     (output / "history.json").write_text(json.dumps({"fit": fitted, "trials": trials}), encoding="utf-8")

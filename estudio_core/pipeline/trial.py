@@ -40,6 +40,7 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
         index=plugin.get_search_index_info(),
         seed=config["seed"],
         threads=config["threads"],
+        devices=config["devices"],
     )
 
     def on_metrics(step: int, metrics: Mapping[str, float]) -> None:

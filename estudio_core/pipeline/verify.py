@@ -6,7 +6,7 @@ from typing import Any
 
 from estudio_core import database
 from estudio_core.errors import VerificationError
-from estudio_core.pipeline.embed import embed_writes
+from estudio_core.pipeline.embed_writes import embed_writes
 from estudio_core.pipeline.manifests import BuiltManifest, VerifiedManifest
 from estudio_core.vectordb.deployments import build_lock, catch_up, get_release
 from estudio_core.vectordb.verification import verify_release
@@ -25,14 +25,18 @@ def verify(plugin_name: str, built: dict[str, Any]) -> VerifiedManifest:
         ModelError: the encoder does not give its golden vectors.
     """
     from estudio_core.export.manifest import read_manifest
-    from estudio_core.inference.opening import ensure_served
+    from estudio_core.inference.golden import check_golden
+    from estudio_core.inference.opening import ensure_served, open_query_embedder
     from estudio_core.settings import get_settings
 
     manifest = BuiltManifest.model_validate(built)
     with database.connect(autocommit=True) as connection, build_lock(connection, plugin_name):
         release = get_release(connection, manifest.release_id)
         ensure_served(release.model_name)
+        entry = read_manifest(get_settings().triton_repository / release.model_name)
         if release.state == "built":
+            # Asked anew: an encoder that this process opened long ago proves nothing about now.
+            check_golden(open_query_embedder(release.model_name), entry, where="What will encode queries")
             catch_up(connection, release, embed_writes(plugin_name))
             verify_release(connection, release, _samples(connection, plugin_name, release), manifest.items)
             release = get_release(connection, manifest.release_id)
@@ -41,7 +45,6 @@ def verify(plugin_name: str, built: dict[str, Any]) -> VerifiedManifest:
             f"Release {release.release_id} of {plugin_name!r} is {release.state}; only a built one can be verified. "
             "Start a new release run."
         )
-    entry = read_manifest(get_settings().triton_repository / release.model_name)
     return VerifiedManifest(
         release_id=release.release_id,
         recall_at_10=release.stats["recall_at_10"],

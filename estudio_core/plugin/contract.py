@@ -6,9 +6,9 @@ import copy
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
 
 from estudio_core.strict_model import StrictModel
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from estudio_core.vectordb.index_info import SearchIndexInfo
     from estudio_core.vectordb.optimization import Optimization
 
+_EVERY_SESSIONS = re.compile(r"every ([1-9][0-9]{0,8}) new sessions")
 _PLUGIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
 
 
@@ -50,7 +51,11 @@ class GateSettings(StrictModel):
 
     metric: Literal["ndcg@10", "mrr@10", "recall@10"] = "ndcg@10"
     minimum_gain: float = Field(default=0.0, ge=-1, le=1, title="Least gain")
-    """Lower bound that the confidence interval of the gain has to exceed, in units of the metric."""
+    """What the gain has to exceed for certain (lower end of its confidence interval), in units of the metric."""
+    maximum_loss: float = Field(default=0.03, ge=0, le=1, title="Largest loss that may remain possible")
+    """For queries training never saw, beside enough that it did: their mean gain has to exceed `minimum_gain`, and its
+    interval has to rule out a loss of more than this, in units of the metric. A few dozen judged queries can seldom
+    prove a gain, and can prove that nothing is ruined. 0: the gain has to be certain there too."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     """Level of the paired bootstrap interval."""
     minimum_queries: int = Field(default=10, ge=2)
@@ -61,7 +66,11 @@ class DagSettings(StrictModel):
     """What Airflow has to know of a plugin before anything heavy is imported."""
 
     schedule: str | None = None
-    """Cron expression of `fine_tune`; None: by hand."""
+    """When `fine_tune` runs: a cron expression, or "every 500 new sessions"; None: by hand."""
+    sync_schedule: str | None = None
+    """Cron expression of `sync`; None: by hand."""
+    improve_schedule: str | None = None
+    """Cron expression of `improve`; None: by hand."""
     owner: str = "estudio"
     tags: tuple[str, ...] = ()
     shards: int = Field(default=4, ge=1, le=256)
@@ -71,6 +80,38 @@ class DagSettings(StrictModel):
     task_timeout_minutes: int = Field(default=60, ge=1)
     training_timeout_minutes: int = Field(default=360, ge=1)
 
+    @property
+    def every_sessions(self) -> int | None:
+        """Number of new clicked sessions that start `fine_tune`; None where `schedule` says something else.
+
+        >>> DagSettings(schedule="every 500 new sessions").every_sessions
+        500
+        """
+        found = _EVERY_SESSIONS.fullmatch(self.schedule or "")
+        return int(found[1]) if found else None
+
+    @field_validator("schedule", "improve_schedule")
+    @classmethod
+    def _cron_or_sessions(cls, schedule: str | None, info: ValidationInfo) -> str | None:
+        by_sessions = info.field_name == "schedule" and _EVERY_SESSIONS.fullmatch(schedule or "")
+        if schedule is None or by_sessions or schedule.startswith("@") or len(schedule.split()) == 5:
+            return schedule
+        also = ' or "every 500 new sessions"' if info.field_name == "schedule" else ""
+        raise ValueError(f'{schedule!r} is no schedule: use a cron expression such as "30 2 * * *"{also}')
+
+
+def _in(section: str) -> dict[str, JsonValue]:
+    """Return what puts a field into a section of the form."""
+    return {"section": section}
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "plugin": {},
+    "quick": {"max_sessions": 5_000, "num_epochs": 1},
+    "thorough": {"trials": 12},
+}
+"""Values by preset. quick: does it run, is there anything to learn? thorough: twelve combinations, for a night."""
+
 
 class FineTuneParams(StrictModel):
     """Parameters of one `fine_tune` run: the form in the Airflow UI.
@@ -78,42 +119,119 @@ class FineTuneParams(StrictModel):
     A field without a value here (None) takes what the plugin says.
     """
 
+    preset: Literal["plugin", "quick", "thorough"] = Field(
+        default="plugin",
+        title="Preset",
+        description="quick: one epoch on the newest 5,000 sessions. thorough: twelve trials. "
+        "Sets what is left at its default below; plugin: what the plugin says.",
+    )
     window_days: int = Field(
-        default=90, ge=1, le=3650, title="Window of sessions", description="Days of clickstream to learn from."
+        json_schema_extra=_in("Sessions"),
+        default=90,
+        ge=1,
+        le=3650,
+        title="Window of sessions",
+        description="Days of clickstream to learn from.",
     )
     max_sessions: int = Field(
-        default=50_000, ge=1, le=10_000_000, title="Most sessions", description="The newest ones are taken."
+        json_schema_extra=_in("Sessions"),
+        default=50_000,
+        ge=1,
+        le=10_000_000,
+        title="Most sessions",
+        description="The newest ones are taken.",
     )
     min_sessions: int = Field(
-        default=50, ge=1, title="Fewest sessions", description="With fewer clicked sessions the run is skipped."
+        json_schema_extra=_in("Sessions"),
+        default=50,
+        ge=1,
+        title="Fewest sessions",
+        description="With fewer clicked sessions the run is skipped.",
     )
-    num_epochs: int | None = Field(default=None, ge=1, le=1000, title="Epochs", description="Passes over the sessions.")
-    batch_size: int | None = Field(default=None, ge=1, le=4096, title="Batch size", description="Sessions per step.")
+    num_epochs: int | None = Field(
+        json_schema_extra=_in("Training"),
+        default=None,
+        ge=1,
+        le=1000,
+        title="Epochs",
+        description="Passes over the sessions.",
+    )
+    batch_size: int | None = Field(
+        json_schema_extra=_in("Training"),
+        default=None,
+        ge=1,
+        le=4096,
+        title="Batch size",
+        description="Sessions per step.",
+    )
     learning_rate: float | None = Field(
-        default=None, gt=0, le=1, title="Learning rate", description="Peak rate, for queries and items."
+        json_schema_extra=_in("Training"),
+        default=None,
+        gt=0,
+        le=1,
+        title="Learning rate",
+        description="Peak rate, for queries and items.",
     )
     num_fixed_layers: int | None = Field(
-        default=None, ge=0, le=100, title="Frozen layers", description="Lowest transformer layers that are not trained."
+        json_schema_extra=_in("Training"),
+        default=None,
+        ge=0,
+        le=100,
+        title="Frozen layers",
+        description="Lowest transformer layers that are not trained.",
     )
     margin: float | None = Field(
-        default=None, ge=0, le=2, title="Margin", description="Wanted similarity gap of clicked over skipped items."
+        json_schema_extra=_in("Training"),
+        default=None,
+        ge=0,
+        le=2,
+        title="Margin",
+        description="Wanted similarity gap of clicked over skipped items.",
     )
-    trials: int = Field(default=1, ge=1, le=1000, title="Trials", description="Hyper-parameter combinations to try.")
+    trials: int = Field(
+        json_schema_extra=_in("Training"),
+        default=1,
+        ge=1,
+        le=1000,
+        title="Trials",
+        description="Hyper-parameter combinations to try.",
+    )
     start_from: str = Field(
+        json_schema_extra=_in("Training"),
         default="champion",
         title="Start from",
         description="Model version to train from: champion, base, or a version number.",
         pattern=r"^(champion|base|[1-9][0-9]*)$",
     )
     promotion: Literal["auto", "manual", "approval"] = Field(
+        json_schema_extra=_in("Decision"),
         default="auto",
         title="Promotion",
         description="auto: release when the gate passes. manual: somebody moves the alias. approval: ask in this UI.",
     )
-    seed: int = Field(default=42, ge=0, title="Seed", description="Of split, batches and training.")
-    dry_run: bool = Field(
-        default=False, title="Dry run", description="Train and evaluate, but register and release nothing."
+    seed: int = Field(
+        json_schema_extra=_in("Training"), default=42, ge=0, title="Seed", description="Of split, batches and training."
     )
+    dry_run: bool = Field(
+        json_schema_extra=_in("Decision"),
+        default=False,
+        title="Dry run",
+        description="Train and evaluate, but register and release nothing.",
+    )
+
+    def with_preset(self) -> Self:
+        """Return the parameters with what the preset says, where they stand at the defaults of this class.
+
+        >>> FineTuneParams(preset="quick").with_preset().num_epochs
+        1
+        >>> FineTuneParams(preset="quick", num_epochs=3).with_preset().num_epochs
+        3
+        """
+        fields = type(self).model_fields
+        changes = {
+            name: value for name, value in PRESETS[self.preset].items() if getattr(self, name) == fields[name].default
+        }
+        return self.model_copy(update=changes)
 
 
 class ReleaseParams(StrictModel):
@@ -135,6 +253,74 @@ class InitializeParams(StrictModel):
 
     keep_releases: int = Field(
         default=2, ge=2, le=20, title="Releases to keep", description="The live one included; older ones are dropped."
+    )
+
+
+class SyncParams(StrictModel):
+    """Parameters of one `sync` run."""
+
+    everything: bool = Field(
+        default=False,
+        title="Compare everything",
+        description="Read all rows and compare them, not only those that say they changed.",
+    )
+    overlap_minutes: int = Field(
+        default=10,
+        ge=0,
+        le=10_080,
+        title="Overlap in minutes",
+        description="Longest transaction of whoever writes items: a change may become visible so much later than its "
+        "time of change. Rows changed that long before the last sync are looked at again.",
+    )
+    most_deleted_share: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        title="Most deletions",
+        description="Share of the live items. A sync that would delete more is refused: the table was probably "
+        "emptied or exchanged by mistake.",
+    )
+
+
+class ImproveParams(StrictModel):
+    """Parameters of one `improve` run."""
+
+    action: Literal["improve", "revert"] = Field(
+        default="improve", title="Action", description="revert: give moved vectors back what the model gave them."
+    )
+    personal: bool = Field(
+        default=False,
+        title="For each user",
+        description="Move the vectors that a user's own clicks are about for that user only; sessions need a user.",
+    )
+    max_angle_degrees: float = Field(
+        default=10.0,
+        gt=0,
+        le=45,
+        title="Greatest turn",
+        description="Degrees by which a vector may lie from what the model gave, over all runs.",
+    )
+    min_sessions: int = Field(
+        default=20, ge=1, title="Fewest sessions", description="With fewer new clicked sessions the run is skipped."
+    )
+    min_held_out_queries: int = Field(
+        default=10,
+        ge=2,
+        title="Fewest held-out queries",
+        description="With fewer, nothing is measured and nothing moved.",
+    )
+    window_days: int = Field(
+        default=90, ge=1, le=3650, title="Window", description="Days whose held-out sessions measure the effect."
+    )
+    before_release_days: int = Field(
+        default=0,
+        ge=0,
+        le=3650,
+        title="Days before the release",
+        description="Sessions from before the release that may move vectors too; its training has seen most of them.",
+    )
+    max_sessions: int = Field(
+        default=50_000, ge=1, le=10_000_000, title="Most sessions", description="The newest ones are taken."
     )
 
 

@@ -25,7 +25,10 @@ class PostgresItems(StrictModel):
     payload: tuple[str, ...] = ()
     """Columns kept beside the vectors, for filters, sorting and display."""
     updated_at: str | None = None
-    """Column with the time of the last change; lets `sync` read changed rows only."""
+    """Column with the time of the last change, never null; lets `sync` read changed rows only."""
+    change_queue: str | None = None
+    """Table of changed ids that a trigger on `table` feeds, so that `sync` reads nothing else.
+    `estudio plugins queue-sql NAME` prints the SQL that creates both."""
     connection_id: str | None = None
     url: SecretStr | None = None
     separator: str = ". "
@@ -66,3 +69,6 @@ class TextIndex(StrictModel):
     metric: MetricType = MetricType.COSINE
     aggregation: MetricAggregationType = MetricAggregationType.MIN
     hnsw: HnswParameters = HnswParameters()
+    text_config: str = "simple"
+    """PostgreSQL's text search configuration for hybrid search: `simple` takes words as they are, `english` and
+    other languages reduce them to their stems."""

@@ -84,6 +84,7 @@ class TextPlugin(FineTuningMethod):
             "schema": self.items.schema_name,
             "payload_columns": self.items.payload,
             "updated_at_column": self.items.updated_at,
+            "change_queue": self.items.change_queue,
         }
         if "query_generator" in self._components:
             source["query_generator"] = self._components["query_generator"]
@@ -271,6 +272,7 @@ class TextPlugin(FineTuningMethod):
             metric_type=self.index.metric,
             metric_aggregation_type=self.index.aggregation,
             hnsw=self.index.hnsw,
+            text_config=self.index.text_config,
         )
 
     def get_search_index_info(self) -> SearchIndexInfo:

@@ -15,6 +15,8 @@ from estudio_core.sources.item_meta import ItemMeta
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from estudio_core.sources.change_queue import ChangeQueue
+
 logger = logging.getLogger(__name__)
 
 _IDS_IN_A_MESSAGE = 10
@@ -57,7 +59,14 @@ class DataLoader(ABC):
 
     item_meta_cls: ClassVar[type[ItemMeta]] = ItemMeta
     tracks_changes: bool = False
-    """Whether `iter_changed` works."""
+    """Whether `iter_changed` and `latest_change` work."""
+    change_queue: ChangeQueue | None = None
+    """Queue of changed ids that a trigger feeds, where there is one."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What is read: items loaded under another fingerprint may differ though their rows did not change."""
+        return type(self).__qualname__
 
     @abstractmethod
     def find_items(self, metas: Sequence[ItemMeta]) -> LoadResult:
@@ -112,6 +121,14 @@ class DataLoader(ABC):
             f"{type(self).__name__} knows no time of change of its items (asked for {since.isoformat()}, "
             f"{batch_size} at a time). Compare all items with iter_items() instead."
         )
+
+    def latest_change(self) -> datetime | None:
+        """Return the latest time of change in the source, but no later than now; None where it is empty.
+
+        Raises:
+            ConfigurationError: the loader knows no time of change.
+        """
+        raise ConfigurationError(f"{type(self).__name__} knows no time of change of its items.")
 
     def close(self) -> None:  # noqa: B027 (a loader that holds nothing has nothing to release)
         """Release connections. The loader can be used again afterwards."""

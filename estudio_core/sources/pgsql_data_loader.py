@@ -11,6 +11,7 @@ from sqlalchemy import ARRAY, BigInteger, Connection, Engine, Select, any_, func
 from sqlalchemy.engine import RowMapping
 
 from estudio_core.errors import ConfigurationError, ItemError, SourceSchemaError
+from estudio_core.sources.change_queue import ChangeQueue, queue_sql
 from estudio_core.sources.data_loader import DataLoader, DownloadedItem, KeyRange, LoadResult, shorten_ids
 from estudio_core.sources.generator_factory import GeneratorArgument, generator_factory
 from estudio_core.sources.item_meta import ItemMeta, PgsqlFileMeta
@@ -39,6 +40,7 @@ class PgsqlDataLoader(DataLoader):
         payload_columns: Columns that go into `meta.payload` as JSON values.
         connection_id: Airflow connection, in place of `connection_string`.
         updated_at_column: Timestamp of the last change, for `iter_changed`; without time zone it is read as UTC.
+        change_queue: Table of changed ids beside the items, which a trigger feeds: see `change_queue_sql`.
     """
 
     item_meta_cls: ClassVar[type[ItemMeta]] = PgsqlFileMeta
@@ -54,6 +56,7 @@ class PgsqlDataLoader(DataLoader):
         payload_columns: Sequence[str] = (),
         connection_id: str | None = None,
         updated_at_column: str | None = None,
+        change_queue: str | None = None,
     ) -> None:
         if isinstance(payload_columns, str):
             raise ConfigurationError(f"payload_columns={payload_columns!r} is one text: give a list of column names.")
@@ -64,6 +67,8 @@ class PgsqlDataLoader(DataLoader):
         self.tracks_changes = updated_at_column is not None
         self._make_generator = generator_factory(query_generator, table_name, id_column, schema)
         self._database = SourceDatabase(connection_string, connection_id, schema)
+        self._schema = schema
+        self.change_queue = ChangeQueue(self._database, change_queue, schema) if change_queue else None
         self._bound: tuple[Engine, QueryGenerator] | None = None
 
     @property
@@ -126,8 +131,46 @@ class PgsqlDataLoader(DataLoader):
             generator = self._ready()
             query = generator.changed(column, since)
             for rows in self._stream(connection, generator, query, (*self._columns, column), batch_size):
-                latest: datetime = rows[-1][1][column]
-                yield self._result(rows, watermark=latest if latest.tzinfo else latest.replace(tzinfo=UTC))
+                yield self._result(rows, watermark=_aware(rows[-1][1][column]))
+
+    def latest_change(self) -> datetime | None:
+        """Return the latest time of change, but no later than the clock of the database; None where there is none.
+
+        Raises:
+            ConfigurationError: there is no `updated_at_column`.
+        """
+        column = self.updated_at_column
+        if column is None:
+            return super().latest_change()
+
+        def latest(connection: Connection) -> datetime | None:
+            times = self._ready().rows.c[column]
+            newest, now = connection.execute(select(func.max(times), func.now())).one()
+            return None if newest is None else min(_aware(newest), now)
+
+        return self._database.read(latest)
+
+    @property
+    def fingerprint(self) -> str:
+        """Loader, table and columns."""
+        generator = self._database.read(lambda _: self._ready())
+        return repr((type(self).__qualname__, generator.table_name, generator.id_column, self._columns))
+
+    def change_queue_sql(self) -> str:
+        """Return the SQL that creates the queue and the triggers on the table which feed it.
+
+        Raises:
+            ConfigurationError: the loader was given no `change_queue`.
+            SourceSchemaError: the items are no table.
+        """
+        if self.change_queue is None:
+            raise ConfigurationError(
+                "The loader has no queue: name one, as PostgresItems(..., change_queue='product_changes')."
+            )
+        generator = self._database.read(lambda _: self._ready())
+        return queue_sql(
+            self._database, generator.table_name, generator.id_column, self.change_queue.name, self._schema
+        )
 
     def key_ranges(self, shards: int) -> list[KeyRange]:
         """Divide the keys into at most `shards` ranges whose counts differ by one at most.
@@ -285,6 +328,10 @@ class PgsqlDataLoader(DataLoader):
             except ValueError as reason:
                 raise ValueError(f"{name!r} {reason}") from reason
         return payload
+
+
+def _aware(time: datetime) -> datetime:
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _duplicate_ids(generator: QueryGenerator, ids: list[str]) -> ItemError:

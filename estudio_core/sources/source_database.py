@@ -1,11 +1,11 @@
-"""Reading transactions on the database of a source: an engine per process, errors by kind, retries."""
+"""Transactions on the database of a source: an engine per process, errors by kind, retries."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 from sqlalchemy import Connection, Engine, create_engine, exc, inspect, text
@@ -31,7 +31,7 @@ _SCHEMA_ERRORS = (
 
 
 class SourceDatabase:
-    """A database that is only read from. Nothing is resolved or connected before the first use.
+    """The database of the items, which are only read. Nothing is resolved or connected before the first use.
 
     A forked process makes its own engine: a connection must not be shared by two processes.
     """
@@ -85,6 +85,16 @@ class SourceDatabase:
 
         return _retrying()(once)
 
+    def write(self, work: Callable[[Connection], object]) -> None:
+        """Do `work(connection)` in a transaction, again where the connection broke: it has to bear being done twice."""
+
+        def once() -> None:
+            with self._transaction() as connection:
+                work(connection)
+                connection.commit()
+
+        _retrying()(once)
+
     @contextmanager
     def stream(self) -> Iterator[Connection]:
         """Yield a connection that sees one moment. Opening it is retried; what is read from it is not."""
@@ -93,12 +103,16 @@ class SourceDatabase:
 
     @contextmanager
     def _snapshot(self) -> Iterator[Connection]:
+        with self._transaction(isolation_level="REPEATABLE READ", postgresql_readonly=True) as connection:
+            # Columns without time zone are read as UTC, wherever the server stands.
+            connection.execute(text("SET LOCAL TIME ZONE 'UTC'"))
+            yield connection
+
+    @contextmanager
+    def _transaction(self, **options: Any) -> Iterator[Connection]:
         try:
-            with self.engine.connect() as plain:
-                connection = plain.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-                # Columns without time zone are read as UTC, wherever the server stands.
-                connection.execute(text("SET LOCAL TIME ZONE 'UTC'"))
-                yield connection
+            with self.engine.connect() as connection:
+                yield connection.execution_options(**options)
         except exc.NoSuchTableError as error:
             raise self._missing_table(str(error)) from error
         except exc.DBAPIError as error:
@@ -114,7 +128,7 @@ class SourceDatabase:
                 f"PostgreSQL at {where} does not answer: {said}. Check that it runs, and the connection of the items."
             )
         if isinstance(cause, psycopg.errors.InsufficientPrivilege):
-            return ConfigurationError(f"PostgreSQL at {where} refuses: {said}. Grant the user SELECT on it.")
+            return ConfigurationError(f"PostgreSQL at {where} refuses: {said}. Grant the user that right.")
         if isinstance(cause, _SCHEMA_ERRORS):
             return SourceSchemaError(f"The items cannot be read from {where}: {said}.")
         return DataError(f"The query for items fails at {where}: {said}.")

@@ -17,15 +17,15 @@ order of the writes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
-from psycopg.types.json import Jsonb
+from psycopg.types.json import Json, Jsonb
 
 from estudio_core.errors import ItemError
-from estudio_core.vectordb.items import IndexedItem, check_text
+from estudio_core.vectordb.items import IndexedItem, KeptItem, check_text, source_hash
 from estudio_core.vectordb.locks import lock_objects
 from estudio_core.vectordb.releases import Release, add_stats, get_release, live_for_write, live_release
 
@@ -35,25 +35,49 @@ APPLY_BATCH = 500
 
 @dataclass(frozen=True)
 class ItemWrite:
-    """An item to be written: `data` is what the plugin's loader gives for it (text or JSON), to embed it from."""
+    """An item to be written.
+
+    Attributes:
+        object_id: Its id.
+        data: What the plugin's loader gives for it (text or JSON), to embed it from.
+        payload: JSON object to filter, sort and show; None, for a personal row only, shows the original's.
+        user_id: The user who alone sees this row in place of `original_id`; None for everybody's rows.
+        original_id: The object that a personal row replaces.
+    """
 
     object_id: str
     data: Any
-    payload: dict[str, Any] = field(default_factory=dict)
+    payload: dict[str, Any] | None = field(default_factory=dict)
     user_id: str | None = None
     original_id: str | None = None
 
+    @property
+    def source_hash(self) -> str | None:
+        """Hash of data and payload."""
+        return source_hash(self.data, self.payload)
 
-EmbedWrites = Callable[[Release, Sequence[ItemWrite]], Sequence[IndexedItem]]
-"""Embeds items with the model of a release; returns one `IndexedItem` for each."""
+
+EmbedWrites = Callable[[Release, Sequence[ItemWrite], Mapping[str, str]], Sequence[IndexedItem | KeptItem]]
+"""Embeds items with the model of a release. The mapping has the content hashes of those that its collection holds:
+an item of the same content may be returned as a `KeptItem`, without vectors. One item is returned for each.
+
+Raises `ItemError` with the ids of items that cannot be embedded."""
 
 
 @dataclass(frozen=True)
 class WriteResult:
-    """What `write` did; `release_id` is None where nothing was live and only the log was written."""
+    """What `write` did.
+
+    Attributes:
+        release_id: The release that was written to; None where nothing was live and only the log was written.
+        upserted: Items written, `kept` included.
+        kept: Items of unchanged content: a new payload, the vectors that were there.
+        deleted: Objects that were there and are not any more.
+    """
 
     release_id: int | None
     upserted: int
+    kept: int
     deleted: int
 
 
@@ -75,7 +99,8 @@ def write(
 ) -> WriteResult:
     """Write to the live collection and the change log in one transaction; when this returns, nothing loses it.
 
-    Embedding happens before any lock is taken; if the live release changes meanwhile, it is repeated. On a connection
+    Embedding happens before any lock is taken; if the live release changes meanwhile, or an object whose vectors were
+    to stay, it is repeated. On a connection
     inside an open transaction, the write is acknowledged when the caller commits.
 
     Raises:
@@ -87,7 +112,7 @@ def write(
     while True:
         with conn.transaction():
             live = live_release(conn, plugin)
-        items = _embedded(embed, live, upserts) if live is not None else []
+        items, kept = _embedded(conn, embed, live, upserts) if live is not None else ([], [])
         with conn.transaction():
             current = live_for_write(conn, plugin)
             if (current and current.release_id) != (live and live.release_id):
@@ -95,10 +120,12 @@ def write(
             lock_objects(conn, plugin, [*ids, *deletes])
             deleted = len(deletes)
             if current is not None:
+                if not current.collection.keep_items(conn, kept):
+                    continue
                 current.collection.upsert_items(conn, items)
                 deleted = current.collection.delete_items(conn, deletes)
             _append(conn, plugin, upserts, deletes)
-            return WriteResult(current.release_id if current else None, len(upserts), deleted)
+            return WriteResult(current.release_id if current else None, len(upserts), len(kept), deleted)
 
 
 def _check_batch(ids: Sequence[str], deletes: Sequence[str]) -> None:
@@ -115,7 +142,7 @@ def _check_batch(ids: Sequence[str], deletes: Sequence[str]) -> None:
 
 def _append(conn: psycopg.Connection, plugin: str, upserts: Sequence[ItemWrite], deletes: Sequence[str]) -> None:
     rows: list[tuple[Any, ...]] = [
-        (plugin, "upsert", item.object_id, Jsonb(item.data), Jsonb(item.payload), item.user_id, item.original_id)
+        (plugin, "upsert", item.object_id, Json(item.data), _jsonb(item.payload), item.user_id, item.original_id)
         for item in upserts
     ]
     rows += [(plugin, "delete", object_id, None, None, None, None) for object_id in deletes]
@@ -127,16 +154,27 @@ def _append(conn: psycopg.Connection, plugin: str, upserts: Sequence[ItemWrite],
         )
 
 
-def _embedded(embed: EmbedWrites, release: Release, writes: Sequence[ItemWrite]) -> list[IndexedItem]:
+def _jsonb(payload: dict[str, Any] | None) -> Jsonb | None:
+    return None if payload is None else Jsonb(payload)
+
+
+def _embedded(
+    conn: psycopg.Connection, embed: EmbedWrites, release: Release, writes: Sequence[ItemWrite]
+) -> tuple[list[IndexedItem], list[KeptItem]]:
     if not writes:
-        return []
-    items = list(embed(release, writes))
+        return [], []
+    with conn.transaction():
+        stored = release.collection.content_hashes(conn, [item.object_id for item in writes])
+    items = list(embed(release, writes, stored))
     missing = sorted({item.object_id for item in writes} ^ {item.object_id for item in items})
     if missing:
         raise ItemError(
             f"Embedding for release {release.release_id} gave other objects than asked: {missing}.", missing
         )
-    return items
+    return (
+        [item for item in items if isinstance(item, IndexedItem)],
+        [item for item in items if isinstance(item, KeptItem)],
+    )
 
 
 def pending(conn: psycopg.Connection, release: Release, but: Collection[int] = ()) -> list[ChangeEntry]:
@@ -187,13 +225,18 @@ def catch_up(
 
 def apply(conn: psycopg.Connection, release: Release, entries: Sequence[ChangeEntry], embed: EmbedWrites) -> None:
     """Write entries of different objects into the collection of `release`, in one transaction."""
-    items = _embedded(embed, release, [entry.write for entry in entries if entry.write is not None])
+    writes = [entry.write for entry in entries if entry.write is not None]
     deletes = [entry.object_id for entry in entries if entry.write is None]
-    with conn.transaction():
-        release.collection.upsert_items(conn, items)
-        release.collection.delete_items(conn, deletes)
-        changed = int(get_release(conn, release.release_id).stats.get("changed_objects", 0)) + len(entries)
-        add_stats(conn, release, {"changed_objects": changed})
+    while True:
+        items, kept = _embedded(conn, embed, release, writes)
+        with conn.transaction():
+            if not release.collection.keep_items(conn, kept):
+                continue
+            release.collection.upsert_items(conn, items)
+            release.collection.delete_items(conn, deletes)
+            changed = int(get_release(conn, release.release_id).stats.get("changed_objects", 0)) + len(entries)
+            add_stats(conn, release, {"changed_objects": changed})
+            return
 
 
 def mark_applied(conn: psycopg.Connection, release: Release) -> None:

@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
 import psycopg
-from numpy.typing import NDArray
 from psycopg import sql
-from psycopg.types.json import Jsonb
 
 from estudio_core.database import SCHEMA
-from estudio_core.errors import ReleaseError
+from estudio_core.errors import ConfigurationError, ReleaseError
+from estudio_core.vectordb.copying import copy_objects, copy_parts, part_matrix
 from estudio_core.vectordb.index_info import MetricAggregationType, MetricType, SearchIndexInfo
-from estudio_core.vectordb.items import (
-    VECTOR_MAX_DIMENSIONS,
-    IndexedItem,
-    average_vector,
-    check_ids,
-    checked_vectors,
-    payload_json,
-)
+from estudio_core.vectordb.items import VECTOR_MAX_DIMENSIONS, IndexedItem, KeptItem, check_ids, payload_json
 from estudio_core.vectordb.locks import lock_objects
 
 COPY_CHUNK = 1000
 """Objects of one COPY: about 1.5 MB per part and 384 dimensions, and one DELETE for reruns."""
-AVERAGE_PART = -1
-"""Number of the average row among an object's parts."""
 _SLUG_BYTES = 44  # "c_" + slug + "_objects" + "_original" stays below PostgreSQL's 63 bytes
 
 _DISTANCE = {MetricType.COSINE: sql.SQL("<=>"), MetricType.DOT: sql.SQL("<#>"), MetricType.EUCLID: sql.SQL("<->")}
@@ -152,18 +141,21 @@ class Collection:
         return found == 2
 
     def create(self, conn: psycopg.Connection) -> None:
-        """Create the two tables where they are missing; the vector index comes after the load (`build_index`)."""
+        """Create the two tables where they are missing; the vector index comes after the load (`build_index`).
+
+        Raises:
+            ConfigurationError: the database has no text search configuration of that name.
+        """
         with conn.transaction():
             if self.exists(conn):
                 return
-            conn.execute(
-                sql.SQL(
-                    "CREATE TABLE {} (object_id text PRIMARY KEY, original_id text, user_id text, payload jsonb,"
-                    " content_hash text NOT NULL, updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),"
-                    " CHECK ((user_id IS NULL) = (original_id IS NULL)),"
-                    " CHECK (payload IS NOT NULL OR user_id IS NOT NULL), UNIQUE (user_id, original_id))"
-                ).format(self.objects)
-            )
+            try:
+                self._create_objects(conn)
+            except psycopg.errors.UndefinedObject as error:
+                raise ConfigurationError(
+                    f"PostgreSQL has no text search configuration {self.index_info.text_config!r}. "
+                    "psql lists them: \\dF"
+                ) from error
             conn.execute(
                 sql.SQL(
                     "CREATE TABLE {} (object_id text NOT NULL, part int NOT NULL, embedding {}({}) NOT NULL,"
@@ -177,6 +169,18 @@ class Collection:
             )
             for table in (self.objects, self.parts):
                 conn.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(table, sql.Literal(self._mark)))
+
+    def _create_objects(self, conn: psycopg.Connection) -> None:
+        conn.execute(
+            sql.SQL(
+                "CREATE TABLE {} (object_id text PRIMARY KEY, original_id text, user_id text, payload jsonb,"
+                " content_hash text NOT NULL, source_hash text, body text NOT NULL,"
+                " document tsvector GENERATED ALWAYS AS (to_tsvector({}::regconfig, body)) STORED,"
+                " updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),"
+                " CHECK ((user_id IS NULL) = (original_id IS NULL)),"
+                " CHECK (payload IS NOT NULL OR user_id IS NOT NULL), UNIQUE (user_id, original_id))"
+            ).format(self.objects, sql.Literal(self.index_info.text_config))
+        )
 
     def drop(self, conn: psycopg.Connection) -> bool:
         """Drop the tables and forget applied optimizations; return whether there was anything.
@@ -205,11 +209,13 @@ class Collection:
         with conn.transaction():
             for chunk in _chunks(items):
                 check_ids(chunk, seen)
-                rows = [(item, payload_json(item), checked_vectors(item, self.index_info)) for item in chunk]
+                payloads = [payload_json(item) for item in chunk]
+                matrix = part_matrix(chunk, self.index_info)
                 self._delete(conn, [item.object_id for item in chunk])
-                self._copy_objects(conn, ((item, payload) for item, payload, _ in rows))
-                parts += self._copy_parts(conn, ((item, vectors) for item, _, vectors in rows))
+                copy_objects(conn, self.objects, chunk, payloads)
+                copy_parts(conn, self.parts, chunk, matrix, self.index_info)
                 objects += len(chunk)
+                parts += len(matrix)
         return CopyCount(objects, parts)
 
     def upsert_items(self, conn: psycopg.Connection, items: Sequence[IndexedItem]) -> CopyCount:
@@ -233,29 +239,52 @@ class Collection:
             self._delete(conn, [row[0] for row in personal])
             return self._delete(conn, list(object_ids))
 
+    def keep_items(self, conn: psycopg.Connection, items: Sequence[KeptItem]) -> bool:
+        """Write the payloads of objects whose vectors stay.
+
+        Returns:
+            False, with nothing written, where one of the objects is gone or comes from other content by now.
+
+        Raises:
+            ItemError: a payload is no JSON.
+        """
+        if not items:
+            return True
+        ids, contents = [item.object_id for item in items], [item.content_hash for item in items]
+        with conn.transaction():
+            lock_objects(conn, self.collection_id, ids)
+            if self.content_hashes(conn, ids) != dict(zip(ids, contents, strict=True)):
+                return False
+            conn.execute(
+                sql.SQL(
+                    "UPDATE {} o SET payload = n.payload::jsonb, source_hash = n.source_hash,"
+                    " updated_at = clock_timestamp()"
+                    " FROM unnest(%s::text[], %s::text[], %s::text[]) AS n (object_id, payload, source_hash)"
+                    " WHERE o.object_id = n.object_id"
+                ).format(self.objects),
+                (ids, [payload_json(item) for item in items], [item.source_hash for item in items]),
+            )
+            return True
+
     def content_hashes(self, conn: psycopg.Connection, object_ids: Sequence[str]) -> dict[str, str]:
-        """Return the content hash of each of these objects that is there: what need not be embedded again."""
+        """Return the content hashes of everybody's objects among these: what need not be embedded again."""
         rows = conn.execute(
-            sql.SQL("SELECT object_id, content_hash FROM {} WHERE object_id = ANY(%s)").format(self.objects),
+            sql.SQL("SELECT object_id, content_hash FROM {} WHERE object_id = ANY(%s) AND user_id IS NULL").format(
+                self.objects
+            ),
             (list(object_ids),),
         )
         return dict(rows)
 
-    def update_payloads(self, conn: psycopg.Connection, payloads: Mapping[str, dict[str, Any]]) -> int:
-        """Replace payloads and leave the vectors as they are; return how many of the objects were there."""
-        import numpy as np
-
-        nothing = np.zeros((0, self.index_info.dimensions), dtype=np.float32)
-        texts = {key: payload_json(IndexedItem(key, payload, "", nothing)) for key, payload in payloads.items()}
-        with conn.transaction():
-            lock_objects(conn, self.collection_id, texts)
-            return conn.execute(
-                sql.SQL(
-                    "UPDATE {} o SET payload = n.payload::jsonb, updated_at = clock_timestamp()"
-                    " FROM unnest(%s::text[], %s::text[]) AS n (object_id, payload) WHERE o.object_id = n.object_id"
-                ).format(self.objects),
-                (list(texts), list(texts.values())),
-            ).rowcount
+    def source_hashes(self, conn: psycopg.Connection, object_ids: Sequence[str]) -> dict[str, str | None]:
+        """Return the source hashes of everybody's objects among these: what need not even be looked at again."""
+        rows = conn.execute(
+            sql.SQL("SELECT object_id, source_hash FROM {} WHERE object_id = ANY(%s) AND user_id IS NULL").format(
+                self.objects
+            ),
+            (list(object_ids),),
+        )
+        return dict(rows)
 
     def stats(self, conn: psycopg.Connection) -> CollectionStats:
         """Count objects and parts, and measure both tables with their indexes."""
@@ -277,35 +306,6 @@ class Collection:
             return 0
         conn.execute(sql.SQL("DELETE FROM {} WHERE object_id = ANY(%s)").format(self.parts), (ids,))
         return conn.execute(sql.SQL("DELETE FROM {} WHERE object_id = ANY(%s)").format(self.objects), (ids,)).rowcount
-
-    def _copy_objects(self, conn: psycopg.Connection, rows: Iterable[tuple[IndexedItem, str | None]]) -> None:
-        statement = sql.SQL(
-            "COPY {} (object_id, original_id, user_id, payload, content_hash) FROM STDIN (FORMAT binary)"
-        ).format(self.objects)
-        with conn.cursor() as cursor, cursor.copy(statement) as copy:
-            copy.set_types(["text", "text", "text", "jsonb", "text"])
-            for item, payload in rows:
-                wrapped = None if payload is None else Jsonb(payload, dumps=str.encode)
-                copy.write_row((item.object_id, item.original_id, item.user_id, wrapped, item.content_hash))
-
-    def _copy_parts(self, conn: psycopg.Connection, rows: Iterable[tuple[IndexedItem, NDArray[Any]]]) -> int:
-        from pgvector import HalfVector, Vector
-
-        stored: Any = HalfVector if self.vector_type == "halfvec" else Vector
-        statement = sql.SQL(
-            "COPY {} (object_id, part, embedding, is_average, user_id) FROM STDIN (FORMAT binary)"
-        ).format(self.parts)
-        count = 0
-        with conn.cursor() as cursor, cursor.copy(statement) as copy:
-            copy.set_types(["text", "int4", self.vector_type, "bool", "text"])
-            for item, vectors in rows:
-                for part, vector in enumerate(vectors):
-                    copy.write_row((item.object_id, part, stored(vector), False, item.user_id))
-                count += len(vectors)
-                if self.averages:
-                    average = average_vector(vectors, item.object_id, self.index_info)
-                    copy.write_row((item.object_id, AVERAGE_PART, stored(average), True, item.user_id))
-        return count
 
 
 def _chunks(items: Iterable[IndexedItem]) -> Iterator[list[IndexedItem]]:

@@ -1,4 +1,4 @@
-"""Build a collection's indexes after its load: HNSW on the vectors, GIN on the payload, statistics."""
+"""Build a collection's indexes after its load: HNSW on the vectors, GIN on payload and words, statistics."""
 
 from __future__ import annotations
 
@@ -92,6 +92,13 @@ def _build(conn: psycopg.Connection, collection: Collection, memory_mb: int, wor
             # jsonb_path_ops: containment is all that filters ask of the index, at a third of the default's size.
             sql.SQL("CREATE INDEX {} ON {} USING gin (payload jsonb_path_ops)").format(
                 sql.Identifier(collection.name("payload")), collection.objects
+            ),
+        )
+        _create(
+            conn,
+            collection.name("document"),
+            sql.SQL("CREATE INDEX {} ON {} USING gin (document)").format(
+                sql.Identifier(collection.name("document")), collection.objects
             ),
         )
         _create(

@@ -37,7 +37,7 @@ class HnswParameters(BaseModel):
 
 
 class SearchIndexInfo(BaseModel):
-    """Dimension, metric, aggregation and HNSW parameters of a plugin's index."""
+    """Dimension, metric, aggregation, HNSW parameters and language of a plugin's index."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,6 +45,8 @@ class SearchIndexInfo(BaseModel):
     metric_type: MetricType = MetricType.COSINE
     metric_aggregation_type: MetricAggregationType = MetricAggregationType.MIN
     hnsw: HnswParameters = HnswParameters()
+    text_config: str = Field(default="simple", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")
+    """PostgreSQL's text search configuration of the full-text half of a hybrid search, e.g. `english`."""
 
 
 class EmbeddingModelInfo(BaseModel):

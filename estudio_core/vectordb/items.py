@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ HALF_MAX = 65504.0
 """Largest finite half-precision number."""
 VECTOR_MAX_DIMENSIONS = 2000
 """HNSW indexes `vector` up to here; longer vectors are stored as `halfvec`."""
+TEXT_LIMIT = 200_000
+"""Characters of an object's text that full-text search sees: PostgreSQL's index entry of one text holds 1 MB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +33,8 @@ class IndexedItem:
         vectors: Part vectors, shape [parts, dimensions].
         user_id: The user who alone sees this row in place of `original_id`; None for everybody's rows.
         original_id: The object that a personal row replaces.
+        text: What full-text search sees; its first `TEXT_LIMIT` characters.
+        source_hash: `source_hash` of the row that the object comes from; None where that has none.
     """
 
     object_id: str
@@ -38,6 +43,38 @@ class IndexedItem:
     vectors: NDArray[np.floating[Any]]
     user_id: str | None = None
     original_id: str | None = None
+    text: str = ""
+    source_hash: str | None = None
+
+
+@dataclass(frozen=True)
+class KeptItem:
+    """An object of everybody's whose stored vectors stay, because they come from the content with this hash."""
+
+    object_id: str
+    payload: dict[str, Any]
+    content_hash: str
+    source_hash: str | None = None
+
+
+def source_hash(data: Any, payload: dict[str, Any] | None) -> str | None:
+    """Return the hash of a row of the item source: of all that its object is made from, before anything is made.
+
+    Two rows with equal hashes give the same object, so that unchanged rows need not be split, let alone embedded.
+    None where `data` is nothing that JSON has.
+
+    The order of fields counts in `data`, whose text depends on it, and not in `payload`.
+
+    >>> source_hash({"a": "x", "b": 1}, {"n": 1, "m": 2}) == source_hash({"a": "x", "b": 1}, {"m": 2, "n": 1})
+    True
+    >>> source_hash({"a": "x", "b": 1}, {}) == source_hash({"b": 1, "a": "x"}, {})
+    False
+    """
+    try:
+        content = json.dumps(data, ensure_ascii=False) + "\x1e" + json.dumps(payload or {}, sort_keys=True)
+        return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+    except (TypeError, ValueError):
+        return None
 
 
 def check_text(value: str, what: str, object_id: str) -> None:
@@ -58,7 +95,7 @@ def _encodable(value: str) -> bool:
     return True
 
 
-def payload_json(item: IndexedItem) -> str | None:
+def payload_json(item: IndexedItem | KeptItem) -> str | None:
     """Return the payload as JSON text.
 
     Raises:
@@ -96,14 +133,26 @@ def checked_vectors(item: IndexedItem, info: SearchIndexInfo) -> NDArray[np.floa
     return vectors
 
 
+def values_fit(vectors: NDArray[np.float32], info: SearchIndexInfo) -> bool:
+    """Return whether all rows of `vectors` [rows, dimensions] are finite and not zero in the index's precision."""
+    largest = np.maximum(vectors.max(axis=1), -vectors.min(axis=1))
+    smallest, limit = _bounds(info)
+    return bool(np.all((largest > smallest) & (largest <= limit)))  # NaN compares false
+
+
+def _bounds(info: SearchIndexInfo) -> tuple[float, float]:
+    if info.dimensions > VECTOR_MAX_DIMENSIONS:
+        return float(np.finfo(np.float16).tiny), HALF_MAX
+    return 0.0, float(np.finfo(np.float32).max)
+
+
 def _check_values(vectors: NDArray[np.float32], object_id: str, info: SearchIndexInfo) -> None:
-    limit = HALF_MAX if info.dimensions > VECTOR_MAX_DIMENSIONS else np.finfo(np.float32).max
+    if values_fit(vectors, info):
+        return
     largest = np.abs(vectors).max(axis=1)
-    smallest = np.finfo(np.float16).tiny if info.dimensions > VECTOR_MAX_DIMENSIONS else 0.0
-    if not np.all(largest <= limit):  # NaN compares false
+    if not np.all(largest <= _bounds(info)[1]):  # NaN compares false
         raise ItemError(f"Object {object_id!r} has a vector that is not finite in the index's precision.", [object_id])
-    if not np.all(largest > smallest):
-        raise ItemError(f"Object {object_id!r} has a zero vector, which no index finds.", [object_id])
+    raise ItemError(f"Object {object_id!r} has a zero vector, which no index finds.", [object_id])
 
 
 def average_vector(vectors: NDArray[np.float32], object_id: str, info: SearchIndexInfo) -> NDArray[np.float32]:
@@ -135,7 +184,7 @@ def check_ids(items: Iterable[IndexedItem], seen: set[str]) -> None:
         ItemError: with the ids concerned.
     """
     for item in items:
-        for name in ("object_id", "content_hash", "user_id", "original_id"):
+        for name in ("object_id", "content_hash", "user_id", "original_id", "text"):
             value = getattr(item, name)
             if value is not None:
                 check_text(value, name, item.object_id)

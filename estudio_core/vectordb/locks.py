@@ -1,7 +1,8 @@
 """Advisory locks of the release protocol.
 
-Four kinds, taken always in this order:
+Five kinds, taken always in this order:
 
+    sync     (session)                 one process brings the items of a plugin up to date
     start    (transaction)             a release begins, or the change log is pruned
     build    (session or transaction)  one release of a plugin is built at a time; its shards share it
     switch   (transaction)             writers share it until they commit; a switch has it alone
@@ -13,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from typing import LiteralString
 
 import psycopg
 from psycopg import sql
@@ -102,12 +104,33 @@ def build_lock(conn: psycopg.Connection, plugin: str, *, shared: bool = False) -
     Raises:
         ConcurrentReleaseError: somebody else is building.
     """
-    suffix = sql.SQL("_shared" if shared else "")
-    key = lock_key("build", plugin)
+    with _session_lock(conn, lock_key("build", plugin), "_shared" if shared else "", _building(plugin)):
+        yield
+
+
+@contextmanager
+def sync_lock(conn: psycopg.Connection, plugin: str) -> Iterator[None]:
+    """Hold the sync of `plugin` on this session until the block ends, the connection breaks or the process dies.
+
+    Raises:
+        ConcurrentReleaseError: somebody else is syncing.
+    """
+    busy = ConcurrentReleaseError(
+        f"The items of plugin {plugin!r} are being synced by another process. Wait for it, or stop it and try again."
+    )
+    with _session_lock(conn, lock_key("sync", plugin), "", busy):
+        yield
+
+
+@contextmanager
+def _session_lock(
+    conn: psycopg.Connection, key: int, suffix: LiteralString, busy: ConcurrentReleaseError
+) -> Iterator[None]:
+    kind = sql.SQL(suffix)
     with conn.transaction():
-        row = conn.execute(sql.SQL("SELECT pg_try_advisory_lock{}(%s)").format(suffix), (key,)).fetchone()
+        row = conn.execute(sql.SQL("SELECT pg_try_advisory_lock{}(%s)").format(kind), (key,)).fetchone()
     if row != (True,):
-        raise _building(plugin)
+        raise busy
     try:
         yield
     finally:
@@ -116,7 +139,7 @@ def build_lock(conn: psycopg.Connection, plugin: str, *, shared: bool = False) -
             if conn.info.transaction_status == TransactionStatus.INERROR:
                 conn.rollback()
             with conn.transaction():
-                conn.execute(sql.SQL("SELECT pg_advisory_unlock{}(%s)").format(suffix), (key,))
+                conn.execute(sql.SQL("SELECT pg_advisory_unlock{}(%s)").format(kind), (key,))
 
 
 def _building(plugin: str) -> ConcurrentReleaseError:

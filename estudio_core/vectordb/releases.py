@@ -16,7 +16,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from estudio_core.errors import ReleaseError
+from estudio_core.errors import NothingLiveError, ReleaseError
 from estudio_core.vectordb.collection import Collection
 from estudio_core.vectordb.index_build import index_is_valid
 from estudio_core.vectordb.index_info import SearchIndexInfo
@@ -177,6 +177,18 @@ def live_release(conn: psycopg.Connection, plugin: str) -> Release | None:
     """Return the release that the pointer of `plugin` names: model and collection in one read."""
     found = _select(conn, "release_id = (SELECT release_id FROM estudio.pointers WHERE plugin = %s)", (plugin,))
     return found[0] if found else None
+
+
+def require_live(conn: psycopg.Connection, plugin: str) -> Release:
+    """Return the live release of `plugin`.
+
+    Raises:
+        NothingLiveError: there is none yet.
+    """
+    live = live_release(conn, plugin)
+    if live is None:
+        raise NothingLiveError(f"Nothing is live for plugin {plugin!r}. Run its DAG {plugin}__initialize first.")
+    return live
 
 
 def previous_release(conn: psycopg.Connection, plugin: str) -> Release | None:

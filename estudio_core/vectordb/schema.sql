@@ -42,13 +42,19 @@ CREATE TABLE IF NOT EXISTS estudio.change_log (
     plugin       text NOT NULL,
     op           text NOT NULL CHECK (op IN ('upsert', 'delete')),
     object_id    text NOT NULL,
-    data         jsonb,
+    data         json,  -- not jsonb: the order of fields is the order of the text that is embedded
     payload      jsonb,
     user_id      text,
     original_id  text,
     xid          xid8 NOT NULL DEFAULT pg_current_xact_id(),
     created_at   timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+DO $$ BEGIN
+    IF EXISTS (SELECT FROM information_schema.columns WHERE table_schema = 'estudio' AND table_name = 'change_log'
+               AND column_name = 'data' AND data_type = 'jsonb') THEN
+        ALTER TABLE estudio.change_log ALTER COLUMN data TYPE json;
+    END IF;
+END $$;
 CREATE INDEX IF NOT EXISTS change_log_plugin_seq ON estudio.change_log (plugin, seq);
 
 CREATE TABLE IF NOT EXISTS estudio.optimizations (
@@ -68,3 +74,32 @@ CREATE TABLE IF NOT EXISTS estudio.release_events (
     at         timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX IF NOT EXISTS release_events_plugin ON estudio.release_events (plugin, event_id);
+
+-- How far the live items of a plugin follow its item source.
+CREATE TABLE IF NOT EXISTS estudio.sync_state (
+    plugin      text PRIMARY KEY,
+    source      text NOT NULL,  -- what was read, and how changes were found; anything else compares all items again
+    watermark   timestamptz,    -- every change that carries an earlier time is in
+    compared_at timestamptz NOT NULL,  -- all items were compared last
+    synced_at   timestamptz NOT NULL,
+    counts      jsonb NOT NULL
+);
+
+-- Collections that were made before these columns were.
+DO $$
+DECLARE
+    objects text;
+BEGIN
+    FOR objects IN
+        SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = 'estudio' AND c.relname LIKE 'c\_%\_objects'
+        AND obj_description(c.oid, 'pg_class') LIKE 'estudio:collection:%'
+        AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'source_hash')
+    LOOP
+        EXECUTE format(
+            'ALTER TABLE estudio.%I ADD COLUMN source_hash text, ADD COLUMN body text NOT NULL DEFAULT '''','
+            ' ADD COLUMN document tsvector GENERATED ALWAYS AS (to_tsvector(''simple''::regconfig, body)) STORED',
+            objects
+        );
+    END LOOP;
+END $$;

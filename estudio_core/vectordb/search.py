@@ -6,7 +6,8 @@ How the order comes about, and why pages are disjoint and complete, stands in `o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from psycopg.pq import TransactionStatus
 from estudio_core.errors import ConfigurationError, DataError, DimensionError
 from estudio_core.vectordb.collection import Collection, register_vectors
 from estudio_core.vectordb.filters import Filter, parse_filter
+from estudio_core.vectordb.hybrid import hybrid_rows
 from estudio_core.vectordb.ordering import Request, Row, SortBy, exact_rows, index_rows, is_small, sorted_rows
 
 __all__ = ["SearchHit", "SortBy", "StoredObject", "count", "find_by_filter", "find_by_ids", "search"]
@@ -38,6 +40,7 @@ class SearchHit:
         payload: Its payload.
         part: The nearest part; None for AVG.
         personal: Whether the user's own vectors were compared.
+        score: Of a hybrid search: the fused score, by which hits are ordered; 0 behind the fused objects.
     """
 
     object_id: str
@@ -45,6 +48,7 @@ class SearchHit:
     payload: dict[str, Any]
     part: int | None = None
     personal: bool = False
+    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ def search(
     filter: Mapping[str, Any] | Filter | None = None,
     sort_by: SortBy | str | None = None,
     user_id: str | None = None,
+    text: str | None = None,
     ef_search: int | None = None,
     exact: bool = False,
     by_index: bool = False,
@@ -89,6 +94,7 @@ def search(
         filter: Condition on the payload, see `filters`.
         sort_by: Order by this payload field instead of by distance.
         user_id: Whose personal rows take the place of the originals.
+        text: Words to search for as well: the order by distance is fused with that of full-text search, see `hybrid`.
         ef_search: Breadth of the index scan, 1 to 1000; by default the collection's.
         exact: Compare all objects, whatever their number.
         by_index: Use the index even where comparing all objects is cheaper; this is what verification measures.
@@ -99,8 +105,11 @@ def search(
         DataError: the vector is zero or not finite.
     """
     _check_page(limit, offset)
-    if user_id is not None and "\x00" in user_id:
-        raise ConfigurationError(f"No user can be called {user_id!r}.")
+    for given in (user_id, text):
+        if given is not None and "\x00" in given:
+            raise ConfigurationError(f"No user or text holds the character NUL; given {given!r}.")
+    if text is not None and sort_by is not None:
+        raise ConfigurationError(f"Results are ordered by sort_by={sort_by!r} or by fusing text, not by both.")
     if max_distance is not None and np.isnan(max_distance):
         raise ConfigurationError("max_distance is not a number.")
     breadth = ef_search or collection.ef_search or collection.index_info.hnsw.ef_search
@@ -121,12 +130,20 @@ def search(
         if sort_by is not None:
             return _hits(conn, request, sorted_rows(conn, request, _sort(sort_by), limit, offset))
         by_scan = by_index or not (exact or is_small(conn, request))
+        by_distance = partial(index_rows if by_scan else exact_rows, conn, request)
         while True:
-            rows = (index_rows if by_scan else exact_rows)(conn, request, limit, offset)
+            scores: list[float] = []
+            if text is None:
+                rows = by_distance(limit, offset)
+            else:
+                fused = hybrid_rows(conn, request, text, by_distance, limit, offset)
+                rows, scores = [row for row, _ in fused], [score for _, score in fused]
             hits = _hits(conn, request, rows)
             # Inside a caller's transaction each statement sees its own moment: an object may go between two of them.
             if len(hits) == len(rows):
                 break
+    if text is not None:
+        return [replace(hit, score=score) for hit, score in zip(hits, scores, strict=True)]
     return sorted(hits, key=lambda hit: (hit.distance, hit.object_id))
 
 

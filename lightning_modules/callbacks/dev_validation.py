@@ -10,6 +10,7 @@ from typing import Any
 import lightning
 from torch import Tensor
 
+from lightning_modules.batches import SessionBatch
 from lightning_modules.dev_evaluation import DevEvaluation
 from lightning_modules.precision import LightningPrecision, autocast
 from lightning_modules.ranking_module import RankingModule, put_weights, weights_of
@@ -32,7 +33,7 @@ class History:
 
 
 class DevValidation(lightning.Callback):
-    """Validates before training and then every so many steps.
+    """Validates before training and then every so many steps; with several ranks, the first does, and tells the others.
 
     Weights before the first step are measured, for the curve, and are no candidates for the best ones: clicks exist
     only for what the old model showed, and cannot see what a new one finds beyond. Whether a trained model may
@@ -65,7 +66,7 @@ class DevValidation(lightning.Callback):
         self._precision = precision
         self._on_metrics = on_metrics
         self._worse = 0
-        self._window: list[dict[str, float]] = []
+        self._window: list[tuple[SessionBatch, Tensor, Tensor]] = []
         self._measured_step = -1
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -76,18 +77,20 @@ class DevValidation(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Collect training metrics; validate when it is time."""
-        self._window.append({name: float(value) for name, value in outputs["metrics"].items()})
+        if trainer.is_global_zero:
+            self._window.append((batch, outputs["loss"], outputs["similarity"]))
         if len(self._window) == _TRAIN_WINDOW_STEPS:
-            self._flush(trainer.global_step)
+            self._flush(trainer.global_step, pl_module)
         if trainer.global_step % self._every_steps == 0:
-            self._flush(trainer.global_step)
+            self._flush(trainer.global_step, pl_module)
             self._validate(trainer, pl_module)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Measure the last weights too, then put the best ones back."""
-        self._flush(trainer.global_step)
+        self._flush(trainer.global_step, pl_module)
         self._validate(trainer, pl_module)
-        put_weights(_ranking(pl_module).model, self.history.best_weights)
+        if trainer.is_global_zero:
+            put_weights(_ranking(pl_module).model, self.history.best_weights)
 
     def value(self, metrics: Mapping[str, float]) -> float:
         """Return the monitored value, oriented so that larger is better; -inf where it is absent."""
@@ -100,13 +103,19 @@ class DevValidation(lightning.Callback):
         """Return the dev metrics of the module's present weights."""
         with autocast(self._precision, module.model.device):
             vectors = module.encoder.vectors(self._evaluation.rows)
+        module.loss.anneal(1.0)  # one yardstick for all validations
         return self._evaluation(vectors, module.loss)
 
     def _validate(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if trainer.global_step == self._measured_step:
             return
         self._measured_step = trainer.global_step
-        module = _ranking(pl_module)
+        if trainer.is_global_zero:
+            self._judge(trainer, _ranking(pl_module))
+        if trainer.world_size > 1:
+            trainer.should_stop = trainer.strategy.broadcast(trainer.should_stop)
+
+    def _judge(self, trainer: lightning.Trainer, module: RankingModule) -> None:
         metrics = self.measure(module)
         self._record(trainer.global_step, metrics)
         if trainer.global_step == 0:
@@ -121,11 +130,12 @@ class DevValidation(lightning.Callback):
             self._worse += 1
             trainer.should_stop = trainer.should_stop or 0 < self._patience <= self._worse
 
-    def _flush(self, step: int) -> None:
-        names = dict.fromkeys(name for metrics in self._window for name in metrics)
+    def _flush(self, step: int, pl_module: lightning.LightningModule) -> None:
+        window = [_ranking(pl_module).metrics_of(*kept) for kept in self._window]
+        names = dict.fromkeys(name for metrics in window for name in metrics)
         means = {}
         for name in names:
-            values = [metrics[name] for metrics in self._window if name in metrics]
+            values = [metrics[name] for metrics in window if name in metrics]
             means[f"train_{name}"] = sum(values) / len(values)
         self._window.clear()
         if means:

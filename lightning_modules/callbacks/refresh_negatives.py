@@ -26,11 +26,13 @@ class RefreshNegatives(lightning.Callback):
         self._precision = precision
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Encode every text with the current weights and mine."""
+        """Encode every text with the current weights and mine; with several ranks, the first does, for all."""
         assert isinstance(pl_module, RankingModule)
-        config = pl_module.config
-        with autocast(self._precision, pl_module.model.device):
-            vectors = pl_module.encoder.vectors(range(len(self._bank)))
-        self._builder.mined = mine_negatives(
-            vectors, self._bank, self._builder.shown_for_query, config.mined_negatives, config
-        )
+        mined = self._mine(pl_module) if trainer.is_global_zero else {}
+        self._builder.mined = trainer.strategy.broadcast(mined) if trainer.world_size > 1 else mined
+
+    def _mine(self, module: RankingModule) -> dict[str, list[str]]:
+        config = module.config
+        with autocast(self._precision, module.model.device):
+            vectors = module.encoder.vectors(range(len(self._bank)))
+        return mine_negatives(vectors, self._bank, self._builder.shown_for_query, config.mined_negatives, config)

@@ -1,6 +1,7 @@
 """Losses over pairs of a clicked and a not clicked item."""
 
+from lightning_modules.losses.annealing import Annealing
 from lightning_modules.losses.cosine_prob_margin_ranking_loss import CosineProbMarginRankingLoss
 from lightning_modules.losses.prob_margin_ranking_loss import ProbMarginRankingLoss
 
-__all__ = ["CosineProbMarginRankingLoss", "ProbMarginRankingLoss"]
+__all__ = ["Annealing", "CosineProbMarginRankingLoss", "ProbMarginRankingLoss"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from lightning_modules.losses.annealing import Annealing
 from lightning_modules.losses.prob_margin_ranking_loss import Form, ProbMarginRankingLoss, prob_margin_ranking_loss
 
 DEFAULT_MARGIN = 0.2
@@ -47,6 +48,7 @@ class CosineProbMarginRankingLoss(ProbMarginRankingLoss):
         temperature: Hardness weighting of pairs within a clicked item; None: equal shares.
         min_abs_difference_threshold: Pairs whose |s+ - s-| is smaller are left out.
         max_abs_difference_threshold: Pairs whose |s+ - s-| is larger are left out; None: none is.
+        annealing: Where scale, shift and margin end, in the course of a training; None: they stay.
 
     Relations:
         `ProbMarginRankingLoss` is the same formula with scale 1 and the sigmoid form.
@@ -68,6 +70,7 @@ class CosineProbMarginRankingLoss(ProbMarginRankingLoss):
         temperature: float | None = DEFAULT_TEMPERATURE,
         min_abs_difference_threshold: float = 0.0,
         max_abs_difference_threshold: float | None = None,
+        annealing: Annealing | None = None,
     ) -> None:
         super().__init__(
             base_margin,
@@ -77,4 +80,5 @@ class CosineProbMarginRankingLoss(ProbMarginRankingLoss):
             temperature=temperature,
             min_abs_difference_threshold=min_abs_difference_threshold,
             max_abs_difference_threshold=max_abs_difference_threshold,
+            annealing=annealing,
         )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from estudio_core.errors import ConfigurationError
+from lightning_modules.losses.annealing import Annealing
 from lightning_modules.losses.pair_weights import pair_weights
 
 Form = Literal["sigmoid", "softplus"]
@@ -90,6 +91,7 @@ class ProbMarginRankingLoss(nn.Module):
         temperature: Hardness weighting of pairs within a clicked item; None: equal shares.
         min_abs_difference_threshold: Pairs whose |s+ - s-| is smaller are left out.
         max_abs_difference_threshold: Pairs whose |s+ - s-| is larger are left out; None: none is.
+        annealing: Where scale, shift and margin end, in the course of a training; None: they stay.
 
     Inputs:
         positive, negative: similarities of the pairs, [n]; confidences, positive_index, session_index as in
@@ -117,6 +119,7 @@ class ProbMarginRankingLoss(nn.Module):
         temperature: float | None = None,
         min_abs_difference_threshold: float = 0.0,
         max_abs_difference_threshold: float | None = None,
+        annealing: Annealing | None = None,
     ) -> None:
         super().__init__()
         if form not in ("sigmoid", "softplus"):
@@ -133,6 +136,8 @@ class ProbMarginRankingLoss(nn.Module):
         self.temperature = temperature
         self.min_abs_difference_threshold = min_abs_difference_threshold
         self.max_abs_difference_threshold = max_abs_difference_threshold
+        self.annealing = annealing or Annealing()
+        self.done = 0.0
         self.set_margin(base_margin)
         self.set_scale(scale)
 
@@ -148,6 +153,14 @@ class ProbMarginRankingLoss(nn.Module):
             raise ConfigurationError(f"scale is {scale}; give a number above 0.")
         self.scale = float(scale)
 
+    def anneal(self, done: float) -> None:
+        """Take the values that hold when the share `done`, 0 to 1, of the training is over."""
+        self.done = done
+
+    def current(self) -> tuple[float, float, float]:
+        """Return scale, shift and margin as they are now."""
+        return self.annealing.at(self.done, scale=self.scale, shift=self.shift, margin=self.margin)
+
     def forward(
         self,
         positive: Tensor,
@@ -157,12 +170,13 @@ class ProbMarginRankingLoss(nn.Module):
         session_index: Tensor | None = None,
     ) -> Tensor:
         """Return the loss of the pairs, a scalar."""
+        scale, shift, margin = self.current()
         return prob_margin_ranking_loss(
             positive,
             negative,
-            margin=self.margin,
-            scale=self.scale,
-            shift=self.shift,
+            margin=margin,
+            scale=scale,
+            shift=shift,
             form=self.form,
             confidences=confidences,
             positive_index=positive_index,
@@ -174,5 +188,5 @@ class ProbMarginRankingLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """Name the parameters in `repr(loss)`."""
-        names = ("form", "margin", "scale", "shift", "temperature")
+        names = ("form", "margin", "scale", "shift", "temperature", "annealing")
         return ", ".join(f"{name}={cast(object, getattr(self, name))!r}" for name in names)

@@ -23,7 +23,7 @@ plugin = create_text_plugin(
     "{name}",
     items=PostgresItems(table="t", text="body", url="postgresql://reader:secret@127.0.0.1:1/shop"),
     model="/no/such/model",
-    dag=DagSettings(schedule="30 2 * * *", shards=3, retries=1),
+    dag=DagSettings(schedule="30 2 * * *", sync_schedule="*/15 * * * *", shards=3, retries=1),
     fine_tune=FineTuneParams(min_sessions=10, margin=0.2),
 )
 """
@@ -53,7 +53,8 @@ for dag_id, dag in sorted(bag.dags.items()):
         "catchup": dag.catchup,
         "tags": sorted(dag.tags),
         "owner": dag.owner,
-        "doc": bool(dag.doc_md),
+        "doc": dag.doc_md,
+        "outlets": sorted({o.uri for t in dag.tasks for o in t.outlets}),
         "schedule": str(dag.schedule),
         "params": {name: dag.params.get_param(name).schema | {"default": dag.params[name]} for name in dag.params},
         "serialized": DagSerialization.serialize_dag(dag),
@@ -66,6 +67,9 @@ print("RESULT " + json.dumps({
     "parse_s": parsed - imported,
 }, default=str, sort_keys=True))
 """
+
+
+DAGS = ["shop__fine_tune", "shop__improve", "shop__initialize", "shop__release", "shop__rollback", "shop__sync"]
 
 
 def folders(tmp_path: Path, names: list[str]) -> dict[str, str]:
@@ -114,7 +118,7 @@ def parsed(one_plugin: Path) -> dict[str, Any]:
 
 def test_a_plugin_becomes_its_dags(parsed: dict[str, Any]) -> None:
     assert parsed["errors"] == {}
-    assert sorted(parsed["dags"]) == ["shop__fine_tune", "shop__initialize", "shop__release", "shop__rollback"]
+    assert sorted(parsed["dags"]) == DAGS
 
 
 def test_tasks_follow_each_other_as_documented(parsed: dict[str, Any]) -> None:
@@ -124,12 +128,15 @@ def test_tasks_follow_each_other_as_documented(parsed: dict[str, Any]) -> None:
     assert fine_tune["train"] == ["evaluate"]
     assert fine_tune["evaluate"] == ["register"]
     assert "decide" in fine_tune["register"]
-    assert fine_tune["decide"] == ["approve", "keep_champion", "release"]
-    assert fine_tune["approve"] == ["release"]
+    assert fine_tune["decide"] == ["approve", "keep_champion", "request_release"]
+    assert fine_tune["approve"] == ["refuse", "request_release"]
+    assert fine_tune["request_release"] == ["release"]
     release = parsed["dags"]["shop__release"]["tasks"]
     steps = ["publish_model", "start_collection", "embed_shard", "build_index", "verify", "switch", "clean_up"]
     for step, following in itertools.pairwise(steps):
         assert following in release[step]
+        assert "put_back" in release[step]
+    assert release["clean_up"] == []  # a leaf, so that a run fails in which put_back did its work
 
 
 def test_parsing_imports_nothing_heavy_and_opens_no_connection(parsed: dict[str, Any]) -> None:
@@ -149,9 +156,11 @@ def test_every_dag_is_bounded_tagged_documented_and_uses_existing_pools(parsed: 
     assert parsed["dags"]["shop__fine_tune"]["retries"]["train"] == 1
 
 
-def test_only_fine_tuning_is_scheduled(parsed: dict[str, Any]) -> None:
+def test_schedules_are_the_plugin_s_and_a_release_starts_when_an_alias_is_moved(parsed: dict[str, Any]) -> None:
     assert parsed["dags"]["shop__fine_tune"]["schedule"] == "30 2 * * *"
-    assert parsed["dags"]["shop__release"]["schedule"] == "None"
+    assert parsed["dags"]["shop__sync"]["schedule"] == "*/15 * * * *"
+    assert "x-estudio://shop/alias" in parsed["dags"]["shop__release"]["schedule"]
+    assert parsed["dags"]["shop__rollback"]["schedule"] == "None"
 
 
 def test_the_form_comes_from_the_typed_parameters_of_the_plugin(parsed: dict[str, Any]) -> None:
@@ -163,8 +172,39 @@ def test_the_form_comes_from_the_typed_parameters_of_the_plugin(parsed: dict[str
     assert "null" in form["num_epochs"]["type"]
     assert form["promotion"]["enum"] == ["auto", "manual", "approval"]
     assert all(field["title"] for field in form.values())
+    assert form["preset"]["enum"] == ["plugin", "quick", "thorough"]
+    assert {field.get("section") for field in form.values()} == {None, "Sessions", "Training", "Decision"}
     assert parsed["dags"]["shop__release"]["params"]["keep_releases"]["minimum"] == 2
     assert parsed["dags"]["shop__rollback"]["params"]["target"]["default"] == "previous"
+    assert parsed["dags"]["shop__sync"]["params"]["most_deleted_share"]["maximum"] == 1
+
+
+def test_assets_join_the_dags_and_the_text_above_a_graph_comes_from_the_plugin(parsed: dict[str, Any]) -> None:
+    assert parsed["dags"]["shop__fine_tune"]["outlets"] == ["x-estudio://shop/dataset", "x-estudio://shop/model"]
+    for kind in ("initialize", "release", "rollback"):
+        assert parsed["dags"][f"shop__{kind}"]["outlets"] == ["x-estudio://shop/release"]
+    doc = parsed["dags"]["shop__fine_tune"]["doc"]
+    for told in ("| Fine-tuning | 30 2 * * * |", "| Shards of an index | 3 |", "`shop.py`", "(/plugin/estudio)"):
+        assert told in doc
+
+
+def test_fine_tuning_may_wait_for_new_sessions_and_improvement_for_a_clock(tmp_path: Path) -> None:
+    environment = folders(tmp_path, ["shop"])
+    plugin = tmp_path / "plugins" / "shop.py"
+    schedules = 'schedule="every 500 new sessions", improve_schedule="@daily"'
+    plugin.write_text(plugin.read_text().replace('schedule="30 2 * * *"', schedules))
+    result = parse(tmp_path, environment)
+    assert result["errors"] == {}
+    serialized = json.dumps(result["dags"]["shop__fine_tune"]["serialized"])
+    assert "x-estudio://shop/sessions" in serialized
+    assert "SessionsTrigger" in serialized
+    assert result["dags"]["shop__improve"]["schedule"] == "@daily"
+    assert "connected" in result
+    assert result["connected"] is False
+
+    plugin.write_text(plugin.read_text().replace("every 500 new sessions", "every full moon"))
+    [message] = parse(tmp_path, environment)["errors"].values()
+    assert "'every full moon' is no schedule" in message
 
 
 def test_serialising_twice_in_two_processes_gives_the_same(one_plugin: Path, parsed: dict[str, Any]) -> None:
@@ -177,7 +217,7 @@ def test_one_broken_plugin_is_one_import_error_and_no_more(tmp_path: Path) -> No
     environment = folders(tmp_path, ["books", "shop"])
     (tmp_path / "plugins" / "books.py").write_text("def broken(:\n")
     result = parse(tmp_path, environment)
-    assert sorted(result["dags"]) == ["shop__fine_tune", "shop__initialize", "shop__release", "shop__rollback"]
+    assert sorted(result["dags"]) == DAGS
     assert len(result["errors"]) == 1
     [(file, message)] = result["errors"].items()
     assert file.endswith("books.py")
@@ -186,7 +226,7 @@ def test_one_broken_plugin_is_one_import_error_and_no_more(tmp_path: Path) -> No
 
 def test_a_hundred_plugins_are_parsed_quickly(tmp_path: Path) -> None:
     result = parse(tmp_path, folders(tmp_path, [f"shop_{number}" for number in range(100)]))
-    assert len(result["dags"]) == 400
+    assert len(result["dags"]) == 600
     assert result["heavy"] == []
     # An idle machine of two cores takes less than 10 s; the limit allows for a busy one.
     assert result["parse_s"] < 30, result["parse_s"]

@@ -39,12 +39,29 @@ def test_a_gain_on_both_groups_is_promoted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seen", "unseen", "named"), [(0.1, -0.1, "unseen"), (-0.1, 0.1, "seen"), (0.1, 0.0, "unseen")]
+    ("seen", "unseen", "named"), [(0.1, -0.1, "unseen"), (-0.1, 0.1, "seen"), (0.1, -0.01, "unseen"), (0, 0.1, "seen")]
 )
-def test_a_loss_or_an_uncertain_gain_on_one_group_is_refused(seen: float, unseen: float, named: str) -> None:
+def test_a_loss_on_one_group_or_no_certain_gain_on_seen_queries_is_refused(
+    seen: float, unseen: float, named: str
+) -> None:
     decision = decided(seen, unseen)
     assert not decision.promoted
     assert f"on {named} queries" in decision.reason
+
+
+@pytest.mark.parametrize(("maximum_loss", "promoted"), [(0.2, True), (0.01, False), (0.0, False)])
+def test_an_uncertain_gain_on_unseen_queries_passes_where_a_loss_that_matters_is_ruled_out(
+    maximum_loss: float, promoted: bool
+) -> None:
+    spread = np.random.default_rng(5).normal(0, 0.2, 40)
+    unseen = metrics(UNSEEN + spread - spread.mean() + 0.02)  # a gain of 0.02, with a standard error of 0.03
+    decision = decide(
+        CHAMPION,  # type: ignore[arg-type]  # keys are literals
+        {"seen": metrics(SEEN + 0.1), "unseen": unseen},
+        SETTINGS.model_copy(update={"maximum_loss": maximum_loss}),
+    )
+    assert decision.promoted is promoted
+    assert promoted or "where the lower end must exceed" in decision.reason
 
 
 def test_a_gain_that_may_be_chance_is_refused() -> None:

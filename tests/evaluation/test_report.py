@@ -27,6 +27,7 @@ from estudio_core.evaluation.report_data import (
     query_changes,
     top_results,
 )
+from estudio_core.evaluation.search_charts import course_chart, parameter_charts
 from estudio_core.plugin.contract import GateSettings
 
 HOSTILE = "<script>alert('x')</script> & \"quotes\""
@@ -253,3 +254,51 @@ def test_tables_fit_a_terminal_of_eighty_columns(tmp_path: Path) -> None:
     text = console.export_text()
     assert "…" not in text.replace("[…]", "")
     assert "Recall@10" in text
+
+
+def searched(*trials: tuple[float | None, str, str]) -> tuple[Trial, ...]:
+    """Trials by (value, learning rate, decay); the first is the best, the others were ended early."""
+    return tuple(
+        Trial(
+            name=f"trial {place}",
+            parameters={"learning_rate": rate, "decay": decay, "margin": "0.2"},
+            value=value,
+            status="failed" if value is None else "finished" if place == 0 else "stopped early",
+            best=place == 0,
+            course=() if value is None else ((0, 0.5), (20, value)),
+        )
+        for place, (value, rate, decay) in enumerate(trials)
+    )
+
+
+TRIALS = searched((0.8, "1e-4", "linear"), (0.6, "1e-5", "cosine"), (0.7, "1e-3", HOSTILE), (None, "1.0", "linear"))
+
+
+def test_a_search_shows_every_course_with_the_best_on_top() -> None:
+    chart = course_chart(TRIALS, "test_quality")
+    assert chart is not None
+    assert [line.name for line in chart.lines] == ["trial 1", "trial 2", "best"]
+    assert chart.lines[-1].last == "0.8"
+    assert chart.lines[-1].end[1] < chart.lines[1].end[1] < chart.lines[0].end[1]  # SVG counts downwards
+    assert course_chart([], "test_quality") is None
+
+
+def test_parameters_that_varied_are_drawn_against_the_metric() -> None:
+    decay, rate = parameter_charts(TRIALS, "test_quality")
+    assert (decay.title, rate.title) == ("decay", "learning_rate")  # the margin was the same in all
+    assert len(rate.dots) == 3  # the failed trial has no value
+    by_value = {dot.label.split(" ")[1]: dot for dot in rate.dots}
+    places = [by_value[name].x for name in ("1:", "0:", "2:")]
+    assert places[1] - places[0] == pytest.approx(places[2] - places[1], abs=0.02)  # 1e-5, 1e-4, 1e-3: by factors
+    assert [dot.best for dot in rate.dots] == [False, False, True]
+    assert [dot.early for dot in rate.dots] == [True, True, False]
+    assert all(rate.left < dot.x < rate.right and 0 <= dot.y <= rate.bottom for dot in rate.dots)
+    assert len({dot.x for dot in decay.dots}) == 3
+
+
+def test_the_page_draws_a_search_and_escapes_what_was_tried() -> None:
+    page = render_html(example(trials=TRIALS))
+    assert parsed(example(trials=TRIALS)).tags.count("svg") == parsed(example()).tags.count("svg") + 3
+    assert "trial 1: learning_rate 1e-5, test_ndcg@10 0.6000" in page
+    assert "<script" not in page
+    assert "Course of the search" not in render_html(example(trials=TRIALS[:1]))

@@ -15,10 +15,12 @@ import pytest
 from estudio_core.errors import ConfigurationError, DataError, MissingDependencyError, ModelError, NotEnoughDataError
 from estudio_core.experiments.fine_tuning_params import FineTuningParams
 from estudio_core.experiments.manager import ExperimentsManager
+from estudio_core.experiments.ray_search import per_trial
 from estudio_core.experiments.search import Pruning, Resources, SearchPlan, SearchResult, run_trials, summarise
 from estudio_core.experiments.search_space import SearchSpace
 from estudio_core.experiments.trial import Point, Report, TrialEnd, write_end
 from estudio_core.experiments.trial_recorder import MLflowTrialRecorder
+from estudio_core.settings import get_settings
 
 Search = Callable[..., SearchResult]
 MARGINS = [0.1, 0.2, 0.3, 0.5]
@@ -281,3 +283,19 @@ def test_trials_that_do_worse_are_ended_early(search: Search, running_ray: None)
 def test_more_cores_than_there_are_are_refused(search: Search, running_ray: None) -> None:
     with pytest.raises(ConfigurationError, match="GPU"):
         search(2, resources=Resources(cpus_per_trial=1, gpus_per_trial=64))
+
+
+def test_resources_of_a_trial_follow_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ESTUDIO_TRAINING_THREADS", "3")
+    monkeypatch.setenv("ESTUDIO_TRAINING_DEVICES", "2")
+    get_settings.cache_clear()
+    try:
+        assert per_trial(Resources(), {"CPU": 8, "GPU": 4}) == {"cpu": 6.0, "gpu": 2.0}
+        assert per_trial(Resources(), {"CPU": 8}) == {"cpu": 6.0, "gpu": 0.0}
+        assert per_trial(Resources(cpus_per_trial=1, gpus_per_trial=0.5), {"CPU": 8, "GPU": 1}) == {
+            "cpu": 1.0, "gpu": 0.5,
+        }  # fmt: skip
+        with pytest.raises(ConfigurationError, match="take 6 CPUs, and Ray has 4"):
+            per_trial(Resources(), {"CPU": 4})
+    finally:
+        get_settings.cache_clear()

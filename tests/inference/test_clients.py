@@ -88,14 +88,14 @@ def test_no_more_embedders_are_kept_than_the_limit(monkeypatch):
 
 
 def test_bulk_encoding_uses_torch_where_the_cpu_multiplies_bfloat16(monkeypatch):
-    monkeypatch.setattr(opening, "has_amx", lambda: True)
+    monkeypatch.setattr(opening, "multiplies_bfloat16", lambda: True)
     bulk = opening.open_bulk_embedder("shop_v1")
     assert isinstance(bulk, TorchEmbedder)
     assert opening.open_bulk_embedder("shop_v1") is bulk
 
 
 def test_bulk_encoding_falls_back_where_torch_cannot_serve_the_entry(monkeypatch, caplog):
-    monkeypatch.setattr(opening, "has_amx", lambda: True)
+    monkeypatch.setattr(opening, "multiplies_bfloat16", lambda: True)
     assert isinstance(opening.open_bulk_embedder("shop_v2"), OnnxEmbedder)
     assert "without torch weights" in caplog.text
 

@@ -59,6 +59,7 @@ def test_precision_follows_the_processor() -> None:
     if torch.cuda.is_available():
         pytest.skip("this host computes on its GPU")
     assert choose_precision("auto", {"avx512f", "amx_bf16"}) == "bf16-mixed"
+    assert choose_precision("auto", {"avx512f", "avx512_bf16"}) == "bf16-mixed"
     assert choose_precision("auto", {"avx512f"}) == "32-true"
     assert choose_precision("bf16", set()) == "bf16-mixed"
     assert choose_precision("32", {"amx_bf16"}) == "32-true"

@@ -15,8 +15,8 @@ from estudio_core.preprocessing.ranking_data import ItemsSet, RankingData
 from estudio_core.progress import Progress, progress_to
 from estudio_core.vectordb.index_info import MetricAggregationType
 from lightning_modules.config import TrainingConfig
-from lightning_modules.fit import fit
-from lightning_modules.losses import CosineProbMarginRankingLoss
+from lightning_modules.fit import FitResult, fit
+from lightning_modules.losses import Annealing, CosineProbMarginRankingLoss
 
 from .conftest import session
 
@@ -27,6 +27,7 @@ QUICK = {
     "learning_rate": 5e-3,
     "num_fixed_layers": 1,
     "precision": "32",
+    "interpolation_shares": (1.0,),
 }
 
 
@@ -96,11 +97,18 @@ def test_without_dev_sessions_the_last_weights_are_taken(new_model: NewModel, ra
     train_only = RankingData({"train": ranking_data.clickstream["train"]}, ranking_data.items)
     model = new_model()
     before = weights(model)
-    result = fit(model, train_only, TrainingConfig.of(**QUICK | {"num_epochs": 1}))
+    config = QUICK | {"num_epochs": 1}
+    result = fit(model, train_only, TrainingConfig.of(**config))
     assert result.metrics == {}
     assert result.best_step == result.steps
-    assert result.interpolation.share == 1.0
     assert any(not torch.equal(p, before[n]) for n, p in model.named_parameters())
+    mixed = new_model()
+    assert (
+        fit(mixed, train_only, TrainingConfig.of(**config | {"interpolation_shares": (0.5,)})).interpolation.share
+        == 0.5
+    )
+    for name, parameter in mixed.named_parameters():
+        torch.testing.assert_close(parameter, before[name].lerp(dict(model.named_parameters())[name], 0.5))
 
 
 def test_metrics_are_called_back_with_their_steps(new_model: NewModel, ranking_data: RankingData) -> None:
@@ -169,6 +177,22 @@ def test_click_weights_of_zero_teach_nothing(new_model: NewModel, ranking_data: 
         click_propensity=nothing,
     )
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+
+
+def test_annealing_follows_the_steps_and_validations_use_the_last_values(
+    new_model: NewModel, ranking_data: RankingData
+) -> None:
+    config = TrainingConfig.of(**QUICK | {"num_epochs": 1})
+    steep, soft, course = (
+        fit(new_model(), ranking_data, config, loss=CosineProbMarginRankingLoss(scale=scale, annealing=annealing))
+        for scale, annealing in ((40.0, None), (2.0, None), (2.0, Annealing(scale=40.0)))
+    )
+
+    def values(result: FitResult, name: str) -> list[float]:
+        return [metrics[name] for _, metrics in result.history if name in metrics]
+
+    assert values(course, "test_loss")[0] == values(steep, "test_loss")[0] != values(soft, "test_loss")[0]
+    assert values(steep, "train_loss") != values(course, "train_loss") != values(soft, "train_loss")
 
 
 @pytest.mark.parametrize("order", [(2, 11), (10,), (6, 1, 8)])

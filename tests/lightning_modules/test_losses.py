@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from estudio_core.errors import ConfigurationError
-from lightning_modules.losses import CosineProbMarginRankingLoss, ProbMarginRankingLoss
+from lightning_modules.losses import Annealing, CosineProbMarginRankingLoss, ProbMarginRankingLoss
 from lightning_modules.losses.pair_weights import group_softmax, pair_weights
 from lightning_modules.losses.prob_margin_ranking_loss import pair_losses, prob_margin_ranking_loss
 
@@ -188,3 +188,28 @@ def test_the_loss_is_half_precision_safe() -> None:
 def test_values_out_of_range_are_refused(arguments: dict[str, object], match: str) -> None:
     with pytest.raises(ConfigurationError, match=match):
         CosineProbMarginRankingLoss(**arguments)  # type: ignore[arg-type]  # wrong on purpose
+
+
+@pytest.mark.parametrize("form", ["sigmoid", "softplus"])
+def test_annealing_goes_from_the_first_values_to_the_last_ones(form: Form) -> None:
+    first, last = {"scale": 20.0, "shift": 1.0}, {"scale": 400.0, "shift": 6.0}
+    annealed = CosineProbMarginRankingLoss(0.3, form=form, **first, annealing=Annealing(**last, margin=0.05))
+    middle = {"scale": float(np.sqrt(20 * 400)), "shift": 3.5}
+    positive, negative = torch.linspace(-1, 1, 21), torch.linspace(1, -1, 21)
+    for done, margin, values in ((0.0, 0.3, first), (0.5, 0.175, middle), (1.0, 0.05, last)):
+        annealed.anneal(done)
+        fixed = CosineProbMarginRankingLoss(margin, form=form, **values)
+        assert annealed(positive, negative).item() == pytest.approx(fixed(positive, negative).item(), rel=1e-5)
+
+
+def test_without_annealing_the_course_of_the_training_changes_nothing() -> None:
+    loss = CosineProbMarginRankingLoss()
+    before = loss(torch.tensor([0.5]), torch.tensor([0.4]))
+    loss.anneal(1.0)
+    assert loss(torch.tensor([0.5]), torch.tensor([0.4])) == before
+
+
+@pytest.mark.parametrize(("values", "match"), [({"scale": 0.0}, "end at 0.0"), ({"margin": -1.0}, "end at -1.0")])
+def test_annealing_to_illegal_values_is_refused(values: dict[str, float], match: str) -> None:
+    with pytest.raises(ConfigurationError, match=match):
+        Annealing(**values)

@@ -7,14 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import jwt
 import psutil
 import pytest
 
-from estudio_core import local
+from estudio_core import database, local
+from estudio_core.airflow_ui.app import app as estudio_page
 from estudio_core.errors import ConfigurationError, UnavailableError
-from estudio_core.local.runs import AirflowApi, RunState
+from estudio_core.experiments.manager import ExperimentsManager
+from estudio_core.local.airflow_home import secrets_folder
+from estudio_core.local.generated_secrets import password
+from estudio_core.local.runs import AirflowApi, RunState, wait_for_dag
 from estudio_core.local.services import running
+from estudio_core.promotion.ledger import history
 from estudio_core.settings import get_settings
+from estudio_core.vectordb.index_info import SearchIndexInfo
+from estudio_core.vectordb.releases import start_release
 
 pytestmark = pytest.mark.e2e
 
@@ -60,6 +68,15 @@ failing()
 
 BROKEN = '"""A dag for airflow."""\nimport a_module_that_does_not_exist\n'
 
+PLUGIN = """
+from estudio_core import DagSettings, PostgresItems, create_text_plugin
+
+items = PostgresItems(table="products", text="title")
+plugin = create_text_plugin("shop", items=items, model="/no/such/model", dag=DagSettings(retries=0))
+"""
+
+STUB = '"""Airflow DAGs."""\nfrom estudio_core.dag_factory import build_dags\n\nglobals().update(build_dags("shop"))\n'
+
 POISON = "from pathlib import Path\nPath(__file__).with_name('imported').touch()\n"
 
 
@@ -72,13 +89,15 @@ def installation(databases_folder: Path) -> Iterator[local.Installation]:
     (project / "dags" / "failing.py").write_text(FAILING)
     (project / "dags" / "broken.py").write_text(BROKEN)
     (project / "plugins" / "mlflow.py").write_text(POISON)
+    (project / "plugins" / "shop.py").write_text(PLUGIN)
+    (project / "dags" / "shop.py").write_text(STUB)
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(project)
         patched.setenv("ESTUDIO_HOME", str(project / "state"))
         patched.delenv("ESTUDIO_DATABASE_URL", raising=False)
         get_settings.cache_clear()
         try:
-            yield local.start_all()
+            yield local.start_all(triton=False)
         finally:
             local.stop_all()
             get_settings.cache_clear()
@@ -110,8 +129,8 @@ def test_nothing_listens_beyond_the_loopback_interface(installation: local.Insta
 def test_airflow_refuses_a_stranger_and_well_known_passwords(installation: local.Installation) -> None:
     assert installation.airflow is not None
     assert httpx.get(f"{installation.airflow}/api/v2/dags").status_code == 401
-    for password in ("admin", "airflow", ""):
-        answer = httpx.post(f"{installation.airflow}/auth/token", json={"username": "admin", "password": password})
+    for guess in ("admin", "airflow", ""):
+        answer = httpx.post(f"{installation.airflow}/auth/token", json={"username": "admin", "password": guess})
         assert answer.status_code in {400, 401}
         assert "access_token" not in answer.text
     with (
@@ -158,10 +177,104 @@ def test_a_dag_file_that_cannot_be_imported_is_explained(installation: local.Ins
 
 
 def test_an_unknown_dag_is_answered_with_the_nearest_name(api: AirflowApi) -> None:
-    from estudio_core.local.runs import wait_for_dag
-
     with pytest.raises(ConfigurationError, match="Did you mean 'sums'"):
         wait_for_dag("sum", api=api, timeout_s=0)
+
+
+@pytest.fixture(scope="module")
+def two_versions(installation: local.Installation, tmp_path_factory: pytest.TempPathFactory) -> ExperimentsManager:
+    """Two registered versions of `shop` that are no models, of which the first is said to serve."""
+    tmp_path = tmp_path_factory.mktemp("models")
+    manager = ExperimentsManager(None, "test_quality", "shop", [])
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_text(name)
+        manager.register_model(tmp_path / name, manager.start_iteration(name).run_id)
+    manager.promote(1, "first release", "ana")
+    manager.registry.delete_alias("challenger", reason="refused", actor="ana")  # so that no default names version 2
+    with database.connect() as connection:
+        database.ensure_schema(connection)
+        info = SearchIndexInfo(dimensions=2)
+        live, before = (start_release(connection, "shop", "shop_v1", "1", info, run) for run in ("live", "before"))
+        for state, release in (("live", live), ("previous", before)):
+            connection.execute(
+                "UPDATE estudio.deployments SET state = %s WHERE release_id = %s", (state, release.release_id)
+            )
+        connection.execute(
+            "INSERT INTO estudio.pointers (plugin, release_id, previous_release_id, switched_by)"
+            " VALUES ('shop', %s, %s, 'test')",
+            (live.release_id, before.release_id),
+        )
+        connection.commit()
+    return manager
+
+
+def token(installation: local.Installation, user: str) -> dict[str, str]:
+    """Return the header of a user that is signed in."""
+    answer = httpx.post(
+        f"{installation.airflow}/auth/token",
+        json={"username": user, "password": password(secrets_folder(installation.home), user)},
+    )
+    answer.raise_for_status()
+    return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+
+def test_every_route_of_the_estudio_page_refuses_strangers_and_a_viewer_reads_but_changes_nothing(
+    installation: local.Installation, two_versions: ExperimentsManager, api: AirflowApi
+) -> None:
+    wait_for_dag("shop__rollback", api=api, timeout_s=120)
+    paths = [route.path.replace("{plugin}", "shop") for route in estudio_page.routes]
+    assert set(paths) == {"/", "/plugins/shop", "/plugins/shop/report"}  # no generated documentation either
+    claims = {"sub": "admin", "role": "ADMIN", "exp": time.time() + 600, "iat": time.time(), "aud": "apache-airflow"}
+    foreign = {"Authorization": f"Bearer {jwt.encode(claims, 'a secret of somebody else' * 3, 'HS512')}"}
+    with httpx.Client(base_url=f"{installation.airflow}/estudio") as client:
+        for path in paths:
+            assert client.get(path).status_code == 401
+            assert client.get(path, headers=foreign).status_code == 403
+            assert client.get(path, cookies={"_token": "made up"}).status_code == 403
+
+        viewer, admin = token(installation, "viewer"), token(installation, "admin")
+        assert '<a href="plugins/shop">shop</a>' in client.get("/", headers=viewer).text
+        seen = client.get("/plugins/shop", headers=viewer)
+        assert seen.status_code == 200
+        assert "serves model version <b>1</b>" in seen.text
+        assert "Roll back to release" not in seen.text
+        assert "Roll back to release 2" in client.get("/plugins/shop", headers=admin).text
+        assert client.get("/plugins/shop/report", headers=viewer).status_code == 404  # nothing was trained yet
+        assert client.get("/plugins/nothing", headers=admin).status_code == 404
+
+    runs = f"{installation.airflow}/api/v2/dags/shop__{{}}/dagRuns"  # where the page's button and forms go
+    for kind in ("rollback", "release", "fine_tune", "improve"):
+        refused = httpx.post(runs.format(kind), headers=viewer, json={"logical_date": None, "conf": {}})
+        assert refused.status_code == 403
+
+
+def test_an_alias_moved_in_mlflow_starts_a_release_and_goes_back_with_the_reason_when_that_fails(
+    installation: local.Installation, api: AirflowApi, two_versions: ExperimentsManager
+) -> None:
+    wait_for_dag("shop__release", api=api, timeout_s=120)
+    began = time.monotonic()
+    httpx.post(  # what MLflow's page sends
+        f"{installation.mlflow}/api/2.0/mlflow/registered-models/alias",
+        json={"name": "shop", "alias": "champion", "version": "2"},
+    ).raise_for_status()
+    run_id = None
+    while run_id is None and time.monotonic() - began < 120:
+        runs = api.json("GET", "/dags/shop__release/dagRuns")["dag_runs"]
+        run_id = next((run["dag_run_id"] for run in runs), None)
+        time.sleep(0.5)
+    print(f"from the alias to the run: {time.monotonic() - began:.1f} s")
+    assert run_id is not None
+    assert run_id.startswith("asset_triggered__")
+    with pytest.raises(local.RunFailedError, match="shop__release failed in publish_model"):
+        local.wait("shop__release", run_id, timeout_s=240)
+    assert two_versions.aliases()["champion"] == 1
+    assert "publish_model" in two_versions.registry.versions()[2].tags["estudio.release"]
+    with database.connect() as connection:
+        [promotion] = history(connection, "shop")
+    assert (promotion.way, promotion.to_version, promotion.run_id, promotion.outcome) == (
+        *("alias", "2", run_id, "failed"),
+    )
 
 
 def test_search_plugins_were_imported_by_no_airflow_process(installation: local.Installation) -> None:
@@ -173,7 +286,7 @@ def test_search_plugins_were_imported_by_no_airflow_process(installation: local.
 def test_starting_again_leaves_running_parts_alone(installation: local.Installation) -> None:
     before = {part.name: part.pid for part in installation.services}
     began = time.monotonic()
-    again = local.start_all()
+    again = local.start_all(triton=False)
     assert {part.name: part.pid for part in again.services} == before
     assert time.monotonic() - began < 15
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from estudio_core.clickstream.ubi import UbiEvent, UbiQuery
 from estudio_core.context import context
 from estudio_core.inference.opening import close_embedders
 from estudio_core.settings import get_settings
+from tests.pipeline.steps import build_release
 
 KINDS = ("lamp", "chair", "kettle", "radio", "camera", "tent")
 PLUGIN = """
@@ -96,6 +98,25 @@ def small_model_folder(small_model: Callable[..., Any], tmp_path_factory: pytest
     model.backbone.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_entry(small_model: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A published entry `shop_v1` of the same model, made once."""
+    from estudio_core.export.triton_repository import publish_entry
+
+    root = tmp_path_factory.mktemp("published")
+    publish_entry(root, "shop_v1", small_model(seed=1), {"registered_version": 1})
+    return root / "shop_v1"
+
+
+@pytest.fixture
+def indexed_shop(shop: Shop, small_entry: Path) -> Shop:
+    """The shop with times of change in its table, and a live release that did not need MLflow."""
+    shop.sql("ALTER TABLE products ADD COLUMN changed_at timestamptz NOT NULL DEFAULT now()")
+    shutil.copytree(small_entry, get_settings().triton_repository / small_entry.name)
+    build_release("shop", small_entry.name, "first")
+    return shop
 
 
 @pytest.fixture

@@ -5,19 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from estudio_core import database
+from estudio_core.export.manifest import read_manifest
 from estudio_core.pipeline.check_source import check_source
 from estudio_core.pipeline.clean_up import clean_up
 from estudio_core.pipeline.collection import build_index, start_collection
 from estudio_core.pipeline.embed import embed_shard
+from estudio_core.pipeline.embed_writes import embed_writes
 from estudio_core.pipeline.evaluate import evaluate
 from estudio_core.pipeline.extract import extract
-from estudio_core.pipeline.manifests import EvaluationManifest, LiveManifest, TrainingManifest
+from estudio_core.pipeline.manifests import EntryManifest, EvaluationManifest, LiveManifest, TrainingManifest
 from estudio_core.pipeline.preprocess import preprocess
+from estudio_core.pipeline.promote import initialize_version
 from estudio_core.pipeline.publish import publish_model
 from estudio_core.pipeline.register import register_base_model, register_candidate
 from estudio_core.pipeline.switch import switch
 from estudio_core.pipeline.train import train
 from estudio_core.pipeline.verify import verify
+from estudio_core.settings import get_settings
+from estudio_core.vectordb import deployments
+from estudio_core.vectordb.releases import Release
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ class FineTuned:
 def initialize(plugin: str, run_id: str = "initialize-1", shards: int = 2) -> LiveManifest:
     """Do what `<plugin>__initialize` does."""
     check_source(plugin)
-    return release(plugin, register_base_model(plugin), run_id, shards)
+    return release(plugin, initialize_version(plugin, register_base_model(plugin), run_id, "ana"), run_id, shards)
 
 
 def release(plugin: str, version: str, run_id: str, shards: int = 2) -> LiveManifest:
@@ -46,6 +53,19 @@ def release(plugin: str, version: str, run_id: str, shards: int = 2) -> LiveMani
     live = switch(plugin, verify(plugin, built.as_dict()).as_dict())
     clean_up(plugin, {})
     return live
+
+
+def build_release(plugin: str, model_name: str, run_id: str) -> Release:
+    """Build a collection for a published entry and make it live, without the registry."""
+    manifest = read_manifest(get_settings().triton_repository / model_name)
+    entry = EntryManifest(name=model_name, version="1", digest=manifest.digest, dimensions=manifest.dimensions)
+    loaded = [
+        embed_shard(plugin, shard.as_dict()).as_dict() for shard in start_collection(plugin, entry.as_dict(), 2, run_id)
+    ]
+    verified = verify(plugin, build_index(plugin, loaded).as_dict())
+    with database.connect(autocommit=True) as connection:
+        release = deployments.get_release(connection, verified.release_id)
+        return deployments.switch(connection, release, embed_writes(plugin))
 
 
 def fine_tune(plugin: str, params: dict[str, Any], run_id: str = "fine-tune-1") -> FineTuned:

@@ -9,12 +9,13 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from estudio_core.errors import DimensionError, ItemError, ReleaseError
+from estudio_core import database
+from estudio_core.errors import ConfigurationError, DimensionError, ItemError, ReleaseError
 from estudio_core.progress import Progress, progress_to
 from estudio_core.vectordb.collection import Collection, CopyCount, slug
 from estudio_core.vectordb.index_build import build_index, index_is_valid
 from estudio_core.vectordb.index_info import MetricAggregationType, MetricType, SearchIndexInfo
-from estudio_core.vectordb.items import IndexedItem
+from estudio_core.vectordb.items import IndexedItem, KeptItem
 from estudio_core.vectordb.optimization import (
     Optimization,
     PgvectorObjectsOptimization,
@@ -69,6 +70,7 @@ def test_copy_is_part_of_the_callers_transaction(conn: psycopg.Connection, colle
         (item("a"), ItemError, "comes twice"),
         (item(""), ItemError, "empty id"),
         (item("b\x00"), ItemError, "UTF-8"),
+        (item("bad", text="b\x00"), ItemError, "UTF-8"),
         (item("bad", payload={"x": float("nan")}), ItemError, "no JSON"),
         (item("bad", payload={"x": "\x00"}), ItemError, "JSON object"),
         (item("bad", payload=["x"]), ItemError, "JSON object"),
@@ -106,12 +108,48 @@ def test_delete_takes_personal_rows_along_and_is_idempotent(conn: psycopg.Connec
     assert (stats.objects, stats.personal_objects, stats.parts) == (1, 0, 1)
 
 
-def test_payload_update_leaves_vectors_and_hashes(conn: psycopg.Connection, collection: Collection) -> None:
-    collection.copy_items(conn, [item("a"), item("b")])
-    assert collection.update_payloads(conn, {"a": {"price": 3}, "missing": {}}) == 1
+def test_kept_items_change_payload_and_source_hash_and_leave_vectors(
+    conn: psycopg.Connection, collection: Collection
+) -> None:
+    collection.copy_items(conn, [item("a"), item("b"), item("a-ann", payload=None, user_id="ann", original_id="a")])
+    assert collection.keep_items(conn, [KeptItem("a", {"price": 3}, "hash", "row 2")])
     assert count(conn, collection, {"term": {"price": 3}}) == 1
+    assert collection.source_hashes(conn, ["a", "b", "a-ann"]) == {"a": "row 2", "b": None}
     assert collection.content_hashes(conn, ["a", "b", "missing"]) == {"a": "hash", "b": "hash"}
-    assert collection.stats(conn).parts == 2
+    assert collection.stats(conn).parts == 3
+
+
+@pytest.mark.parametrize("changed", [KeptItem("a", {}, "another hash"), KeptItem("missing", {}, "hash")])
+def test_nothing_is_kept_of_an_object_that_has_changed_meanwhile(
+    conn: psycopg.Connection, collection: Collection, changed: KeptItem
+) -> None:
+    collection.copy_items(conn, [item("a"), item("b")])
+    assert not collection.keep_items(conn, [KeptItem("b", {"price": 3}, "hash"), changed])
+    assert count(conn, collection, {"exists": "price"}) == 0
+
+
+def test_an_unknown_language_is_named(conn: psycopg.Connection) -> None:
+    with pytest.raises(ConfigurationError, match="'klingon'"):
+        Collection("k", SearchIndexInfo(dimensions=3, text_config="klingon")).create(conn)
+
+
+def test_collections_without_words_and_source_hashes_get_the_columns(
+    conn: psycopg.Connection, collection: Collection
+) -> None:
+    collection.copy_items(conn, [item("a")])
+    conn.execute(
+        sql.SQL("ALTER TABLE {} DROP COLUMN document, DROP COLUMN body, DROP COLUMN source_hash").format(
+            collection.objects
+        )
+    )
+    conn.execute("ALTER TABLE estudio.change_log ALTER COLUMN data TYPE jsonb")
+    database.ensure_schema(conn)
+    collection.upsert_items(conn, [item("b", text="red lamp")])
+    assert collection.source_hashes(conn, ["a", "b"]) == {"a": None, "b": None}
+    row = conn.execute(
+        "SELECT data_type FROM information_schema.columns WHERE table_name = 'change_log' AND column_name = 'data'"
+    ).fetchone()
+    assert row == ("json",)
 
 
 def test_every_text_may_hold_anything(conn: psycopg.Connection) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,10 +31,11 @@ from estudio_core.vectordb.deployments import (
 )
 from estudio_core.vectordb.index_build import build_index
 from estudio_core.vectordb.index_info import SearchIndexInfo
-from estudio_core.vectordb.items import IndexedItem
+from estudio_core.vectordb.items import IndexedItem, KeptItem
 from estudio_core.vectordb.locks import own_switch
 from estudio_core.vectordb.releases import Release
 from estudio_core.vectordb.search import find_by_ids, search
+from estudio_core.vectordb.sync_state import IdDifference, id_difference, read_sync_state, save_sync_state
 from estudio_core.vectordb.verification import verify_release
 
 INFO = SearchIndexInfo(dimensions=8)
@@ -45,7 +46,7 @@ def vector(text: str, model: str) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(1, 8)).astype(np.float32)
 
 
-def embed(release: Release, writes: Sequence[ItemWrite]) -> list[IndexedItem]:
+def embed(release: Release, writes: Sequence[ItemWrite], stored: Mapping[str, str]) -> list[IndexedItem]:
     return [
         IndexedItem(w.object_id, w.payload, str(w.data), vector(w.data, release.model_name), w.user_id, w.original_id)
         for w in writes
@@ -54,7 +55,7 @@ def embed(release: Release, writes: Sequence[ItemWrite]) -> list[IndexedItem]:
 
 def built(conn: psycopg.Connection, run: str, source: dict[str, str]) -> Release:
     release = start_release(conn, "shop", f"shop_{run}", run, INFO, run)
-    release.collection.copy_items(conn, embed(release, [ItemWrite(key, text) for key, text in source.items()]))
+    release.collection.copy_items(conn, embed(release, [ItemWrite(key, text) for key, text in source.items()], {}))
     build_index(conn, release.collection)
     return mark_built(conn, release)
 
@@ -311,7 +312,7 @@ def test_a_switch_that_fails_half_way_changes_nothing(conn: psycopg.Connection) 
     release = verified(conn, "two", {"a": "x"})
     put(conn, b="new")
 
-    def broken(_: Release, writes: Sequence[ItemWrite]) -> list[IndexedItem]:
+    def broken(*_: object) -> list[IndexedItem]:
         return []
 
     with pytest.raises(ItemError, match="'b'"):
@@ -348,11 +349,11 @@ def test_write_repeats_embedding_when_the_live_release_changes_meanwhile(conn: p
     release = verified(conn, "two", {"a": "x"})
     models = []
 
-    def slow(current: Release, writes: Sequence[ItemWrite]) -> list[IndexedItem]:
+    def slow(current: Release, writes: Sequence[ItemWrite], stored: Mapping[str, str]) -> list[IndexedItem]:
         models.append(current.model_name)
         if len(models) == 1:
             switch(conn, release, embed)
-        return embed(current, writes)
+        return embed(current, writes, stored)
 
     write(conn, "shop", [ItemWrite("b", "new")], [], slow)
     assert models == ["shop_one", "shop_two"]
@@ -360,10 +361,80 @@ def test_write_repeats_embedding_when_the_live_release_changes_meanwhile(conn: p
     assert np.allclose(stored, vector("new", "shop_two"))
 
 
+def keep(release: Release, writes: Sequence[ItemWrite], stored: Mapping[str, str]) -> list[IndexedItem | KeptItem]:
+    return [
+        KeptItem(item.object_id, item.payload or {}, item.content_hash)
+        if stored.get(item.object_id) == item.content_hash
+        else item
+        for item in embed(release, writes, stored)
+    ]
+
+
+def test_vectors_of_unchanged_content_stay_in_the_live_collection_and_in_one_that_catches_up(
+    conn: psycopg.Connection,
+) -> None:
+    first = live(conn, "one", {"a": "x", "b": "y"})
+    second = verified(conn, "two", {"a": "x", "b": "y"})
+
+    def rows(release: Release) -> list[tuple[object, ...]]:
+        return conn.execute(
+            psycopg.sql.SQL("SELECT object_id, ctid FROM {} ORDER BY 1").format(release.collection.parts)
+        ).fetchall()
+
+    before = rows(first), rows(second)
+    result = write(conn, "shop", [ItemWrite("a", "x", {"price": 3}), ItemWrite("c", "new")], [], keep)
+    assert (result.upserted, result.kept) == (2, 1)
+    switch(conn, second, keep)
+    for release, rows_before in zip((first, second), before, strict=True):
+        assert rows(release)[:2] == rows_before
+        assert [row.payload for row in find_by_ids(conn, release.collection, ["a", "c"])] == [{"price": 3}, {}]
+
+
+def test_a_write_embeds_again_where_the_content_it_wanted_to_keep_has_changed(
+    conn: psycopg.Connection, other: Callable[[], psycopg.Connection]
+) -> None:
+    release = live(conn, "one", {"a": "x"})
+    rounds = []
+
+    def overtaken(
+        current: Release, writes: Sequence[ItemWrite], stored: Mapping[str, str]
+    ) -> list[IndexedItem | KeptItem]:
+        items = keep(current, writes, stored)
+        rounds.append(type(items[0]))
+        if len(rounds) == 1:
+            with other() as second:
+                put(second, a="written between")
+        return items
+
+    write(conn, "shop", [ItemWrite("a", "x", {"price": 3})], [], overtaken)
+    assert rounds == [KeptItem, IndexedItem]
+    assert content(conn, release) == {"a": "x"}
+    stored = find_by_ids(conn, release.collection, ["a"], with_vectors=True)[0].vectors
+    assert np.allclose(stored, vector("x", release.model_name))
+
+
+def test_the_change_log_keeps_the_order_of_fields(conn: psycopg.Connection) -> None:
+    release = built(conn, "one", {"a": "x"})
+    write(conn, "shop", [ItemWrite("b", {"title": "t", "id": "i"})], [], embed)
+    (entry,) = pending(conn, release)
+    assert entry.write is not None
+    assert list(entry.write.data) == ["title", "id"]
+
+
+def test_a_personal_row_without_payload_shows_the_originals_in_every_release(conn: psycopg.Connection) -> None:
+    first = live(conn, "one", {"a": "x"})
+    second = verified(conn, "two", {"a": "x"})
+    write(conn, "shop", [ItemWrite("a", "x", {"price": 3}), ItemWrite("a-ann", "y", None, "ann", "a")], [], embed)
+    switch(conn, second, embed)
+    for release in (first, second):
+        (hit,) = search(conn, release.collection, vector("y", release.model_name)[0], user_id="ann")
+        assert (hit.object_id, hit.payload, hit.personal) == ("a", {"price": 3}, True)
+
+
 def test_a_write_that_does_not_fit_is_in_neither_place(conn: psycopg.Connection) -> None:
     release = live(conn, "one", {"a": "x"})
 
-    def wrong(_: Release, writes: Sequence[ItemWrite]) -> list[IndexedItem]:
+    def wrong(_: Release, writes: Sequence[ItemWrite], stored: Mapping[str, str]) -> list[IndexedItem]:
         return [IndexedItem(w.object_id, {}, "h", np.ones((1, 3))) for w in writes]
 
     with pytest.raises(DimensionError):
@@ -442,6 +513,32 @@ def test_clean_up_leaves_a_collection_that_is_being_searched(
         reader.execute(psycopg.sql.SQL("SELECT FROM {}").format(releases[0].collection.parts))
         assert retire_releases(conn, "shop", keep=2) == []
     assert [release.release_id for release in retire_releases(conn, "shop", keep=2)] == [releases[0].release_id]
+
+
+def test_every_text_of_a_release_and_of_a_write_may_hold_anything(conn: psycopg.Connection) -> None:
+    nasty = "'); DROP TABLE estudio.deployments; -- \" % {} \\ Ü"
+    for run in (nasty, f"{nasty} again"):
+        release = start_release(conn, nasty, nasty, nasty, INFO, run, actor=nasty)
+        build_index(conn, release.collection)
+        mark_built(conn, release, actor=nasty)
+        verify_release(conn, release, [], 0, actor=nasty)
+        switch(conn, get_release(conn, release.release_id), embed, actor=nasty)
+        written = [ItemWrite(nasty, nasty, {nasty: nasty}), ItemWrite("own", nasty, None, nasty, nasty)]
+        write(conn, nasty, written, [f"{nasty} gone"], embed)
+    rollback(conn, nasty, embed, actor=nasty)
+    live_now = live_release(conn, nasty)
+    assert live_now is not None
+    assert live_now.run_id == nasty
+    assert content(conn, live_now) == {nasty: nasty, "own": nasty}
+    save_sync_state(conn, nasty, nasty, None, compared=True, counts={nasty: 1})
+    assert id_difference(conn, live_now.collection, [f"{nasty} new"]) == IdDifference([f"{nasty} new"], [nasty], 1)
+    state = read_sync_state(conn, nasty)
+    assert state is not None
+    assert state.source == nasty
+    unfinished = start_release(conn, nasty, nasty, nasty, INFO, "third")
+    assert fail_release(conn, unfinished, nasty, actor=nasty).reason == nasty
+    retire_releases(conn, nasty, keep=2, actor=nasty)
+    assert [release.state for release in list_releases(conn, nasty)] == ["failed", "previous", "live"]
 
 
 def test_rollback_without_a_previous_release_is_refused(conn: psycopg.Connection) -> None:

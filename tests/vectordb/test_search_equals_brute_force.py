@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import Any
 
@@ -17,10 +18,12 @@ from estudio_core.vectordb.filters import parse_filter
 from estudio_core.vectordb.index_build import build_index
 from estudio_core.vectordb.index_info import MetricAggregationType, MetricType, SearchIndexInfo
 from estudio_core.vectordb.items import IndexedItem
-from estudio_core.vectordb.search import SortBy, count, find_by_filter, search
+from estudio_core.vectordb.search import SearchHit, SortBy, count, find_by_filter, find_by_ids, search
 
 DIM = 5
 BRANDS = ["acme", "zeta", "x') OR 1=1 --", None, 1, True]
+TITLES = ["Red shoe", "shoe red", "shoe for running", "50% off"]
+TEXTS = ["red lamp", "lamp red red", "old red lamp", "chair", "'; DROP TABLE x; --", ""]
 
 
 def brute_distance(item: IndexedItem, query: Any, info: SearchIndexInfo) -> float:
@@ -61,6 +64,15 @@ def holds(node: dict[str, Any], payload: dict[str, Any]) -> bool:
         return any(same(element, one) for element in found for one in value)
     if operator == "all":
         return all(any(same(element, one) for element in found) for one in value)
+    words = payload[name].lower().split() if isinstance(payload[name], str) else []
+    if operator == "match":
+        return all(word in words for word in value.lower().split())
+    if operator == "phrase":
+        wanted = value.lower().split()
+        return any(words[i : i + len(wanted)] == wanted for i in range(len(words)))
+    if operator == "wildcard":
+        form = "".join({"*": ".*", "?": "."}.get(sign, re.escape(sign)) for sign in value)
+        return any(isinstance(element, str) and re.fullmatch(form, element, re.DOTALL) for element in found)
     assert operator == "range"
     return any(
         isinstance(element, int | float)
@@ -76,6 +88,7 @@ payloads = st.fixed_dictionaries(
         "brand": st.sampled_from(BRANDS),
         "price": st.one_of(st.integers(0, 5), st.just("cheap"), st.just(2.5)),
         "tags": st.lists(st.sampled_from(["red", "blue", "%"]), max_size=2),
+        "title": st.sampled_from(TITLES),
     },
 )
 leaves = st.one_of(
@@ -84,6 +97,10 @@ leaves = st.one_of(
     st.lists(st.sampled_from(["red", "blue", "%"]), min_size=1, max_size=2).map(lambda v: {"all": {"tags": v}}),
     st.lists(st.sampled_from(["red", "blue", "%"]), min_size=1, max_size=2).map(lambda v: {"any": {"tags": v}}),
     st.sampled_from(["brand", "price", "tags"]).map(lambda name: {"exists": {"field": name}}),
+    st.sampled_from(["shoe", "RED shoe", "shoe red", "hat"]).flatmap(
+        lambda words: st.sampled_from([{"match": {"title": words}}, {"phrase": {"title": words}}])
+    ),
+    st.sampled_from(["*shoe", "shoe*", "???? red", "50%*", "*' OR 1=1 --*"]).map(lambda v: {"wildcard": {"title": v}}),
     st.tuples(st.integers(0, 3), st.integers(1, 6)).map(lambda b: {"range": {"price": {"gte": b[0], "lt": b[1]}}}),
 )
 filters = st.recursive(
@@ -105,17 +122,52 @@ def collections(draw: st.DrawFn) -> tuple[SearchIndexInfo, list[IndexedItem], An
         metric_aggregation_type=draw(st.sampled_from(list(MetricAggregationType))),
     )
     shared = [
-        IndexedItem(f"o{i}", draw(payloads), "h", rng.normal(size=(draw(st.integers(1, 3)), DIM)))
+        IndexedItem(
+            f"o{i}",
+            draw(payloads),
+            "h",
+            rng.normal(size=(draw(st.integers(1, 3)), DIM)),
+            text=draw(st.sampled_from(TEXTS)),
+        )
         for i in range(draw(st.integers(1, 12)))
     ]
     personal = [
-        IndexedItem(f"p{i}", draw(st.one_of(st.none(), payloads)), "h", rng.normal(size=(1, DIM)), "u1", f"o{i}")
+        IndexedItem(
+            f"p{i}",
+            draw(st.one_of(st.none(), payloads)),
+            "h",
+            rng.normal(size=(1, DIM)),
+            "u1",
+            f"o{i}",
+            text=draw(st.sampled_from(TEXTS)),
+        )
         for i in range(draw(st.integers(0, min(3, len(shared)))))
     ]
     return info, shared + personal, rng.normal(size=DIM)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def sort_key(payload: dict[str, Any], descending: bool) -> tuple[Any, ...]:
+    """Texts before numbers, turned round for descending; objects without a price last."""
+    price = payload.get("price")
+    if price is None:
+        return (1, 0, 0)
+    place = (isinstance(price, int | float), price if isinstance(price, int | float) else 0)
+    return (0, *(-part for part in place)) if descending else (0, *place)
+
+
+def text_order(conn: psycopg.Connection, texts: dict[str, str], query: str) -> list[str]:
+    """Ids of the texts that hold all words, then of those that hold some, each by PostgreSQL's rank."""
+    words = query.split()
+    rows = conn.execute(
+        "SELECT id, v @@ q_all, ts_rank(v, CASE WHEN v @@ q_all THEN q_all ELSE q_any END, 1)"
+        " FROM (SELECT id, to_tsvector('simple', body) AS v, to_tsquery('simple', %s) AS q_all,"
+        " to_tsquery('simple', %s) AS q_any FROM unnest(%s::text[], %s::text[]) AS t (id, body)) w WHERE v @@ q_any",
+        (" & ".join(words), " | ".join(words), list(texts), list(texts.values())),
+    ).fetchall()
+    return [row[0] for row in sorted(rows, key=lambda row: (not row[1], -row[2], row[0]))]
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     data=collections(),
     condition=st.one_of(st.none(), filters),
@@ -123,6 +175,8 @@ def collections(draw: st.DrawFn) -> tuple[SearchIndexInfo, list[IndexedItem], An
     cut=st.one_of(st.none(), st.floats(0, 1)),
     limit=st.integers(1, 5),
     by_index=st.booleans(),
+    words=st.sampled_from(["red lamp", "lamp", "chair red", "table"]),
+    descending=st.booleans(),
 )
 def test_search_pages_and_counts_equal_brute_force(
     conn: psycopg.Connection,
@@ -132,6 +186,8 @@ def test_search_pages_and_counts_equal_brute_force(
     cut: float | None,
     limit: int,
     by_index: bool,
+    words: str,
+    descending: bool,
 ) -> None:
     info, items, query = data
     collection = Collection(uuid.uuid4().hex, info)
@@ -149,6 +205,11 @@ def test_search_pages_and_counts_equal_brute_force(
             if condition is None or holds(condition, payload):
                 expected.append((brute_distance(item, query, info), object_id))
         expected.sort()
+
+        def payload_of(object_id: str) -> dict[str, Any]:
+            own_payload = visible[object_id].payload
+            return by_id[object_id].payload or {} if own_payload is None else own_payload
+
         assert count(conn, collection, condition, user) == len(expected)
         found_ids = find_by_filter(conn, collection, condition, limit=100, user_id=user)
         assert sorted(o.original_id or o.object_id for o in found_ids) == sorted(name for _, name in expected)
@@ -158,19 +219,41 @@ def test_search_pages_and_counts_equal_brute_force(
             place = int(cut * (len(expected) - 1))
             far = expected[place][0] + 1e-5
             expected = [row for row in expected if row[0] <= far]
-        pages = []
-        while True:
-            page = search(
-                conn, collection, query, limit=limit, offset=len(pages), max_distance=far, filter=condition,
-                user_id=user, by_index=by_index,
-            )  # fmt: skip
-            pages += page
-            if len(page) < limit:
-                break
-        assert [hit.object_id for hit in pages] == [name for _, name in expected]
-        assert [hit.distance for hit in pages] == pytest.approx([distance for distance, _ in expected], abs=1e-5)
-        for hit in pages:
+
+        def pages(**how: Any) -> list[SearchHit]:
+            hits: list[SearchHit] = []
+            while True:
+                page = search(
+                    conn, collection, query, limit=limit, offset=len(hits), max_distance=far, filter=condition,
+                    user_id=user, by_index=by_index, **how,
+                )  # fmt: skip
+                hits += page
+                if len(page) < limit:
+                    return hits
+
+        near = pages()
+        names = [name for _, name in expected]
+        assert [hit.object_id for hit in near] == names
+        assert [hit.distance for hit in near] == pytest.approx([distance for distance, _ in expected], abs=1e-5)
+        for hit in near:
             assert hit.personal == (hit.object_id in own)
+            assert hit.payload == payload_of(hit.object_id)
+        by_price = sorted(names, key=lambda name: (sort_key(payload_of(name), descending), name))
+        assert [hit.object_id for hit in pages(sort_by=SortBy("price", descending))] == by_price
+
+        worded = text_order(conn, {name: visible[name].text or by_id[name].text for name in names}, words)
+        scores: dict[str, float] = {}
+        for order in (names, worded):
+            for place, name in enumerate(order, start=1):
+                scores[name] = scores.get(name, 0.0) + 1 / (60 + place)
+        fused = pages(text=words)
+        assert [hit.object_id for hit in fused] == sorted(scores, key=lambda name: (-scores[name], name))
+        assert [hit.score for hit in fused] == pytest.approx([scores[hit.object_id] for hit in fused])
+
+        stored = find_by_ids(conn, collection, [*reversed(names), "missing"], user_id=user, with_vectors=True)
+        assert [row.original_id or row.object_id for row in stored] == names[::-1]
+        for row in stored:
+            assert row.vectors == pytest.approx(visible[row.original_id or row.object_id].vectors, abs=1e-6)
 
 
 def load(conn: psycopg.Connection, info: SearchIndexInfo, items: list[IndexedItem], name: str = "shop_1") -> Collection:
@@ -270,15 +353,21 @@ def test_average_search_returns_rows_compared_by_the_normalised_mean(conn: psyco
     assert hit.part is None
 
 
-def test_vectors_above_2000_dimensions_are_halfvec_and_searched(conn: psycopg.Connection) -> None:
+@pytest.mark.parametrize("metric", list(MetricType))
+def test_vectors_above_2000_dimensions_are_halfvec_and_equal_brute_force(
+    conn: psycopg.Connection, metric: MetricType
+) -> None:
     rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(60, 2100)).astype(np.float32)
-    collection = load(conn, SearchIndexInfo(dimensions=2100), items_of(vectors))
+    vectors = rng.normal(size=(40, 2100)).astype(np.float16)
+    info = SearchIndexInfo(dimensions=2100, metric_type=metric)
+    items = items_of(vectors, parts=2)
+    collection = load(conn, info, items)
     assert collection.vector_type == "halfvec"
+    expected = sorted((brute_distance(item, vectors[17], info), item.object_id) for item in items)
     for by_index in (True, False):
-        hits = search(conn, collection, vectors[17], limit=60, by_index=by_index)
-        assert hits[0].object_id == "00017"
-        assert len(hits) == 60
+        hits = search(conn, collection, vectors[17], limit=40, by_index=by_index)
+        assert [hit.object_id for hit in hits] == [name for _, name in expected]
+        assert [hit.distance for hit in hits] == pytest.approx([distance for distance, _ in expected], abs=1e-3)
 
 
 def test_sort_by_orders_numbers_as_numbers_and_leaves_missing_last(conn: psycopg.Connection) -> None:

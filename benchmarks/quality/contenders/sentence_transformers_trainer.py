@@ -1,0 +1,163 @@
+"""sentence-transformers' own trainer with its losses, on the same clicks."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers.sentence_transformer import losses
+
+from benchmarks.quality.task import Outcome, Task, base_model, lengths
+from estudio_core.models.bert import TextToTextBertModel
+
+LossName = Literal["MultipleNegativesRankingLoss", "CachedMultipleNegativesRankingLoss", "CoSENTLoss"]
+LEARNING_RATE = 1e-4
+"""Peak, linear decay, a tenth of the steps warm-up: the best of 3e-5, 1e-4 and 2e-4 on the development queries."""
+BATCH_SIZE = {"MultipleNegativesRankingLoss": 64, "CachedMultipleNegativesRankingLoss": 256, "CoSENTLoss": 64}
+"""Rows per step; more in-batch negatives are what caching is for."""
+_CACHED_CHUNK = 32
+_DEFAULT_EPOCHS = 3.0
+
+
+def clicked_rows(task: Task, loss: LossName) -> list[tuple[Any, ...]]:
+    """Return training rows of the log, in random order.
+
+    Ranking losses get (query, clicked, skipped): every click with one result that the same session skipped, drawn
+    at random. CoSENT gets (query, item, label): every click with label 1, and as many skipped results with 0.
+    """
+    rng = np.random.default_rng(task.seed)
+    texts = task.corpus.items
+    rows: list[tuple[Any, ...]] = []
+    for session in task.data.clickstream["train"]:
+        skipped = session.not_events
+        for object_id in session.events if skipped else ():
+            negative = texts[skipped[int(rng.integers(len(skipped)))]]
+            if loss == "CoSENTLoss":
+                rows += [(session.query, texts[object_id], 1.0), (session.query, negative, 0.0)]
+            else:
+                rows.append((session.query, texts[object_id], negative))
+    return [rows[i] for i in rng.permutation(len(rows))]
+
+
+def on_clicks(task: Task, loss: LossName) -> Outcome:
+    """Train on the clicks."""
+    return train(task, clicked_rows(task, loss), loss)
+
+
+def oracle(task: Task) -> Outcome:
+    """Train in-batch softmax on the judgments themselves: what the same budget reaches without any doubt of clicks."""
+    rng = np.random.default_rng(task.seed)
+    trained = set(task.data.queries("train"))
+    texts = task.corpus.items
+    pairs = [
+        (query, texts[object_id])
+        for query, grades in task.corpus.judgments.items()
+        if query in trained
+        for object_id, grade in grades.items()
+        if grade > 0 and object_id in texts
+    ]
+    return train(task, [pairs[i] for i in rng.permutation(len(pairs))], "MultipleNegativesRankingLoss")
+
+
+def train(task: Task, rows: list[tuple[Any, ...]], loss: LossName) -> Outcome:
+    """Train on `rows`: (query, item), (query, item, negative) or (query, item, label), until the budget is spent."""
+    ours = base_model(task)
+    names = ["anchor", "positive", "negative"][: len(rows[0])] if loss != "CoSENTLoss" else ["anchor", "item", "label"]
+    batch_size = min(BATCH_SIZE[loss], len(rows))
+    tokens_per_row = _tokens_per_row(ours, rows)
+    steps = (
+        round(_DEFAULT_EPOCHS * len(rows) / batch_size)
+        if task.budget_tokens is None
+        else round(task.budget_tokens / (tokens_per_row * batch_size))
+    )
+    steps = max(1, steps)
+    with tempfile.TemporaryDirectory(prefix="estudio-bench-") as folder, _quiet():
+        model = _same_model(ours, Path(folder) / "model")
+        objective = (
+            losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=_CACHED_CHUNK)
+            if loss == "CachedMultipleNegativesRankingLoss"
+            else getattr(losses, loss)(model)
+        )
+        arguments = SentenceTransformerTrainingArguments(
+            output_dir=folder,
+            max_steps=steps,
+            per_device_train_batch_size=batch_size,
+            learning_rate=LEARNING_RATE,
+            warmup_steps=max(1, steps // 10),
+            lr_scheduler_type="linear",
+            seed=task.seed,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            dataloader_drop_last=len(rows) > batch_size,
+        )
+        columns = {name: [row[i] for row in rows] for i, name in enumerate(names)}
+        trainer = SentenceTransformerTrainer(
+            model=model, args=arguments, train_dataset=Dataset.from_dict(columns), loss=objective
+        )
+        began = time.monotonic()
+        trainer.train()
+        seconds = time.monotonic() - began
+    return Outcome(
+        _taken_back(ours, model),
+        tokens=round(steps * batch_size * tokens_per_row),
+        sessions=steps * batch_size,
+        seconds=seconds,
+    )
+
+
+def _tokens_per_row(model: TextToTextBertModel, rows: list[tuple[Any, ...]]) -> float:
+    texts = [part for row in rows for part in row if isinstance(part, str)]
+    known = lengths(model, texts)
+    return sum(known[text] for text in texts) / len(rows)
+
+
+def _same_model(ours: TextToTextBertModel, folder: Path) -> SentenceTransformer:
+    """Return the base model as a SentenceTransformer with the same frozen layers and length."""
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    ours.backbone.save_pretrained(folder)
+    ours.tokenizer.save_pretrained(folder)
+    transformer = Transformer(str(folder))
+    transformer.max_seq_length = ours.max_length
+    model = SentenceTransformer(
+        modules=[transformer, Pooling(ours.dimensions, pooling_mode="mean"), Normalize()], device=str(ours.device)
+    )
+    trained = {name for name, parameter in ours.backbone.named_parameters() if parameter.requires_grad}
+    for name, parameter in transformer.model.named_parameters():
+        parameter.requires_grad_(name in trained)
+    return model
+
+
+def _taken_back(ours: TextToTextBertModel, model: SentenceTransformer) -> TextToTextBertModel:
+    """Put the trained weights into our wrapper, so that all contenders are evaluated by the same code."""
+    weights = {name: value.cpu() for name, value in model[0].model.state_dict().items() if "pooler" not in name}
+    missing, unexpected = ours.backbone.load_state_dict(weights, strict=False)
+    if missing or unexpected:
+        raise RuntimeError(f"The trained weights do not fit: missing {missing}, unexpected {unexpected}.")
+    return ours
+
+
+@dataclass
+class _quiet:  # noqa: N801  # a context manager, used like a function
+    """Keeps the trainer's notes out of the table."""
+
+    loggers: Iterable[str] = ("sentence_transformers", "transformers", "datasets", "accelerate")
+
+    def __enter__(self) -> None:
+        self._levels = {name: logging.getLogger(name).level for name in self.loggers}
+        for name in self.loggers:
+            logging.getLogger(name).setLevel(logging.ERROR)
+
+    def __exit__(self, *error: object) -> None:
+        for name, level in self._levels.items():
+            logging.getLogger(name).setLevel(level)

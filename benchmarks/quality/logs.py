@@ -1,0 +1,90 @@
+"""Simulated clicks for a corpus under a condition. No real user is in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from benchmarks.quality.corpora import Corpus
+from estudio_core.clickstream.replay import ClickModel, Ranking, replay_clicks
+from estudio_core.preprocessing.ranking_data import FineTuningInput
+
+SHOWN = 20
+_END = datetime(2026, 1, 1, tzinfo=UTC)  # fixed: ids and times of a log depend on its arguments only
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a log is like.
+
+    Attributes:
+        name: Of the table's row.
+        sessions: Searches.
+        eta: Examination of the position p, counted from 0, is (p + 1)**-eta.
+        noise: Chance that a result of grade 0 is clicked once it was looked at.
+        random_share: Share of sessions whose clicks fall on one result drawn at random, whatever it is.
+    """
+
+    name: str
+    sessions: int
+    eta: float = 1.0
+    noise: float = 0.1
+    random_share: float = 0.0
+
+
+def conditions(sessions: int) -> dict[str, Condition]:
+    """Return the conditions by name, for a clean log of `sessions` searches."""
+    all_conditions = (
+        Condition("clean", sessions),
+        Condition("strong-bias", sessions, eta=2.0),
+        Condition("no-bias", sessions, eta=0.0),
+        Condition("random-clicks", sessions, random_share=0.2),
+        Condition("tenth", sessions // 10),
+    )
+    return {condition.name: condition for condition in all_conditions}
+
+
+def replay(corpus: Corpus, rankings: dict[str, Ranking], condition: Condition, seed: int) -> list[FineTuningInput]:
+    """Return the sessions of a log over what the base model shows.
+
+    Args:
+        corpus: Gives the grades.
+        rankings: What is shown for each training query, best first.
+        condition: Click model and number of searches.
+        seed: Of the simulation.
+    """
+    answered = {query: ranking for query, ranking in rankings.items() if len(ranking) > 1}
+    log = replay_clicks(
+        corpus.judgments.only(answered),
+        answered,
+        sessions=condition.sessions,
+        application=corpus.name,
+        end=_END,
+        click_model=ClickModel(eta=condition.eta, noise=condition.noise),
+        shown=SHOWN,
+        seed=seed,
+    )
+    clicked: dict[str, set[str | None]] = {}
+    for event in log.events:
+        clicked.setdefault(event.query_id, set()).add(event.object_id)
+    rng = np.random.default_rng(seed)
+    sessions = []
+    for asked in log.queries:
+        shown = asked.query_response_hit_ids
+        hits = clicked.get(asked.query_id, set())
+        if rng.random() < condition.random_share:
+            hits = {shown[int(rng.integers(len(shown)))]}
+        sessions.append(
+            FineTuningInput(
+                session_id=asked.query_id,
+                query=asked.user_query,
+                results=shown,
+                positions=tuple(range(len(shown))),
+                ranks=asked.query_response_scores,
+                click_weights=tuple(float(object_id in hits) for object_id in shown),
+                timestamp=int(asked.timestamp.timestamp()),
+            )
+        )
+    return sessions

@@ -1,0 +1,109 @@
+"""One unit: a contender on a corpus under a condition with a seed, from simulated clicks to final figures."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import dataclass, replace
+from typing import Any
+
+from benchmarks.quality.contenders.naive import naive
+from benchmarks.quality.contenders.ours import ours, ours_uncorrected
+from benchmarks.quality.contenders.sentence_transformers_trainer import LossName, on_clicks, oracle
+from benchmarks.quality.corpora import Corpus
+from benchmarks.quality.evaluation import scores, shown_rankings
+from benchmarks.quality.logs import Condition, replay
+from benchmarks.quality.task import Contender, Task, base_model
+from benchmarks.units import UnitStore
+from estudio_core.clickstream.splitter import TrainTestSplitter
+from estudio_core.evaluation.judgments import Judgments
+from estudio_core.preprocessing.ranking_data import ItemsSet, RankingData
+
+STORE = UnitStore("quality")
+DEV_SHARE = 0.12
+"""Share of the training queries on which weights and settings may be chosen."""
+
+
+def _sentence_transformers(loss: LossName) -> Contender:
+    def train(task: Task) -> Any:
+        return on_clicks(task, loss)
+
+    return train
+
+
+CONTENDERS: dict[str, Contender] = {
+    "ours": ours,
+    "ours, uncorrected": ours_uncorrected,
+    "MultipleNegativesRankingLoss": _sentence_transformers("MultipleNegativesRankingLoss"),
+    "CachedMultipleNegativesRankingLoss": _sentence_transformers("CachedMultipleNegativesRankingLoss"),
+    "CoSENTLoss": _sentence_transformers("CoSENTLoss"),
+    "naive loop": naive,
+    "oracle (judgments)": oracle,
+}
+"""By name; the base model, which learns nothing, is measured apart."""
+
+_shown: dict[str, dict[str, Any]] = {}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is measured."""
+
+    corpus: Corpus
+    condition: Condition
+    contender: str
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """File name of the result."""
+        contender = "".join(c if c.isalnum() else "-" for c in self.contender)
+        return f"{self.corpus.name}/{self.condition.name}-{self.condition.sessions}/{contender}-{self.seed}"
+
+
+def measure_base(corpus: Corpus, model_path: str) -> dict[str, Any]:
+    """Return the figures of the base model."""
+    task = _task(corpus, RankingData({"train": [], "dev": [], "holdout": []}, ItemsSet({})), model_path, 0, None)
+    return STORE.measured(f"{corpus.name}/base", lambda: {"ndcg": scores(base_model(task), corpus)})
+
+
+def measure(unit: Unit, model_path: str) -> dict[str, Any]:
+    """Return the figures of a unit, measured now or before. All spend the tokens that ours spent on the same log."""
+
+    def run() -> dict[str, Any]:
+        budget = None
+        if unit.contender != "ours":
+            budget = measure(replace(unit, contender="ours"), model_path)["tokens"]
+        data = _clicks(unit, model_path)
+        outcome = CONTENDERS[unit.contender](_task(unit.corpus, data, model_path, unit.seed, budget))
+        result = {
+            "ndcg": scores(outcome.model, unit.corpus),
+            "tokens": outcome.tokens,
+            "sessions": outcome.sessions,
+            "seconds": round(outcome.seconds, 1),
+        }
+        gc.collect()
+        return result
+
+    return STORE.measured(unit.key, run)
+
+
+def _task(corpus: Corpus, data: RankingData, model_path: str, seed: int, budget: int | None) -> Task:
+    """Return what a contender gets: the unseen queries and their grades are taken out of its corpus."""
+    sealed = replace(corpus, unseen=(), held_out=Judgments({}))
+    return Task(corpus=sealed, model_path=model_path, data=data, seed=seed, budget_tokens=budget)
+
+
+def _clicks(unit: Unit, model_path: str) -> RankingData:
+    """Return the log as ranking data, split by query; its seed is that of the unit."""
+    sessions = replay(unit.corpus, _rankings(unit.corpus, model_path), unit.condition, unit.seed)
+    sides = TrainTestSplitter(test_size_ratio=DEV_SHARE, holdout_share=0).split(sessions)
+    shown = dict.fromkeys(result for session in sessions for result in session.results)
+    return RankingData(sides, ItemsSet({key: (unit.corpus.items[key],) for key in shown}))
+
+
+def _rankings(corpus: Corpus, model_path: str) -> dict[str, Any]:
+    """Return what the base model shows, computed once per corpus and process."""
+    if corpus.name not in _shown:
+        empty = RankingData({"train": [], "dev": [], "holdout": []}, ItemsSet({}))
+        _shown[corpus.name] = shown_rankings(base_model(_task(corpus, empty, model_path, 0, None)), corpus)
+    return _shown[corpus.name]

@@ -1,0 +1,131 @@
+"""From unit results to a Markdown table and a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from estudio_core.evaluation.bootstrap import Estimate, paired_gain
+
+Group = str
+Scores = Mapping[Group, Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A contender under a condition on a kind of corpus.
+
+    Attributes:
+        gains: By group, gain of nDCG@10 over the base model, with an interval over queries (seeds averaged).
+        worst_seed: By group, the smallest mean gain of a seed.
+        against_ours: By group, ours minus this contender, paired by query; None for ours itself.
+    """
+
+    contender: str
+    runs: int
+    gains: dict[Group, Estimate]
+    worst_seed: dict[Group, float]
+    against_ours: dict[Group, Estimate] | None
+    tokens: float
+    seconds: float
+
+
+def row(
+    contender: str,
+    results: Sequence[Sequence[Mapping[str, Any]]],
+    bases: Sequence[Mapping[str, Any]],
+    ours: Sequence[Sequence[Mapping[str, Any]]],
+) -> Row:
+    """Summarise the results of a contender.
+
+    Args:
+        contender: Its name.
+        results: By corpus (partition), then by seed.
+        bases: Of the base model, by corpus.
+        ours: As `results`, of our training; empty where it was not measured.
+    """
+    gains: dict[Group, Estimate] = {}
+    worst: dict[Group, float] = {}
+    against: dict[Group, Estimate] = {}
+    for group in bases[0]["ndcg"]:
+        base = np.concatenate([b["ndcg"][group] for b in bases])
+        mean = _over_seeds(results, group)
+        gains[group] = paired_gain(base, mean)
+        per_seed = [
+            np.mean(np.concatenate([of[seed]["ndcg"][group] for of in results]) - base)
+            for seed in range(min(map(len, results)))
+        ]
+        worst[group] = float(min(per_seed))
+        if ours:
+            against[group] = paired_gain(mean, _over_seeds(ours, group))
+    flat = [result for of_corpus in results for result in of_corpus]
+    return Row(
+        contender,
+        runs=len(flat),
+        gains=gains,
+        worst_seed=worst,
+        against_ours=against if ours and contender != "ours" else None,
+        tokens=float(np.mean([result["tokens"] for result in flat])),
+        seconds=float(np.mean([result["seconds"] for result in flat])),
+    )
+
+
+def _over_seeds(results: Sequence[Sequence[Mapping[str, Any]]], group: Group) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.concatenate([np.mean([result["ndcg"][group] for result in of_corpus], axis=0) for of_corpus in results])
+
+
+def markdown(title: str, bases: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> str:
+    """Return a section with one table: gains with 95 % intervals, worst seed, and the difference to ours."""
+    groups = list(bases[0]["ndcg"])
+    head = ["contender", "runs"]
+    for group in groups:
+        head += [f"{group}: gain of nDCG@10", "worst seed", "ours minus it"]
+    head += ["tokens", "seconds"]
+    lines = [f"## {title}", "", f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
+    base = [f"{np.mean(np.concatenate([b['ndcg'][g] for b in bases])):.3f}" for g in groups]
+    lines.append("| base model | | " + " | ".join(f"({value}) | | " for value in base) + " | | |")
+    for entry in rows:
+        cells = [entry.contender, str(entry.runs)]
+        for group in groups:
+            other = entry.against_ours[group] if entry.against_ours else None
+            cells += [_text(entry.gains[group]), f"{entry.worst_seed[group]:+.3f}", _text(other) if other else ""]
+        cells += [f"{entry.tokens:,.0f}", f"{entry.seconds:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def plot(path: Path, sections: Mapping[str, Sequence[Row]]) -> None:
+    """Draw the gains with their intervals, a panel per section, as SVG."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    # Names and dates of the drawing would change the file at every run.
+    plt.rcParams["svg.hashsalt"] = "estudio"
+    figure, axes = plt.subplots(len(sections), 1, figsize=(8, 2.6 * len(sections)), squeeze=False)
+    for axis, (title, rows) in zip(axes[:, 0], sections.items(), strict=True):
+        groups = list(rows[0].gains)
+        for number, group in enumerate(groups):
+            places = np.arange(len(rows)) + 0.3 * (number - (len(groups) - 1) / 2)
+            means = np.array([entry.gains[group].mean for entry in rows])
+            low = means - [entry.gains[group].low for entry in rows]
+            high = [entry.gains[group].high for entry in rows] - means
+            axis.errorbar(means, places, xerr=[low, high], fmt="o", capsize=3, label=f"{group} queries")
+        axis.set_yticks(range(len(rows)), [entry.contender for entry in rows])
+        axis.invert_yaxis()
+        axis.axvline(0, color="grey", linewidth=0.8)
+        axis.set_title(title, fontsize=10, loc="left")
+        axis.legend(fontsize=8)
+    axes[-1, 0].set_xlabel("gain of nDCG@10 over the base model, 95 % interval over queries")
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def _text(estimate: Estimate) -> str:
+    return f"{estimate.mean:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"

@@ -1,0 +1,68 @@
+"""What every contender gets, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.quality.corpora import Corpus
+from estudio_core.models.bert import TextToTextBertModel
+from estudio_core.preprocessing.ranking_data import RankingData
+
+Vectors = NDArray[np.float32]
+FROZEN_LAYERS = 3
+"""Of six: embeddings and lower half stand still, for every contender."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Clicks to learn from.
+
+    Attributes:
+        corpus: Texts of the items. Contenders read no grades, except the oracle's.
+        model_path: Folder of the base model.
+        data: Sessions, split into train and dev.
+        seed: Of the training.
+        budget_tokens: Real tokens that training steps may encode; None: as many as the contender's own defaults take.
+    """
+
+    corpus: Corpus
+    model_path: str
+    data: RankingData
+    seed: int
+    budget_tokens: int | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trained model and what it cost. `seconds` is wall-clock time of training, loading not counted."""
+
+    model: TextToTextBertModel
+    tokens: int
+    sessions: int
+    seconds: float
+
+
+class Contender(Protocol):
+    """Trains on a task."""
+
+    def __call__(self, task: Task) -> Outcome:
+        """Return the trained model."""
+        ...
+
+
+def base_model(task: Task) -> TextToTextBertModel:
+    """Return the model as it comes, with the lower half frozen."""
+    model = TextToTextBertModel(task.model_path, max_length=task.corpus.max_tokens)
+    model.freeze_layers(FROZEN_LAYERS)
+    return model
+
+
+def lengths(model: TextToTextBertModel, texts: Sequence[str]) -> dict[str, int]:
+    """Return the number of tokens of each distinct text."""
+    distinct = list(dict.fromkeys(texts))
+    return dict(zip(distinct, map(len, model.tokenize_items(distinct)), strict=True))

@@ -1,0 +1,1 @@
+"""How fast training goes, against sentence-transformers' trainer and a loop over sessions: `make bench-training`."""

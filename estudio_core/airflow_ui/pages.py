@@ -1,0 +1,58 @@
+"""From content to HTML. Everything that comes from outside is escaped by the templates."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+if TYPE_CHECKING:
+    from estudio_core.airflow_ui.content import Overview, PluginContent
+    from estudio_core.evaluation.charts import LineChart
+
+_CHARTED = ("unseen_ndcg_at_10_after", "seen_ndcg_at_10_after", "recall_at_10")
+"""Numbers of promotions that are drawn over releases, by the names MLflow and verification give them."""
+
+
+def overview(plugins: list[Overview]) -> str:
+    """Return the list of plugins."""
+    return _templates().get_template("overview.html.j2").render(plugins=plugins)
+
+
+def plugin_page(content: PluginContent, *, rollback: bool) -> str:
+    """Return the page of one plugin; `rollback` says whether the user may go back, and sees a button."""
+    return (
+        _templates()
+        .get_template("plugin.html.j2")
+        .render(
+            c=content,
+            chart=_chart(content),
+            can_roll_back=rollback and content.previous is not None,
+            pointers={
+                release.release_id: name
+                for name, release in (("previous", content.previous), ("live", content.live))
+                if release is not None
+            },
+        )
+    )
+
+
+def _chart(content: PluginContent) -> LineChart | None:
+    from estudio_core.evaluation.charts import line_chart
+    from estudio_core.evaluation.report_data import Curve, Series
+
+    points: dict[str, dict[float, float]] = {name: {} for name in _CHARTED}
+    for promotion in content.promotions:
+        for name in _CHARTED:
+            if promotion.release_id is not None and promotion.way != "rollback" and name in promotion.numbers:
+                points[name][float(promotion.release_id)] = promotion.numbers[name]
+    series = tuple(Series(name=name, points=tuple(sorted(found.items()))) for name, found in points.items() if found)
+    return line_chart(Curve(title="Metrics over releases", series=series), width=640.0, height=240.0)
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=PackageLoader("estudio_core.airflow_ui"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )

@@ -1,0 +1,74 @@
+"""Watches the registry's aliases, in Airflow's triggerer: one look for all plugins."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Hashable
+from typing import Any
+
+from airflow.triggers.base import BaseEventTrigger, TriggerEvent
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 10.0
+"""Seconds between two looks: with the scheduler's own pace, a release starts well within a minute."""
+
+Waiting = dict[str, tuple[int, str]]
+"""Number and version of the promotion that waits for a release run, by plugin."""
+
+
+class AliasTrigger(BaseEventTrigger):
+    """Fires once for each promotion that somebody asks for by moving an alias in MLflow.
+
+    The event is a doorbell: the release run reads from `estudio.promotions` what it has to do. After a restart of the
+    triggerer, a promotion that no run has taken up rings again.
+    """
+
+    def __init__(self, plugin: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow leaves these untyped
+        self.plugin = plugin
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments."""
+        return f"{type(self).__module__}.{type(self).__qualname__}", {"plugin": self.plugin}
+
+    def shared_stream_key(self) -> Hashable:
+        """Return the same key for all plugins: the triggerer runs one loop for them."""
+        return ("estudio", "aliases")
+
+    @classmethod
+    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Waiting]:
+        """Yield what waits for a release run, again and again. A server that is away is asked again."""
+        while True:
+            try:
+                yield await asyncio.to_thread(look)
+            except Exception:
+                logger.exception("The registry was not read; the next try is in %.0f s", POLL_S)
+            await asyncio.sleep(POLL_S)
+
+    async def filter_shared_stream(self, shared_stream: AsyncIterator[Waiting]) -> AsyncIterator[TriggerEvent]:
+        """Yield an event for each new promotion of this plugin."""
+        rung = 0
+        async for waiting in shared_stream:
+            number, version = waiting.get(self.plugin, (0, ""))
+            if number > rung:
+                rung = number
+                yield TriggerEvent({"promotion": number, "version": version})  # type: ignore[no-untyped-call]
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Do the same without a shared loop."""
+        async for event in self.filter_shared_stream(self.open_shared_stream({})):
+            yield event
+
+
+def look() -> Waiting:
+    """Read the registry and write down what was asked for; return what waits."""
+    from estudio_core import database
+    from estudio_core.context import context
+    from estudio_core.promotion.aliases import observe_all
+
+    with database.connect(autocommit=True) as connection:
+        database.ensure_schema(connection)
+        waiting = observe_all(connection, context.mlflow_client)
+    return {promotion.plugin: (promotion.promotion_id, promotion.to_version) for promotion in reversed(waiting)}

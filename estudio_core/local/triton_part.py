@@ -1,0 +1,55 @@
+"""The local Triton server as a part of `estudio up`: started where it can be, looked at, stopped."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from estudio_core.errors import ConfigurationError, InferenceUnavailableError, MissingDependencyError
+from estudio_core.local.services import ServiceStatus
+from estudio_core.settings import get_settings
+from estudio_core.triton.__main__ import start_server, state_file, stop_server
+from estudio_core.triton.server import TritonServer
+
+logger = logging.getLogger(__name__)
+
+NAME = "triton"
+
+
+def start_triton() -> str | None:
+    """Start the server, unless it runs; return why it does not run here, None where it does.
+
+    The first start installs it, about 500 MB. Everything works without it where `ESTUDIO_INFERENCE` is `embedded`.
+
+    Raises:
+        InferenceUnavailableError: it does not start, and this installation encodes with it.
+    """
+    try:
+        start_server()
+    except (MissingDependencyError, ConfigurationError, InferenceUnavailableError) as error:
+        if get_settings().inference == "triton":
+            raise InferenceUnavailableError(
+                f"ESTUDIO_INFERENCE is triton, and Triton does not start: {error}"
+            ) from error
+        logger.info("Triton is not started: %s", error)
+        return str(error)
+    return None
+
+
+def stop_triton(home: Path) -> list[str]:
+    """Stop the server of the installation in `home`; return its name where one ran."""
+    return [NAME] if _is_ours(home) and stop_server() else []
+
+
+def triton_status(home: Path) -> ServiceStatus | None:
+    """Return the state of the server of the installation in `home`; None where none was started."""
+    server = TritonServer.load(state_file()) if _is_ours(home) else None
+    if server is None:
+        return None
+    return ServiceStatus(
+        NAME, True, server.is_ready(), f"grpc://{server.url}", Path(server.log), server.process_id, None
+    )
+
+
+def _is_ours(home: Path) -> bool:
+    return home.resolve() == get_settings().home.expanduser().resolve()

@@ -1,0 +1,156 @@
+"""New, changed and deleted rows of the item source, into the live collection and, by the change log, every other.
+
+How changes are found, the cheapest way that the source offers:
+
+- by its queue of changed ids, which a trigger feeds;
+- by `updated_at`: rows changed since the last sync, and the ids of all rows, for what came or went unnoticed;
+- by comparing the hashes of all rows, which is also what a first sync does.
+
+An item is embedded only when the text of its parts has changed. A sync that is killed leaves whole batches; the next
+one finds them unchanged and goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+from estudio_core import database
+from estudio_core.errors import DataError
+from estudio_core.pipeline.item_vectors import prefetched
+from estudio_core.pipeline.item_writer import READ_BATCH, ItemWriter
+from estudio_core.pipeline.manifests import SyncManifest
+from estudio_core.pipeline.plugin_access import open_plugin
+from estudio_core.plugin.contract import SyncParams
+from estudio_core.progress import report
+from estudio_core.vectordb.locks import sync_lock
+from estudio_core.vectordb.releases import require_live
+from estudio_core.vectordb.search import count
+from estudio_core.vectordb.sync_state import SyncState, id_difference, read_sync_state, save_sync_state
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from estudio_core.sources.change_queue import ChangeQueue
+    from estudio_core.sources.data_loader import DataLoader, LoadResult
+
+Method = Literal["queue", "updated_at", "everything"]
+_LISTED_INVALID = 200
+_FEW_OBJECTS = 20
+"""Up to so many objects may go at once whatever their share."""
+
+
+def sync(plugin_name: str, params: dict[str, Any]) -> SyncManifest:
+    """Bring the live items of a plugin to the state of its source.
+
+    Raises:
+        NothingLiveError: the plugin has no live release yet.
+        ConcurrentReleaseError: another sync of this plugin is running.
+        DataError: more items would be deleted than `most_deleted_share` allows.
+        SourceSchemaError: table, column or queue do not exist.
+    """
+    wanted = SyncParams.model_validate(params)
+    began = time.monotonic()
+    loader = open_plugin(plugin_name).get_data_loader()
+    with database.connect(autocommit=True) as connection:
+        database.ensure_schema(connection)
+        with sync_lock(connection, plugin_name):
+            require_live(connection, plugin_name)
+            state = read_sync_state(connection, plugin_name)
+            source = f"{_cheapest(loader)} {loader.fingerprint}"
+            method = _method(loader, state, source, wanted)
+            # Read before the rows: what changes from now on is for the next sync.
+            watermark = loader.latest_change() if loader.tracks_changes else None
+            writer = ItemWriter(connection, plugin_name)
+            if method == "everything":
+                _bring(writer, loader.iter_items(batch_size=READ_BATCH))
+            elif method == "updated_at":
+                assert state is not None
+                assert state.watermark is not None
+                since = state.watermark - timedelta(minutes=wanted.overlap_minutes)
+                _bring(writer, loader.iter_changed(since, batch_size=READ_BATCH))
+            if method != "queue":
+                _reconcile(connection, plugin_name, loader, writer, wanted)
+            if loader.change_queue is not None:
+                _drain(connection, plugin_name, loader, loader.change_queue, writer, wanted)
+            counts = writer.counts
+            save_sync_state(
+                connection,
+                plugin_name,
+                source,
+                watermark,
+                compared=method == "everything",
+                counts=counts.numbers | {"method": method},
+            )
+            live = require_live(connection, plugin_name)
+    return SyncManifest(
+        release_id=live.release_id,
+        method=method,
+        invalid=dict(list(counts.invalid.items())[:_LISTED_INVALID]),
+        seconds=round(time.monotonic() - began, 2),
+        **counts.numbers,
+    )
+
+
+def _cheapest(loader: DataLoader) -> Method:
+    if loader.change_queue is not None:
+        return "queue"
+    return "updated_at" if loader.tracks_changes else "everything"
+
+
+def _method(loader: DataLoader, state: SyncState | None, source: str, wanted: SyncParams) -> Method:
+    """Return how this sync finds changes: everything is compared where nothing tells what the last one saw."""
+    if wanted.everything or state is None or state.source != source:
+        return "everything"
+    cheapest = _cheapest(loader)
+    return "everything" if cheapest == "updated_at" and state.watermark is None else cheapest
+
+
+def _bring(writer: ItemWriter, batches: Iterable[LoadResult]) -> None:
+    for batch in prefetched(batches):
+        writer.bring(batch)
+        report("Sync", writer.counts.read, None, "items", f"{writer.counts.embedded} embedded")
+
+
+def _reconcile(
+    connection: psycopg.Connection, plugin: str, loader: DataLoader, writer: ItemWriter, wanted: SyncParams
+) -> None:
+    """Bring ids that only one side has: new rows whatever their time, and rows that are gone."""
+    difference = id_difference(connection, require_live(connection, plugin).collection, loader.iter_ids())
+    if len(difference.surplus) > _most_deleted(difference.objects, wanted):
+        raise DataError(
+            f"{len(difference.surplus)} of {difference.objects} live items of plugin {plugin!r} are not in its source "
+            f"any more; {wanted.most_deleted_share:.0%} may go in one sync. Check the table. If it is right, "
+            "sync again with a higher most_deleted_share."
+        )
+    # Looked up once more before anything is deleted: an item may have come since the ids were read.
+    writer.refresh(loader, [*difference.lacking, *difference.surplus])
+
+
+def _most_deleted(objects: int, wanted: SyncParams) -> float:
+    return max(_FEW_OBJECTS, wanted.most_deleted_share * objects)
+
+
+def _drain(
+    connection: psycopg.Connection,
+    plugin: str,
+    loader: DataLoader,
+    queue: ChangeQueue,
+    writer: ItemWriter,
+    wanted: SyncParams,
+) -> None:
+    """Bring what waits in the queue, batch by batch; each is acknowledged when its writes are committed."""
+    waiting = queue.depth()
+    if waiting > _most_deleted(count(connection, require_live(connection, plugin).collection), wanted):
+        # So many entries might all be deletions: whether they are is seen before the first one.
+        _reconcile(connection, plugin, loader, writer, wanted)
+    # What comes in meanwhile is left to the next sync, so that this one ends however busy the table is.
+    while waiting > 0 and (changes := queue.read(min(waiting, READ_BATCH))).entries:
+        if changes.whole_table:
+            _reconcile(connection, plugin, loader, writer, wanted)
+        writer.refresh(loader, changes.object_ids)
+        queue.acknowledge(changes.entries)
+        waiting -= len(changes.entries)
+        report("Sync", writer.counts.read, writer.counts.read + waiting, "items", f"{writer.counts.embedded} embedded")

@@ -1,0 +1,69 @@
+"""What was trained when, up to which session, and where its report is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+if TYPE_CHECKING:
+    import psycopg
+
+
+@dataclass(frozen=True)
+class Training:
+    """One evaluated candidate. `until` is the end of the window of its sessions."""
+
+    run_id: str
+    until: datetime
+    version: str | None
+    promoted: bool
+    reason: str
+    report_uri: str
+    numbers: dict[str, float]
+    at: datetime
+
+
+def note_training(
+    conn: psycopg.Connection,
+    plugin: str,
+    run_id: str,
+    *,
+    until: datetime,
+    version: str | None,
+    promoted: bool,
+    reason: str,
+    report_uri: str,
+    numbers: Mapping[str, float],
+) -> None:
+    """Write a training down; the same run again replaces its row."""
+    conn.execute(
+        "INSERT INTO estudio.trainings (plugin, run_id, until, version, promoted, reason, report_uri, numbers)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (plugin, run_id) DO UPDATE SET until = EXCLUDED.until,"
+        " version = EXCLUDED.version, promoted = EXCLUDED.promoted, reason = EXCLUDED.reason,"
+        " report_uri = EXCLUDED.report_uri, numbers = EXCLUDED.numbers",
+        (plugin, run_id, until, version, promoted, reason, report_uri, Jsonb(dict(numbers))),
+    )
+
+
+def trainings(conn: psycopg.Connection, plugin: str) -> list[Training]:
+    """Return the trainings of a plugin, the latest first."""
+    with conn.cursor(row_factory=class_row(Training)) as cursor:
+        return cursor.execute(
+            "SELECT run_id, until, version, promoted, reason, report_uri, numbers, at FROM estudio.trainings"
+            " WHERE plugin = %s ORDER BY at DESC, run_id",
+            (plugin,),
+        ).fetchall()
+
+
+def new_sessions(conn: psycopg.Connection, plugin: str) -> int:
+    """Return the number of clicked sessions since the newest one that was trained on."""
+    from estudio_core.clickstream.store import ClickstreamStore
+
+    row = conn.execute("SELECT max(until) FROM estudio.trainings WHERE plugin = %s", (plugin,)).fetchone()
+    assert row is not None
+    return ClickstreamStore(conn).count_sessions(plugin, since=row[0], clicked_only=True)

@@ -1,0 +1,213 @@
+"""The table `estudio.promotions`: at most one promotion of a plugin is open, and the latest request is the one.
+
+A request closes the open one before it as `superseded`. A release asks `require_open` before it goes on, and switches
+inside `one_at_a_time`, so that an older promotion never goes live after a younger one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, LiteralString
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from estudio_core.errors import SupersededError
+from estudio_core.vectordb.locks import lock_key
+from estudio_core.vectordb.releases import live_release
+
+Way = Literal["initialize", "gate", "approval", "alias", "manual", "rollback"]
+Outcome = Literal["open", "live", "failed", "superseded", "refused"]
+
+_COLUMNS = (
+    "promotion_id, plugin, way, actor, alias, alias_before, from_version, to_version, run_id, release_id, outcome,"
+    " reason, numbers, requested_at, ended_at"
+)
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """One row: who wanted which version to serve, and what became of it. Fields as in `schema.sql`."""
+
+    promotion_id: int
+    plugin: str
+    way: Way
+    actor: str
+    alias: str | None
+    alias_before: int | None
+    from_version: str | None
+    to_version: str
+    run_id: str | None
+    release_id: int | None
+    outcome: Outcome
+    reason: str
+    numbers: dict[str, float]
+    requested_at: datetime
+    ended_at: datetime | None
+
+
+def request(
+    conn: psycopg.Connection,
+    plugin: str,
+    way: Way,
+    actor: str,
+    to_version: str,
+    *,
+    run_id: str | None = None,
+    release_id: int | None = None,
+    alias: str | None = None,
+    alias_before: int | None = None,
+    reason: str = "",
+    numbers: Mapping[str, float] | None = None,
+) -> Promotion:
+    """Open a promotion and supersede the one that was open; a repeated call returns the open one.
+
+    Repeated is a call with the same `run_id`, or for aliases with the same alias and version. The row of a run that
+    failed is opened again: somebody had it rerun.
+    """
+    with conn.transaction():
+        conn.execute("SELECT pg_advisory_xact_lock(%s)", (lock_key("promotion request", plugin),))
+        found = of_run(conn, plugin, run_id) if run_id is not None else _open_alias(conn, plugin, alias, to_version)
+        if found is not None and found.outcome != "failed":
+            return found
+        supersede(conn, plugin, f"Version {to_version} was asked for by {actor}.")
+        if found is not None:
+            return _one(
+                conn,
+                "UPDATE estudio.promotions SET outcome = 'open', reason = '', ended_at = NULL,"
+                " requested_at = clock_timestamp() WHERE promotion_id = %s RETURNING {columns}",
+                (found.promotion_id,),
+            )
+        live = live_release(conn, plugin)
+        return _one(
+            conn,
+            "INSERT INTO estudio.promotions (plugin, way, actor, alias, alias_before, from_version, to_version, run_id,"
+            " release_id, reason, numbers) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING {columns}",
+            (
+                *(plugin, way, actor, alias, alias_before, live.model_version if live else None, to_version, run_id),
+                *(release_id, reason, Jsonb(dict(numbers or {}))),
+            ),
+        )
+
+
+def supersede(conn: psycopg.Connection, plugin: str, reason: str) -> None:
+    """Close the open promotion of a plugin, if there is one."""
+    conn.execute(
+        "UPDATE estudio.promotions SET outcome = 'superseded', reason = %s, ended_at = clock_timestamp()"
+        " WHERE plugin = %s AND outcome = 'open'",
+        (reason, plugin),
+    )
+
+
+def take_up(conn: psycopg.Connection, plugin: str, run_id: str) -> Promotion | None:
+    """Give the promotion that a moved alias asks for to a run; None where none waits for one."""
+    with conn.transaction():
+        mine = of_run(conn, plugin, run_id)
+        if mine is not None:
+            return mine
+        conn.execute(
+            "UPDATE estudio.promotions SET run_id = %s"
+            " WHERE plugin = %s AND outcome = 'open' AND way = 'alias' AND run_id IS NULL",
+            (run_id, plugin),
+        )
+        return of_run(conn, plugin, run_id)
+
+
+def of_run(conn: psycopg.Connection, plugin: str, run_id: str) -> Promotion | None:
+    """Return the promotion that a run carries out."""
+    found = _select(conn, "plugin = %s AND run_id = %s", (plugin, run_id), 1)
+    return found[0] if found else None
+
+
+def waiting(conn: psycopg.Connection) -> list[Promotion]:
+    """Return the promotions that no run has taken up yet, of all plugins."""
+    return _select(conn, "outcome = 'open' AND way = 'alias' AND run_id IS NULL", (), None)
+
+
+def require_open(conn: psycopg.Connection, promotion: Promotion) -> None:
+    """Refuse to go on with a promotion that another one has taken the place of.
+
+    Raises:
+        SupersededError: it has; the message says which.
+    """
+    current = get(conn, promotion.promotion_id)
+    if current.outcome in {"superseded", "refused"}:
+        raise SupersededError(
+            f"Version {current.to_version} of {current.plugin!r} does not go live any more. {current.reason} "
+            "To have it all the same, start a new release run."
+        )
+
+
+def end(
+    conn: psycopg.Connection,
+    promotion: Promotion,
+    outcome: Outcome,
+    *,
+    reason: str | None = None,
+    release_id: int | None = None,
+    numbers: Mapping[str, float] | None = None,
+) -> Promotion:
+    """Write down what became of an open promotion; one that has ended stays as it is."""
+    conn.execute(
+        "UPDATE estudio.promotions SET outcome = %s, reason = COALESCE(%s, reason),"
+        " release_id = COALESCE(%s, release_id), numbers = numbers || %s, ended_at = clock_timestamp()"
+        " WHERE promotion_id = %s AND outcome = 'open'",
+        (outcome, reason, release_id, Jsonb(dict(numbers or {})), promotion.promotion_id),
+    )
+    return get(conn, promotion.promotion_id)
+
+
+def get(conn: psycopg.Connection, promotion_id: int) -> Promotion:
+    """Return a promotion by its number, which exists."""
+    [found] = _select(conn, "promotion_id = %s", (promotion_id,), 1)
+    return found
+
+
+def history(conn: psycopg.Connection, plugin: str | None = None, limit: int | None = None) -> list[Promotion]:
+    """Return promotions of a plugin, or of all, the latest request first."""
+    return _select(conn, "%s::text IS NULL OR plugin = %s", (plugin, plugin), limit)
+
+
+@contextmanager
+def one_at_a_time(conn: psycopg.Connection, plugin: str) -> Iterator[None]:
+    """Hold off other switches and rollbacks of `plugin` in the block; `conn` is in autocommit mode.
+
+    The lock belongs to the session: it is given back when the process dies.
+    """
+    key = lock_key("promotion", plugin)
+    conn.execute("SELECT pg_advisory_lock(%s)", (key,))
+    try:
+        yield
+    finally:
+        with suppress(psycopg.OperationalError):  # a session that broke has given its locks back
+            conn.execute("SELECT pg_advisory_unlock(%s)", (key,))
+
+
+def _open_alias(conn: psycopg.Connection, plugin: str, alias: str | None, version: str) -> Promotion | None:
+    if alias is None:
+        return None
+    where: LiteralString = "plugin = %s AND alias = %s AND to_version = %s AND outcome = 'open'"
+    found = _select(conn, where, (plugin, alias, version), 1)
+    return found[0] if found else None
+
+
+def _select(
+    conn: psycopg.Connection, condition: LiteralString, values: tuple[Any, ...], limit: int | None
+) -> list[Promotion]:
+    statement = sql.SQL(
+        "SELECT {} FROM estudio.promotions WHERE {} ORDER BY requested_at DESC, promotion_id DESC LIMIT %s"
+    )
+    with conn.cursor(row_factory=class_row(Promotion)) as cursor:
+        return cursor.execute(statement.format(sql.SQL(_COLUMNS), sql.SQL(condition)), (*values, limit)).fetchall()
+
+
+def _one(conn: psycopg.Connection, statement: LiteralString, values: tuple[Any, ...]) -> Promotion:
+    with conn.cursor(row_factory=class_row(Promotion)) as cursor:
+        row = cursor.execute(sql.SQL(statement).format(columns=sql.SQL(_COLUMNS)), values).fetchone()
+    assert row is not None
+    return row

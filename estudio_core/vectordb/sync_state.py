@@ -1,0 +1,102 @@
+"""How far the live items of a plugin follow its item source, and which ids the two do not share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from estudio_core.vectordb.collection import Collection
+
+
+@dataclass(frozen=True)
+class SyncState:
+    """The last sync of a plugin that came to its end.
+
+    Attributes:
+        source: What was read and how changes were found.
+        watermark: Changes that carry an earlier time are in; None where the source knows no times.
+        compared_at: When all items were compared last.
+        synced_at: When that sync ended.
+    """
+
+    source: str
+    watermark: datetime | None
+    compared_at: datetime
+    synced_at: datetime
+
+
+@dataclass(frozen=True)
+class IdDifference:
+    """Ids of the source that the collection lacks, ids that the source does not have, and objects in all."""
+
+    lacking: list[str]
+    surplus: list[str]
+    objects: int
+
+
+def read_sync_state(conn: psycopg.Connection, plugin: str) -> SyncState | None:
+    """Return the state of a plugin; None before its first sync."""
+    row = conn.execute(
+        "SELECT source, watermark, compared_at, synced_at FROM estudio.sync_state WHERE plugin = %s", (plugin,)
+    ).fetchone()
+    return None if row is None else SyncState(*row)
+
+
+def save_sync_state(
+    conn: psycopg.Connection,
+    plugin: str,
+    source: str,
+    watermark: datetime | None,
+    *,
+    compared: bool,
+    counts: Mapping[str, Any],
+) -> None:
+    """Note that a sync came to its end; `compared` says whether it compared all items."""
+    conn.execute(
+        "INSERT INTO estudio.sync_state AS s (plugin, source, watermark, compared_at, synced_at, counts)"
+        " VALUES (%(plugin)s, %(source)s, %(watermark)s, clock_timestamp(), clock_timestamp(), %(counts)s)"
+        " ON CONFLICT (plugin) DO UPDATE SET source = EXCLUDED.source, watermark = EXCLUDED.watermark,"
+        " compared_at = CASE WHEN %(compared)s THEN EXCLUDED.compared_at ELSE s.compared_at END,"
+        " synced_at = EXCLUDED.synced_at, counts = EXCLUDED.counts",
+        {
+            "plugin": plugin,
+            "source": source,
+            "watermark": watermark,
+            "compared": compared,
+            "counts": Jsonb(dict(counts)),
+        },
+    )
+
+
+def id_difference(conn: psycopg.Connection, collection: Collection, source_ids: Iterable[str]) -> IdDifference:
+    """Compare the ids of the source with everybody's objects, in the database, whatever their number."""
+    with conn.transaction():
+        conn.execute("CREATE TEMPORARY TABLE estudio_source_ids (object_id text NOT NULL) ON COMMIT DROP")
+        with conn.cursor() as cursor, cursor.copy("COPY estudio_source_ids FROM STDIN (FORMAT binary)") as copy:
+            copy.set_types(["text"])
+            for object_id in source_ids:
+                copy.write_row((object_id,))
+        conn.execute("ANALYZE estudio_source_ids")
+        lacking = conn.execute(
+            sql.SQL(
+                "SELECT s.object_id FROM estudio_source_ids s WHERE NOT EXISTS"
+                " (SELECT FROM {} o WHERE o.object_id = s.object_id AND o.user_id IS NULL)"
+            ).format(collection.objects)
+        ).fetchall()
+        surplus = conn.execute(
+            sql.SQL(
+                "SELECT o.object_id FROM {} o WHERE o.user_id IS NULL AND NOT EXISTS"
+                " (SELECT FROM estudio_source_ids s WHERE s.object_id = o.object_id)"
+            ).format(collection.objects)
+        ).fetchall()
+        objects = conn.execute(
+            sql.SQL("SELECT count(*) FROM {} WHERE user_id IS NULL").format(collection.objects)
+        ).fetchone()
+    assert objects is not None
+    return IdDifference([row[0] for row in lacking], [row[0] for row in surplus], objects[0])

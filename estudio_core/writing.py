@@ -1,0 +1,84 @@
+"""Writes as an application makes them: items of the live release, findable when the call returns.
+
+The item source stays the truth. An application that writes an item to its table may write it here as well, so as not
+to wait for the next sync; what is here and not in the source goes with the next sync or the next release. Personal
+rows (`ItemWrite.user_id`) are the exception: they live here alone, until they or their originals are deleted.
+
+    from estudio_core.writing import ItemWrite, delete, refresh, upsert
+
+    upsert("shop", [ItemWrite("42", {"title": "Red lamp"}, {"price": 30})])
+    delete("shop", ["41"])
+    refresh("shop", ["42", "43"])  # or: as they are in the table now
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from estudio_core import database
+from estudio_core.vectordb.change_log import ItemWrite, WriteResult, write
+
+if TYPE_CHECKING:
+    from estudio_core.pipeline.item_writer import WriteCounts
+
+__all__ = ["ItemWrite", "WriteResult", "delete", "refresh", "upsert"]
+
+
+def upsert(plugin: str, items: Sequence[ItemWrite]) -> WriteResult:
+    """Write items: into the live collection and, by the change log, into every other one.
+
+    Batches are written one after another, each as a whole; when this returns, no build, switch or rollback loses any.
+    Writing the same items again changes nothing, so a call that failed is simply made again.
+
+    Args:
+        plugin: Name of the search plugin.
+        items: Each id once; `data` is what the plugin's loader gives for an item: a text, or the dict of its columns.
+
+    Raises:
+        ItemError: an item cannot be embedded or stored, with its id; its batch was not written.
+        NothingLiveError: the plugin has no live release.
+        DatabaseUnavailableError, InferenceUnavailableError: a server does not answer.
+    """
+    return _written(plugin, items, [])
+
+
+def delete(plugin: str, object_ids: Sequence[str]) -> WriteResult:
+    """Delete items, and the personal rows that stand for them, everywhere; those that are not there are no error.
+
+    Raises: as `upsert`.
+    """
+    return _written(plugin, [], object_ids)
+
+
+def refresh(plugin: str, object_ids: Sequence[str]) -> WriteCounts:
+    """Bring these items to the state of the plugin's source; those that it does not have are deleted.
+
+    Raises: as `upsert`, and what the source raises.
+    """
+    from estudio_core.pipeline.item_writer import ItemWriter
+    from estudio_core.pipeline.plugin_access import open_plugin
+
+    with database.connect(autocommit=True) as connection:
+        writer = ItemWriter(connection, plugin)
+        writer.refresh(open_plugin(plugin).get_data_loader(), object_ids)
+    return writer.counts
+
+
+def _written(plugin: str, items: Sequence[ItemWrite], object_ids: Sequence[str]) -> WriteResult:
+    from estudio_core.pipeline.embed_writes import embed_writes
+    from estudio_core.pipeline.item_vectors import groups
+    from estudio_core.pipeline.item_writer import READ_BATCH, WRITE_BATCH
+    from estudio_core.vectordb.releases import require_live
+
+    embed = embed_writes(plugin)
+    with database.connect(autocommit=True) as connection:
+        live = require_live(connection, plugin)
+        results = [write(connection, plugin, batch, [], embed) for batch in groups(items, WRITE_BATCH)]
+        results += [write(connection, plugin, [], ids, embed) for ids in groups(object_ids, READ_BATCH)]
+    return WriteResult(
+        results[-1].release_id if results else live.release_id,
+        sum(result.upserted for result in results),
+        sum(result.kept for result in results),
+        sum(result.deleted for result in results),
+    )

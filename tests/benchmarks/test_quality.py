@@ -1,0 +1,139 @@
+"""The quality benchmark: who sees which judgments, what a log holds, and what a finished unit costs again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import units
+from benchmarks.quality import corpora, measure
+from benchmarks.quality.contenders.sentence_transformers_trainer import clicked_rows
+from benchmarks.quality.corpora import Corpus, chorus, nfcorpus
+from benchmarks.quality.logs import Condition, conditions, replay
+from benchmarks.quality.measure import CONTENDERS, STORE, Unit
+from benchmarks.quality.table import markdown, row
+from benchmarks.quality.task import Task
+from estudio_core.demo.catalog import demo_queries
+from estudio_core.errors import ConfigurationError
+from estudio_core.evaluation.judgments import Judgments
+from estudio_core.preprocessing.ranking_data import FineTuningInput, ItemsSet, RankingData
+
+COLOURS = ("red", "blue", "green", "black")
+THINGS = ("lamp", "chair", "table", "kettle", "bicycle")
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    """Twenty things and a query for each, whose users want the next colour; four queries are held out."""
+    items = {f"{c}-{t}": f"{t} in {c}, new and shiny" for c in COLOURS for t in THINGS}
+    wanted = dict(zip(COLOURS, (*COLOURS[1:], COLOURS[0]), strict=True))
+    grades = {
+        f"{c} {t}": {f"{x}-{t}": 3.0 if x == wanted[c] else 0.0 for x in COLOURS} for c in COLOURS for t in THINGS
+    }
+    held_out = {query: grades.pop(query) for query in ("red lamp", "blue chair", "green table", "black kettle")}
+    return Corpus(
+        name="toy",
+        items=items,
+        judgments=Judgments(grades),
+        seen=tuple(grades),
+        unseen=tuple(held_out),
+        held_out=Judgments(held_out),
+        max_tokens=16,
+        shown_judged_only=True,
+    )
+
+
+def test_the_demo_s_unseen_queries_are_those_of_the_first_partition_and_in_no_development_partition() -> None:
+    queries = demo_queries()
+    assert set(chorus(0, development=False).unseen) == set(queries.never_searched)
+    for partition in range(3):
+        development = chorus(partition, development=True)
+        assert not {*development.seen, *development.unseen} & set(queries.never_searched)
+        assert len(development.unseen) == 24
+        test = chorus(partition, development=False)
+        assert len(test.unseen) == 40
+        assert not set(test.unseen) & set(test.seen)
+        assert not set(test.held_out) & set(test.judgments)
+
+
+def test_a_corpus_that_may_not_be_shipped_says_where_it_is_missed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="academic use"):
+        nfcorpus(development=False, folder=tmp_path)
+
+
+@pytest.mark.skipif(not corpora.NFCORPUS_FOLDER.is_dir(), reason=f"NFCorpus is not in {corpora.NFCORPUS_FOLDER}")
+def test_nfcorpus_keeps_its_own_division_of_queries() -> None:
+    test, development = nfcorpus(development=False), nfcorpus(development=True)
+    assert len(test.items) == len(development.items) == 3_395
+    assert not set(test.unseen) & {*development.unseen, *development.judgments, *test.judgments}
+    assert not set(development.unseen) & set(test.judgments)
+    assert 300 < len(test.unseen) <= 325
+
+
+def test_no_contender_can_reach_the_unseen_queries_or_their_grades(
+    corpus: Corpus, minilm_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Task] = []
+
+    def spy(task: Task) -> object:
+        given.append(task)
+        return CONTENDERS["naive loop"](replace(task, budget_tokens=200))
+
+    monkeypatch.setattr(units, "RESULTS", tmp_path)
+    monkeypatch.setitem(measure.CONTENDERS, "ours", spy)
+    result = measure.measure(Unit(corpus, Condition("clean", 40), "ours", seed=0), str(minilm_path))
+    [task] = given
+    assert task.corpus.unseen == ()
+    assert len(task.corpus.held_out) == 0
+    assert not {*task.corpus.judgments, *task.data.queries("train")} & set(corpus.unseen)
+    assert len(result["ndcg"]["unseen"]) == 4
+
+
+def test_a_contender_spends_the_budget_of_ours_which_learns_something(
+    corpus: Corpus, minilm_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(units, "RESULTS", tmp_path)
+    clean = Condition("clean", 60)
+    before = measure.measure_base(corpus, str(minilm_path))
+    ours = measure.measure(Unit(corpus, clean, "ours", seed=0), str(minilm_path))
+    other = measure.measure(Unit(corpus, clean, "MultipleNegativesRankingLoss", seed=0), str(minilm_path))
+    assert other["tokens"] == pytest.approx(ours["tokens"], rel=0.5)  # whole steps of a small log
+    assert ours["ndcg"]["seen"] != before["ndcg"]["seen"]
+    assert other["seconds"] > 0
+    table = markdown(
+        "toy", [before], [row("ours", [[ours]], [before], []), row("other", [[other]], [before], [[ours]])]
+    )
+    assert table.count("\n| ") == 5
+
+
+def test_a_stored_unit_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "RESULTS", tmp_path)
+    first = STORE.measured("a/b", lambda: {"value": 1})
+    assert STORE.measured("a/b", lambda: {"value": 2}) == first
+    assert first["value"] == 1
+    assert "cores" in first["machine"]
+
+
+def test_a_share_of_sessions_clicks_at_random(corpus: Corpus) -> None:
+    rankings = {query: [(key, 0.5) for key in corpus.judgments[query]] for query in corpus.judgments}
+    calm = conditions(400)["clean"]
+    wild = replace(calm, random_share=0.5)
+    sessions = [replay(corpus, rankings, condition, seed=1) for condition in (calm, wild)]
+    last = [np.mean([s.click_weights[-1] for s in log]) for log in sessions]
+    assert last[1] > last[0] + 0.05
+
+
+def test_training_rows_pair_every_click_with_a_result_its_session_skipped(corpus: Corpus) -> None:
+    session = FineTuningInput(
+        "s", "red chair", ("red-chair", "blue-chair"), (0, 1), (None, None), click_weights=(1.0, 0.0)
+    )
+    data = RankingData(
+        {"train": [session], "dev": [], "holdout": []}, ItemsSet({k: (t,) for k, t in corpus.items.items()})
+    )
+    task = Task(corpus, "", data, seed=0, budget_tokens=None)
+    clicked, skipped = corpus.items["red-chair"], corpus.items["blue-chair"]
+    assert clicked_rows(task, "MultipleNegativesRankingLoss") == [("red chair", clicked, skipped)]
+    assert sorted(clicked_rows(task, "CoSENTLoss")) == [("red chair", skipped, 0.0), ("red chair", clicked, 1.0)]

@@ -1,0 +1,79 @@
+"""The documentation builds without a warning, its code runs, and its commands, settings and DAGs exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from estudio_core.cli import app
+from estudio_core.plugin.discovery import definitions_in, import_plugin_file
+from estudio_core.plugin.text_plugin import TextPlugin
+from estudio_core.settings import Settings
+
+PROJECT = Path(__file__).parents[2]
+PAGES = sorted((PROJECT / "docs").glob("*.md"))
+BLOCKS = [
+    (page.stem, language, block)
+    for page in PAGES
+    for language, block in re.findall(r"```(\w*)\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+]
+TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+
+
+def test_it_builds_with_strict_links(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {page.stem for page in PAGES} <= {page.stem for page in (tmp_path / "site").glob("*.html")}
+
+
+def test_every_block_is_of_a_kind_that_is_checked() -> None:
+    assert {language for _, language, _ in BLOCKS} == {"bash", "python"}
+
+
+@pytest.mark.parametrize(
+    "code", [pytest.param(block, id=f"{page}-{i}") for i, (page, kind, block) in enumerate(BLOCKS) if kind == "python"]
+)
+def test_every_plugin_that_is_shown_is_one(code: str, tmp_path: Path) -> None:
+    file = tmp_path / f"shown_{abs(hash(code))}.py"
+    file.write_text(code, encoding="utf-8")
+    [plugin] = definitions_in(import_plugin_file(file))
+    assert isinstance(plugin, TextPlugin)
+
+
+@pytest.mark.parametrize(
+    "command",
+    sorted({line for _, kind, block in BLOCKS if kind == "bash" for line in block.splitlines() if line.strip()}),
+)
+def test_every_command_that_is_shown_exists(command: str) -> None:
+    program, *words = shlex.split(command)
+    if program == "make":
+        done = subprocess.run(["make", "-n", *words], cwd=PROJECT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return
+    assert program == ".venv/bin/estudio"
+    found = get_command(app)
+    while hasattr(found, "commands"):
+        found = found.commands[words.pop(0)]
+    found.make_parser(found.make_context("check", words, resilient_parsing=True))
+    options = {name for parameter in found.params for name in parameter.opts}
+    assert {word for word in words if word.startswith("-")} <= options
+
+
+def test_every_setting_and_dag_that_is_named_exists() -> None:
+    from estudio_core.dag_factory import DAG_KINDS
+
+    named = {name.removeprefix("ESTUDIO_").lower() for name in re.findall(r"ESTUDIO_[A-Z_]+", TEXT)}
+    assert named <= set(Settings.model_fields)
+    assert set(re.findall(r"`<plugin>__(\w+)`", TEXT)) == set(DAG_KINDS)

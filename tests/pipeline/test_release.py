@@ -1,0 +1,100 @@
+"""The checks and the clean-up around a release, step by step as Airflow runs them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from psycopg import sql
+
+from estudio_core import database
+from estudio_core.errors import ConcurrentReleaseError, ModelError, VerificationError
+from estudio_core.export.manifest import read_manifest
+from estudio_core.pipeline.clean_up import clean_up
+from estudio_core.pipeline.collection import build_index, start_collection
+from estudio_core.pipeline.embed import embed_shard
+from estudio_core.pipeline.manifests import EntryManifest
+from estudio_core.pipeline.verify import verify
+from estudio_core.searching import search
+from estudio_core.settings import get_settings
+from estudio_core.vectordb.locks import build_lock
+from estudio_core.vectordb.releases import fail_release, get_release, live_release, start_release
+from tests.pipeline.steps import build_release
+
+if TYPE_CHECKING:
+    from tests.pipeline.conftest import Shop
+
+
+def entry_of(model_name: str) -> dict[str, Any]:
+    manifest = read_manifest(get_settings().triton_repository / model_name)
+    return EntryManifest(name=model_name, version="1", digest=manifest.digest, dimensions=manifest.dimensions).as_dict()
+
+
+def loaded(run_id: str) -> list[dict[str, Any]]:
+    shards = start_collection("shop", entry_of("shop_v1"), 2, run_id)
+    return [embed_shard("shop", shard.as_dict()).as_dict() for shard in shards]
+
+
+def test_a_release_is_verified_by_golden_texts_asked_anew(indexed_shop: Shop) -> None:
+    built = build_index("shop", loaded("second")).as_dict()
+    file = get_settings().triton_repository / "shop_v1" / "manifest.json"
+    content = json.loads(file.read_text())
+    content["golden"]["query_vectors"] = [[-x for x in row] for row in content["golden"]["query_vectors"]]
+    file.write_text(json.dumps(content))
+    with pytest.raises(ModelError, match="gives other vectors for shop_v1"):
+        verify("shop", built)
+    with database.connect() as connection:
+        assert get_release(connection, built["release_id"]).state == "built"
+        live = live_release(connection, "shop")
+    assert live is not None
+    assert live.run_id == "first"
+    assert len(search("shop", "red lamp", limit=5).hits) == 5
+
+
+def test_a_collection_that_lost_rows_is_refused(indexed_shop: Shop) -> None:
+    shards = loaded("second")
+    with database.connect() as connection:
+        objects = get_release(connection, shards[0]["release_id"]).collection.objects
+        connection.execute(sql.SQL("DELETE FROM {} WHERE object_id = '7'").format(objects))
+    with pytest.raises(VerificationError, match="holds 59 objects; its shards have loaded 60"):
+        build_index("shop", shards)
+
+
+def test_a_build_is_refused_while_another_one_is_working(indexed_shop: Shop) -> None:
+    with database.connect(autocommit=True) as other, build_lock(other, "shop", shared=True):
+        with pytest.raises(ConcurrentReleaseError, match="being built by another process"):
+            start_collection("shop", entry_of("shop_v1"), 2, "second")
+        with database.connect() as connection:
+            [row] = connection.execute("SELECT count(*) FROM estudio.deployments").fetchall()
+        assert row == (1,)
+    assert len(loaded("second")) == 2
+
+
+def test_clean_up_removes_the_models_of_releases_that_are_over_and_no_other(indexed_shop: Shop) -> None:
+    repository = get_settings().triton_repository
+
+    def entry(number: int) -> str:
+        """Put an entry like shop_v1 under another number."""
+        name = f"shop_v{number}"
+        shutil.copytree(repository / "shop_v1", repository / name)
+        file = repository / name / "manifest.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"name": name, "version": str(number)}))
+        return name
+
+    with database.connect(autocommit=True) as connection:
+        first = live_release(connection, "shop")
+        assert first is not None
+        failed = start_release(connection, "shop", entry(7), "7", first.index_info, "failed")
+        fail_release(connection, failed, "killed")
+        entry(8)  # published for a release that is about to begin
+        for run_id in ("second", "third"):
+            build_release("shop", "shop_v1", run_id)
+        done = clean_up("shop", {})
+        assert (done.retired_releases, done.removed_models) == ([failed.release_id, first.release_id], ["shop_v7"])
+        states = {r[0]: r[1] for r in connection.execute("SELECT run_id, state FROM estudio.deployments").fetchall()}
+    assert states == {"first": "retired", "failed": "failed", "second": "previous", "third": "live"}
+    assert sorted(folder.name for folder in repository.glob("shop_v*")) == ["shop_v1", "shop_v8"]
+    assert clean_up("shop", {}).removed_models == []
+    assert len(search("shop", "red lamp", limit=5).hits) == 5

@@ -1,0 +1,121 @@
+"""The queue of changed ids: what the triggers write, what a reader sees and acknowledges."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from estudio_core.errors import ConfigurationError, SourceSchemaError
+from estudio_core.sources.pgsql_text_loader import PgsqlTextLoader
+
+TABLE = "it'ems \"; DROP TABLE safe; -- $estudio$ % {}"
+KEY = "k'ey \" $$ :x"
+QUEUE = "qu'eue \"; --"
+NASTY = "'); DROP TABLE safe; -- \" % {} \\ :x Ü"
+
+
+@pytest.fixture
+def loader(database_url: str) -> PgsqlTextLoader:
+    with psycopg.connect(database_url) as connection:
+        connection.execute("CREATE TABLE safe (n int)")
+        connection.execute(
+            sql.SQL("CREATE TABLE {} ({} text PRIMARY KEY, content text)").format(
+                sql.Identifier(TABLE), sql.Identifier(KEY)
+            )
+        )
+    return PgsqlTextLoader(database_url, table_name=TABLE, id_column=KEY, change_queue=QUEUE)
+
+
+def change(database_url: str, statement: str) -> None:
+    names = {"table": sql.Identifier(TABLE), "key": sql.Identifier(KEY), "nasty": sql.Literal(NASTY)}
+    with psycopg.connect(database_url) as connection:
+        connection.execute(sql.SQL(statement).format(**names))
+
+
+def test_changes_of_any_kind_and_name_are_queued_once_each_and_kept_until_acknowledged(
+    database_url: str, loader: PgsqlTextLoader
+) -> None:
+    queue = loader.change_queue
+    assert queue is not None
+    with pytest.raises(SourceSchemaError, match="queue-sql"):
+        queue.read(10)
+    with psycopg.connect(database_url) as connection:
+        for _ in range(2):
+            connection.execute(loader.change_queue_sql())
+    change(database_url, "INSERT INTO {table} VALUES ({nasty}, 'x'), ('b', 'y')")
+    change(database_url, "UPDATE {table} SET content = 'z' WHERE {key} = 'b'")
+    change(database_url, "UPDATE {table} SET {key} = 'c' WHERE {key} = 'b'")
+    change(database_url, "DELETE FROM {table} WHERE {key} = {nasty}")
+    changes = queue.read(100)
+    assert (changes.object_ids, changes.whole_table, len(changes.entries)) == ([NASTY, "b", "c"], False, 6)
+    assert queue.read(100) == changes
+    change(database_url, "TRUNCATE {table}")
+    queue.acknowledge(changes.entries)
+    rest = queue.read(100)
+    assert (rest.object_ids, rest.whole_table, queue.depth()) == ([], True, 1)
+    queue.acknowledge(rest.entries)
+    assert queue.depth() == 0
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT to_regclass('safe')").fetchone() != (None,)
+
+
+def test_an_entry_whose_transaction_commits_late_is_not_acknowledged_with_others(
+    database_url: str, loader: PgsqlTextLoader
+) -> None:
+    queue = loader.change_queue
+    assert queue is not None
+    with psycopg.connect(database_url) as connection:
+        connection.execute(loader.change_queue_sql())
+    with psycopg.connect(database_url) as slow:
+        slow.execute(sql.SQL("INSERT INTO {} VALUES ('first number', 'x')").format(sql.Identifier(TABLE)))
+        change(database_url, "INSERT INTO {table} VALUES ('second number', 'x')")
+        changes = queue.read(100)
+        assert changes.object_ids == ["second number"]
+        queue.acknowledge(changes.entries)
+    assert queue.read(100).object_ids == ["first number"]
+
+
+def test_whoever_writes_items_needs_no_right_on_the_queue(database_url: str, loader: PgsqlTextLoader) -> None:
+    queue = loader.change_queue
+    assert queue is not None
+    role = "estudio_test_writer"
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(loader.change_queue_sql())
+        connection.execute(f"CREATE ROLE {role}")
+        try:
+            connection.execute(sql.SQL("GRANT ALL ON {} TO {}").format(sql.Identifier(TABLE), sql.Identifier(role)))
+            connection.execute(f"SET ROLE {role}")
+            connection.execute(sql.SQL("INSERT INTO {} VALUES ('a', 'x')").format(sql.Identifier(TABLE)))
+            connection.execute("RESET ROLE")
+        finally:
+            connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    assert queue.read(1).object_ids == ["a"]
+
+
+def test_a_queue_needs_a_name_and_a_table(database_url: str, loader: PgsqlTextLoader) -> None:
+    with pytest.raises(ConfigurationError, match="change_queue="):
+        PgsqlTextLoader(database_url, table_name=TABLE, id_column=KEY).change_queue_sql()
+    with psycopg.connect(database_url) as connection:
+        connection.execute("CREATE VIEW a_view AS SELECT 1 AS id, 'x'::text AS content")
+    with pytest.raises(SourceSchemaError, match="is no table"):
+        PgsqlTextLoader(database_url, table_name="a_view", change_queue="q").change_queue_sql()
+
+
+def test_the_latest_change_is_never_in_the_future(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE t (id int PRIMARY KEY, content text, at timestamptz)")
+        loader = PgsqlTextLoader(database_url, table_name="t", updated_at_column="at")
+        assert loader.latest_change() is None
+        connection.execute("INSERT INTO t VALUES (1, 'x', '2020-05-01 10:00+02')")
+        found = loader.latest_change()
+        assert found is not None
+        assert found.isoformat() == "2020-05-01T08:00:00+00:00"
+        connection.execute("INSERT INTO t VALUES (2, 'x', '2999-01-01')")
+        row = connection.execute("SELECT clock_timestamp()").fetchone()
+        assert row is not None
+        found = loader.latest_change()
+        assert found is not None
+        assert found.year < 2999
+    with pytest.raises(ConfigurationError, match="no time of change"):
+        PgsqlTextLoader(database_url, table_name="t").latest_change()
