@@ -62,7 +62,7 @@ def sync(plugin_name: str, params: dict[str, Any]) -> SyncManifest:
             source = f"{_cheapest(loader)} {loader.fingerprint}"
             method = _method(loader, state, source, wanted)
             # Read before the rows: what changes from now on is for the next sync.
-            watermark = loader.latest_change() if loader.tracks_changes else None
+            watermark = loader.clock() if loader.tracks_changes else None
             writer = ItemWriter(connection, plugin_name)
             if method == "everything":
                 _bring(writer, loader.iter_items(batch_size=READ_BATCH))

@@ -269,8 +269,9 @@ class SyncParams(StrictModel):
         ge=0,
         le=10_080,
         title="Overlap in minutes",
-        description="Longest transaction of whoever writes items: a change may become visible so much later than its "
-        "time of change. Rows changed that long before the last sync are looked at again.",
+        description="Longest transaction of whoever writes items, and error of their clocks: a change may become "
+        "visible so much later than its time of change. Rows changed that long before the last sync are looked at "
+        "again.",
     )
     most_deleted_share: float = Field(
         default=0.5,
