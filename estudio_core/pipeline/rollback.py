@@ -9,7 +9,7 @@ from estudio_core.errors import ReleaseError
 from estudio_core.pipeline.embed_writes import embed_writes
 from estudio_core.pipeline.manifests import LiveManifest
 from estudio_core.pipeline.switch import make_live
-from estudio_core.plugin.contract import RollbackParams
+from estudio_core.plugin.run_params import RollbackParams
 from estudio_core.promotion import ledger
 from estudio_core.vectordb import deployments
 

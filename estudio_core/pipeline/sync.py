@@ -23,7 +23,7 @@ from estudio_core.pipeline.item_vectors import prefetched
 from estudio_core.pipeline.item_writer import READ_BATCH, ItemWriter
 from estudio_core.pipeline.manifests import SyncManifest
 from estudio_core.pipeline.plugin_access import open_plugin
-from estudio_core.plugin.contract import SyncParams
+from estudio_core.plugin.run_params import SyncParams
 from estudio_core.progress import report
 from estudio_core.vectordb.locks import sync_lock
 from estudio_core.vectordb.releases import require_live
