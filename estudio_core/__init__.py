@@ -37,14 +37,14 @@ if TYPE_CHECKING:
     from estudio_core.models.bert import TextToTextBertModel as TextToTextBertModel
     from estudio_core.models.e5 import TextToTextE5Model as TextToTextE5Model
     from estudio_core.models.embeddings_model import EmbeddingsModelInterface as EmbeddingsModelInterface
-    from estudio_core.plugin.contract import DagSettings as DagSettings
-    from estudio_core.plugin.contract import FineTuneParams as FineTuneParams
     from estudio_core.plugin.contract import FineTuningBuilder as FineTuningBuilder
     from estudio_core.plugin.contract import FineTuningMethod as FineTuningMethod
-    from estudio_core.plugin.contract import GateSettings as GateSettings
     from estudio_core.plugin.contract import PluginMeta as PluginMeta
+    from estudio_core.plugin.dag_settings import DagSettings as DagSettings
+    from estudio_core.plugin.dag_settings import GateSettings as GateSettings
     from estudio_core.plugin.factory import create_text_plugin as create_text_plugin
     from estudio_core.plugin.registry import PluginManager as PluginManager
+    from estudio_core.plugin.run_params import FineTuneParams as FineTuneParams
     from estudio_core.plugin.specs import PostgresItems as PostgresItems
     from estudio_core.plugin.specs import TextIndex as TextIndex
     from estudio_core.plugin.specs import TextModel as TextModel
@@ -119,16 +119,11 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "estudio_core.models.bert": ("TextToTextBertModel",),
     "estudio_core.models.e5": ("TextToTextE5Model",),
     "estudio_core.models.embeddings_model": ("EmbeddingsModelInterface",),
-    "estudio_core.plugin.contract": (
-        "DagSettings",
-        "FineTuneParams",
-        "FineTuningBuilder",
-        "FineTuningMethod",
-        "GateSettings",
-        "PluginMeta",
-    ),
+    "estudio_core.plugin.contract": ("FineTuningBuilder", "FineTuningMethod", "PluginMeta"),
+    "estudio_core.plugin.dag_settings": ("DagSettings", "GateSettings"),
     "estudio_core.plugin.factory": ("create_text_plugin",),
     "estudio_core.plugin.registry": ("PluginManager",),
+    "estudio_core.plugin.run_params": ("FineTuneParams",),
     "estudio_core.plugin.specs": ("PostgresItems", "TextIndex", "TextModel", "TextTraining"),
     "estudio_core.preprocessing.augmentations": (
         "AugmentationWithRandomSelection",

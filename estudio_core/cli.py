@@ -113,7 +113,7 @@ def search(
 @app.command()
 @_explained
 def releases(plugin: Annotated[str | None, typer.Option("--plugin", "-p", help="Only this plugin.")] = None) -> None:
-    """List releases: state, model version, items, recall, breadth of search, when."""
+    """List releases: state, model version, items, recall, when."""
     from estudio_core import database
     from estudio_core.vectordb.deployments import list_releases
 
@@ -124,7 +124,7 @@ def releases(plugin: Annotated[str | None, typer.Option("--plugin", "-p", help="
         console.print("No releases yet. Run a plugin's DAG <plugin>__initialize, or: make demo")
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("plugin", "release", "state", "version", "items", "recall@10", "ef_search", "created"):
+    for column in ("plugin", "release", "state", "version", "items", "recall@10", "created"):
         table.add_column(column, no_wrap=True)
     table.add_column("reason", overflow="fold")
     for release in found:
@@ -136,7 +136,6 @@ def releases(plugin: Annotated[str | None, typer.Option("--plugin", "-p", help="
             release.model_version,
             str(release.stats.get("objects", "")),
             f"{release.stats['recall_at_10']:.3f}" if "recall_at_10" in release.stats else "",
-            str(release.stats.get("ef_search", "")),
             f"{release.created_at:%m-%d %H:%M}",
             release.reason or "",
             style=style,

@@ -56,7 +56,7 @@ def test_releases_show_every_state_with_what_is_known_of_it(estudio_home: Path) 
                 (
                     state,
                     "the task was killed" if state == "failed" else None,
-                    Jsonb({"objects": 60, "recall_at_10": 0.975, "ef_search": 150}),
+                    Jsonb({"objects": 60, "recall_at_10": 0.975}),
                     release.release_id,
                 ),
             )
@@ -64,7 +64,7 @@ def test_releases_show_every_state_with_what_is_known_of_it(estudio_home: Path) 
     assert result.exit_code == 0
     for state in states:
         [line] = [line for line in result.output.splitlines() if line.split()[:1] == [state]]
-        assert line.split()[2:7] == [state, "1", "60", "0.975", "150"]
+        assert line.split()[2:6] == [state, "1", "60", "0.975"]
         assert ("the task was killed" in line) == (state == "failed")
 
 

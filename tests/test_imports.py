@@ -48,7 +48,7 @@ def loaded_by(names: list[str], unwanted: tuple[str, ...]) -> dict[str, list[str
     return found
 
 
-def test_no_light_module_loads_a_heavy_package_and_only_the_dag_factory_loads_airflow() -> None:
+def test_no_light_module_loads_a_heavy_package_and_airflow_is_loaded_by_its_own_side_only() -> None:
     light = [name for name in modules() if not name.startswith(ABOUT_HEAVY_PACKAGES)]
     assert "estudio_core.plugin.factory" in light
     without_airflow = [name for name in light if not name.startswith(AIRFLOW_SIDE)]

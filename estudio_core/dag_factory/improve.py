@@ -8,8 +8,8 @@ from airflow.sdk import DAG, get_current_context
 
 from estudio_core.dag_factory.forms import form
 from estudio_core.dag_factory.steps import TRAINING_POOL, Steps, plugin_dag, started_by
-from estudio_core.plugin.contract import ImproveParams
 from estudio_core.plugin.discovery import PluginCard
+from estudio_core.plugin.run_params import ImproveParams
 
 
 def choose(params: dict[str, Any] | None = None) -> str:

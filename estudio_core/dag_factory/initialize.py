@@ -9,8 +9,8 @@ from airflow.sdk import DAG, get_current_context
 from estudio_core.dag_factory.forms import form
 from estudio_core.dag_factory.release_steps import release_tasks
 from estudio_core.dag_factory.steps import Steps, plugin_dag, started_by
-from estudio_core.plugin.contract import InitializeParams
 from estudio_core.plugin.discovery import PluginCard
+from estudio_core.plugin.run_params import InitializeParams
 
 
 def check_source(plugin: str) -> dict[str, Any]:

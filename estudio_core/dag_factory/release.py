@@ -10,8 +10,8 @@ from estudio_core.dag_factory.assets import alias_asset
 from estudio_core.dag_factory.forms import form
 from estudio_core.dag_factory.release_steps import release_tasks
 from estudio_core.dag_factory.steps import Steps, plugin_dag, started_by
-from estudio_core.plugin.contract import ReleaseParams
 from estudio_core.plugin.discovery import PluginCard
+from estudio_core.plugin.run_params import ReleaseParams
 
 
 def take_up(plugin: str, run_id: str | None = None, params: dict[str, Any] | None = None) -> str:

@@ -9,8 +9,8 @@ from airflow.sdk import DAG, get_current_context
 from estudio_core.dag_factory.assets import release_asset
 from estudio_core.dag_factory.forms import form
 from estudio_core.dag_factory.steps import Steps, plugin_dag, started_by
-from estudio_core.plugin.contract import RollbackParams
 from estudio_core.plugin.discovery import PluginCard
+from estudio_core.plugin.run_params import RollbackParams
 
 
 def rollback(plugin: str, run_id: str | None = None, params: dict[str, Any] | None = None) -> dict[str, Any]:

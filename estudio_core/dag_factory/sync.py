@@ -8,8 +8,8 @@ from airflow.sdk import DAG
 
 from estudio_core.dag_factory.forms import form
 from estudio_core.dag_factory.steps import Steps, plugin_dag
-from estudio_core.plugin.contract import SyncParams
 from estudio_core.plugin.discovery import PluginCard
+from estudio_core.plugin.run_params import SyncParams
 
 
 def sync(plugin: str, params: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from estudio_core.clickstream.sessions import SessionWithEvents
 from estudio_core.clickstream.store import ClickstreamStore
 from estudio_core.errors import NotEnoughDataError
 from estudio_core.pipeline.manifests import SessionsManifest
-from estudio_core.plugin.contract import FineTuneParams
+from estudio_core.plugin.run_params import FineTuneParams
 from estudio_core.progress import report
 
 SESSIONS_FILE = "sessions.jsonl"

@@ -15,7 +15,7 @@ from estudio_core.improvement import ledger
 from estudio_core.pipeline.improvement_report import write_report
 from estudio_core.pipeline.manifests import ImprovementManifest
 from estudio_core.pipeline.plugin_access import open_plugin
-from estudio_core.plugin.contract import ImproveParams
+from estudio_core.plugin.run_params import ImproveParams
 from estudio_core.progress import report
 from estudio_core.vectordb.releases import Release, get_release, live_release
 

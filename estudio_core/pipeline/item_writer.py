@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -83,7 +83,7 @@ class ItemWriter:
             known = live.collection.source_hashes(self._connection, [*(item.object_id for item in writes), *gone])
         self.counts.read += len(writes) + len(gone)
         self.counts.invalid.update(rows.invalid)
-        changed = [item for item in writes if item.source_hash is None or known.get(item.object_id) != item.source_hash]
+        changed = [item for item in writes if not _is_known(item, known)]
         self.counts.unchanged += len(writes) - len(changed)
         for batch in groups(changed, WRITE_BATCH):
             self.upsert(batch)
@@ -113,3 +113,8 @@ class ItemWriter:
     def delete(self, object_ids: Sequence[str]) -> None:
         """Delete objects in one transaction."""
         self.counts.deleted += write(self._connection, self._plugin, [], object_ids, self._embed).deleted
+
+
+def _is_known(item: ItemWrite, known: Mapping[str, str | None]) -> bool:
+    stored = known.get(item.object_id)
+    return stored is not None and stored == item.source_hash

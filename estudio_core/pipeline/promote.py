@@ -9,7 +9,7 @@ from estudio_core import database
 from estudio_core.errors import NotEnoughDataError
 from estudio_core.pipeline.manifests import RegistrationManifest
 from estudio_core.pipeline.plugin_access import open_plugin
-from estudio_core.plugin.contract import ReleaseParams
+from estudio_core.plugin.run_params import ReleaseParams
 from estudio_core.promotion import ledger
 from estudio_core.promotion.aliases import observe
 from estudio_core.vectordb.releases import live_release

@@ -9,7 +9,7 @@ from estudio_core.pipeline.extract import window_end
 from estudio_core.pipeline.manifests import EvaluationManifest, NextStep, RegistrationManifest
 from estudio_core.pipeline.plugin_access import open_plugin
 from estudio_core.pipeline.trainings import note_training
-from estudio_core.plugin.contract import FineTuneParams
+from estudio_core.plugin.run_params import FineTuneParams
 
 
 def register_base_model(plugin_name: str) -> str:

@@ -9,7 +9,7 @@ from estudio_core.errors import ReleaseError
 from estudio_core.pipeline.embed_writes import embed_writes
 from estudio_core.pipeline.manifests import LiveManifest
 from estudio_core.pipeline.switch import make_live
-from estudio_core.plugin.contract import RollbackParams
+from estudio_core.plugin.run_params import RollbackParams
 from estudio_core.promotion import ledger
 from estudio_core.vectordb import deployments
 
@@ -43,9 +43,10 @@ def rollback(plugin_name: str, params: dict[str, Any], run_id: str, actor: str) 
         else:
             target = deployments.get_release(connection, int(wanted))
         if target is None or target.plugin != plugin_name or target.state not in {"live", "previous"}:
-            is_state = f"it is {target.state}" if target is not None and target.plugin == plugin_name else "it has none"
             raise ReleaseError(
-                f"Plugin {plugin_name!r} cannot go back to the release {wanted!r}: {is_state}. See: estudio releases"
+                f"Plugin {plugin_name!r} has no such release to go back to: {wanted!r} names "
+                f"{'none' if target is None else f'one of {target.plugin!r} that is {target.state}'}. "
+                "See: estudio releases"
             )
         ensure_served(target.model_name)
         promotion = done or ledger.request(

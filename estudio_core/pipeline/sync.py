@@ -23,7 +23,7 @@ from estudio_core.pipeline.item_vectors import prefetched
 from estudio_core.pipeline.item_writer import READ_BATCH, ItemWriter
 from estudio_core.pipeline.manifests import SyncManifest
 from estudio_core.pipeline.plugin_access import open_plugin
-from estudio_core.plugin.contract import SyncParams
+from estudio_core.plugin.run_params import SyncParams
 from estudio_core.progress import report
 from estudio_core.vectordb.locks import sync_lock
 from estudio_core.vectordb.releases import require_live
@@ -62,7 +62,7 @@ def sync(plugin_name: str, params: dict[str, Any]) -> SyncManifest:
             source = f"{_cheapest(loader)} {loader.fingerprint}"
             method = _method(loader, state, source, wanted)
             # Read before the rows: what changes from now on is for the next sync.
-            watermark = loader.latest_change() if loader.tracks_changes else None
+            watermark = loader.clock() if loader.tracks_changes else None
             writer = ItemWriter(connection, plugin_name)
             if method == "everything":
                 _bring(writer, loader.iter_items(batch_size=READ_BATCH))

@@ -15,7 +15,7 @@ from estudio_core.artifacts import ArtifactStore, safe_name
 from estudio_core.errors import DataError, EstudioError, ModelError
 from estudio_core.pipeline.manifests import DatasetManifest, TrainingManifest
 from estudio_core.pipeline.plugin_access import open_plugin
-from estudio_core.plugin.contract import FineTuneParams
+from estudio_core.plugin.run_params import FineTuneParams
 from estudio_core.progress import report
 from estudio_core.settings import get_settings
 

@@ -55,7 +55,7 @@ def run_training(request: dict[str, Any]) -> dict[str, Any]:
     from estudio_core.experiments.trial_recorder import MLflowTrialRecorder
     from estudio_core.pipeline.plugin_access import open_plugin
     from estudio_core.pipeline.trial import FIT_FILE, MODEL_FOLDER
-    from estudio_core.plugin.contract import FineTuneParams
+    from estudio_core.plugin.run_params import FineTuneParams
     from estudio_core.preprocessing.prepare_data import prepared
     from estudio_core.preprocessing.ranking_data import RankingData
     from estudio_core.settings import get_settings

@@ -16,7 +16,9 @@ from pathlib import Path
 from types import ModuleType
 
 from estudio_core.errors import PluginError, suggest
-from estudio_core.plugin.contract import DagSettings, FineTuneParams, FineTuningMethod, PluginMeta
+from estudio_core.plugin.contract import FineTuningMethod, PluginMeta
+from estudio_core.plugin.dag_settings import DagSettings
+from estudio_core.plugin.run_params import FineTuneParams
 from estudio_core.settings import get_settings
 
 MODULE_PREFIX = "estudio_plugins"

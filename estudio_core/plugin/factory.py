@@ -7,7 +7,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from estudio_core.errors import ConfigurationError, suggest
-from estudio_core.plugin.contract import DagSettings, FineTuneParams, GateSettings, PluginMeta
+from estudio_core.plugin.contract import PluginMeta
+from estudio_core.plugin.dag_settings import DagSettings, GateSettings
+from estudio_core.plugin.run_params import FineTuneParams
 from estudio_core.plugin.specs import PostgresItems, TextIndex, TextModel, TextTraining
 from estudio_core.plugin.text_plugin import TextPlugin
 

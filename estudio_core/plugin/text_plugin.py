@@ -9,14 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from estudio_core.errors import ConfigurationError
-from estudio_core.plugin.contract import (
-    DagSettings,
-    FineTuneParams,
-    FineTuningBuilder,
-    FineTuningMethod,
-    GateSettings,
-    PluginMeta,
-)
+from estudio_core.plugin.contract import FineTuningBuilder, FineTuningMethod, PluginMeta
+from estudio_core.plugin.dag_settings import DagSettings, GateSettings
+from estudio_core.plugin.run_params import FineTuneParams
 from estudio_core.plugin.specs import PostgresItems, TextIndex, TextModel, TextTraining
 from estudio_core.vectordb.index_info import SearchIndexInfo
 

@@ -6,7 +6,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from estudio_core.errors import ConfigurationError, ItemError
@@ -59,7 +59,7 @@ class DataLoader(ABC):
 
     item_meta_cls: ClassVar[type[ItemMeta]] = ItemMeta
     tracks_changes: bool = False
-    """Whether `iter_changed` and `latest_change` work."""
+    """Whether `iter_changed` works."""
     change_queue: ChangeQueue | None = None
     """Queue of changed ids that a trigger feeds, where there is one."""
 
@@ -122,13 +122,9 @@ class DataLoader(ABC):
             f"{batch_size} at a time). Compare all items with iter_items() instead."
         )
 
-    def latest_change(self) -> datetime | None:
-        """Return the latest time of change in the source, but no later than now; None where it is empty.
-
-        Raises:
-            ConfigurationError: the loader knows no time of change.
-        """
-        raise ConfigurationError(f"{type(self).__name__} knows no time of change of its items.")
+    def clock(self) -> datetime:
+        """Return the time by the clock that times of change are from."""
+        return datetime.now(UTC)
 
     def close(self) -> None:  # noqa: B027 (a loader that holds nothing has nothing to release)
         """Release connections. The loader can be used again afterwards."""

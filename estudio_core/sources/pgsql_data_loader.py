@@ -133,22 +133,14 @@ class PgsqlDataLoader(DataLoader):
             for rows in self._stream(connection, generator, query, (*self._columns, column), batch_size):
                 yield self._result(rows, watermark=_aware(rows[-1][1][column]))
 
-    def latest_change(self) -> datetime | None:
-        """Return the latest time of change, but no later than the clock of the database; None where there is none.
+    def clock(self) -> datetime:
+        """Return the time by the clock of the database."""
 
-        Raises:
-            ConfigurationError: there is no `updated_at_column`.
-        """
-        column = self.updated_at_column
-        if column is None:
-            return super().latest_change()
+        def now(connection: Connection) -> datetime:
+            found: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+            return found
 
-        def latest(connection: Connection) -> datetime | None:
-            times = self._ready().rows.c[column]
-            newest, now = connection.execute(select(func.max(times), func.now())).one()
-            return None if newest is None else min(_aware(newest), now)
-
-        return self._database.read(latest)
+        return self._database.read(now)
 
     @property
     def fingerprint(self) -> str:

@@ -21,6 +21,10 @@ VECTOR_MAX_DIMENSIONS = 2000
 TEXT_LIMIT = 200_000
 """Characters of an object's text that full-text search sees: PostgreSQL's index entry of one text holds 1 MB."""
 
+# Made once: json.dumps builds an encoder for each call with options, and a sync hashes every row.
+_IN_ORDER = json.JSONEncoder(ensure_ascii=False)
+_SORTED = json.JSONEncoder(sort_keys=True)
+
 
 @dataclass(frozen=True, eq=False)
 class IndexedItem:
@@ -71,7 +75,7 @@ def source_hash(data: Any, payload: dict[str, Any] | None) -> str | None:
     False
     """
     try:
-        content = json.dumps(data, ensure_ascii=False) + "\x1e" + json.dumps(payload or {}, sort_keys=True)
+        content = _IN_ORDER.encode(data) + "\x1e" + _SORTED.encode(payload or {})
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
     except (TypeError, ValueError):
         return None

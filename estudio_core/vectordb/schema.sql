@@ -79,7 +79,7 @@ CREATE INDEX IF NOT EXISTS release_events_plugin ON estudio.release_events (plug
 CREATE TABLE IF NOT EXISTS estudio.sync_state (
     plugin      text PRIMARY KEY,
     source      text NOT NULL,  -- what was read, and how changes were found; anything else compares all items again
-    watermark   timestamptz,    -- every change that carries an earlier time is in
+    watermark   timestamptz,    -- when the last sync began to read, by the clock of the source
     compared_at timestamptz NOT NULL,  -- all items were compared last
     synced_at   timestamptz NOT NULL,
     counts      jsonb NOT NULL

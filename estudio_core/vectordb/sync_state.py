@@ -20,7 +20,7 @@ class SyncState:
 
     Attributes:
         source: What was read and how changes were found.
-        watermark: Changes that carry an earlier time are in; None where the source knows no times.
+        watermark: When it began to read, by the clock of the source; None where that knows no times of change.
         compared_at: When all items were compared last.
         synced_at: When that sync ended.
     """

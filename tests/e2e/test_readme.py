@@ -14,7 +14,7 @@ import pytest
 
 from estudio_core import database
 from estudio_core.context import context
-from estudio_core.demo.catalog import load_catalog, load_judgments
+from estudio_core.demo.catalog import load_catalog, load_judgments, products
 from estudio_core.plugin.discovery import definitions_in, import_plugin_file
 from estudio_core.settings import get_settings
 from tests.pipeline.steps import initialize, release
@@ -40,7 +40,8 @@ def demo_installation(estudio_home: Path, monkeypatch: pytest.MonkeyPatch) -> No
     get_settings.cache_clear()
     context.reset()
     with database.connect() as connection:
-        load_catalog(connection, only=set(sorted(load_judgments().object_ids)[:150]))
+        [ribbon] = [str(product["id"]) for product in products() if "S015013" in product["title"]]
+        load_catalog(connection, only={ribbon, *sorted(load_judgments().object_ids)[:150]})
         connection.commit()
     initialize("demo_catalog", shards=1)
     release("demo_catalog", "1", "second", shards=1)
@@ -81,13 +82,18 @@ def test_every_make_target_of_the_readme_exists(target: str) -> None:
 
 
 @pytest.mark.usefixtures("demo_installation")
-def test_search_releases_rollback_and_doctor_work_as_the_readme_says() -> None:
-    assert "release 2" in run(matching(".venv/bin/estudio search"), PROJECT)
+def test_search_sync_releases_rollback_and_doctor_work_as_the_readme_says() -> None:
+    charger = matching('.venv/bin/estudio search "usb c charger"')
+    assert "release 2" in run(charger, PROJECT)
+    assert "release 2" in run(matching('.venv/bin/estudio search "cable"'), PROJECT)
+    found = run(matching('.venv/bin/estudio search "S015013"'), PROJECT)
+    assert re.search(r"│\s+1 │.*20554", found), found
+    assert "0 deleted, 151 unchanged" in run(matching(".venv/bin/estudio sync"), PROJECT).replace("\n", " ")
     listed = run(matching(".venv/bin/estudio releases"), PROJECT)
     assert "live" in listed
     assert "previous" in listed
     assert "Release 1 of demo_catalog is live again" in run(matching(".venv/bin/estudio rollback"), PROJECT)
-    assert "release 1" in run(matching(".venv/bin/estudio search"), PROJECT)
+    assert "release 1" in run(charger, PROJECT)
     assert "missing" not in run(matching(".venv/bin/estudio doctor"), PROJECT)
 
 

@@ -28,7 +28,7 @@ from estudio_core.evaluation.report_data import (
     top_results,
 )
 from estudio_core.evaluation.search_charts import course_chart, parameter_charts
-from estudio_core.plugin.contract import GateSettings
+from estudio_core.plugin.dag_settings import GateSettings
 
 HOSTILE = "<script>alert('x')</script> & \"quotes\""
 

@@ -22,7 +22,9 @@ plugin = create_text_plugin(
 HEAVY_CLASS = """
 import torch
 
-from estudio_core.plugin.contract import DagSettings, FineTuneParams, FineTuningMethod, PluginMeta
+from estudio_core.plugin.contract import FineTuningMethod, PluginMeta
+from estudio_core.plugin.dag_settings import DagSettings
+from estudio_core.plugin.run_params import FineTuneParams
 
 raise RuntimeError("this file was imported while DAGs are parsed")
 

@@ -100,22 +100,3 @@ def test_a_queue_needs_a_name_and_a_table(database_url: str, loader: PgsqlTextLo
         connection.execute("CREATE VIEW a_view AS SELECT 1 AS id, 'x'::text AS content")
     with pytest.raises(SourceSchemaError, match="is no table"):
         PgsqlTextLoader(database_url, table_name="a_view", change_queue="q").change_queue_sql()
-
-
-def test_the_latest_change_is_never_in_the_future(database_url: str) -> None:
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("CREATE TABLE t (id int PRIMARY KEY, content text, at timestamptz)")
-        loader = PgsqlTextLoader(database_url, table_name="t", updated_at_column="at")
-        assert loader.latest_change() is None
-        connection.execute("INSERT INTO t VALUES (1, 'x', '2020-05-01 10:00+02')")
-        found = loader.latest_change()
-        assert found is not None
-        assert found.isoformat() == "2020-05-01T08:00:00+00:00"
-        connection.execute("INSERT INTO t VALUES (2, 'x', '2999-01-01')")
-        row = connection.execute("SELECT clock_timestamp()").fetchone()
-        assert row is not None
-        found = loader.latest_change()
-        assert found is not None
-        assert found.year < 2999
-    with pytest.raises(ConfigurationError, match="no time of change"):
-        PgsqlTextLoader(database_url, table_name="t").latest_change()

@@ -1,0 +1,245 @@
+"""Parameters of a run, one class for each kind of DAG: what its form shows, with ranges and defaults that run."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, JsonValue
+
+from estudio_core.strict_model import StrictModel
+
+
+def _in(section: str) -> dict[str, JsonValue]:
+    """Return what puts a field into a section of the form."""
+    return {"section": section}
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "plugin": {},
+    "quick": {"max_sessions": 5_000, "num_epochs": 1},
+    "thorough": {"trials": 12},
+}
+"""Values by preset. quick: does it run, is there anything to learn? thorough: twelve combinations, for a night."""
+
+
+class FineTuneParams(StrictModel):
+    """Parameters of one `fine_tune` run: the form in the Airflow UI.
+
+    A field without a value here (None) takes what the plugin says.
+    """
+
+    preset: Literal["plugin", "quick", "thorough"] = Field(
+        default="plugin",
+        title="Preset",
+        description="quick: one epoch on the newest 5,000 sessions. thorough: twelve trials. "
+        "Sets what is left at its default below; plugin: what the plugin says.",
+    )
+    window_days: int = Field(
+        json_schema_extra=_in("Sessions"),
+        default=90,
+        ge=1,
+        le=3650,
+        title="Window of sessions",
+        description="Days of clickstream to learn from.",
+    )
+    max_sessions: int = Field(
+        json_schema_extra=_in("Sessions"),
+        default=50_000,
+        ge=1,
+        le=10_000_000,
+        title="Most sessions",
+        description="The newest ones are taken.",
+    )
+    min_sessions: int = Field(
+        json_schema_extra=_in("Sessions"),
+        default=50,
+        ge=1,
+        title="Fewest sessions",
+        description="With fewer clicked sessions the run is skipped.",
+    )
+    num_epochs: int | None = Field(
+        json_schema_extra=_in("Training"),
+        default=None,
+        ge=1,
+        le=1000,
+        title="Epochs",
+        description="Passes over the sessions.",
+    )
+    batch_size: int | None = Field(
+        json_schema_extra=_in("Training"),
+        default=None,
+        ge=1,
+        le=4096,
+        title="Batch size",
+        description="Sessions per step.",
+    )
+    learning_rate: float | None = Field(
+        json_schema_extra=_in("Training"),
+        default=None,
+        gt=0,
+        le=1,
+        title="Learning rate",
+        description="Peak rate, for queries and items.",
+    )
+    num_fixed_layers: int | None = Field(
+        json_schema_extra=_in("Training"),
+        default=None,
+        ge=0,
+        le=100,
+        title="Frozen layers",
+        description="Lowest transformer layers that are not trained.",
+    )
+    margin: float | None = Field(
+        json_schema_extra=_in("Training"),
+        default=None,
+        ge=0,
+        le=2,
+        title="Margin",
+        description="Wanted similarity gap of clicked over skipped items.",
+    )
+    trials: int = Field(
+        json_schema_extra=_in("Training"),
+        default=1,
+        ge=1,
+        le=1000,
+        title="Trials",
+        description="Hyper-parameter combinations to try.",
+    )
+    start_from: str = Field(
+        json_schema_extra=_in("Training"),
+        default="champion",
+        title="Start from",
+        description="Model version to train from: champion, base, or a version number.",
+        pattern=r"^(champion|base|[1-9][0-9]*)$",
+    )
+    promotion: Literal["auto", "manual", "approval"] = Field(
+        json_schema_extra=_in("Decision"),
+        default="auto",
+        title="Promotion",
+        description="auto: release when the gate passes. manual: somebody moves the alias. approval: ask in this UI.",
+    )
+    seed: int = Field(
+        json_schema_extra=_in("Training"), default=42, ge=0, title="Seed", description="Of split, batches and training."
+    )
+    dry_run: bool = Field(
+        json_schema_extra=_in("Decision"),
+        default=False,
+        title="Dry run",
+        description="Train and evaluate, but register and release nothing.",
+    )
+
+    def with_preset(self) -> Self:
+        """Return the parameters with what the preset says, where they stand at the defaults of this class.
+
+        >>> FineTuneParams(preset="quick").with_preset().num_epochs
+        1
+        >>> FineTuneParams(preset="quick", num_epochs=3).with_preset().num_epochs
+        3
+        """
+        fields = type(self).model_fields
+        changes = {
+            name: value for name, value in PRESETS[self.preset].items() if getattr(self, name) == fields[name].default
+        }
+        return self.model_copy(update=changes)
+
+
+class ReleaseParams(StrictModel):
+    """Parameters of one `release` run."""
+
+    version: str = Field(
+        default="challenger",
+        title="Model version",
+        description="An alias (challenger, champion, base, previous) or a version number.",
+        pattern=r"^(challenger|champion|base|previous|[1-9][0-9]*)$",
+    )
+    keep_releases: int = Field(
+        default=2, ge=2, le=20, title="Releases to keep", description="The live one included; older ones are dropped."
+    )
+
+
+class InitializeParams(StrictModel):
+    """Parameters of one `initialize` run."""
+
+    keep_releases: int = Field(
+        default=2, ge=2, le=20, title="Releases to keep", description="The live one included; older ones are dropped."
+    )
+
+
+class SyncParams(StrictModel):
+    """Parameters of one `sync` run."""
+
+    everything: bool = Field(
+        default=False,
+        title="Compare everything",
+        description="Read all rows and compare them, not only those that say they changed.",
+    )
+    overlap_minutes: int = Field(
+        default=10,
+        ge=0,
+        le=10_080,
+        title="Overlap in minutes",
+        description="Longest transaction of whoever writes items, and error of their clocks: a change may become "
+        "visible so much later than its time of change. Rows changed that long before the last sync are looked at "
+        "again.",
+    )
+    most_deleted_share: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        title="Most deletions",
+        description="Share of the live items. A sync that would delete more is refused: the table was probably "
+        "emptied or exchanged by mistake.",
+    )
+
+
+class ImproveParams(StrictModel):
+    """Parameters of one `improve` run."""
+
+    action: Literal["improve", "revert"] = Field(
+        default="improve", title="Action", description="revert: give moved vectors back what the model gave them."
+    )
+    personal: bool = Field(
+        default=False,
+        title="For each user",
+        description="Move the vectors that a user's own clicks are about for that user only; sessions need a user.",
+    )
+    max_angle_degrees: float = Field(
+        default=10.0,
+        gt=0,
+        le=45,
+        title="Greatest turn",
+        description="Degrees by which a vector may lie from what the model gave, over all runs.",
+    )
+    min_sessions: int = Field(
+        default=20, ge=1, title="Fewest sessions", description="With fewer new clicked sessions the run is skipped."
+    )
+    min_held_out_queries: int = Field(
+        default=10,
+        ge=2,
+        title="Fewest held-out queries",
+        description="With fewer, nothing is measured and nothing moved.",
+    )
+    window_days: int = Field(
+        default=90, ge=1, le=3650, title="Window", description="Days whose held-out sessions measure the effect."
+    )
+    before_release_days: int = Field(
+        default=0,
+        ge=0,
+        le=3650,
+        title="Days before the release",
+        description="Sessions from before the release that may move vectors too; its training has seen most of them.",
+    )
+    max_sessions: int = Field(
+        default=50_000, ge=1, le=10_000_000, title="Most sessions", description="The newest ones are taken."
+    )
+
+
+class RollbackParams(StrictModel):
+    """Parameters of one `rollback` run."""
+
+    target: str = Field(
+        default="previous",
+        title="Release to go back to",
+        description="previous, or the number of a release that is still kept.",
+        pattern=r"^(previous|[1-9][0-9]*)$",
+    )
