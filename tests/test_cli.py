@@ -8,7 +8,7 @@ import pytest
 from psycopg.types.json import Jsonb
 from typer.testing import CliRunner
 
-from estudio_core import database
+from estudio_core import cli, database
 from estudio_core.cli import app
 from estudio_core.context import context
 from estudio_core.settings import get_settings
@@ -46,7 +46,10 @@ def test_releases_of_an_empty_installation_say_how_to_begin(estudio_home: Path) 
     assert "make demo" in result.output
 
 
-def test_releases_show_every_state_with_what_is_known_of_it(estudio_home: Path) -> None:
+def test_releases_show_every_state_with_what_is_known_of_it(
+    estudio_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli.console, "width", 200)
     states = ("building", "built", "verified", "live", "previous", "retired", "failed")
     with database.connect() as connection:
         for state in states:
@@ -60,7 +63,7 @@ def test_releases_show_every_state_with_what_is_known_of_it(estudio_home: Path) 
                     release.release_id,
                 ),
             )
-    result = CliRunner().invoke(app, ["releases"], env={"COLUMNS": "200"})
+    result = CliRunner().invoke(app, ["releases"])
     assert result.exit_code == 0
     for state in states:
         [line] = [line for line in result.output.splitlines() if line.split()[:1] == [state]]
@@ -95,7 +98,7 @@ def test_a_sync_before_anything_is_live_says_what_to_run(
 def test_a_rollback_with_nothing_to_go_back_to_is_refused(estudio_home: Path) -> None:
     result = CliRunner().invoke(app, ["rollback", "--plugin", "shop"])
     assert result.exit_code == 1
-    assert "cannot go back to the release 'previous'" in result.output
+    assert "no such release to go back to: 'previous'" in result.output
 
 
 def test_an_unreachable_database_is_an_error_in_one_line_without_the_password(

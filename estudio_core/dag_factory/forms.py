@@ -13,7 +13,7 @@ _KEPT = ("title", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", 
 def form(defaults: BaseModel) -> dict[str, Param]:
     """Return one Param per field of `defaults`: its value is the default, its constraints are the form's.
 
-    >>> from estudio_core.plugin.contract import ReleaseParams
+    >>> from estudio_core.plugin.run_params import ReleaseParams
     >>> params = form(ReleaseParams())
     >>> params["keep_releases"].schema["minimum"], params["version"].resolve()
     (2, 'challenger')
