@@ -66,7 +66,7 @@ def e5_in_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = XLMRobertaConfig(
         vocab_size=len(fast),
         hidden_size=768,
-        num_hidden_layers=8,
+        num_hidden_layers=3,
         num_attention_heads=4,
         intermediate_size=64,
         max_position_embeddings=514,
@@ -230,7 +230,7 @@ def test_step_9_3_index_clickstream_fine_tuning_and_metrics_in_mlflow(name: str,
         assert store.log_queries(queries).inserted == len(queries)
         assert store.log_events(events).inserted == len(events)
         connection.commit()
-    result = fine_tune(name, {"num_epochs": 1, "window_days": 3650, "trials": trials, "num_fixed_layers": 6})
+    result = fine_tune(name, {"num_epochs": 1, "window_days": 3650, "trials": trials, "num_fixed_layers": 1})
     manager = context.plugin_manager.get_plugin(name).get_manager()
     curve = manager.curves(result.training.mlflow_run_id, ["train_loss", "test_not_irrelevant_dist_shift"])
     assert len(curve["train_loss"]) >= 1

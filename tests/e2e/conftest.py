@@ -21,7 +21,7 @@ from estudio_core.settings import get_settings
 from tests.e2e.run_dags import MARK
 
 PROJECT = Path(__file__).parents[2]
-SMALL_CUT = 1200
+SMALL_CUT = 500
 
 
 @dataclass(frozen=True)
