@@ -13,7 +13,9 @@ from typing import Annotated, Any
 import typer
 from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from estudio_core.errors import ConfigurationError, EstudioError
 
@@ -123,10 +125,10 @@ def releases(plugin: Annotated[str | None, typer.Option("--plugin", "-p", help="
     if not found:
         console.print("No releases yet. Run a plugin's DAG <plugin>__initialize, or: make demo")
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in ("plugin", "release", "state", "version", "items", "recall@10", "created"):
         table.add_column(column, no_wrap=True)
-    table.add_column("reason", overflow="fold")
+    table.add_column("reason", overflow="fold", min_width=len("reason"))
     for release in found:
         style = {"live": "bold green", "failed": "red"}.get(release.state, "")
         table.add_row(
@@ -159,26 +161,19 @@ def promotions(
     if not found:
         console.print("No promotions yet. Run a plugin's DAG <plugin>__initialize, or: make demo")
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("when", "plugin", "version", "way", "who", "outcome", "release"):
-        table.add_column(column, overflow="fold")
-    table.add_column("reason and numbers", overflow="fold", min_width=24)
     for row in found:
-        numbers = ", ".join(
-            f"{name} {value:.3f}" for name, value in row.numbers.items() if not name.endswith("_before")
+        # What it gained; all numbers are in the table estudio.promotions and on the page in Airflow.
+        gains = ", ".join(f"{name} {value:+.3f}" for name, value in row.numbers.items() if name.endswith("_gain"))
+        style = {"live": "green", "failed": "red"}.get(row.outcome, "default")
+        change = f"{row.from_version or 'none'} → {row.to_version}"
+        console.print(
+            f"[bold]{row.requested_at:%m-%d %H:%M:%S}  {row.plugin}  {change}[/]  "
+            f"by {row.way if row.alias is None else f'{row.way} {row.alias}'}: [{style}]{row.outcome}[/]"
+            + ("" if row.release_id is None else f", release {row.release_id}"),
+            highlight=False,
         )
-        table.add_row(
-            f"{row.requested_at:%m-%d %H:%M:%S}",
-            row.plugin,
-            f"{row.from_version or 'none'} → {row.to_version}",
-            row.way if row.alias is None else f"{row.way} {row.alias}",
-            row.actor,
-            row.outcome,
-            "" if row.release_id is None else str(row.release_id),
-            "\n".join(filter(None, (row.reason, numbers))),
-            style={"live": "green", "failed": "red"}.get(row.outcome, ""),
-        )
-    console.print(table)
+        for line in filter(None, (row.actor, row.reason, gains)):
+            console.print(Padding(Text(line), (0, 0, 0, 4)))
 
 
 @app.command()

@@ -56,13 +56,15 @@ def status(console: Console | None = None, *, home: Path | None = None, project:
 
 def _print(installation: Installation, console: Console) -> None:
     table = Table(box=None, pad_edge=False)
-    for column in ("part", "state", "memory", "address", "log"):
-        table.add_column(column, overflow="fold")
+    for column in ("part", "state", "memory", "address"):
+        table.add_column(column, no_wrap=True)
     for part in installation.services:
         state = "[green]running[/]" if part.healthy else "[yellow]starting[/]" if part.running else "[dim]stopped[/]"
         memory = f"{part.memory_mib} MiB" if part.memory_mib is not None else ""
-        table.add_row(part.name, state, memory, part.address or "", str(part.log_file))
+        table.add_row(part.name, state, memory, part.address or "")
     console.print(table)
+    logs = sorted({str(part.log_file.parent) for part in installation.services})
+    console.print(f"Logs in {', '.join(logs)}", soft_wrap=True, highlight=False)
     if installation.airflow:
         console.print(
             f"Airflow   [bold]{installation.airflow}[/]  user {installation.admin_user}, password in", end=" "
