@@ -118,8 +118,10 @@ def _write(sections: dict[str, list[Row]], texts: list[str], suffix: str) -> Non
     heading = (
         "# Quality of learning from simulated clicks\n\n"
         f"Model {MODEL}, 3 of 6 layers frozen, texts cut to 64 tokens, the same budget of encoded tokens for all "
-        f"(that of ours). Written by `python -m benchmarks.quality`.\n\nThis table was put together on: {describe()}. "
-        "Each unit's file names the machine it was measured on.\n"
+        "(that of ours). Learning rates of the other contenders were not searched. Ours computes in the precision that "
+        "it chooses for the machine, the others in 32 bits: `python -m benchmarks.training` compares the speed.\n\n"
+        f"This table was put together by `python -m benchmarks.quality` on: {describe()}. Each unit's file names the "
+        "machine it was measured on.\n"
     )
     table.write_text("\n".join([heading, *texts, f"![gains]({drawing.name})", ""]), encoding="utf-8")
     console.print(f"Table: {table}\nPlot: {drawing}")

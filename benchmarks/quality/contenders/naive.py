@@ -12,7 +12,7 @@ from lightning_modules.losses.prob_margin_ranking_loss import pair_losses
 
 SCALE, SHIFT, MARGIN = 400.0, 6.0, 0.05
 LEARNING_RATE = 1e-3
-"""Of plain SGD: the best of 1e-4, 1e-3 and 1e-2 on the development queries."""
+"""Of plain SGD; not searched."""
 _DEFAULT_EPOCHS = 1
 
 
