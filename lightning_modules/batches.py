@@ -31,8 +31,8 @@ class SessionBatch:
         part_rows: Rows of the distinct part texts.
         table: Which parts belong to which object; indices into `part_rows`.
         session_query: int64 [s], index into `query_rows`.
-        clicked: bool [s, o].
-        negatives: bool [s, o], shown and not clicked (after sampling), or of a click-less session of the query.
+        clicked: bool [s, o]; what the session drew, or others of its clicks that another session of the batch drew.
+        negatives: bool [s, o], shown and not clicked (drawn likewise), or of a click-less session of the query.
         batch_negatives: bool [s, o], objects that other sessions of the batch brought.
         click_weight: float [s, o], importance of the click times its propensity weight.
         confidence: float [s, o], confidence of a click or skip; 1 where none is known.
@@ -114,8 +114,9 @@ class BatchBuilder:
         session_query = np.empty(len(sessions), dtype=np.int64)
         for row, (session, chosen) in enumerate(zip(sessions, draws, strict=True)):
             session_query[row] = queries.setdefault(chosen.query_row, len(queries))
-            clicked[row, _columns(columns, chosen.positives)] = True
-            negatives[row, _columns(columns, chosen.negatives)] = True
+            # Not only what was drawn for the session: other sessions may have brought more of what it showed.
+            clicked[row, _columns(columns, session.events)] = True
+            negatives[row, _columns(columns, (*session.not_events, *chosen.negatives))] = True
             shown[row, _columns(columns, session.results)] = True
             clicked_for_query[row, _columns(columns, self._clicked.get(session.query, ()))] = True
             here = [(i, columns[r]) for i, r in enumerate(session.results) if r in columns]

@@ -14,12 +14,14 @@ from lightning_modules.config import TrainingConfig
 
 
 class SessionBatches(IterableDataset[SessionBatch]):
-    """Batches of clicked sessions, shuffled anew in every epoch.
+    """Batches of clicked sessions, put together anew in every epoch.
+
+    Sessions of a query go into a batch in groups: they showed the same objects, whose texts are encoded once.
 
     Args:
         sessions: Clicked training sessions.
         builder: Makes a batch of some of them.
-        config: Batch size and seed.
+        config: Groups per batch, sessions per group, and seed.
     """
 
     def __init__(self, sessions: Sequence[FineTuningInput], builder: BatchBuilder, config: TrainingConfig) -> None:
@@ -30,15 +32,36 @@ class SessionBatches(IterableDataset[SessionBatch]):
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
-        return -(-len(self._sessions) // self._config.batch_size)
+        return batches_per_epoch(self._sessions, self._config)
 
     def __iter__(self) -> Iterator[SessionBatch]:
         """Yield the batches of the current epoch, then go to the next epoch."""
-        order = np.random.default_rng((self._config.seed, self.epoch)).permutation(len(self._sessions)).tolist()
+        rng = np.random.default_rng((self._config.seed, self.epoch))
+        order = [self._sessions[i] for i in rng.permutation(len(self._sessions)).tolist()]
+        groups = _groups(order, self._config.sessions_per_query)
+        groups = [groups[i] for i in rng.permutation(len(groups)).tolist()]
         size = self._config.batch_size
-        for start in range(0, len(order), size):
-            yield self._builder.build([self._sessions[i] for i in order[start : start + size]], self.epoch)
+        for start in range(0, len(groups), size):
+            yield self._builder.build([s for group in groups[start : start + size] for s in group], self.epoch)
         self.epoch += 1
+
+
+def batches_per_epoch(sessions: Sequence[FineTuningInput], config: TrainingConfig) -> int:
+    """Return the number of batches, and so of optimiser steps, of an epoch."""
+    return -(-len(_groups(sessions, config.sessions_per_query)) // config.batch_size)
+
+
+def _groups(sessions: Sequence[FineTuningInput], size: int) -> list[list[FineTuningInput]]:
+    """Return `sessions` in groups of one query each, of at most `size`, in order of their first session."""
+    groups: list[list[FineTuningInput]] = []
+    open_groups: dict[str, list[FineTuningInput]] = {}
+    for session in sessions:
+        group = open_groups.get(session.query)
+        if group is None or len(group) == size:
+            group = open_groups[session.query] = []
+            groups.append(group)
+        group.append(session)
+    return groups
 
 
 class SessionsDataModule(lightning.LightningDataModule):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from estudio_core.models.aggregation import PartTable, object_similarities
@@ -17,6 +18,8 @@ from lightning_modules.losses.prob_margin_ranking_loss import ProbMarginRankingL
 from lightning_modules.pairs import build_pairs
 from lightning_modules.text_bank import TextBank
 from lightning_modules.training_metrics import training_metrics
+
+Floats = NDArray[np.float64]
 
 _POOL_OBJECTS = 500
 """Most objects that are ranked for the pool metric, unless the dev split itself has more: enough to see a space that
@@ -79,20 +82,23 @@ class DevEvaluation:
 
     def __call__(self, vectors: Tensor, loss: ProbMarginRankingLoss) -> dict[str, float]:
         """Return the metrics of `vectors` of the texts `self.rows`, in that order; empty without sessions."""
-        sums: dict[str, list[float]] = {}
+        return means(self.by_query(vectors, loss))
+
+    def by_query(self, vectors: Tensor, loss: ProbMarginRankingLoss) -> dict[str, Floats]:
+        """Return each metric's values, one per dev query, [queries]; NaN for a query that does not have the metric."""
         if self._table is None:
             return {}
+        values: dict[str, Floats] = {}
         for row, query in enumerate(self._queries):
             candidates = self._similarities(vectors, row)
             base = self._similarities(self._base, row)
             columns = torch.tensor([self._pool[o] for o in query.objects])
             now, before = (s[columns].expand(len(query.clicked), -1) for s in (candidates, base))
             for name, value in self._query_metrics(query, now, before, candidates, columns, loss).items():
-                sums.setdefault(f"test_{name}", []).append(value)
-        metrics = {name: float(np.mean(values)) for name, values in sums.items()}
-        if "test_ndcg@10" in metrics:
-            metrics["test_quality"] = (metrics["test_ndcg@10"] + metrics["test_pool_ndcg@10"]) / 2
-        return metrics
+                values.setdefault(f"test_{name}", np.full(len(self._queries), np.nan))[row] = value
+        if "test_ndcg@10" in values:
+            values["test_quality"] = (values["test_ndcg@10"] + values["test_pool_ndcg@10"]) / 2
+        return values
 
     def _similarities(self, vectors: Tensor, row: int) -> Tensor:
         assert self._table is not None
@@ -135,6 +141,15 @@ class DevEvaluation:
             everywhere[0, columns] = gains
             metrics["pool_ndcg@10"] = float(ndcg(candidates[None], everywhere)[0])
         return metrics
+
+
+def means(values: Mapping[str, Floats]) -> dict[str, float]:
+    """Return the mean of each metric over the queries that have it.
+
+    >>> means({"test_loss": np.array([1.0, np.nan, 3.0])})
+    {'test_loss': 2.0}
+    """
+    return {name: float(np.nanmean(of_queries)) for name, of_queries in values.items()}
 
 
 def ndcg(scores: Tensor, gains: Tensor, k: int = 10) -> Tensor:

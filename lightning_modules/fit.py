@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 import sys
 import tempfile
 import time
@@ -26,7 +25,7 @@ from lightning_modules.callbacks.progress import ReportProgress
 from lightning_modules.callbacks.refresh_negatives import RefreshNegatives
 from lightning_modules.compilation import choose_backend
 from lightning_modules.config import TrainingConfig
-from lightning_modules.data_module import SessionsDataModule
+from lightning_modules.data_module import SessionsDataModule, batches_per_epoch
 from lightning_modules.dev_evaluation import DevEvaluation
 from lightning_modules.encoding import TextEncoder
 from lightning_modules.interpolation import Interpolation, choose_share, mixed
@@ -45,7 +44,7 @@ class FitResult:
         history: (optimiser step, metric values by name), in order; step 0 is the model as it came. It is never chosen:
             compare `metrics` with it, or better, let the gate decide.
         metrics: Dev metrics of the weights that the model holds now.
-        best_step: Step whose weights were taken.
+        best_step: Step whose weights were kept: the latest that dev queries do not find certainly worse.
         steps: Optimiser steps done.
         seconds: Wall-clock time of the whole call.
         sessions: Training sessions seen, epochs counted.
@@ -96,6 +95,7 @@ def fit(
     config = config or TrainingConfig()
     loss = _configured(loss or CosineProbMarginRankingLoss(), config)
     model.freeze_layers(config.num_fixed_layers)
+    model.train()  # Lightning keeps the mode a model has, and a loaded one is in evaluation mode
     train = [s for s in data.clickstream["train"] if not s.is_irrelevant and len(s.results) > 0]
     if not train:
         raise NotEnoughDataError("No training session has a click: collect more sessions, or widen the window.")
@@ -113,10 +113,10 @@ def fit(
     return FitResult(
         history=history.metrics,
         metrics=metrics,
-        best_step=history.best_step,
+        best_step=history.kept_step,
         steps=steps,
         seconds=time.monotonic() - started,
-        sessions=min(steps * config.batch_size, len(train) * config.num_epochs),
+        sessions=parts.module.sessions_seen,
         tokens=parts.module.tokens_encoded,
         precision=parts.precision,
         interpolation=interpolation,
@@ -155,7 +155,7 @@ def _prepare(job: _Job, rank: int, on_metrics: OnMetrics | None = None) -> _Part
     lightning.seed_everything(config.seed, verbose=False)
     device = device_of(rank, config.devices)
     precision = choose_precision(config.precision)
-    epoch_steps = math.ceil(len(job.train) / config.batch_size)
+    epoch_steps = batches_per_epoch(job.train, config)
     total_steps = min(epoch_steps * config.num_epochs, config.max_steps or sys.maxsize)
     bank = TextBank(model, [*job.data.clickstream["train"], *job.data.clickstream["dev"]], job.data.items)
     encoder = TextEncoder(
@@ -172,7 +172,7 @@ def _prepare(job: _Job, rank: int, on_metrics: OnMetrics | None = None) -> _Part
     builder = BatchBuilder(bank, job.data.clickstream["train"], config, job.click_propensity, job.confidences)
     validation = DevValidation(
         DevEvaluation(bank, job.data.clickstream["dev"], base_vectors, config, job.click_propensity),
-        every_steps=_steps_between_validations(config, len(job.train)),
+        every_steps=_steps_between_validations(config, len(job.train), epoch_steps),
         patience=config.patience,
         monitor=config.monitor,
         precision=precision,
@@ -230,11 +230,11 @@ def _configured(loss: ProbMarginRankingLoss, config: TrainingConfig) -> ProbMarg
     return loss
 
 
-def _steps_between_validations(config: TrainingConfig, sessions: int) -> int:
+def _steps_between_validations(config: TrainingConfig, sessions: int, epoch_steps: int) -> int:
     """Return `test_each_n_sessions`, a share of the training sessions up to 1 and a number above, in steps."""
     wanted = config.test_each_n_sessions
-    number = wanted * sessions if wanted <= 1 else wanted
-    return max(1, round(number / config.batch_size))
+    share = wanted if wanted <= 1 else wanted / sessions
+    return max(1, round(share * epoch_steps))
 
 
 def _interpolate(
@@ -246,11 +246,11 @@ def _interpolate(
         return validation.value(validation.measure(module))
 
     history = validation.history
-    if math.isinf(history.best_value):  # no dev sessions: nothing to choose by
+    if not validation.has_sessions:
         share = max(config.interpolation_shares)
-        put_weights(module.model, mixed(base, history.best_weights, share))
+        put_weights(module.model, mixed(base, history.kept_weights, share))
         return Interpolation(share, {})
-    return choose_share(module.model, base, history.best_weights, config.interpolation_shares, measure)
+    return choose_share(module.model, base, history.kept_weights, config.interpolation_shares, measure)
 
 
 @contextmanager

@@ -50,6 +50,7 @@ class RankingModule(lightning.LightningModule):
         self.encoder = encoder
         self.config = config
         self.tokens_encoded = 0
+        self.sessions_seen = 0
         self._cached = CachedGradients(encoder)
         self._base_vectors = base_vectors
         self._total_steps = max(1, total_steps)
@@ -64,6 +65,7 @@ class RankingModule(lightning.LightningModule):
         rows = [*batch.query_rows, *batch.part_rows]
         vectors = self._cached.encode(rows) if self.config.gradient_cache else self._encode(rows)
         self.tokens_encoded += self.encoder.token_count(rows)
+        self.sessions_seen += len(batch.session_query)
         similarity = self._similarities(batch, vectors)
         loss = self._loss(batch, similarity, self._pairs(batch, similarity.detach()))
         if self.config.drift_penalty:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from enum import StrEnum
+from itertools import product
 from typing import Annotated, Any
 
 import typer
@@ -71,18 +72,17 @@ def main(
 def _section(
     corpora: list[Corpus], log: Condition, names: list[str], seeds: int, *, stored: bool
 ) -> tuple[list[Row], list[dict[str, Any]]] | None:
-    """Return the rows of the contenders of which every run is there, and the base model's figures."""
+    """Return the rows of the contenders that have a result, and the base model's figures."""
     path = _model_path()
     bases = [measure_base(corpus, path) for corpus in corpora]
-
-    def runs(name: str) -> list[list[dict[str, Any]]]:
-        found = [[_result(Unit(corpus, log, name, seed), path, stored) for seed in range(seeds)] for corpus in corpora]
-        complete = all(cell is not None for of_corpus in found for cell in of_corpus)
-        return [[cell for cell in of_corpus if cell is not None] for of_corpus in found] if complete else []
-
-    results = {name: runs(name) for name in names}
+    results: dict[str, list[dict[int, dict[str, Any]]]] = {name: [{} for _ in corpora] for name in names}
+    # Seed by seed, so that an interrupted run leaves a table of all contenders.
+    for seed, (number, corpus), name in product(range(seeds), enumerate(corpora), names):
+        result = _result(Unit(corpus, log, name, seed), path, stored)
+        if result is not None:
+            results[name][number][seed] = result
     ours = results.get("ours", [])
-    rows = [row(name, of_name, bases, ours) for name, of_name in results.items() if of_name]
+    rows = [row(name, of_name, bases, ours) for name, of_name in results.items() if any(of_name)]
     return (rows, bases) if rows else None
 
 
@@ -118,8 +118,7 @@ def _write(sections: dict[str, list[Row]], texts: list[str], suffix: str) -> Non
     heading = (
         "# Quality of learning from simulated clicks\n\n"
         f"Model {MODEL}, 3 of 6 layers frozen, texts cut to 64 tokens, the same budget of encoded tokens for all "
-        "(that of ours). Learning rates of the other contenders were not searched. Ours computes in the precision that "
-        "it chooses for the machine, the others in 32 bits: `python -m benchmarks.training` compares the speed.\n\n"
+        "(that of ours), the same number format. Learning rates of the other contenders were not searched.\n\n"
         f"This table was put together by `python -m benchmarks.quality` on: {describe()}. Each unit's file names the "
         "machine it was measured on.\n"
     )

@@ -11,13 +11,15 @@ from estudio_core.evaluation.evaluate import EncodedCatalog, evaluate_judgments,
 from estudio_core.evaluation.judgments import Judgments
 from estudio_core.models.bert import TextToTextBertModel
 from estudio_core.vectordb.index_info import SearchIndexInfo
+from lightning_modules.precision import autocast, choose_precision
 
 BATCH = 64
 
 
 def encode_catalog(model: TextToTextBertModel, corpus: Corpus) -> EncodedCatalog:
     """Return the vectors of all items of the corpus."""
-    vectors = model.encode_items(list(corpus.items.values()), BATCH).numpy()
+    with autocast(choose_precision("auto"), model.device):
+        vectors = model.encode_items(list(corpus.items.values()), BATCH).float().numpy()
     return EncodedCatalog.from_parts({key: vectors[row : row + 1] for row, key in enumerate(corpus.items)})
 
 

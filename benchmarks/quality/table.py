@@ -34,48 +34,63 @@ class Row:
     seconds: float
 
 
-def row(
-    contender: str,
-    results: Sequence[Sequence[Mapping[str, Any]]],
-    bases: Sequence[Mapping[str, Any]],
-    ours: Sequence[Sequence[Mapping[str, Any]]],
-) -> Row:
-    """Summarise the results of a contender.
+Cells = Sequence[Mapping[int, Mapping[str, Any]]]
+"""Results by corpus (partition), then by seed; what is not measured yet is absent."""
+
+
+def row(contender: str, results: Cells, bases: Sequence[Mapping[str, Any]], ours: Cells) -> Row:
+    """Summarise what is measured of a contender.
 
     Args:
         contender: Its name.
-        results: By corpus (partition), then by seed.
+        results: Of the contender; one at least.
         bases: Of the base model, by corpus.
-        ours: As `results`, of our training; empty where it was not measured.
+        ours: Of our training; the comparison takes the corpora and seeds that both have.
     """
     gains: dict[Group, Estimate] = {}
     worst: dict[Group, float] = {}
     against: dict[Group, Estimate] = {}
+    measured = [(base, of_corpus) for base, of_corpus in zip(bases, results, strict=True) if of_corpus]
     for group in bases[0]["ndcg"]:
-        base = np.concatenate([b["ndcg"][group] for b in bases])
-        mean = _over_seeds(results, group)
-        gains[group] = paired_gain(base, mean)
-        per_seed = [
-            np.mean(np.concatenate([of[seed]["ndcg"][group] for of in results]) - base)
-            for seed in range(min(map(len, results)))
-        ]
-        worst[group] = float(min(per_seed))
-        if ours:
-            against[group] = paired_gain(mean, _over_seeds(ours, group))
-    flat = [result for of_corpus in results for result in of_corpus]
+        gains[group] = paired_gain(
+            np.concatenate([base["ndcg"][group] for base, _ in measured]),
+            _over_seeds([of for _, of in measured], group),
+        )
+        per_seed: dict[int, list[float]] = {}
+        for base, of_corpus in measured:
+            for seed, result in of_corpus.items():
+                per_seed.setdefault(seed, []).extend(np.subtract(result["ndcg"][group], base["ndcg"][group]))
+        worst[group] = float(min(np.mean(values) for values in per_seed.values()))
+        if contender != "ours":
+            theirs, mine = _in_both(results, ours)
+            if mine:
+                against[group] = paired_gain(_over_seeds(theirs, group), _over_seeds(mine, group))
+    flat = [result for of_corpus in results for result in of_corpus.values()]
     return Row(
         contender,
         runs=len(flat),
         gains=gains,
         worst_seed=worst,
-        against_ours=against if ours and contender != "ours" else None,
+        against_ours=against or None,
         tokens=float(np.mean([result["tokens"] for result in flat])),
         seconds=float(np.mean([result["seconds"] for result in flat])),
     )
 
 
-def _over_seeds(results: Sequence[Sequence[Mapping[str, Any]]], group: Group) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return np.concatenate([np.mean([result["ndcg"][group] for result in of_corpus], axis=0) for of_corpus in results])
+def _in_both(results: Cells, ours: Cells) -> tuple[list[Mapping[int, Any]], list[Mapping[int, Any]]]:
+    """Return both, by corpus, cut down to the seeds that both have."""
+    both = []
+    for theirs, mine in zip(results, ours, strict=False):
+        seeds = [seed for seed in theirs if seed in mine]
+        if seeds:
+            both.append(({s: theirs[s] for s in seeds}, {s: mine[s] for s in seeds}))
+    return [theirs for theirs, _ in both], [mine for _, mine in both]
+
+
+def _over_seeds(results: Cells, group: Group) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.concatenate(
+        [np.mean([result["ndcg"][group] for result in of_corpus.values()], axis=0) for of_corpus in results]
+    )
 
 
 def markdown(title: str, bases: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> str:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from estudio_core.clickstream.attraction import posterior_attraction
 from estudio_core.clickstream.confidence import session_confidences
 from estudio_core.clickstream.position_bias import effective_sample_size
 from estudio_core.preprocessing.ranking_data import FineTuningInput
+
+Pooling = Literal["query", "session"]
 
 CLICK_WEIGHT_CLIP = 5.0
 """Most that a click counts against one at the top: bounds the variance that rare clicks far down bring."""
@@ -21,7 +25,7 @@ class Evidence:
 
     Attributes:
         click_weights: Clipped inverse propensity of a click at that position.
-        confidences: Confidence of the click or skip, see `session_confidences`.
+        confidences: Confidence of the click or skip, see `weigh_evidence`.
         effective_sample_size: How many equally weighted clicks would be as certain.
     """
 
@@ -30,8 +34,17 @@ class Evidence:
     effective_sample_size: float
 
 
-def weigh_evidence(sessions: Sequence[FineTuningInput], examination_exponent: float) -> Evidence:
+def weigh_evidence(
+    sessions: Sequence[FineTuningInput], examination_exponent: float, pooling: Pooling = "query"
+) -> Evidence:
     """Weigh sessions for an examination of `(position + 1) ** -examination_exponent`; 0 weighs all alike.
+
+    A click weighs by the clipped inverse of the examination of its position. Its confidence, and that of a skip:
+
+    - pooling by `query`: all sessions of a query tell together how attractive a result is. A click has the posterior
+      attraction of its result, so that one click of many looks counts little; a skip has the share by which the
+      result's attraction fell below the log's average, so that a result that nobody looked at counts nothing.
+    - pooling by `session`: `session_confidences`, from the positions of the session's own clicks.
 
     >>> session = FineTuningInput("s", "lamp", ("a", "b"), (0, 1), (None, None), (0.0, 1.0))
     >>> weigh_evidence([session], 1.0).click_weights
@@ -43,15 +56,19 @@ def weigh_evidence(sessions: Sequence[FineTuningInput], examination_exponent: fl
     weights: dict[str, tuple[float, ...]] = {}
     confidences: dict[str, tuple[float, ...]] = {}
     counted: list[float] = []
+    attraction = posterior_attraction(sessions, examination_exponent) if pooling == "query" else None
     for session in sessions:
         places = np.asarray(session.positions, dtype=np.float64)
         clicks = np.asarray(session.click_weights) > 0
         raw = np.minimum((places + 1.0) ** examination_exponent, CLICK_WEIGHT_CLIP)
         weights[session.session_id] = tuple(raw.tolist())
-        confidences[session.session_id] = tuple(
-            session_confidences(clicks, session.positions, eta=examination_exponent).tolist()
-            if examination_exponent > 0
-            else [1.0] * len(places)
-        )
-        counted.extend(raw[clicks].tolist())
+        if attraction is None and examination_exponent == 0:
+            known = np.ones(len(places))
+        elif attraction is None:
+            known = session_confidences(clicks, session.positions, eta=examination_exponent)
+        else:
+            found = np.array([attraction.by_pair[session.query, result] for result in session.results])
+            known = np.where(clicks, found, np.clip(1.0 - found / attraction.average, 0.0, 1.0))
+        confidences[session.session_id] = tuple(known.tolist())
+        counted.extend((raw * known)[clicks].tolist())
     return Evidence(weights, confidences, effective_sample_size(counted))

@@ -42,9 +42,9 @@ class FineTuningParams(StrictModel):
 
     num_fixed_layers: int = Field(default=3, ge=0, le=1000)
     """Lowest transformer layers that are not trained."""
-    query_lr: float = Field(default=1e-4, gt=0, le=1, allow_inf_nan=False)
+    query_lr: float = Field(default=2e-4, gt=0, le=1, allow_inf_nan=False)
     """Peak learning rate of the query tower."""
-    items_lr: float = Field(default=1e-4, gt=0, le=1, allow_inf_nan=False)
+    items_lr: float = Field(default=2e-4, gt=0, le=1, allow_inf_nan=False)
     """Peak learning rate of the item tower; one tower for both takes the mean of the two rates."""
     query_weight_decay: float = Field(default=0.01, ge=0, le=1, allow_inf_nan=False)
     items_weight_decay: float = Field(default=0.01, ge=0, le=1, allow_inf_nan=False)
@@ -61,7 +61,7 @@ class FineTuningParams(StrictModel):
     examples_order: tuple[ExamplesType, ...] = Field(default=(ExamplesType.all_examples,), min_length=1)
     """Curriculum: stage i trains on subset i."""
     batch_size: int | None = Field(default=None, ge=1, le=65_536)
-    """Sessions per step."""
+    """Groups of sessions of a query per step."""
     num_epochs: int | None = Field(default=None, ge=1, le=10_000)
     """Passes over the training sessions."""
     loss_form: Literal["softplus", "sigmoid"] | None = None

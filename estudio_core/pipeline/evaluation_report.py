@@ -128,7 +128,7 @@ def _facts(training: TrainingManifest, data: RankingData, exam: Exam, fit: Mappi
         items=dataset.items,
         items_on_both_sides=dataset.items_on_both_sides,
         missing_items=dataset.missing_items,
-        position_bias=f"examination (position + 1)^-{fit['examination_exponent']:g}, clicks weighed inversely",
+        position_bias=f"examination (position + 1)^-e, e = {fit['examination']}; clicks weighed inversely",
         effective_sample_size=fit["effective_sample_size"],
         judged_queries=len(exam.judgments),
     )

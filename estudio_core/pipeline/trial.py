@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
     `config` names the plugin, the folder of the dataset, that of the model to start from, and the seed.
     """
     from estudio_core.clickstream.evidence import weigh_evidence
+    from estudio_core.clickstream.examination import examination_of
     from estudio_core.experiments.fine_tuning_params import FineTuningParams
     from estudio_core.experiments.training_config import to_loss, to_training_config
     from estudio_core.models.storage import load_model, save_model
@@ -49,7 +51,9 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
         else:
             trial.log(metrics, step)
 
-    evidence = weigh_evidence(data.clickstream["train"], settings.examination_exponent)
+    examination = examination_of(data.clickstream["train"], settings.examination_exponent)
+    training = replace(training, examination_exponent=examination.exponent)
+    evidence = weigh_evidence(data.clickstream["train"], examination.exponent, settings.pooling)
     trial.log({"train_effective_clicks": evidence.effective_sample_size}, 0)
     model = load_model(config["model"])
     result = fit(
@@ -72,7 +76,7 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
         "precision": result.precision,
         "interpolation": result.interpolation.share,
         "stopped_early": result.stopped_early,
-        "examination_exponent": settings.examination_exponent,
+        "examination": str(examination),
         "effective_sample_size": evidence.effective_sample_size,
         "history": result.history,
     }

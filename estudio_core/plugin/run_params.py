@@ -71,7 +71,7 @@ class FineTuneParams(StrictModel):
         ge=1,
         le=4096,
         title="Batch size",
-        description="Sessions per step.",
+        description="Groups of sessions of a query per optimiser step.",
     )
     learning_rate: float | None = Field(
         json_schema_extra=_in("Training"),

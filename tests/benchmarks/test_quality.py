@@ -104,9 +104,23 @@ def test_a_contender_spends_the_budget_of_ours_which_learns_something(
     assert ours["ndcg"]["seen"] != before["ndcg"]["seen"]
     assert other["seconds"] > 0
     table = markdown(
-        "toy", [before], [row("ours", [[ours]], [before], []), row("other", [[other]], [before], [[ours]])]
+        "toy", [before], [row("ours", [{0: ours}], [before], []), row("other", [{0: other}], [before], [{0: ours}])]
     )
     assert table.count("\n| ") == 5
+
+
+def test_contenders_are_compared_on_what_both_have_measured() -> None:
+    def result(value: float) -> dict[str, object]:
+        return {"ndcg": {"unseen": [value, value]}, "tokens": 10, "seconds": 1.0}
+
+    bases = [result(0.5), result(0.6)]
+    ours = [{0: result(0.7), 1: result(0.9)}, {}]
+    other = row("other", [{0: result(0.6)}, {0: result(0.8)}], bases, ours)
+    assert other.runs == 2
+    assert other.gains["unseen"].mean == pytest.approx(0.15)
+    assert other.against_ours is not None
+    assert other.against_ours["unseen"].mean == pytest.approx(0.1)  # the first corpus, seed 0
+    assert row("ours", ours, bases, ours).worst_seed["unseen"] == pytest.approx(0.2)
 
 
 def test_a_stored_unit_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

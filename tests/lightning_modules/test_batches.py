@@ -152,8 +152,37 @@ def test_variants_of_query_and_item_are_drawn_one_at_a_time(model: EmbeddingsMod
 def test_an_epoch_holds_every_session_once(model: EmbeddingsModelInterface) -> None:
     sessions = [session(str(n), "lamp", ["a", "b"], [1, 0]) for n in range(7)]
     bank = TextBank(model, sessions, ITEMS)
-    config = TrainingConfig(batch_size=4)
+    config = TrainingConfig(batch_size=4, sessions_per_query=1)
     builder = BatchBuilder(bank, sessions, config)
     whole = SessionBatches(sessions, builder, config)
     assert len(whole) == 2
     assert [len(b.session_query) for b in whole] == [4, 3]
+
+
+def test_sessions_of_a_query_come_together_and_each_once(model: EmbeddingsModelInterface) -> None:
+    sessions = [session(f"{q}{n}", q, ["a", "b", "c"], [1, 0, 0]) for q in ("lamp", "chair") for n in range(5)]
+    bank = TextBank(model, sessions, ITEMS)
+    config = TrainingConfig(batch_size=2, sessions_per_query=3)
+    batches = SessionBatches(sessions, BatchBuilder(bank, sessions, config), config)
+    assert len(batches) == 2  # groups of 3, 2, 3, 2
+    orders = []
+    for _ in range(4):
+        epoch = list(batches)
+        assert sum(len(b.session_query) for b in epoch) == 10
+        assert all(len(set(b.session_query.tolist())) <= 2 for b in epoch)
+        orders.append([len(b.session_query) for b in epoch])
+    assert len({tuple(order) for order in orders}) > 1  # put together anew in every epoch
+
+
+def test_what_another_session_of_the_batch_brought_counts_for_all_that_showed_it(
+    model: EmbeddingsModelInterface,
+) -> None:
+    shown = ["a", "b", "c", "d", "e"]
+    sessions = [session("1", "lamp", shown, [1, 0, 0, 0, 0]), session("2", "lamp", shown, [0, 0, 0, 0, 1])]
+    bank = TextBank(model, sessions, ITEMS)
+    batch = BatchBuilder(bank, sessions, TrainingConfig(max_negatives=1, max_positives=1)).build(sessions, 0)
+    # Drawn: a and e as clicked ones, and a negative of each session; both sessions showed all of them.
+    held = batch.clicked | batch.negatives
+    assert held.all()
+    assert batch.clicked.sum() == 2
+    assert not batch.batch_negatives.any()

@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.quality.task import Outcome, Task, base_model
 from lightning_modules.losses.prob_margin_ranking_loss import pair_losses
+from lightning_modules.precision import autocast, choose_precision
 
 SCALE, SHIFT, MARGIN = 400.0, 6.0, 0.05
 LEARNING_RATE = 1e-3
@@ -26,6 +27,7 @@ def naive(task: Task) -> Outcome:
     rng = np.random.default_rng(task.seed)
     budget = task.budget_tokens
     tokens = done = 0
+    precision = choose_precision("auto")
     began = time.monotonic()
     model.train()
     while done < _DEFAULT_EPOCHS * len(sessions) if budget is None else tokens < budget:
@@ -35,7 +37,8 @@ def naive(task: Task) -> Outcome:
             longest = max(map(len, ids))
             mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids])
             padded = torch.tensor([row + [model.padding_id] * (longest - len(row)) for row in ids])
-            vectors = model(padded.to(model.device), mask.to(model.device))
+            with autocast(precision, model.device):
+                vectors = model(padded.to(model.device), mask.to(model.device)).float()
             similarity = vectors[1:] @ vectors[0]
             clicked = torch.tensor([weight > 0 for weight in session.click_weights], device=similarity.device)
             difference = similarity[clicked][:, None] - similarity[~clicked][None, :]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmarks.quality.task import Outcome, Task, base_model
 from estudio_core.clickstream.evidence import weigh_evidence
+from estudio_core.clickstream.examination import examination_of
 from estudio_core.experiments.fine_tuning_settings import FineTuningSettings
 from lightning_modules.config import TrainingConfig
 from lightning_modules.fit import fit
@@ -22,12 +23,14 @@ def ours_uncorrected(task: Task) -> Outcome:
 
 def _train(task: Task, *, corrected: bool) -> Outcome:
     settings = FineTuningSettings(loss_func=CosineProbMarginRankingLoss())
-    evidence = weigh_evidence(task.data.clickstream["train"], settings.examination_exponent if corrected else 0.0)
+    given = settings.examination_exponent if corrected else 0.0
+    examination = examination_of(task.data.clickstream["train"], given)
+    evidence = weigh_evidence(task.data.clickstream["train"], examination.exponent)
     model = base_model(task)
     result = fit(
         model,
         task.data,
-        TrainingConfig(seed=task.seed),
+        TrainingConfig(seed=task.seed, examination_exponent=examination.exponent),
         loss=settings.loss_func,
         click_propensity=evidence.click_weights,
         confidences=evidence.confidences,

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer import losses
 
 from benchmarks.quality.task import Outcome, Task, base_model, lengths
 from estudio_core.models.bert import TextToTextBertModel
+from lightning_modules.precision import choose_precision
 
 LossName = Literal["MultipleNegativesRankingLoss", "CachedMultipleNegativesRankingLoss", "CoSENTLoss"]
 LEARNING_RATE = 1e-4
@@ -94,6 +96,8 @@ def train(task: Task, rows: list[tuple[Any, ...]], loss: LossName) -> Outcome:
             warmup_steps=max(1, steps // 10),
             lr_scheduler_type="linear",
             seed=task.seed,
+            use_cpu=not torch.cuda.is_available(),
+            bf16=choose_precision("auto") == "bf16-mixed",  # as ours does
             save_strategy="no",
             logging_strategy="no",
             report_to="none",
