@@ -22,7 +22,7 @@ from tests.chaos.journal import Journal
 from tests.chaos.shop import PLUGIN, queries, title, write_source
 
 WRITERS, SEARCHERS = 2, 2
-PAUSE_S = 0.01
+PAUSE_S = 0.1
 """Between two operations of a thread: two cores are shared with the release that is under fire."""
 PROBED = 0.4
 """Share of acknowledged operations after which the object is searched for at once."""

@@ -35,6 +35,7 @@ class Protocol(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.delay_s = 0.0
         self.answer: Any = None
         self.loaded = {"shop_v1"}
+        self.forgets = 0  # so many requests to load are answered and forgotten
         self.shapes: list[list[int]] = []
         self.priorities: list[int] = []
         self.peers: set[str] = set()
@@ -69,7 +70,10 @@ class Protocol(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.ModelReadyResponse(ready=request.name in self.loaded)
 
     def RepositoryModelLoad(self, request: Any, context: Any) -> Any:  # noqa: N802 (as above)
-        self.loaded.add(request.model_name)
+        if self.forgets:
+            self.forgets -= 1
+        else:
+            self.loaded.add(request.model_name)
         return service_pb2.RepositoryModelLoadResponse()
 
     def RepositoryModelUnload(self, request: Any, context: Any) -> Any:  # noqa: N802 (as above)
@@ -146,7 +150,9 @@ def test_a_late_answer_is_an_error_within_the_deadline(server, served):
 
 def test_a_model_that_is_not_loaded_is_an_error_at_once(server, embedder):
     server[0].loaded.clear()
-    with pytest.raises(ModelError, match=r"refused \(infer, model shop_v1\).*unknown model.*Load it first"):
+    with pytest.raises(
+        InferenceUnavailableError, match=r"refused \(infer, model shop_v1\).*unknown model.*Load it first"
+    ):
         embedder.embed_queries(["x"])
     assert len(server[0].shapes) == 1
 
@@ -170,6 +176,15 @@ def test_vectors_of_the_wrong_shape_or_not_finite_are_refused(answer, server, em
 def test_an_address_with_a_scheme_is_refused(served):
     with pytest.raises(ModelError, match="host:port"):
         TritonEmbedder("http://localhost:8001", served[1])
+
+
+def test_a_server_that_is_restarted_while_it_loads_is_asked_to_load_again(server, served):
+    server[0].loaded.clear()
+    server[0].forgets = 1
+    control = TritonControl(server[1])
+    assert control.load(served[1], timeout_s=20).name == "shop_v1"
+    assert control.loaded() == {"shop_v1": "READY"}
+    control.close()
 
 
 def test_loading_ends_with_the_golden_texts(server, served):
