@@ -132,7 +132,6 @@ def _work(
         answers.send({"result": [part.as_dict() for part in made] if isinstance(made, list) else _plain(made)})
     except BaseException as error:
         answers.send({"error": traceback.format_exc(), "kinds": [kind.__name__ for kind in type(error).__mro__]})
-        raise
 
 
 def _install(halt: Halt, answers: Connection) -> None:
