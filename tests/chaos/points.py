@@ -88,7 +88,13 @@ POINTS = (
     Point(
         "vector index built, not committed", "build_index", "builder", Halt(f"{_INDEX}.index_build:_create", "after")
     ),
-    Point("indexes built, not committed", "build_index", "database", Halt(f"{_INDEX}.index_build:_has_foreign_key")),
+    Point(
+        "indexes built, not committed",
+        "build_index",
+        "database",
+        Halt(f"{_INDEX}.index_build:_has_foreign_key"),
+        short=True,
+    ),
     Point("index committed, not noted", "build_index", "builder", Halt(f"{_INDEX}.releases:mark_built")),
     Point(
         "golden texts not asked yet",
@@ -112,7 +118,6 @@ POINTS = (
         "switch",
         "database",
         Halt(f"{_INDEX}.deployments:_move_pointer", "after"),
-        short=True,
     ),
     Point("pointer committed, alias not moved", "switch", "task", Halt(f"{_INDEX}.deployments:previous_release")),
     Point(
