@@ -15,9 +15,7 @@ from estudio_core.vectordb.change_log import ItemWrite, write
 from estudio_core.vectordb.deployments import build_lock, retire_releases, rollback, start_release, switch
 from estudio_core.vectordb.items import IndexedItem
 from estudio_core.vectordb.releases import Release
-from tests.vectordb.test_releases import INFO, content, embed, live, other, verified
-
-__all__ = ["other"]  # the fixture
+from tests.vectordb.test_releases import INFO, content, embed, live, verified
 
 HOLD_THE_BUILD_LOCK = """
 from estudio_core import database
