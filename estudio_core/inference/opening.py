@@ -23,6 +23,7 @@ MAX_OPEN = 6
 """Embedders that a process keeps: searches, queries and bulk of the live release and of the one being built."""
 
 _open: OrderedDict[tuple[object, ...], Embedder] = OrderedDict()
+_opening: dict[tuple[object, ...], threading.Lock] = {}
 _lock = threading.Lock()
 
 
@@ -155,17 +156,28 @@ def _entry(name: str, repository: Path | None) -> Path:
 
 
 def _cached(key: tuple[object, ...], build: Callable[[], Embedder]) -> Embedder:
-    """Return the open embedder of `key`, of this process: sessions and channels do not survive a fork."""
+    """Return the open embedder of `key`, of this process: sessions and channels do not survive a fork.
+
+    While one is opened, which takes seconds, others are given out: searches go on during a release.
+    """
     key = (os.getpid(), *key)
     with _lock:
-        if key not in _open:
-            embedder = build()
+        if key in _open:
+            _open.move_to_end(key)
+            return _open[key]
+        opening = _opening.setdefault(key, threading.Lock())
+    with opening:
+        with _lock:
+            if key in _open:
+                return _open[key]
+        embedder = build()
+        with _lock:
             while len(_open) >= MAX_OPEN:
                 # Not closed: somebody may be computing with it. Its memory goes when the last user does.
                 _open.popitem(last=False)
             _open[key] = embedder
-        _open.move_to_end(key)
-        return _open[key]
+            _opening.pop(key, None)
+        return embedder
 
 
 def _open_onnx(entry: Path) -> Embedder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -54,7 +55,7 @@ deleted and searched. {items} items, {models} random models of 32 dimensions rel
 {served}. Seed {seed}. The database was down {len(outcome.outages)} times, {down_s:.1f} s together.
 {outcome.seconds:.0f} s in all.
 
-Machine: {describe()}.
+Machine: {describe()}. Its load average over 15 minutes was {os.getloadavg()[2]:.1f}.
 
 {outcome.table}
 
@@ -65,12 +66,12 @@ Machine: {describe()}.
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="decides operations, outages and shards")
-    parser.add_argument("--items", type=int, default=1500, help="rows of the items table")
-    parser.add_argument("--models", type=int, default=4, help="model versions that are released in turn")
+    parser.add_argument("--items", type=int, default=600, help="rows of the items table")
+    parser.add_argument("--models", type=int, default=3, help="model versions that are released in turn")
     parser.add_argument(
         "--points", nargs="+", default=[""], help="parts of steps, targets or names of the points to kill at"
     )
-    parser.add_argument("--limit-s", type=float, default=720, help="no release begins after this time")
+    parser.add_argument("--limit-s", type=float, default=840, help="no release begins after this time")
     parser.add_argument("--keep", type=Path, help="folder in which the installation is left for a look; must be empty")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tally")
     return parser.parse_args(argv)
