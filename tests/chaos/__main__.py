@@ -71,7 +71,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--points", nargs="+", default=[""], help="parts of steps, targets or names of the points to kill at"
     )
-    parser.add_argument("--limit-s", type=float, default=840, help="no release begins after this time")
+    parser.add_argument(
+        "--limit-s", type=float, default=780, help="no release begins later than this after the traffic"
+    )
     parser.add_argument("--keep", type=Path, help="folder in which the installation is left for a look; must be empty")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tally")
     return parser.parse_args(argv)

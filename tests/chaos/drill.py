@@ -60,7 +60,7 @@ def drill(
         items: Rows of the items table at first.
         models: Model versions that are released in turn.
         seed: Decides the application's operations, the length of outages, and which shard is hit.
-        limit_s: No release begins after this time; points that are not reached by then count as violations.
+        limit_s: No release begins later than this after the traffic; points not reached by then count as violations.
         folder: Where the installation is made; it must not exist.
         say: Takes a line for who watches.
     """
@@ -77,7 +77,7 @@ def drill(
             say(f"{items} items, {models} models, {'Triton serves' if server else 'no Triton here'}; first release")
             campaign.release(defaultdict(deque))
             with traffic(shop, seed):
-                missed = campaign.run(points, began + limit_s)
+                missed = campaign.run(points, time.monotonic() + limit_s)
             models_of = ReferenceModels(shop)
             violations = [Violation("state", None, f"Never reached: {p.step}, {p.name}.") for p in missed]
             lines = list(read_journal(shop.journal))

@@ -16,7 +16,7 @@ def test_no_promise_is_broken_when_parts_are_killed(tmp_path: Path) -> None:
     points = [point for point in POINTS if point.short]
     assert {point.target for point in points} == {"builder", "server", "database", "task"}
     outcome = drill(
-        points, items=200, models=2, seed=1, limit_s=120, folder=tmp_path / "drill", say=lambda line: print(line)
+        points, items=200, models=2, seed=1, limit_s=240, folder=tmp_path / "drill", say=lambda line: print(line)
     )
     print(outcome.table)
     assert outcome.violations == []
