@@ -9,7 +9,7 @@ import pytest
 from tests.chaos.drill import drill
 from tests.chaos.points import POINTS
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 def test_no_promise_is_broken_when_parts_are_killed(tmp_path: Path) -> None:
