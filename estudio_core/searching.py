@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from estudio_core import database
+from estudio_core.errors import ModelError
 
 if TYPE_CHECKING:
     from estudio_core.vectordb.ordering import SortBy
+    from estudio_core.vectordb.releases import Release
+    from estudio_core.vectordb.search import SearchHit
 
 
 @dataclass(frozen=True)
@@ -70,28 +74,30 @@ def search(
         InferenceUnavailableError: the query cannot be encoded now.
         DatabaseUnavailableError: the index cannot be read now.
     """
-    from estudio_core.inference.opening import open_query_embedder
-    from estudio_core.vectordb import collection
-    from estudio_core.vectordb import search as vector_search
-    from estudio_core.vectordb.releases import require_live
+    import psycopg
 
-    with database.transaction() as connection:
-        release = require_live(connection, plugin)
-    vector = open_query_embedder(release.model_name).embed_queries([query])[0]
-    with database.transaction() as connection:
-        found = vector_search.search(
-            connection,
-            collection.Collection(release.collection_id, release.index_info),
-            vector,
-            limit=limit,
-            offset=offset,
-            max_distance=max_distance,
-            filter=filter,
-            sort_by=sort_by,
-            user_id=user_id,
-            text=query if hybrid else None,
-            ef_search=release.stats.get("ef_search"),
-        )
+    wanted = partial(
+        _found,
+        query=query,
+        limit=limit,
+        offset=offset,
+        max_distance=max_distance,
+        filter=filter,
+        sort_by=sort_by,
+        user_id=user_id,
+        hybrid=hybrid,
+    )
+    release = _live(plugin)
+    while True:
+        try:
+            found = wanted(release)
+            break
+        except (psycopg.errors.UndefinedTable, ModelError):
+            # A search that was slow: releases have followed each other meanwhile, and its own was cleaned up.
+            now = _live(plugin)
+            if now.release_id == release.release_id:
+                raise
+            release = now
     cosine = release.index_info.metric_type == "cosine"
     return SearchAnswer(
         plugin=plugin,
@@ -108,3 +114,20 @@ def search(
             for hit in found
         ],
     )
+
+
+def _live(plugin: str) -> Release:
+    from estudio_core.vectordb.releases import require_live
+
+    with database.transaction() as connection:
+        return require_live(connection, plugin)
+
+
+def _found(release: Release, query: str, *, hybrid: bool, **options: Any) -> list[SearchHit]:
+    """Search the collection of one release with the encoder of the same."""
+    from estudio_core.inference.opening import open_search_embedder
+    from estudio_core.vectordb import search as vector_search
+
+    vector = open_search_embedder(release.model_name).embed_queries([query])[0]
+    with database.transaction() as connection:
+        return vector_search.search(connection, release.collection, vector, text=query if hybrid else None, **options)

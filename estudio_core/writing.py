@@ -59,7 +59,7 @@ def refresh(plugin: str, object_ids: Sequence[str]) -> WriteCounts:
     from estudio_core.pipeline.item_writer import ItemWriter
     from estudio_core.pipeline.plugin_access import open_plugin
 
-    with database.connect(autocommit=True) as connection:
+    with database.outages_named(), database.connect(autocommit=True) as connection:
         writer = ItemWriter(connection, plugin)
         writer.refresh(open_plugin(plugin).get_data_loader(), object_ids)
     return writer.counts
@@ -72,7 +72,7 @@ def _written(plugin: str, items: Sequence[ItemWrite], object_ids: Sequence[str])
     from estudio_core.vectordb.releases import require_live
 
     embed = embed_writes(plugin)
-    with database.connect(autocommit=True) as connection:
+    with database.outages_named(), database.connect(autocommit=True) as connection:
         live = require_live(connection, plugin)
         results = [write(connection, plugin, batch, [], embed) for batch in groups(items, WRITE_BATCH)]
         results += [write(connection, plugin, [], ids, embed) for ids in groups(object_ids, READ_BATCH)]

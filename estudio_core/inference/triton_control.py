@@ -53,12 +53,7 @@ class TritonControl:
         manifest = read_verified(entry)
         name = manifest.name
         if not self.is_ready(name):
-            call(
-                lambda: self._client.load_model(name, client_timeout=timeout_s),
-                model=name,
-                url=self.url,
-                doing="load",
-            )
+            self._ask_to_load(name, timeout_s)
             self._wait_until_ready(name, timeout_s)
         try:
             self.check(entry, manifest)
@@ -73,8 +68,8 @@ class TritonControl:
         This is the health check: a server whose backend process died still calls the model ready.
 
         Raises:
-            ModelError: the server does not have the model, or gives other vectors.
-            InferenceUnavailableError: the server does not answer in time.
+            ModelError: the server gives other vectors.
+            InferenceUnavailableError: the server does not answer in time, or has not loaded the model.
         """
         embedder = TritonEmbedder(self.url, entry, manifest=manifest, timeout_s=self._timeout_s)
         try:
@@ -150,12 +145,18 @@ class TritonControl:
         """Close the channel."""
         self._client.close()
 
+    def _ask_to_load(self, name: str, timeout_s: float) -> None:
+        call(lambda: self._client.load_model(name, client_timeout=timeout_s), model=name, url=self.url, doing="load")
+
     def _wait_until_ready(self, name: str, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while not self.is_ready(name):
+            state = self.loaded().get(name, "it does not know the model")
             if time.monotonic() > deadline:
                 raise InferenceUnavailableError(
-                    f"Triton at {self.url} did not get {name} ready within {timeout_s:.0f} s: "
-                    f"{self.loaded().get(name, 'it does not know the model')}. See the server's log."
+                    f"Triton at {self.url} did not get {name} ready within {timeout_s:.0f} s: {state}. "
+                    "See the server's log."
                 )
             time.sleep(_POLL_S)
+            if state not in {"LOADING", "READY"}:
+                self._ask_to_load(name, timeout_s)  # the server was restarted and has forgotten what it was asked

@@ -68,8 +68,8 @@ class TritonEmbedder:
         """Return vectors of query texts, float32 [len(texts), dimensions].
 
         Raises:
-            InferenceUnavailableError: the server does not answer in time.
-            ModelError: the server does not have the model, or cannot compute.
+            InferenceUnavailableError: the server does not answer in time, or has not loaded the model.
+            ModelError: the server cannot compute.
         """
         return self._embed(texts, queries=True)
 
@@ -77,8 +77,8 @@ class TritonEmbedder:
         """Return vectors of item part texts, float32 [len(texts), dimensions].
 
         Raises:
-            InferenceUnavailableError: the server does not answer in time.
-            ModelError: the server does not have the model, or cannot compute.
+            InferenceUnavailableError: the server does not answer in time, or has not loaded the model.
+            ModelError: the server cannot compute.
         """
         return self._embed(texts, queries=False)
 

@@ -19,7 +19,7 @@ def clean_up(plugin_name: str, params: dict[str, Any]) -> CleanUpManifest:
         ReleaseError: fewer than two releases were to be kept.
         RepositoryError: the model repository cannot be written.
     """
-    from estudio_core.export.triton_repository import list_entries, remove_entry
+    from estudio_core.export.triton_repository import list_entries, remove_entry, sweep_unfinished
     from estudio_core.inference.opening import stop_serving
 
     keep = int(params.get("keep_releases") or get_settings().keep_releases)
@@ -37,4 +37,5 @@ def clean_up(plugin_name: str, params: dict[str, Any]) -> CleanUpManifest:
             stop_serving(entry.name)
             remove_entry(repository, entry.name)
             removed.append(entry.name)
+    sweep_unfinished(repository)
     return CleanUpManifest(retired_releases=[release.release_id for release in retired], removed_models=removed)

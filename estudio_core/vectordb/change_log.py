@@ -9,6 +9,9 @@ after a larger one:
 - `applied_seq`, set only under the exclusive switch lock, when no writer is between its first lock and its commit:
   all numbers handed out so far are visible.
 
+A personal row is in no item source: its last entry is kept as long as the row lives, and a release that was never live
+lacks it whatever its marks say.
+
 An entry is in the collection when `seq <= applied_seq` or `xid < applied_xid`. Applying one twice does no harm. Writers
 of the same object follow each other (`lock_objects`) before they get their numbers, so the order of the numbers is the
 order of the writes.
@@ -22,9 +25,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from psycopg.types.json import Json, Jsonb
 
-from estudio_core.errors import ItemError
+from estudio_core.errors import ItemError, ModelError
 from estudio_core.vectordb.items import IndexedItem, KeptItem, check_text, source_hash
 from estudio_core.vectordb.locks import lock_objects
 from estudio_core.vectordb.releases import Release, add_stats, get_release, live_for_write, live_release
@@ -112,7 +116,14 @@ def write(
     while True:
         with conn.transaction():
             live = live_release(conn, plugin)
-        items, kept = _embedded(conn, embed, live, upserts) if live is not None else ([], [])
+        try:
+            items, kept = _embedded(conn, embed, live, upserts) if live is not None else ([], [])
+        except (psycopg.errors.UndefinedTable, ModelError):
+            with conn.transaction():
+                now = live_release(conn, plugin)
+            if (now and now.release_id) == (live and live.release_id):
+                raise
+            continue  # releases have followed each other meanwhile, and the one that was live is cleaned up
         with conn.transaction():
             current = live_for_write(conn, plugin)
             if (current and current.release_id) != (live and live.release_id):
@@ -177,13 +188,25 @@ def _embedded(
     )
 
 
+_LIVING_PERSONAL = sql.SQL(
+    "(c.op = 'upsert' AND c.user_id IS NOT NULL"
+    " AND NOT EXISTS (SELECT 1 FROM estudio.change_log n WHERE n.plugin = c.plugin AND n.object_id = c.object_id"
+    " AND n.seq > c.seq)"
+    " AND NOT EXISTS (SELECT 1 FROM estudio.change_log n WHERE n.plugin = c.plugin AND n.object_id = c.original_id"
+    " AND n.seq > c.seq AND n.op = 'delete'))"
+)
+"""Condition of entries `c`: the last one of a personal row that went neither itself nor with its original."""
+
+
 def pending(conn: psycopg.Connection, release: Release, but: Collection[int] = ()) -> list[ChangeEntry]:
     """Return the last visible entry of each object that `release` may lack, without the sequence numbers `but`."""
     rows = conn.execute(
-        "SELECT DISTINCT ON (c.object_id) c.seq, c.op, c.object_id, c.data, c.payload, c.user_id, c.original_id"
-        " FROM estudio.change_log c JOIN estudio.deployments d ON d.plugin = c.plugin"
-        " WHERE d.release_id = %s AND c.seq > d.applied_seq AND c.xid >= d.applied_xid"
-        " ORDER BY c.object_id, c.seq DESC",
+        sql.SQL(
+            "SELECT DISTINCT ON (c.object_id) c.seq, c.op, c.object_id, c.data, c.payload, c.user_id, c.original_id"
+            " FROM estudio.change_log c JOIN estudio.deployments d ON d.plugin = c.plugin WHERE d.release_id = %s"
+            " AND (c.seq > d.applied_seq AND c.xid >= d.applied_xid OR d.live_at IS NULL AND {})"
+            " ORDER BY c.object_id, c.seq DESC"
+        ).format(_LIVING_PERSONAL),
         (release.release_id,),
     )
     known = set(but)
@@ -251,13 +274,19 @@ def mark_applied(conn: psycopg.Connection, release: Release) -> None:
 def prune(conn: psycopg.Connection, plugin: str) -> int:
     """Delete the entries that no release can need any more; return how many.
 
-    The live release has them all; a failed one begins again without them; the others need what their marks do not
-    cover. The caller holds the start lock, so that no release begins between the look and the deletion.
+    Living personal rows keep theirs, and so does what ended one, until the row's own entry has gone. The live release
+    has all; a failed one begins again without them; the others need what their marks do not cover. The caller holds the
+    start lock, so that no release begins between the look and the deletion.
     """
     return conn.execute(
-        "DELETE FROM estudio.change_log c WHERE c.plugin = %s AND c.xid < pg_snapshot_xmin(pg_current_snapshot())"
-        " AND NOT EXISTS (SELECT 1 FROM estudio.deployments d WHERE d.plugin = c.plugin"
-        " AND d.state IN ('building', 'built', 'verified', 'previous')"
-        " AND c.seq > d.applied_seq AND c.xid >= d.applied_xid)",
+        sql.SQL(
+            "DELETE FROM estudio.change_log c WHERE c.plugin = %s AND c.xid < pg_snapshot_xmin(pg_current_snapshot())"
+            " AND NOT EXISTS (SELECT 1 FROM estudio.deployments d WHERE d.plugin = c.plugin"
+            " AND d.state IN ('building', 'built', 'verified', 'previous')"
+            " AND c.seq > d.applied_seq AND c.xid >= d.applied_xid)"
+            " AND NOT EXISTS (SELECT 1 FROM estudio.change_log p WHERE p.plugin = c.plugin"
+            " AND p.original_id = c.object_id AND p.seq < c.seq AND c.op = 'delete')"
+            " AND NOT {}"
+        ).format(_LIVING_PERSONAL),
         (plugin,),
     ).rowcount

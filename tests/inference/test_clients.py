@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,29 @@ def test_one_embedder_is_opened_per_process_and_kept():
     assert opening.open_query_embedder("shop_v1") is first
     opening.close_embedders()
     assert opening.open_query_embedder("shop_v1") is not first
+
+
+def test_an_open_embedder_is_given_out_while_another_one_is_being_opened_once(monkeypatch):
+    first = opening.open_query_embedder("shop_v1")
+    begun, finish = threading.Event(), threading.Event()
+    opened = []
+    open_onnx = opening._open_onnx
+
+    def slow(entry):
+        begun.set()
+        assert finish.wait(60)
+        opened.append(open_onnx(entry))
+        return opened[-1]
+
+    monkeypatch.setattr(opening, "_open_onnx", slow)
+    with ThreadPoolExecutor(3) as pool:
+        others = [pool.submit(opening.open_query_embedder, "shop_v2") for _ in range(2)]
+        try:
+            assert begun.wait(60)
+            assert pool.submit(opening.open_query_embedder, "shop_v1").result(timeout=30) is first
+        finally:
+            finish.set()
+        assert [other.result(timeout=60) for other in others] == [opened[0], opened[0]]
 
 
 def test_no_more_embedders_are_kept_than_the_limit(monkeypatch):

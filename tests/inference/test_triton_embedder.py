@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from estudio_core.errors import InferenceUnavailableError, ModelError
+from estudio_core.errors import InferenceUnavailableError, MissingDependencyError, ModelError
 from estudio_core.export.manifest import MODEL_FILE
 from estudio_core.inference.embedder import Embedder
 from estudio_core.inference.onnx_embedder import OnnxEmbedder
 from estudio_core.inference.onnx_session import open_session
+from estudio_core.inference.standby_embedder import StandbyEmbedder
 from estudio_core.inference.triton_control import TritonControl
 from estudio_core.inference.triton_embedder import TritonEmbedder
 
@@ -34,6 +35,7 @@ class Protocol(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.delay_s = 0.0
         self.answer: Any = None
         self.loaded = {"shop_v1"}
+        self.forgets = 0  # so many requests to load are answered and forgotten
         self.shapes: list[list[int]] = []
         self.priorities: list[int] = []
         self.peers: set[str] = set()
@@ -68,7 +70,10 @@ class Protocol(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.ModelReadyResponse(ready=request.name in self.loaded)
 
     def RepositoryModelLoad(self, request: Any, context: Any) -> Any:  # noqa: N802 (as above)
-        self.loaded.add(request.model_name)
+        if self.forgets:
+            self.forgets -= 1
+        else:
+            self.loaded.add(request.model_name)
         return service_pb2.RepositoryModelLoadResponse()
 
     def RepositoryModelUnload(self, request: Any, context: Any) -> Any:  # noqa: N802 (as above)
@@ -145,7 +150,9 @@ def test_a_late_answer_is_an_error_within_the_deadline(server, served):
 
 def test_a_model_that_is_not_loaded_is_an_error_at_once(server, embedder):
     server[0].loaded.clear()
-    with pytest.raises(ModelError, match=r"refused \(infer, model shop_v1\).*unknown model.*Load it first"):
+    with pytest.raises(
+        InferenceUnavailableError, match=r"refused \(infer, model shop_v1\).*unknown model.*Load it first"
+    ):
         embedder.embed_queries(["x"])
     assert len(server[0].shapes) == 1
 
@@ -169,6 +176,15 @@ def test_vectors_of_the_wrong_shape_or_not_finite_are_refused(answer, server, em
 def test_an_address_with_a_scheme_is_refused(served):
     with pytest.raises(ModelError, match="host:port"):
         TritonEmbedder("http://localhost:8001", served[1])
+
+
+def test_a_server_that_is_restarted_while_it_loads_is_asked_to_load_again(server, served):
+    server[0].loaded.clear()
+    server[0].forgets = 1
+    control = TritonControl(server[1])
+    assert control.load(served[1], timeout_s=20).name == "shop_v1"
+    assert control.loaded() == {"shop_v1": "READY"}
+    control.close()
 
 
 def test_loading_ends_with_the_golden_texts(server, served):
@@ -197,3 +213,50 @@ def test_old_models_of_a_plugin_are_unloaded_and_no_others(server):
     assert control.unload_others("shop", keep={"shop_v2", "shop_v3"}) == ["shop_v1"]
     assert set(control.loaded()) == {"shop_v2", "shop_v3", "shop_new_v1", "other_v1"}
     control.close()
+
+
+@pytest.fixture
+def standby(server, served) -> Iterator[StandbyEmbedder]:
+    embedder = StandbyEmbedder(server[1], served[1], lambda: OnnxEmbedder(served[1]), timeout_s=5)
+    yield embedder
+    embedder.close()
+
+
+def wait_until_the_server_answers(embedder: StandbyEmbedder) -> None:
+    deadline = time.monotonic() + 30
+    while not embedder.server_answers:
+        assert time.monotonic() < deadline, "the server is not used again"
+        time.sleep(0.05)
+
+
+def test_queries_are_answered_while_the_server_is_away_and_by_the_server_once_it_is_back(server, served, standby):
+    expected = OnnxEmbedder(served[1]).embed_queries(TEXTS)
+    np.testing.assert_allclose(standby.embed_queries(TEXTS), expected, atol=1e-5)
+    assert standby.server_answers
+    server[0].loaded.clear()  # as after a crash: it runs, and has no model
+    np.testing.assert_allclose(standby.embed_queries(TEXTS), expected, atol=1e-5)
+    wait_until_the_server_answers(standby)
+    assert server[0].loaded == {"shop_v1"}
+    asked = len(server[0].shapes)
+    np.testing.assert_allclose(standby.embed_queries(TEXTS), expected, atol=1e-5)
+    assert len(server[0].shapes) > asked
+
+
+def test_a_server_that_computes_something_else_answers_no_query(server, served, standby):
+    server[0].session = open_session(served[1].parent / "shop_v2" / MODEL_FILE)
+    expected = OnnxEmbedder(served[1]).embed_queries(TEXTS)
+    np.testing.assert_allclose(standby.embed_queries(TEXTS), expected, atol=1e-5)
+    assert not standby.server_answers
+    server[0].session = open_session(served[1] / MODEL_FILE)
+    wait_until_the_server_answers(standby)
+
+
+def test_without_anything_else_to_encode_with_a_server_that_is_away_is_an_error(served):
+    def missing() -> Any:
+        raise MissingDependencyError("ONNX Runtime is not installed.")
+
+    standby = StandbyEmbedder("127.0.0.1:1", served[1], missing, timeout_s=0.2)
+    for _ in range(2):
+        with pytest.raises(InferenceUnavailableError, match=r"Triton at 127\.0\.0\.1:1"):
+            standby.embed_queries(["x"])
+    standby.close()

@@ -11,7 +11,9 @@ from psycopg import sql
 
 from estudio_core import database
 from estudio_core.errors import ConcurrentReleaseError, ModelError, VerificationError
+from estudio_core.export import staging
 from estudio_core.export.manifest import read_manifest
+from estudio_core.inference import opening
 from estudio_core.pipeline.clean_up import clean_up
 from estudio_core.pipeline.collection import build_index, start_collection
 from estudio_core.pipeline.embed import embed_shard
@@ -70,6 +72,39 @@ def test_a_build_is_refused_while_another_one_is_working(indexed_shop: Shop) -> 
             [row] = connection.execute("SELECT count(*) FROM estudio.deployments").fetchall()
         assert row == (1,)
     assert len(loaded("second")) == 2
+
+
+def test_a_search_that_is_overtaken_by_releases_is_answered_by_the_live_one(
+    indexed_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = opening.open_search_embedder
+    asked: list[str] = []
+
+    def slow(entry_name: str) -> Any:
+        asked.append(entry_name)
+        if len(asked) == 1:
+            for run_id in ("second", "third"):
+                build_release("shop", "shop_v1", run_id)
+            assert len(clean_up("shop", {}).retired_releases) == 1
+        return encoder(entry_name)
+
+    monkeypatch.setattr(opening, "open_search_embedder", slow)
+    answer = search("shop", "red lamp", limit=5)
+    assert (answer.release_id, len(answer.hits), len(asked)) == (3, 5, 2)
+
+
+def test_clean_up_deletes_what_killed_publications_and_removals_left(indexed_shop: Shop) -> None:
+    repository = get_settings().triton_repository
+    work = staging.prepare(repository)
+    left = [work / "shop_v9.retired-0a1b2c3d", work / "shop_v8.staged-0a1b2c3d"]
+    being_written = work / "shop_v7.staged-0a1b2c3d"
+    with staging.only_writer(work, "shop_v7"):
+        for folder in (*left, being_written):
+            folder.mkdir()
+            (folder / "manifest.json").write_text("{}")
+        clean_up("shop", {})
+        assert being_written.is_dir()
+    assert not any(folder.exists() for folder in left)
 
 
 def test_clean_up_removes_the_models_of_releases_that_are_over_and_no_other(indexed_shop: Shop) -> None:

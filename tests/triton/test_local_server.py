@@ -113,13 +113,13 @@ def test_two_versions_serve_side_by_side_and_the_old_one_is_unloaded(control, se
     deadline = time.monotonic() + 20
     while control.is_ready("shop_v1") and time.monotonic() < deadline:  # unloading waits for requests in progress
         time.sleep(0.05)
-    with pytest.raises(ModelError, match=r"refused \(infer, model shop_v1\).*Load it first"):
+    with pytest.raises(InferenceUnavailableError, match=r"refused \(infer, model shop_v1\).*Load it first"):
         first.embed_queries(["x"])
     assert second.embed_queries(["x"]).shape == (1, 32)
 
 
 def test_a_model_that_was_never_loaded_is_an_error_that_names_it(server, repository):
-    with pytest.raises(ModelError, match=r"model shop_v3\).*unknown model"):
+    with pytest.raises(InferenceUnavailableError, match=r"model shop_v3\).*unknown model"):
         TritonEmbedder(server.url, repository / "shop_v3").embed_queries(["x"])
 
 

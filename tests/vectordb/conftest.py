@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -15,3 +15,9 @@ from estudio_core import database
 def conn(estudio_home: Path) -> Iterator[psycopg.Connection]:
     with database.connect(autocommit=True) as connection:
         yield connection
+
+
+@pytest.fixture
+def other(estudio_home: Path) -> Callable[[], psycopg.Connection]:
+    """Opens further connections to the same database."""
+    return lambda: database.connect(autocommit=True)

@@ -6,13 +6,11 @@ import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import psycopg
 import pytest
 
-from estudio_core import database
 from estudio_core.errors import ConcurrentReleaseError, DimensionError, ItemError, ReleaseError, VerificationError
 from estudio_core.vectordb import deployments
 from estudio_core.vectordb.change_log import ItemWrite, pending, write
@@ -75,11 +73,6 @@ def content(conn: psycopg.Connection, release: Release) -> dict[str, str]:
         psycopg.sql.SQL("SELECT object_id, content_hash FROM {}").format(release.collection.objects)
     ).fetchall()
     return dict(rows)
-
-
-@pytest.fixture
-def other(estudio_home: Path) -> Callable[[], psycopg.Connection]:
-    return lambda: database.connect(autocommit=True)
 
 
 def put(conn: psycopg.Connection, **texts: str) -> None:

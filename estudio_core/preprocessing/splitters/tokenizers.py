@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ UNLIMITED_TOKENS = 1_000_000
 
 DEFAULT_MAX_TOKENS = 512
 """Positions of BERT-family models, taken where the tokenizer names no limit."""
+
+_IMPORTING = threading.Lock()
 
 
 class LazyTokenizer:
@@ -78,7 +81,9 @@ class LazyTokenizer:
 
 
 def _load(name: str | Path) -> Any:
-    from transformers import AutoTokenizer
+    # transformers fills itself in on first use, and not for two threads at once: one of them gets an ImportError.
+    with _IMPORTING:
+        from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(str(name), local_files_only=True)

@@ -1,0 +1,83 @@
+"""`python -m tests.chaos`: the full exercise; the tally goes into `benchmarks/results/chaos.md`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.machine import describe
+from tests.chaos.drill import Outcome, drill
+from tests.chaos.points import POINTS
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run, print and write the tally; 1 where a promise was broken."""
+    asked = _arguments(argv)
+    points = [
+        point for point in POINTS if any(part in f"{point.step} {point.target} {point.name}" for part in asked.points)
+    ]
+    if not points:
+        print(f"No point has {asked.points} in its step, target or name.", file=sys.stderr)
+        return 2
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="estudio-chaos-") as folder:
+        outcome = drill(
+            points,
+            items=asked.items,
+            models=asked.models,
+            seed=asked.seed,
+            limit_s=asked.limit_s,
+            folder=Path(asked.keep or folder) / "drill",
+            say=lambda line: print(f"[{time.monotonic() - began:5.0f} s] {line}", flush=True),
+        )
+    text = report(outcome, asked.items, asked.models, asked.seed)
+    print(text)
+    asked.results.mkdir(parents=True, exist_ok=True)
+    (asked.results / "chaos.md").write_text(text, encoding="utf-8")
+    return 1 if outcome.violations else 0
+
+
+def report(outcome: Outcome, items: int, models: int, seed: int) -> str:
+    """Return the tally with the conditions and every violation, Markdown."""
+    down_s = sum(ended - began for began, ended in outcome.outages)
+    served = "a Triton server" if outcome.with_triton else "ONNX Runtime in the searching process (no Triton here)"
+    found = "\n".join(f"- {violation.kind}: {violation.text}" for violation in outcome.violations)
+    return f"""# Faults
+
+SIGKILL at {outcome.kills} points of {outcome.releases} releases and their rollbacks, while another process upserted,
+deleted and searched. {items} items, {models} random models of 32 dimensions released in turn, queries encoded by
+{served}. Seed {seed}. The database was down {len(outcome.outages)} times, {down_s:.1f} s together.
+{outcome.seconds:.0f} s in all.
+
+Machine: {describe()}. Its load average over 15 minutes was {os.getloadavg()[2]:.1f}.
+
+{outcome.table}
+
+{len(outcome.violations)} violations.{chr(10) + chr(10) + found if found else ""}
+"""
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1, help="decides operations, outages and shards")
+    parser.add_argument("--items", type=int, default=600, help="rows of the items table")
+    parser.add_argument("--models", type=int, default=3, help="model versions that are released in turn")
+    parser.add_argument(
+        "--points", nargs="+", default=[""], help="parts of steps, targets or names of the points to kill at"
+    )
+    parser.add_argument(
+        "--limit-s", type=float, default=780, help="no release begins later than this after the traffic"
+    )
+    parser.add_argument("--keep", type=Path, help="folder in which the installation is left for a look; must be empty")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tally")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
