@@ -31,7 +31,7 @@ class Case:
     ):
         self.bank = TextBank(model, sessions, items)
         self.sessions = sessions
-        self.builder = BatchBuilder(self.bank, sessions, TrainingConfig.of(**config))
+        self.builder = BatchBuilder(self.bank, sessions, TrainingConfig.of(**{"max_negatives": 6} | config))
         self.by_rows = {tuple(v): k for k, vs in self.bank.objects.items() for v in vs}
 
     def build(self, epoch: int = 0) -> SessionBatch:
