@@ -56,6 +56,10 @@ chaos: $(READY) ## Kill builder, servers and tasks at every point of a release u
 bench-quality: $(READY) ## How well it ranks after learning, against what people would use instead (QUICK=1, ARGS=)
 	@HF_HUB_OFFLINE=1 $(PY) -m benchmarks.quality $(if $(QUICK),--quick) $(ARGS)
 
+.PHONY: bench-bias
+bench-bias: $(READY) ## How well attention by position is recovered from logs whose truth is known
+	@HF_HUB_OFFLINE=1 $(PY) -m benchmarks.position_bias $(ARGS)
+
 .PHONY: bench-training
 bench-training: $(READY) ## Training speed against others, into benchmarks/results (QUICK=1, ARGS="--sessions 1000"); resumable
 	@HF_HUB_OFFLINE=1 $(PY) -m benchmarks.training $(if $(QUICK),--quick) $(ARGS)

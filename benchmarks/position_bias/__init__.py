@@ -1,0 +1,1 @@
+"""How well attention by position is recovered from logs whose truth is known."""
