@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import atexit
 import os
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from estudio_core.errors import ConfigurationError, DatabaseUnavailableError, MissingDependencyError
 from estudio_core.settings import get_settings
@@ -23,6 +26,10 @@ SCHEMA = "estudio"
 MINIMUM_PGVECTOR = (0, 8, 4)
 """0.8.3 and 0.8.4 repair HNSW index corruption; 0.8.2 a buffer overflow in parallel builds."""
 
+CHECK_INTERVAL_S = 1.0
+"""A pooled connection that answered so lately is taken to be alive; one round trip less in most searches."""
+
+_checked: WeakKeyDictionary[psycopg.Connection, float] = WeakKeyDictionary()
 _SCHEMA_LOCK = 4_837_201_155  # advisory lock key: one process creates the schema at a time
 _SCHEMA_PACKAGES = (
     "estudio_core.clickstream",
@@ -38,7 +45,37 @@ def database_url() -> str:
     configured = get_settings().database_url
     if configured is not None:
         return configured.get_secret_value()
-    return start_embedded(get_settings().home / "postgres")
+    folder = (get_settings().home / "postgres").absolute()
+    known = _embedded.get(folder)
+    # Asked for by every search: to look whether the server still runs takes a thousandth of asking its library.
+    if known is None or known.postmaster != _postmaster(folder):
+        url = start_embedded(folder)
+        known = _embedded[folder] = _Embedded(url, _postmaster(folder))
+    return known.url
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """An embedded server that this process has met: its URL and its process id, None where that is not known."""
+
+    url: str
+    postmaster: int | None
+
+
+_embedded: dict[Path, _Embedded] = {}
+
+
+def _postmaster(folder: Path) -> int | None:
+    """Return the process id of the server in `folder`; None where none runs."""
+    try:
+        with (folder / "postmaster.pid").open() as file:
+            process_id = int(file.readline())
+        os.kill(process_id, 0)
+    except PermissionError:  # it runs as another user
+        return process_id
+    except (OSError, ValueError):
+        return None
+    return process_id
 
 
 def start_embedded(folder: Path) -> str:
@@ -115,7 +152,7 @@ def connect(url: str | None = None, *, autocommit: bool = False, **kwargs: Any) 
 
 
 def pool() -> ConnectionPool:
-    """Return this process's connection pool to `database_url()`; vectors are registered on its connections."""
+    """Return this process's connection pool to `database_url()`: in autocommit mode, with vectors registered."""
     return _pool(os.getpid(), database_url())
 
 
@@ -129,7 +166,8 @@ def _pool(pid: int, url: str) -> ConnectionPool:
         max_size=get_settings().database_pool_size,
         open=True,
         timeout=15,
-        check=ConnectionPool.check_connection,
+        kwargs={"autocommit": True},
+        check=_check,
         configure=_register_vector,
     )
     atexit.register(created.close)
@@ -140,7 +178,37 @@ def _register_vector(connection: psycopg.Connection) -> None:
     from pgvector.psycopg import register_vector
 
     register_vector(connection)
-    connection.commit()
+
+
+def _check(connection: psycopg.Connection) -> None:
+    """Ask a pooled connection for a sign of life, unless it gave one within `CHECK_INTERVAL_S`."""
+    from psycopg_pool import ConnectionPool
+
+    now = time.monotonic()
+    if now - _checked.get(connection, -CHECK_INTERVAL_S) >= CHECK_INTERVAL_S:
+        ConnectionPool.check_connection(connection)
+        _checked[connection] = now
+
+
+@contextmanager
+def connection() -> Iterator[psycopg.Connection]:
+    """Yield a pooled connection in autocommit mode.
+
+    Raises:
+        DatabaseUnavailableError: no connection within 15 seconds, or it broke.
+    """
+    import psycopg
+    from psycopg_pool import PoolTimeout
+
+    try:
+        with pool().connection() as pooled:
+            yield pooled
+    except PoolTimeout as error:
+        raise DatabaseUnavailableError(
+            f"PostgreSQL at {redact(database_url())} gives no connection: {error}. Run: estudio doctor"
+        ) from error
+    except (psycopg.errors.AdminShutdown, psycopg.errors.CrashShutdown, psycopg.errors.CannotConnectNow) as error:
+        raise DatabaseUnavailableError(f"PostgreSQL went away: {str(error).strip()}. Try again.") from error
 
 
 @contextmanager
@@ -150,18 +218,8 @@ def transaction() -> Iterator[psycopg.Connection]:
     Raises:
         DatabaseUnavailableError: no connection within 15 seconds, or it broke.
     """
-    import psycopg
-    from psycopg_pool import PoolTimeout
-
-    try:
-        with pool().connection() as connection, connection.transaction():
-            yield connection
-    except PoolTimeout as error:
-        raise DatabaseUnavailableError(
-            f"PostgreSQL at {redact(database_url())} gives no connection: {error}. Run: estudio doctor"
-        ) from error
-    except (psycopg.errors.AdminShutdown, psycopg.errors.CrashShutdown, psycopg.errors.CannotConnectNow) as error:
-        raise DatabaseUnavailableError(f"PostgreSQL went away: {str(error).strip()}. Try again.") from error
+    with connection() as pooled, pooled.transaction():
+        yield pooled
 
 
 def ensure_schema(connection: psycopg.Connection) -> None:

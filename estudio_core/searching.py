@@ -75,10 +75,10 @@ def search(
     from estudio_core.vectordb import search as vector_search
     from estudio_core.vectordb.releases import require_live
 
-    with database.transaction() as connection:
+    with database.connection() as connection:
         release = require_live(connection, plugin)
     vector = open_query_embedder(release.model_name).embed_queries([query])[0]
-    with database.transaction() as connection:
+    with database.connection() as connection:
         found = vector_search.search(
             connection,
             collection.Collection(release.collection_id, release.index_info),
