@@ -84,6 +84,10 @@ class Settings(BaseSettings):
     ray_address: str | None = None
     """Address of a Ray cluster for trials. Unset: trials run on this machine."""
 
+    index_memory_mb: int | None = Field(default=None, ge=64)
+    """Memory in which PostgreSQL builds a vector index. Unset: what its graph needs, of a server on this machine at
+    most a quarter of the memory, of another at most 512 MB."""
+
     database_pool_size: int = Field(default=5, ge=1)
     """Connections kept open by one process."""
 

@@ -30,17 +30,25 @@ class OnnxEmbedder:
         entry: Folder of the entry, `<repository>/<plugin>_v<version>`.
         manifest: Its manifest, where files were verified already; None: read and verify those that are used.
         threads: Threads of one computation; None: those of the settings, else one per physical core.
+        graph: Path of the graph in the entry.
 
     Raises:
         RepositoryError: the entry is missing or damaged.
         ModelError: ONNX Runtime cannot run the graph.
     """
 
-    def __init__(self, entry: Path, *, manifest: EntryManifest | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        entry: Path,
+        *,
+        manifest: EntryManifest | None = None,
+        threads: int | None = None,
+        graph: str = MODEL_FILE,
+    ) -> None:
         entry = Path(entry)
         self.manifest = manifest or read_verified(entry, SERVING_FILES)
         self._tokenizer = EntryTokenizer(entry, self.manifest)
-        self._session: Any = open_session(entry / MODEL_FILE, threads=threads)
+        self._session: Any = open_session(entry / graph, threads=threads)
 
     @property
     def name(self) -> str:

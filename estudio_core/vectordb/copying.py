@@ -32,8 +32,8 @@ AVERAGE_PART = -1
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
 _NULL = b"\xff\xff\xff\xff"
-_OBJECT_COLUMNS = ("object_id", "original_id", "user_id", "payload", "content_hash", "source_hash", "body")
-_PART_COLUMNS = ("object_id", "part", "embedding", "is_average", "user_id")
+OBJECT_COLUMNS = ("object_id", "original_id", "user_id", "payload", "content_hash", "source_hash", "body")
+PART_COLUMNS = ("object_id", "part", "embedding", "is_average", "user_id")
 _JSONB_VERSION = b"\1"
 
 
@@ -89,8 +89,8 @@ def send(conn: psycopg.Connection, objects: sql.Identifier, parts: sql.Identifie
     """Write a chunk into the two tables."""
     with conn.cursor() as cursor:
         for table, columns, content in (
-            (objects, _OBJECT_COLUMNS, chunk.objects),
-            (parts, _PART_COLUMNS, chunk.parts),
+            (objects, OBJECT_COLUMNS, chunk.objects),
+            (parts, PART_COLUMNS, chunk.parts),
         ):
             statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
                 table, sql.SQL(", ").join(map(sql.Identifier, columns))
@@ -100,7 +100,7 @@ def send(conn: psycopg.Connection, objects: sql.Identifier, parts: sql.Identifie
 
 
 def _object_rows(items: Sequence[IndexedItem], encoding: str) -> Iterator[bytes]:
-    fields = struct.pack(">h", len(_OBJECT_COLUMNS))
+    fields = struct.pack(">h", len(OBJECT_COLUMNS))
     for item in items:
         payload = payload_json(item)
         yield fields + _text(item.object_id, encoding) + _text(item.original_id, encoding)
@@ -120,7 +120,7 @@ def _part_rows(
     averages = info.metric_aggregation_type == MetricAggregationType.AVG
     start = 0
     for item in items:
-        before = struct.pack(">h", len(_PART_COLUMNS)) + _text(item.object_id, encoding)
+        before = struct.pack(">h", len(PART_COLUMNS)) + _text(item.object_id, encoding)
         user = _text(item.user_id, encoding)
         end = start + len(item.vectors)
         for part in range(start, end):
