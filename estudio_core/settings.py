@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     inference_threads: int | None = Field(default=None, ge=1)
     """CPU threads of a model that encodes text. Unset: OMP_NUM_THREADS, else one per physical core."""
 
+    triton_metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    """Loopback port of the local Triton server's Prometheus metrics. Unset: any free one, told when it starts."""
+
     triton_instances: Literal["cpu", "gpu"] = "cpu"
     """Whether Triton is told to run new models on its CPU or its GPU."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from benchmarks.index.timing import CpuClock, Stages
@@ -19,8 +21,10 @@ from estudio_core.pipeline.manifests import BuiltManifest, EntryManifest
 from estudio_core.pipeline.plugin_access import ItemParts, open_plugin
 from estudio_core.pipeline.vector_store import VectorStore
 from estudio_core.pipeline.verify import verify
+from estudio_core.settings import get_settings
 from estudio_core.vectordb import collection as collections
 from estudio_core.vectordb import deployments
+from estudio_core.vectordb.items import IndexedItem
 from estudio_core.vectordb.releases import Release, live_release
 
 
@@ -110,12 +114,16 @@ def build(plugin: str, entry: entries.EntryManifest, run_id: str) -> BuiltManife
     return build_index(plugin, [shard.as_dict() for shard in loaded])
 
 
-def keep_vectors(plugin: str, entry: entries.EntryManifest) -> None:
-    """Store the vectors of the live collection, so that the next builds of the same model encode nothing."""
-    from estudio_core.vectordb.items import IndexedItem
-
+@contextmanager
+def vectors_kept(plugin: str, entry: entries.EntryManifest) -> Iterator[None]:
+    """Have the vectors of the live collection stored inside the block, so that builds in it encode nothing."""
     known = VectorStore.from_live_collection(plugin, entry.digest)
-    VectorStore.save(plugin, entry.digest, (IndexedItem(key, {}, key, vectors) for key, vectors in known.items()))
+    VectorStore.save(plugin, entry.digest, (IndexedItem(key, {}, key, vectors) for key, vectors in known))
+    try:
+        yield
+    finally:
+        for stored in (get_settings().home / "artifacts" / plugin).glob("model-*"):
+            shutil.rmtree(stored)
 
 
 def _encode(embedder: Any, texts: Sequence[str]) -> float:

