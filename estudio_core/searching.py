@@ -73,10 +73,10 @@ def search(
     from estudio_core.inference.opening import open_query_embedder
     from estudio_core.vectordb import collection
     from estudio_core.vectordb import search as vector_search
-    from estudio_core.vectordb.releases import require_live
+    from estudio_core.vectordb.releases import serving_release
 
     with database.connection() as connection:
-        release = require_live(connection, plugin)
+        release = serving_release(connection, plugin)
     vector = open_query_embedder(release.model_name).embed_queries([query])[0]
     with database.connection() as connection:
         found = vector_search.search(

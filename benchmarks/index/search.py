@@ -21,7 +21,7 @@ from benchmarks.index.generated import Vectors, generated_release, query_vectors
 from benchmarks.index.timing import median, percentiles_ms
 from estudio_core import database
 from estudio_core.vectordb.collection import register_vectors
-from estudio_core.vectordb.releases import Release, live_release, require_live
+from estudio_core.vectordb.releases import Release, live_release, serving_release
 from estudio_core.vectordb.search import search
 
 BARE, OURS, WHOLE = "bare statement", "Estudio, search", "Estudio, pointer and search"
@@ -134,7 +134,7 @@ def _contenders(stack: ExitStack, plugin: str) -> dict[str, Find]:
 
     def whole(vector: Any) -> list[tuple[str, float]]:
         with database.connection() as pooled:
-            live = require_live(pooled, plugin)
+            live = serving_release(pooled, plugin)
         with database.connection() as pooled:
             hits = search(pooled, live.collection, vector, limit=LIMIT)
         return [(hit.object_id, hit.distance) for hit in hits]

@@ -31,6 +31,8 @@ AVERAGE_PART = -1
 
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
+_LENGTH = struct.Struct(">i").pack
+_NUMBER = struct.Struct(">ii").pack
 _NULL = b"\xff\xff\xff\xff"
 OBJECT_COLUMNS = ("object_id", "original_id", "user_id", "payload", "content_hash", "source_hash", "body")
 PART_COLUMNS = ("object_id", "part", "embedding", "is_average", "user_id")
@@ -77,11 +79,12 @@ def pack(items: Sequence[IndexedItem], info: SearchIndexInfo, encoding: str) -> 
         DimensionError: the vectors of an item are not [parts, dimensions].
         ItemError: an item has no part or a vector that an index would not find, or its payload is no JSON.
     """
-    objects = b"".join(_object_rows(items, encoding))
     matrix = part_matrix(items, info)
-    parts = b"".join(_part_rows(items, matrix, info, encoding))
     return CopyChunk(
-        [item.object_id for item in items], _HEADER + objects + _TRAILER, _HEADER + parts + _TRAILER, len(matrix)
+        [item.object_id for item in items],
+        b"".join((_HEADER, *_object_rows(items, encoding), _TRAILER)),
+        b"".join((_HEADER, *_part_rows(items, matrix, info, encoding), _TRAILER)),
+        len(matrix),
     )
 
 
@@ -124,12 +127,12 @@ def _part_rows(
         user = _text(item.user_id, encoding)
         end = start + len(item.vectors)
         for part in range(start, end):
-            yield before + struct.pack(">ii", 4, part - start) + vector
+            yield before + _NUMBER(4, part - start) + vector
             yield rows[part].tobytes()
             yield b"\0\0\0\1\0" + user
         if averages:
             average = average_vector(matrix[start:end], item.object_id, info)
-            yield before + struct.pack(">ii", 4, AVERAGE_PART) + vector
+            yield before + _NUMBER(4, AVERAGE_PART) + vector
             yield average.astype(number).tobytes()
             yield b"\0\0\0\1\1" + user
         start = end
@@ -139,9 +142,9 @@ def _text(value: str | None, encoding: str) -> bytes:
     if value is None:
         return _NULL
     encoded = value.encode(encoding)
-    return struct.pack(">i", len(encoded)) + encoded
+    return _LENGTH(len(encoded)) + encoded
 
 
 def _jsonb(text: str, encoding: str) -> bytes:
     encoded = text.encode(encoding)
-    return struct.pack(">i", len(encoded) + 1) + _JSONB_VERSION + encoded
+    return _LENGTH(len(encoded) + 1) + _JSONB_VERSION + encoded
