@@ -47,7 +47,7 @@ def test_it_starts_is_seen_and_stops(home: Path) -> None:
     assert address is not None
     assert address.startswith("http://127.0.0.1:")
     with urllib.request.urlopen(address, timeout=5) as answer:
-        assert "nv_inference_request_success" in answer.read().decode()
+        assert "nv_cpu_utilization" in answer.read().decode()
     assert stop_triton(home) == ["triton"]
     assert metrics_address(home) is None
     assert triton_status(home) is None
