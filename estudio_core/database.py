@@ -30,6 +30,7 @@ CHECK_INTERVAL_S = 1.0
 """A pooled connection that answered so lately is taken to be alive; one round trip less in most searches."""
 
 _checked: WeakKeyDictionary[psycopg.Connection, float] = WeakKeyDictionary()
+_PID_FILE = "postmaster.pid"
 _SCHEMA_LOCK = 4_837_201_155  # advisory lock key: one process creates the schema at a time
 _SCHEMA_PACKAGES = (
     "estudio_core.clickstream",
@@ -47,35 +48,47 @@ def database_url() -> str:
         return configured.get_secret_value()
     folder = (get_settings().home / "postgres").absolute()
     known = _embedded.get(folder)
-    # Asked for by every search: to look whether the server still runs takes a thousandth of asking its library.
-    if known is None or known.postmaster != _postmaster(folder):
-        url = start_embedded(folder)
-        known = _embedded[folder] = _Embedded(url, _postmaster(folder))
-    return known.url
+    if known is not None and known.runs(folder):
+        return known.url
+    url = start_embedded(folder)
+    process_id = int((folder / _PID_FILE).read_text().splitlines()[0])
+    _embedded[folder] = _Embedded(url, _identity(folder), process_id)
+    return url
 
 
 @dataclass(frozen=True)
 class _Embedded:
-    """An embedded server that this process has met: its URL and its process id, None where that is not known."""
+    """An embedded server that this process has met.
+
+    Attributes:
+        url: Where it is.
+        pid_file: Identity of its `postmaster.pid`, which every start writes anew.
+        process_id: What stands in it.
+    """
 
     url: str
-    postmaster: int | None
+    pid_file: tuple[int, int]
+    process_id: int
+
+    def runs(self, folder: Path) -> bool:
+        """Return whether it is still there: asked by every search, thus without reading a file."""
+        try:
+            if _identity(folder) != self.pid_file:
+                return False
+            os.kill(self.process_id, 0)
+        except PermissionError:  # it runs as another user
+            return True
+        except OSError:
+            return False
+        return True
 
 
 _embedded: dict[Path, _Embedded] = {}
 
 
-def _postmaster(folder: Path) -> int | None:
-    """Return the process id of the server in `folder`; None where none runs."""
-    try:
-        with (folder / "postmaster.pid").open() as file:
-            process_id = int(file.readline())
-        os.kill(process_id, 0)
-    except PermissionError:  # it runs as another user
-        return process_id
-    except (OSError, ValueError):
-        return None
-    return process_id
+def _identity(folder: Path) -> tuple[int, int]:
+    status = os.stat(folder / _PID_FILE)
+    return status.st_ino, status.st_mtime_ns
 
 
 def start_embedded(folder: Path) -> str:

@@ -73,7 +73,7 @@ def build_memory_mb(conn: psycopg.Connection, collection: Collection) -> int:
     info = collection.index_info
     number_bytes = 2 if collection.vector_type == "halfvec" else 4
     # A vector, its place in the table, and 16 bytes for each neighbour: 2 m on the lowest level, m on those above.
-    needed = row[0] * (info.dimensions * number_bytes + 40 * info.hnsw.m + 200) / 2**20 * 1.1
+    needed = int(row[0]) * (info.dimensions * number_bytes + 40 * info.hnsw.m + 200) / 2**20 * 1.1
     return max(LEAST_MEMORY_MB, min(round(needed), _most_memory_mb(conn)))
 
 
