@@ -44,6 +44,14 @@ up: $(READY) ## Start Airflow, MLflow, Triton and the database on this machine a
 down: $(READY) ## Stop everything that `make up` or `make demo` started
 	@$(VENV)/bin/estudio down
 
+.PHONY: triton
+triton: $(READY) ## Start a Triton server on this machine over triton_repo/ (first: 500 MB into .venv-triton); stop: make triton-stop
+	@$(PY) -m estudio_core.triton start
+
+.PHONY: triton-stop
+triton-stop: $(READY) ## Stop the server that `make triton` or `make up` started
+	@$(PY) -m estudio_core.triton stop
+
 .PHONY: test
 test: $(READY) ## Run all tests (TEST_WORKERS=: processes side by side, 2 unless given)
 	@HF_HUB_OFFLINE=1 $(PY) -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
@@ -63,6 +71,10 @@ bench-bias: $(READY) ## How well attention by position is recovered from logs wh
 .PHONY: bench-training
 bench-training: $(READY) ## Training speed against others, into benchmarks/results (QUICK=1, ARGS="--sessions 1000"); resumable
 	@HF_HUB_OFFLINE=1 $(PY) -m benchmarks.training $(if $(QUICK),--quick) $(ARGS)
+
+.PHONY: bench-index
+bench-index: $(READY) ## Speed of indexing and search against what one writes by hand (QUICK=1, ARGS="--sizes 20000"); resumable
+	@HF_HUB_OFFLINE=1 $(PY) -m benchmarks.index $(if $(QUICK),--quick) $(ARGS)
 
 .PHONY: docs
 docs: $(READY) ## Build the documentation into build/docs

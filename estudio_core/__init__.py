@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from estudio_core.plugin.contract import FineTuningMethod as FineTuningMethod
     from estudio_core.plugin.contract import PluginMeta as PluginMeta
     from estudio_core.plugin.dag_settings import DagSettings as DagSettings
+    from estudio_core.plugin.dag_settings import ExportSettings as ExportSettings
     from estudio_core.plugin.dag_settings import GateSettings as GateSettings
     from estudio_core.plugin.factory import create_text_plugin as create_text_plugin
     from estudio_core.plugin.registry import PluginManager as PluginManager
@@ -120,7 +121,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "estudio_core.models.e5": ("TextToTextE5Model",),
     "estudio_core.models.embeddings_model": ("EmbeddingsModelInterface",),
     "estudio_core.plugin.contract": ("FineTuningBuilder", "FineTuningMethod", "PluginMeta"),
-    "estudio_core.plugin.dag_settings": ("DagSettings", "GateSettings"),
+    "estudio_core.plugin.dag_settings": ("DagSettings", "ExportSettings", "GateSettings"),
     "estudio_core.plugin.factory": ("create_text_plugin",),
     "estudio_core.plugin.registry": ("PluginManager",),
     "estudio_core.plugin.run_params": ("FineTuneParams",),

@@ -8,12 +8,19 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
-from estudio_core.errors import ConfigurationError, DatabaseUnavailableError, MissingDependencyError
+from estudio_core.errors import (
+    ConfigurationError,
+    ConnectionLostError,
+    DatabaseUnavailableError,
+    MissingDependencyError,
+)
 from estudio_core.settings import get_settings
 
 if TYPE_CHECKING:
@@ -33,6 +40,11 @@ LOST_CLIENT_S = 2
 """The server looks this often whether the client of a long statement still lives. By default it finds out at the end of
 the statement: the build lock of a killed task would be held until its index is built."""
 
+CHECK_INTERVAL_S = 1.0
+"""A pooled connection that answered so lately is taken to be alive; one round trip less in most searches."""
+
+_checked: WeakKeyDictionary[psycopg.Connection, float] = WeakKeyDictionary()
+_PID_FILE = "postmaster.pid"
 _SCHEMA_LOCK = 4_837_201_155  # advisory lock key: one process creates the schema at a time
 _SCHEMA_PACKAGES = (
     "estudio_core.clickstream",
@@ -48,7 +60,49 @@ def database_url() -> str:
     configured = get_settings().database_url
     if configured is not None:
         return configured.get_secret_value()
-    return start_embedded(get_settings().home / "postgres")
+    folder = (get_settings().home / "postgres").absolute()
+    known = _embedded.get(folder)
+    if known is not None and known.runs(folder):
+        return known.url
+    url = start_embedded(folder)
+    process_id = int((folder / _PID_FILE).read_text().splitlines()[0])
+    _embedded[folder] = _Embedded(url, _identity(folder), process_id)
+    return url
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """An embedded server that this process has met.
+
+    Attributes:
+        url: Where it is.
+        pid_file: Identity of its `postmaster.pid`, which every start writes anew.
+        process_id: What stands in it.
+    """
+
+    url: str
+    pid_file: tuple[int, int]
+    process_id: int
+
+    def runs(self, folder: Path) -> bool:
+        """Return whether it is still there: asked by every search, thus without reading a file."""
+        try:
+            if _identity(folder) != self.pid_file:
+                return False
+            os.kill(self.process_id, 0)
+        except PermissionError:  # it runs as another user
+            return True
+        except OSError:
+            return False
+        return True
+
+
+_embedded: dict[Path, _Embedded] = {}
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = os.stat(folder / _PID_FILE)
+    return status.st_ino, status.st_mtime_ns
 
 
 def start_embedded(folder: Path) -> str:
@@ -155,7 +209,7 @@ def _notice_lost_client(connection: psycopg.Connection) -> None:
 
 
 def pool() -> ConnectionPool:
-    """Return this process's connection pool to `database_url()`; vectors are registered on its connections."""
+    """Return this process's connection pool to `database_url()`: in autocommit mode, with vectors registered."""
     return _pool(os.getpid(), database_url())
 
 
@@ -171,7 +225,8 @@ def _pool(pid: int, url: str) -> ConnectionPool:
         open=True,
         timeout=CONNECTION_TIMEOUT_S,
         reconnect_timeout=RECONNECT_S,
-        check=ConnectionPool.check_connection,
+        kwargs={"autocommit": True},
+        check=_check,
         configure=_register_vector,
     )
     atexit.register(created.close)
@@ -182,7 +237,30 @@ def _register_vector(connection: psycopg.Connection) -> None:
     from pgvector.psycopg import register_vector
 
     register_vector(connection)
-    connection.commit()
+
+
+def _check(connection: psycopg.Connection) -> None:
+    """Ask a pooled connection for a sign of life, unless it gave one within `CHECK_INTERVAL_S`."""
+    from psycopg_pool import ConnectionPool
+
+    now = time.monotonic()
+    if now - _checked.get(connection, -CHECK_INTERVAL_S) >= CHECK_INTERVAL_S:
+        ConnectionPool.check_connection(connection)
+        _checked[connection] = now
+
+
+@contextmanager
+def connection() -> Iterator[psycopg.Connection]:
+    """Yield a pooled connection in autocommit mode.
+
+    Raises:
+        DatabaseUnavailableError: no connection within 15 seconds.
+        ConnectionLostError: it broke.
+    """
+    with ExitStack() as borrowed:
+        pooled = _borrow(borrowed)
+        with outages_named():
+            yield pooled
 
 
 @contextmanager
@@ -190,12 +268,11 @@ def transaction() -> Iterator[psycopg.Connection]:
     """Yield a pooled connection inside one transaction: committed at the end, rolled back on an error.
 
     Raises:
-        DatabaseUnavailableError: no connection within 15 seconds, or it broke.
+        DatabaseUnavailableError: no connection within 15 seconds.
+        ConnectionLostError: it broke; what was not committed is not done.
     """
-    with ExitStack() as borrowed:
-        connection = _borrow(borrowed)
-        with outages_named(), connection.transaction():
-            yield connection
+    with connection() as pooled, pooled.transaction():
+        yield pooled
 
 
 def _borrow(borrowed: ExitStack) -> psycopg.Connection:
@@ -220,7 +297,7 @@ def outages_named() -> Iterator[None]:
     """Turn the many ways in which psycopg reports that the server went away into one error of ours.
 
     Raises:
-        DatabaseUnavailableError: the connection broke inside the block. What was not committed is not done.
+        ConnectionLostError: the connection broke inside the block. What was not committed is not done.
     """
     import psycopg
 
@@ -231,7 +308,7 @@ def outages_named() -> Iterator[None]:
         # An error that the server itself reports has a code; a connection that broke has none.
         if error.sqlstate is not None and not isinstance(error, gone):
             raise
-        raise DatabaseUnavailableError(f"PostgreSQL went away: {str(error).strip()}. Try again.") from error
+        raise ConnectionLostError(f"PostgreSQL went away: {str(error).strip()}. Try again.") from error
 
 
 def ensure_schema(connection: psycopg.Connection) -> None:

@@ -114,12 +114,12 @@ def _inference() -> Finding:
     url = f"{settings.inference_host}:{settings.inference_grpc_port}"
     control = TritonControl(url)
     try:
-        models = control.loaded()
+        models = control.check_loaded(settings.triton_repository)
     except EstudioError as error:
         return Finding("inference", "missing", str(error), "start Triton, or set ESTUDIO_INFERENCE=embedded")
     finally:
         control.close()
-    return Finding("inference", "ok", f"Triton at {url}, serving {', '.join(sorted(models)) or 'no model yet'}")
+    return Finding("inference", "ok", f"Triton at {url}, serving {', '.join(models) or 'no model yet'}")
 
 
 def _plugins() -> list[Finding]:

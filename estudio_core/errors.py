@@ -19,6 +19,7 @@
     │   └── ConcurrentReleaseError
     └── UnavailableError          a server does not answer now: a retry may help
         ├── DatabaseUnavailableError
+        │   └── ConnectionLostError
         ├── InferenceUnavailableError
         └── TrackingUnavailableError
 
@@ -113,6 +114,10 @@ class UnavailableError(EstudioError):
 
 class DatabaseUnavailableError(UnavailableError):
     """PostgreSQL does not answer."""
+
+
+class ConnectionLostError(DatabaseUnavailableError):
+    """PostgreSQL closed a connection that was in use."""
 
 
 class InferenceUnavailableError(UnavailableError):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from estudio_core import database
-from estudio_core.errors import ModelError
+from estudio_core.errors import ConnectionLostError, ModelError
 
 if TYPE_CHECKING:
     from estudio_core.vectordb.ordering import SortBy
@@ -74,8 +75,6 @@ def search(
         InferenceUnavailableError: the query cannot be encoded now.
         DatabaseUnavailableError: the index cannot be read now.
     """
-    import psycopg
-
     wanted = partial(
         _found,
         query=query,
@@ -87,17 +86,12 @@ def search(
         user_id=user_id,
         hybrid=hybrid,
     )
-    release = _live(plugin)
-    while True:
-        try:
-            found = wanted(release)
-            break
-        except (psycopg.errors.UndefinedTable, ModelError):
-            # A search that was slow: releases have followed each other meanwhile, and its own was cleaned up.
-            now = _live(plugin)
-            if now.release_id == release.release_id:
-                raise
-            release = now
+    try:
+        release, found = _answered(plugin, wanted)
+    except ConnectionLostError:
+        # The server was restarted since the pool last asked. Reading again harms nobody.
+        database.pool().check()
+        release, found = _answered(plugin, wanted)
     cosine = release.index_info.metric_type == "cosine"
     return SearchAnswer(
         plugin=plugin,
@@ -116,11 +110,27 @@ def search(
     )
 
 
-def _live(plugin: str) -> Release:
-    from estudio_core.vectordb.releases import require_live
+def _answered(plugin: str, wanted: Callable[[Release], list[SearchHit]]) -> tuple[Release, list[SearchHit]]:
+    """Return the live release and what it finds."""
+    import psycopg
 
-    with database.transaction() as connection:
-        return require_live(connection, plugin)
+    release = _live(plugin)
+    while True:
+        try:
+            return release, wanted(release)
+        except (psycopg.errors.UndefinedTable, ModelError):
+            # A search that was slow: releases have followed each other meanwhile, and its own was cleaned up.
+            now = _live(plugin)
+            if now.release_id == release.release_id:
+                raise
+            release = now
+
+
+def _live(plugin: str) -> Release:
+    from estudio_core.vectordb.releases import serving_release
+
+    with database.connection() as connection:
+        return serving_release(connection, plugin)
 
 
 def _found(release: Release, query: str, *, hybrid: bool, **options: Any) -> list[SearchHit]:
@@ -129,5 +139,12 @@ def _found(release: Release, query: str, *, hybrid: bool, **options: Any) -> lis
     from estudio_core.vectordb import search as vector_search
 
     vector = open_search_embedder(release.model_name).embed_queries([query])[0]
-    with database.transaction() as connection:
-        return vector_search.search(connection, release.collection, vector, text=query if hybrid else None, **options)
+    with database.connection() as connection:
+        return vector_search.search(
+            connection,
+            release.collection,
+            vector,
+            text=query if hybrid else None,
+            ef_search=release.stats.get("ef_search"),
+            **options,
+        )

@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     inference_threads: int | None = Field(default=None, ge=1)
     """CPU threads of a model that encodes text. Unset: OMP_NUM_THREADS, else one per physical core."""
 
+    triton_metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    """Loopback port of the local Triton server's Prometheus metrics. Unset: any free one, told when it starts."""
+
     triton_instances: Literal["cpu", "gpu"] = "cpu"
     """Whether Triton is told to run new models on its CPU or its GPU."""
 
@@ -83,6 +86,10 @@ class Settings(BaseSettings):
 
     ray_address: str | None = None
     """Address of a Ray cluster for trials. Unset: trials run on this machine."""
+
+    index_memory_mb: int | None = Field(default=None, ge=64)
+    """Memory in which PostgreSQL builds a vector index. Unset: what its graph needs, of a server on this machine at
+    most a quarter of the memory, of another at most 512 MB."""
 
     database_pool_size: int = Field(default=5, ge=1)
     """Connections kept open by one process."""

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from estudio_core.errors import RepositoryError
 from estudio_core.export.onnx_export import Precision
 from estudio_core.export.parity import Parity
+from estudio_core.export.ranking_loss import RankingLoss
 
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "1/model.onnx"
@@ -65,6 +66,8 @@ class EntryManifest(BaseModel):
     """Lengths to which a client pads, so that Triton can join requests."""
     max_batch_size: int
     parity: Parity
+    ranking: RankingLoss | None = None
+    """Quality on held-out queries against 32 bits; None for fp32, and where nothing was there to measure on."""
     golden: Golden
     files: dict[str, str]
     """sha256 of every file of the entry but this one, by path inside the entry."""

@@ -193,10 +193,6 @@ def _quiet() -> Iterator[None]:
 
 
 def convert(source: Path, target: Path, precision: Precision) -> None:
-    """Write the fp32 graph `source` as `target` in another precision; fp32 just moves it."""
+    """Write the fp32 graph `source` as `target` in another precision; `source` stays."""
     converters: dict[str, Any] = {"int8": quantise_onnx, "fp16": halve_onnx}
-    if precision == "fp32":
-        source.replace(target)
-        return
     converters[precision](source, target)
-    source.unlink()

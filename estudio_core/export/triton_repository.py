@@ -36,12 +36,16 @@ from estudio_core.export.manifest import (
 )
 from estudio_core.export.onnx_export import OPSET, Precision, convert, export_onnx
 from estudio_core.export.parity import check_parity
+from estudio_core.export.ranking_loss import RankingCheck, require_small_loss
 from estudio_core.export.triton_config import length_buckets, triton_config
 
 if TYPE_CHECKING:
     from estudio_core.models.embeddings_model import EmbeddingsModelInterface
 
 logger = logging.getLogger(__name__)
+
+_FP32_FILE = "1/fp32.onnx"
+"""What a graph in fewer bits is made from and measured against; it is not published."""
 
 GOLDEN_TEXTS = (
     "usb c charger",
@@ -85,6 +89,7 @@ def publish_entry(
     *,
     options: ExportOptions | None = None,
     golden_texts: Sequence[str] = GOLDEN_TEXTS,
+    ranking_check: RankingCheck | None = None,
 ) -> EntryManifest:
     """Export, verify and publish `model` as the entry `name`; a second call with the same model changes nothing.
 
@@ -98,14 +103,17 @@ def publish_entry(
         manifest_extra: JSON-able facts to keep in the manifest, such as the run id.
         options: Precision and how Triton runs it.
         golden_texts: Texts whose vectors are stored, for checks of everything that serves the entry.
+        ranking_check: Measures a graph in fewer bits than 32 on held-out queries; what it finds is in the manifest.
 
     Returns:
         The manifest of the entry.
 
     Raises:
-        ExportError: the graph does not compute what the model computes.
+        ExportError: the graph does not compute what the model computes, or ranks worse than `ranking_check` allows.
         RepositoryError: the name holds another model, or the repository cannot be written.
     """
+    from estudio_core.inference.onnx_embedder import OnnxEmbedder
+
     plugin, version = split_name(name)
     options = options or ExportOptions()
     repository = Path(repository)
@@ -123,10 +131,11 @@ def publish_entry(
             staging.retire(work, name, final)
         with staging.staged(work, name, final) as folder:
             (folder / MODEL_FILE).parent.mkdir()
-            plain = folder / "1" / "fp32.onnx" if options.precision != "fp32" else folder / MODEL_FILE
-            export_onnx(model, plain, opset=options.opset)
-            if plain.name != Path(MODEL_FILE).name:
-                convert(plain, folder / MODEL_FILE, options.precision)
+            if options.precision == "fp32":
+                export_onnx(model, folder / MODEL_FILE, opset=options.opset)
+            else:
+                export_onnx(model, folder / _FP32_FILE, opset=options.opset)
+                convert(folder / _FP32_FILE, folder / MODEL_FILE, options.precision)
             parity = check_parity(model, folder / MODEL_FILE, options.precision)
             _write_tokenizer(model, folder / TOKENIZER_FILE)
             if options.include_torch:
@@ -141,10 +150,11 @@ def publish_entry(
                 threads=options.threads,
             )
             (folder / CONFIG_FILE).write_text(config, encoding="utf-8")
+            unpublished = list((folder / "1").glob(f"{Path(_FP32_FILE).name}*"))
             files = {
                 path.relative_to(folder).as_posix(): file_digest(path)
                 for path in sorted(folder.rglob("*"))
-                if path.is_file()
+                if path.is_file() and path not in unpublished
             }
             manifest = EntryManifest(
                 name=name,
@@ -167,6 +177,14 @@ def publish_entry(
                 created_at=datetime.now(UTC),
                 extra=dict(manifest_extra or {}),
             )
+            if ranking_check is not None and options.precision != "fp32":
+                found = ranking_check(
+                    OnnxEmbedder(folder, manifest=manifest, graph=_FP32_FILE), OnnxEmbedder(folder, manifest=manifest)
+                )
+                require_small_loss(found, name, options.precision)
+                manifest = manifest.model_copy(update={"ranking": found})
+            for path in unpublished:
+                path.unlink()
             manifest = manifest.model_copy(update={"golden": _golden(folder, manifest, golden_texts)})
             (folder / MANIFEST_FILE).write_text(manifest.model_dump_json() + "\n", encoding="utf-8")
     return manifest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,19 @@ LEAST_FILL = 0.75
 PADDING_SLACK = 8
 """A text shorter than this share of its batch, and shorter by more than these tokens, starts a batch of its own: one
 more computation costs less than the padding."""
+
+
+@dataclass(frozen=True)
+class TokenisedTexts:
+    """Texts as a model takes them, equal ones once.
+
+    Attributes:
+        token_ids: Token ids of the distinct texts.
+        rows: Row in `token_ids` of each text, in the order of the texts.
+    """
+
+    token_ids: list[list[int]]
+    rows: list[int]
 
 
 def length_sorted_batches(lengths: Sequence[int], *, max_rows: int, max_tokens: int) -> list[list[int]]:
@@ -74,24 +88,8 @@ def padded(token_ids: Sequence[Sequence[int]], *, length: int, pad_id: int) -> t
     return input_ids, attention_mask
 
 
-def embed_in_batches(
-    texts: Sequence[str],
-    *,
-    tokenise: Callable[[list[str]], list[list[int]]],
-    compute: Callable[[list[list[int]]], Vectors],
-    dimensions: int,
-    max_rows: int,
-    max_tokens: int,
-) -> Vectors:
-    """Return the vectors of `texts`, float32 [len(texts), dimensions], in their order; equal texts are computed once.
-
-    Args:
-        texts: Any number of texts.
-        tokenise: Token ids of texts.
-        compute: Vectors of one batch of token ids, longest first.
-        dimensions: Length of one vector.
-        max_rows: Most texts in one batch.
-        max_tokens: Most tokens in one batch, padding counted.
+def tokenise_texts(texts: Sequence[str], tokenise: Callable[[list[str]], list[list[int]]]) -> TokenisedTexts:
+    """Return what `tokenise` gives for `texts`, each distinct text tokenised once.
 
     Raises:
         DataError: `texts` is one string, or holds something that is none.
@@ -101,14 +99,29 @@ def embed_in_batches(
     for position, text in enumerate(texts):
         if not isinstance(text, str):
             raise DataError(f"Only texts can be embedded; element {position} is {type(text).__name__}.")
-    distinct = list(dict.fromkeys(texts))
-    if not distinct:
-        return np.zeros((0, dimensions), dtype=np.float32)
-    token_ids = tokenise(distinct)
-    vectors = np.empty((len(distinct), dimensions), dtype=np.float32)
+    rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+    return TokenisedTexts(tokenise(list(rows)) if rows else [], [rows[text] for text in texts])
+
+
+def embed_in_batches(
+    texts: TokenisedTexts,
+    *,
+    compute: Callable[[list[list[int]]], Vectors],
+    dimensions: int,
+    max_rows: int,
+    max_tokens: int,
+) -> Vectors:
+    """Return the vectors of texts, float32 [texts, dimensions], in their order.
+
+    Args:
+        texts: Any number of texts.
+        compute: Vectors of one batch of token ids, longest first.
+        dimensions: Length of one vector.
+        max_rows: Most texts in one batch.
+        max_tokens: Most tokens in one batch, padding counted.
+    """
+    token_ids = texts.token_ids
+    vectors = np.empty((len(token_ids), dimensions), dtype=np.float32)
     for batch in length_sorted_batches([len(ids) for ids in token_ids], max_rows=max_rows, max_tokens=max_tokens):
         vectors[batch] = compute([token_ids[index] for index in batch])
-    if len(distinct) == len(texts):
-        return vectors
-    rows = {text: row for row, text in enumerate(distinct)}
-    return vectors[[rows[text] for text in texts]]
+    return vectors if len(token_ids) == len(texts.rows) else vectors[texts.rows]

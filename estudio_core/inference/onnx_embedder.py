@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from estudio_core.errors import ModelError
 from estudio_core.export.manifest import MODEL_FILE, SERVING_FILES, EntryManifest, read_verified
 from estudio_core.export.onnx_export import ATTENTION_MASK, INPUT_IDS
-from estudio_core.inference.batching import embed_in_batches, padded
+from estudio_core.inference.batching import TokenisedTexts, embed_in_batches, padded, tokenise_texts
 from estudio_core.inference.embedder import Vectors
 from estudio_core.inference.entry_tokenizer import EntryTokenizer
 from estudio_core.inference.onnx_session import open_session
@@ -30,17 +30,25 @@ class OnnxEmbedder:
         entry: Folder of the entry, `<repository>/<plugin>_v<version>`.
         manifest: Its manifest, where files were verified already; None: read and verify those that are used.
         threads: Threads of one computation; None: those of the settings, else one per physical core.
+        graph: Path of the graph in the entry.
 
     Raises:
         RepositoryError: the entry is missing or damaged.
         ModelError: ONNX Runtime cannot run the graph.
     """
 
-    def __init__(self, entry: Path, *, manifest: EntryManifest | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        entry: Path,
+        *,
+        manifest: EntryManifest | None = None,
+        threads: int | None = None,
+        graph: str = MODEL_FILE,
+    ) -> None:
         entry = Path(entry)
         self.manifest = manifest or read_verified(entry, SERVING_FILES)
         self._tokenizer = EntryTokenizer(entry, self.manifest)
-        self._session: Any = open_session(entry / MODEL_FILE, threads=threads)
+        self._session: Any = open_session(entry / graph, threads=threads)
 
     @property
     def name(self) -> str:
@@ -58,7 +66,7 @@ class OnnxEmbedder:
         Raises:
             ModelError: the graph cannot compute.
         """
-        return self._embed(texts, self._tokenizer.queries)
+        return self.embed_tokenised(tokenise_texts(texts, self._tokenizer.queries))
 
     def embed_items(self, texts: Sequence[str]) -> Vectors:
         """Return vectors of item part texts, float32 [len(texts), dimensions].
@@ -66,21 +74,29 @@ class OnnxEmbedder:
         Raises:
             ModelError: the graph cannot compute.
         """
-        return self._embed(texts, self._tokenizer.items)
+        return self.embed_tokenised(self.tokenise_items(texts))
 
-    def close(self) -> None:
-        """Free the session's memory."""
-        self._session = None
+    def tokenise_items(self, texts: Sequence[str]) -> TokenisedTexts:
+        """Return item part texts as `embed_tokenised` takes them."""
+        return tokenise_texts(texts, self._tokenizer.items)
 
-    def _embed(self, texts: Sequence[str], tokenise: Callable[[list[str]], list[list[int]]]) -> Vectors:
+    def embed_tokenised(self, texts: TokenisedTexts) -> Vectors:
+        """Return vectors of tokenised texts, float32 [texts, dimensions].
+
+        Raises:
+            ModelError: the model cannot compute.
+        """
         return embed_in_batches(
             texts,
-            tokenise=tokenise,
             compute=self._compute,
             dimensions=self.dimensions,
             max_rows=MAX_ROWS,
             max_tokens=MAX_TOKENS,
         )
+
+    def close(self) -> None:
+        """Free the session's memory."""
+        self._session = None
 
     def _compute(self, token_ids: list[list[int]]) -> Vectors:
         if self._session is None:

@@ -77,6 +77,19 @@ class TritonControl:
         finally:
             embedder.close()
 
+    def check_loaded(self, repository: Path) -> list[str]:
+        """Return the names of the models that are called ready, once each has given its golden vectors.
+
+        Raises:
+            RepositoryError: the entry of one is missing or damaged.
+            ModelError: one gives other vectors.
+            InferenceUnavailableError: the server does not answer in time.
+        """
+        names = sorted(name for name, state in self.loaded().items() if state == "READY")
+        for name in names:
+            self.check(repository / name)
+        return names
+
     def unload(self, name: str) -> None:
         """Unload a model; one that is not loaded is left alone.
 

@@ -12,7 +12,7 @@ from estudio_core.errors import ModelError
 from estudio_core.export.manifest import TOKENIZER_FILE, EntryManifest, read_verified
 from estudio_core.export.onnx_export import ATTENTION_MASK, EMBEDDING, INPUT_IDS
 from estudio_core.export.triton_config import ITEM_PRIORITY, QUERY_PRIORITY
-from estudio_core.inference.batching import bucket_length, embed_in_batches, padded
+from estudio_core.inference.batching import TokenisedTexts, bucket_length, embed_in_batches, padded, tokenise_texts
 from estudio_core.inference.embedder import Vectors
 from estudio_core.inference.entry_tokenizer import EntryTokenizer
 from estudio_core.inference.triton_calls import ATTEMPTS, call, connect
@@ -71,7 +71,7 @@ class TritonEmbedder:
             InferenceUnavailableError: the server does not answer in time, or has not loaded the model.
             ModelError: the server cannot compute.
         """
-        return self._embed(texts, queries=True)
+        return self._embed(tokenise_texts(texts, self._tokenizer.queries), QUERY_PRIORITY)
 
     def embed_items(self, texts: Sequence[str]) -> Vectors:
         """Return vectors of item part texts, float32 [len(texts), dimensions].
@@ -80,7 +80,15 @@ class TritonEmbedder:
             InferenceUnavailableError: the server does not answer in time, or has not loaded the model.
             ModelError: the server cannot compute.
         """
-        return self._embed(texts, queries=False)
+        return self.embed_tokenised(self.tokenise_items(texts))
+
+    def tokenise_items(self, texts: Sequence[str]) -> TokenisedTexts:
+        """Return item part texts as `embed_tokenised` takes them."""
+        return tokenise_texts(texts, self._tokenizer.items)
+
+    def embed_tokenised(self, texts: TokenisedTexts) -> Vectors:
+        """Return vectors of tokenised item parts, float32 [texts, dimensions]. Raises: as `embed_items`."""
+        return self._embed(texts, ITEM_PRIORITY)
 
     def close(self) -> None:
         """Close the channel."""
@@ -88,11 +96,9 @@ class TritonEmbedder:
         if client is not None:
             client.close()
 
-    def _embed(self, texts: Sequence[str], *, queries: bool) -> Vectors:
-        priority = QUERY_PRIORITY if queries else ITEM_PRIORITY
+    def _embed(self, texts: TokenisedTexts, priority: int) -> Vectors:
         return embed_in_batches(
             texts,
-            tokenise=self._tokenizer.queries if queries else self._tokenizer.items,
             compute=lambda token_ids: self._compute(token_ids, priority),
             dimensions=self.dimensions,
             max_rows=self.manifest.max_batch_size,

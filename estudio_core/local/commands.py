@@ -74,4 +74,4 @@ def _print(installation: Installation, console: Console) -> None:
     if installation.mlflow:
         console.print(f"MLflow    [bold]{installation.mlflow}[/]")
     if installation.triton:
-        console.print(f"Triton    [bold]{installation.triton}[/]")
+        console.print(f"Triton    [bold]{installation.triton}[/]  metrics {installation.triton_metrics}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from estudio_core.errors import ConfigurationError, InferenceUnavailableError, MissingDependencyError
+from estudio_core.errors import ConfigurationError, EstudioError, InferenceUnavailableError, MissingDependencyError
+from estudio_core.inference.triton_control import TritonControl
 from estudio_core.local.services import ServiceStatus
 from estudio_core.settings import get_settings
 from estudio_core.triton.__main__ import start_server, state_file, stop_server
@@ -14,6 +15,8 @@ from estudio_core.triton.server import TritonServer
 logger = logging.getLogger(__name__)
 
 NAME = "triton"
+HEALTH_TIMEOUT_S = 5.0
+"""Deadline of one golden request."""
 
 
 def start_triton() -> str | None:
@@ -41,14 +44,38 @@ def stop_triton(home: Path) -> list[str]:
     return [NAME] if _is_ours(home) and stop_server() else []
 
 
+def metrics_address(home: Path) -> str | None:
+    """Return the address of the server's Prometheus metrics; None where none runs."""
+    server = TritonServer.load(state_file()) if _is_ours(home) else None
+    return server.metrics_url if server else None
+
+
 def triton_status(home: Path) -> ServiceStatus | None:
-    """Return the state of the server of the installation in `home`; None where none was started."""
+    """Return the state of the server of the installation in `home`; None where none was started.
+
+    It is healthy when every model that it calls ready gives its golden vectors: a server whose backend process has
+    died still says that it is ready.
+    """
     server = TritonServer.load(state_file()) if _is_ours(home) else None
     if server is None:
         return None
     return ServiceStatus(
-        NAME, True, server.is_ready(), f"grpc://{server.url}", Path(server.log), server.process_id, None
+        NAME, True, _is_healthy(server), f"grpc://{server.url}", Path(server.log), server.process_id, None
     )
+
+
+def _is_healthy(server: TritonServer) -> bool:
+    if not server.is_ready():
+        return False
+    control = TritonControl(server.url, timeout_s=HEALTH_TIMEOUT_S)
+    try:
+        control.check_loaded(Path(server.repository))
+    except EstudioError as error:
+        logger.warning("Triton is not healthy: %s", error)
+        return False
+    finally:
+        control.close()
+    return True
 
 
 def _is_ours(home: Path) -> bool:

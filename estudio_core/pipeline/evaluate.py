@@ -49,7 +49,7 @@ def evaluate(plugin_name: str, run_id: str, trained: dict[str, Any]) -> Evaluati
     exam = Exam(plugin.get_search_index_info(), items, judgments, groups)
     with store.fetch(training.uri) as trained_folder, store.publish(plugin_name, run_id, "evaluation") as folder:
         champion = _champion(exam, plugin, training)
-        candidate = _candidate(exam, plugin_name, trained_folder / "model", folder / "scratch")
+        candidate = _candidate(exam, plugin, trained_folder / "model", folder / "scratch")
         decision = decide(
             champion.metrics,
             candidate.metrics,
@@ -135,15 +135,18 @@ def _champion(exam: Exam, plugin: FineTuningMethod, training: TrainingManifest) 
     return exam.sit(f"version {version}", open_bulk_embedder(name), digest, known)[0]
 
 
-def _candidate(exam: Exam, plugin_name: str, model_folder: Path, scratch: Path) -> Contender:
+def _candidate(exam: Exam, plugin: FineTuningMethod, model_folder: Path, scratch: Path) -> Contender:
     """Export the candidate, rank with it as it would be served, and keep its item vectors for the release."""
     from estudio_core.export.manifest import entry_name
-    from estudio_core.export.triton_repository import publish_entry
+    from estudio_core.export.triton_repository import ExportOptions, publish_entry
     from estudio_core.inference.opening import open_scratch_embedder
     from estudio_core.models.storage import load_model
 
+    plugin_name = plugin.meta.name
     name = entry_name(plugin_name, _SCRATCH_VERSION)
-    entry = publish_entry(scratch, name, load_model(model_folder))
+    # In the plugin's precision, so that its vectors can be used again; what that loses, the release measures.
+    options = ExportOptions(precision=plugin.export_settings.precision)
+    entry = publish_entry(scratch, name, load_model(model_folder), options=options)
     embedder = open_scratch_embedder(name, repository=scratch)
     contender, vectors = exam.sit("candidate", embedder, entry.digest, VectorStore.load(plugin_name, entry.digest))
     embedder.close()

@@ -1,8 +1,12 @@
-"""From rows of the source to objects of a collection: read and split beside encoding, nothing encoded twice."""
+"""From rows of the source to objects of a collection, nothing encoded twice.
+
+Reading and splitting, tokenising, encoding, and what the caller does with the objects (COPY) go on side by side, each
+in a thread of its own: the database, the tokenizer and the model all work outside of Python's lock.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from queue import Queue
@@ -14,6 +18,7 @@ from estudio_core.pipeline.plugin_access import ItemParts, content_hash
 from estudio_core.vectordb.items import IndexedItem, source_hash
 
 if TYPE_CHECKING:
+    from estudio_core.inference.batching import TokenisedTexts
     from estudio_core.inference.embedder import Embedder, Vectors
     from estudio_core.pipeline.vector_store import VectorStore
     from estudio_core.sources.data_loader import DownloadedItem, LoadResult
@@ -65,18 +70,10 @@ def encode_items(
     items: Iterable[SplitItem], embedder: Embedder, done: Encoding, known: VectorStore | None = None
 ) -> Iterator[IndexedItem]:
     """Yield the items with their vectors, taking those that are known already from `known`."""
-    for group in prefetched(groups(items, ENCODE_BATCH)):
-        vectors: dict[int, Vectors] = {}
-        if known is not None:
-            vectors = {i: found for i, s in enumerate(group) if (found := known.get(s.content_hash)) is not None}
-        fresh = [i for i in range(len(group)) if i not in vectors]
-        encoded = embedder.embed_items([part for i in fresh for part in group[i].parts]) if fresh else None
-        start = 0
-        for i in fresh:
-            assert encoded is not None
-            vectors[i] = encoded[start : start + len(group[i].parts)]
-            start += len(group[i].parts)
-        done.reused += len(group) - len(fresh)
+    read = prefetched(groups(items, ENCODE_BATCH))
+    tokenised = prefetched(_tokenised(read, embedder, known))
+    for group, vectors, reused in prefetched(_encoded(tokenised, embedder)):
+        done.reused += reused
         for i, split in enumerate(group):
             done.items += 1
             done.parts += len(split.parts)
@@ -89,6 +86,42 @@ def encode_items(
                 text=split.text,
                 source_hash=source_hash(split.item.data, payload),
             )
+
+
+@dataclass(frozen=True)
+class _Tokenised:
+    """A group of items: the vectors that are known, by place, and the parts of the others."""
+
+    group: list[SplitItem]
+    known: dict[int, Vectors]
+    fresh: list[int]
+    texts: TokenisedTexts
+
+
+def _tokenised(read: Iterable[list[SplitItem]], embedder: Embedder, known: VectorStore | None) -> Iterator[_Tokenised]:
+    for group in read:
+        found: dict[int, Vectors] = {}
+        if known is not None:
+            found = {i: stored for i, s in enumerate(group) if (stored := known.get(s.content_hash)) is not None}
+        fresh = [i for i in range(len(group)) if i not in found]
+        texts = embedder.tokenise_items([part for i in fresh for part in group[i].parts])
+        yield _Tokenised(group, found, fresh, texts)
+
+
+def _encoded(
+    tokenised: Iterable[_Tokenised], embedder: Embedder
+) -> Iterator[tuple[list[SplitItem], dict[int, Vectors], int]]:
+    """Yield groups with the vectors of all their items, by place, and how many of these were known."""
+    for each in tokenised:
+        vectors = dict(each.known)
+        if each.fresh:
+            encoded = embedder.embed_tokenised(each.texts)
+            start = 0
+            for i in each.fresh:
+                end = start + len(each.group[i].parts)
+                vectors[i] = encoded[start:end]
+                start = end
+        yield each.group, vectors, len(each.known)
 
 
 def payload_of(item: DownloadedItem) -> dict[str, Any]:
@@ -110,10 +143,13 @@ def prefetched(items: Iterable[T], depth: int = 2) -> Iterator[T]:
             for item in items:
                 queue.put((True, item))
                 if stopped:
-                    return
+                    break
             queue.put((False, None))
         except BaseException as error:  # handed over to the consumer, which raises it
             queue.put((False, error))
+        finally:
+            if isinstance(items, Generator):  # one that reads from another thread ends that too
+                items.close()
 
     thread = Thread(target=produce, name="estudio-prefetch", daemon=True)
     thread.start()

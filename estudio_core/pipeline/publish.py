@@ -13,7 +13,7 @@ def publish_model(plugin_name: str, version: str) -> EntryManifest:
     Publishing what is published already changes nothing.
 
     Raises:
-        ExportError: the graph does not compute what the model computes.
+        ExportError: the graph does not compute what the model computes, or in fewer bits ranks worse than allowed.
         RepositoryError: the repository cannot be written, or the name holds another model.
         DimensionError: the model's vectors do not fit the plugin's index.
     """
@@ -22,6 +22,7 @@ def publish_model(plugin_name: str, version: str) -> EntryManifest:
     from estudio_core.export.triton_repository import ExportOptions, publish_entry
     from estudio_core.inference.opening import ensure_served
     from estudio_core.models.storage import load_model
+    from estudio_core.pipeline.export_quality import ranking_check
 
     plugin = open_plugin(plugin_name)
     manager = plugin.get_manager()
@@ -35,7 +36,14 @@ def publish_model(plugin_name: str, version: str) -> EntryManifest:
         )
     name = entry_name(plugin_name, number)
     settings = get_settings()
-    options = ExportOptions(instances=settings.triton_instances)
-    entry = publish_entry(settings.triton_repository, name, model, {"registered_version": number}, options=options)
+    precision, check = ranking_check(plugin, name)
+    entry = publish_entry(
+        settings.triton_repository,
+        name,
+        model,
+        {"registered_version": number},
+        options=ExportOptions(precision=precision, instances=settings.triton_instances),
+        ranking_check=check,
+    )
     ensure_served(name)
     return EntryManifest(name=name, version=str(number), digest=entry.digest, dimensions=entry.dimensions)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,10 @@ class VectorStore:
     def __len__(self) -> int:
         """Return the number of items."""
         return len(self._vectors)
+
+    def __iter__(self) -> Iterator[tuple[str, Vectors]]:
+        """Iterate over content hashes and part vectors."""
+        return iter(self._vectors.items())
 
     @classmethod
     def save(cls, plugin: str, digest: str, items: Iterable[IndexedItem]) -> None:

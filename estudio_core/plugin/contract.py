@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from estudio_core.plugin.dag_settings import DagSettings, GateSettings
+from estudio_core.plugin.dag_settings import DagSettings, ExportSettings, GateSettings
 from estudio_core.plugin.run_params import FineTuneParams
 from estudio_core.strict_model import StrictModel
 
@@ -75,6 +75,7 @@ class FineTuningMethod(ABC):
     meta: ClassVar[PluginMeta]
     dag_settings: ClassVar[DagSettings] = DagSettings()
     gate_settings: ClassVar[GateSettings] = GateSettings()
+    export_settings: ClassVar[ExportSettings] = ExportSettings()
     fine_tune_params: ClassVar[FineTuneParams] = FineTuneParams()
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a plugin says of its DAGs and of the gate, beside what it does."""
+"""What a plugin says of its DAGs, of the gate and of how its models are served, beside what it does."""
 
 from __future__ import annotations
 
@@ -26,6 +26,15 @@ class GateSettings(StrictModel):
     """Level of the paired bootstrap interval."""
     minimum_queries: int = Field(default=10, ge=2)
     """Fewer evaluated queries than this in a group, and the group decides nothing."""
+
+
+class ExportSettings(StrictModel):
+    """In how many bits a plugin's models are served."""
+
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    """int8, per channel, doubles the speed of queries on CPUs at a loss that is measured; fp16 is for GPUs."""
+    maximum_ndcg_loss: float = Field(default=0.005, ge=0, le=1)
+    """Largest loss of nDCG@10 on held-out queries, against fp32, at which a model in fewer bits is published."""
 
 
 class DagSettings(StrictModel):

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from estudio_core.errors import ConfigurationError, suggest
 from estudio_core.plugin.contract import PluginMeta
-from estudio_core.plugin.dag_settings import DagSettings, GateSettings
+from estudio_core.plugin.dag_settings import DagSettings, ExportSettings, GateSettings
 from estudio_core.plugin.run_params import FineTuneParams
 from estudio_core.plugin.specs import PostgresItems, TextIndex, TextModel, TextTraining
 from estudio_core.plugin.text_plugin import TextPlugin
@@ -28,6 +28,9 @@ COMPONENTS = (
 """Parts of a text plugin that may be replaced: each is passed on as it is."""
 
 
+_SETTINGS = ("items", "model", "training", "index", "dag", "gate", "export", "fine_tune")
+
+
 def create_text_plugin(
     name: str,
     *,
@@ -39,6 +42,7 @@ def create_text_plugin(
     version: str = "1.0.0",
     dag: DagSettings | None = None,
     gate: GateSettings | None = None,
+    export: ExportSettings | None = None,
     fine_tune: FineTuneParams | None = None,
     **components: Any,
 ) -> TextPlugin:
@@ -54,6 +58,7 @@ def create_text_plugin(
         version: Version of the plugin.
         dag: Schedule, shards, retries and time limits of the DAGs.
         gate: When a candidate may replace the champion.
+        export: In how many bits models are served.
         fine_tune: Defaults of the `fine_tune` form.
         **components: Parts to use in place of the built-in ones, by name (see `COMPONENTS`).
             `judgments` is a function without arguments that returns `Judgments`.
@@ -68,8 +73,7 @@ def create_text_plugin(
     for given in components:
         if given not in COMPONENTS:
             raise ConfigurationError(
-                f"create_text_plugin got an unknown argument {given!r}. "
-                + suggest(given, [*COMPONENTS, "items", "model", "training", "index", "dag", "gate", "fine_tune"])
+                f"create_text_plugin got an unknown argument {given!r}. " + suggest(given, [*COMPONENTS, *_SETTINGS])
             )
     try:
         meta = PluginMeta(name=name, version=version, description=description)
@@ -85,5 +89,6 @@ def create_text_plugin(
         components=components,
         dag=dag or DagSettings(),
         gate=gate or GateSettings(),
+        export=export or ExportSettings(),
         fine_tune=fine_tune or FineTuneParams(),
     )

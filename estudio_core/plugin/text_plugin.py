@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from estudio_core.errors import ConfigurationError
 from estudio_core.plugin.contract import FineTuningBuilder, FineTuningMethod, PluginMeta
-from estudio_core.plugin.dag_settings import DagSettings, GateSettings
+from estudio_core.plugin.dag_settings import DagSettings, ExportSettings, GateSettings
 from estudio_core.plugin.run_params import FineTuneParams
 from estudio_core.plugin.specs import PostgresItems, TextIndex, TextModel, TextTraining
 from estudio_core.vectordb.index_info import SearchIndexInfo
@@ -49,11 +49,13 @@ class TextPlugin(FineTuningMethod):
         components: Mapping[str, Any],
         dag: DagSettings,
         gate: GateSettings,
+        export: ExportSettings,
         fine_tune: FineTuneParams,
     ) -> None:
         self.meta = meta  # type: ignore[misc]  # a class attribute of hand-written plugins
         self.dag_settings = dag  # type: ignore[misc]
         self.gate_settings = gate  # type: ignore[misc]
+        self.export_settings = export  # type: ignore[misc]
         self.fine_tune_params = fine_tune  # type: ignore[misc]
         self.items = items
         self.model = model

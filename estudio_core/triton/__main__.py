@@ -44,6 +44,7 @@ def start_server() -> TritonServer:
         settings.triton_repository,
         settings.home / "triton" / "server.log",
         grpc_port=settings.inference_grpc_port,
+        metrics_port=settings.triton_metrics_port,
     )
     server.save(state_file())
     control = TritonControl(server.url)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 
 import psycopg
 from psycopg import sql
 
 from estudio_core.database import SCHEMA
 from estudio_core.errors import ConfigurationError, ReleaseError
-from estudio_core.vectordb.copying import copy_objects, copy_parts, part_matrix
+from estudio_core.vectordb.copying import CopyChunk, pack, send
 from estudio_core.vectordb.index_info import MetricAggregationType, MetricType, SearchIndexInfo
 from estudio_core.vectordb.items import VECTOR_MAX_DIMENSIONS, IndexedItem, KeptItem, check_ids, payload_json
 from estudio_core.vectordb.locks import lock_objects
@@ -205,17 +206,19 @@ class Collection:
         """
         register_vectors(conn)
         seen: set[str] = set()
+        encoding = conn.info.encoding
+
+        def packed(chunk: list[IndexedItem]) -> CopyChunk:
+            check_ids(chunk, seen)
+            return pack(chunk, self.index_info, encoding)
+
         objects = parts = 0
         with conn.transaction():
-            for chunk in _chunks(items):
-                check_ids(chunk, seen)
-                payloads = [payload_json(item) for item in chunk]
-                matrix = part_matrix(chunk, self.index_info)
-                self._delete(conn, [item.object_id for item in chunk])
-                copy_objects(conn, self.objects, chunk, payloads)
-                copy_parts(conn, self.parts, chunk, matrix, self.index_info)
-                objects += len(chunk)
-                parts += len(matrix)
+            for chunk in _one_ahead(packed, _chunks(items)):
+                self._delete(conn, self._present(conn, chunk.object_ids))
+                send(conn, self.objects, self.parts, chunk)
+                objects += len(chunk.object_ids)
+                parts += chunk.part_count
         return CopyCount(objects, parts)
 
     def upsert_items(self, conn: psycopg.Connection, items: Sequence[IndexedItem]) -> CopyCount:
@@ -300,12 +303,34 @@ class Collection:
         assert row is not None
         return CollectionStats(*row)
 
+    def _present(self, conn: psycopg.Connection, ids: list[str]) -> list[str]:
+        """Return those of the ids that have rows: none while a collection is loaded for the first time."""
+        statement = sql.SQL("SELECT object_id FROM {} WHERE object_id = ANY(%s)").format(self.objects)
+        return [row[0] for row in conn.execute(statement, (ids,))]
+
     def _delete(self, conn: psycopg.Connection, ids: list[str]) -> int:
-        # An empty array still costs two statements; most chunks of a first load delete nothing but have to ask.
         if not ids:
             return 0
         conn.execute(sql.SQL("DELETE FROM {} WHERE object_id = ANY(%s)").format(self.parts), (ids,))
         return conn.execute(sql.SQL("DELETE FROM {} WHERE object_id = ANY(%s)").format(self.objects), (ids,)).rowcount
+
+
+def _one_ahead(
+    packed: Callable[[list[IndexedItem]], CopyChunk], chunks: Iterator[list[IndexedItem]]
+) -> Iterator[CopyChunk]:
+    """Yield what `packed` makes of the chunks; where there are several, of the next one while one is being sent."""
+    first, second = next(chunks, None), next(chunks, None)
+    if first is None:
+        return
+    if second is None:
+        yield packed(first)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="estudio-pack") as worker:
+        ahead = worker.submit(packed, first)
+        for chunk in chain([second], chunks):
+            ready, ahead = ahead.result(), worker.submit(packed, chunk)
+            yield ready
+        yield ahead.result()
 
 
 def _chunks(items: Iterable[IndexedItem]) -> Iterator[list[IndexedItem]]:

@@ -1,19 +1,19 @@
 """Binary COPY of objects and part vectors: the bulk of a load, without a Python object per number.
 
 The format is PostgreSQL's (documentation of COPY, "Binary Format"); a pgvector value is its dimension, a zero (both
-two bytes) and its numbers, all in network byte order.
+two bytes) and its numbers, all in network byte order; a jsonb value is a version, 1, and the text.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
-from psycopg.types.json import Jsonb
 
 from estudio_core.vectordb.index_info import MetricAggregationType, SearchIndexInfo
 from estudio_core.vectordb.items import (
@@ -22,6 +22,7 @@ from estudio_core.vectordb.items import (
     IndexedItem,
     average_vector,
     checked_vectors,
+    payload_json,
     values_fit,
 )
 
@@ -30,8 +31,12 @@ AVERAGE_PART = -1
 
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
+_LENGTH = struct.Struct(">i").pack
+_NUMBER = struct.Struct(">ii").pack
 _NULL = b"\xff\xff\xff\xff"
-_PART_COLUMNS = 5
+OBJECT_COLUMNS = ("object_id", "original_id", "user_id", "payload", "content_hash", "source_hash", "body")
+PART_COLUMNS = ("object_id", "part", "embedding", "is_average", "user_id")
+_JSONB_VERSION = b"\1"
 
 
 def part_matrix(items: Sequence[IndexedItem], info: SearchIndexInfo) -> NDArray[np.float32]:
@@ -50,34 +55,62 @@ def part_matrix(items: Sequence[IndexedItem], info: SearchIndexInfo) -> NDArray[
     return np.concatenate([checked_vectors(item, info) for item in items])
 
 
-def copy_objects(
-    conn: psycopg.Connection, table: sql.Identifier, items: Sequence[IndexedItem], payloads: Sequence[str | None]
-) -> None:
-    """Write the rows of the objects table; `payloads` are JSON texts, one per item."""
-    statement = sql.SQL(
-        "COPY {} (object_id, original_id, user_id, payload, content_hash, source_hash, body) FROM STDIN (FORMAT binary)"
-    ).format(table)
-    with conn.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.set_types(["text", "text", "text", "jsonb", "text", "text", "text"])
-        for item, payload in zip(items, payloads, strict=True):
-            wrapped = None if payload is None else Jsonb(payload, dumps=str.encode)
-            hashes = (item.content_hash, item.source_hash)
-            copy.write_row((item.object_id, item.original_id, item.user_id, wrapped, *hashes, item.text[:TEXT_LIMIT]))
+@dataclass(frozen=True)
+class CopyChunk:
+    """Items in the form in which they are sent: the content of two binary COPYs.
+
+    Attributes:
+        object_ids: Ids of the items.
+        objects: Rows of the objects table.
+        parts: Rows of the parts table, each object's average among them where averages are searched.
+        part_count: Number of part vectors, averages not counted.
+    """
+
+    object_ids: list[str]
+    objects: bytes
+    parts: bytes
+    part_count: int
 
 
-def copy_parts(
-    conn: psycopg.Connection,
-    table: sql.Identifier,
-    items: Sequence[IndexedItem],
-    matrix: NDArray[np.float32],
-    info: SearchIndexInfo,
-) -> None:
-    """Write the rows of the parts table: those of `matrix`, and each object's average where averages are searched."""
-    statement = sql.SQL("COPY {} (object_id, part, embedding, is_average, user_id) FROM STDIN (FORMAT binary)").format(
-        table
+def pack(items: Sequence[IndexedItem], info: SearchIndexInfo, encoding: str) -> CopyChunk:
+    """Check the content of items and return them as COPY wants them.
+
+    Raises:
+        DimensionError: the vectors of an item are not [parts, dimensions].
+        ItemError: an item has no part or a vector that an index would not find, or its payload is no JSON.
+    """
+    matrix = part_matrix(items, info)
+    return CopyChunk(
+        [item.object_id for item in items],
+        b"".join((_HEADER, *_object_rows(items, encoding), _TRAILER)),
+        b"".join((_HEADER, *_part_rows(items, matrix, info, encoding), _TRAILER)),
+        len(matrix),
     )
-    with conn.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.write(_HEADER + b"".join(_part_rows(items, matrix, info, conn.info.encoding)) + _TRAILER)
+
+
+def send(conn: psycopg.Connection, objects: sql.Identifier, parts: sql.Identifier, chunk: CopyChunk) -> None:
+    """Write a chunk into the two tables."""
+    with conn.cursor() as cursor:
+        for table, columns, content in (
+            (objects, OBJECT_COLUMNS, chunk.objects),
+            (parts, PART_COLUMNS, chunk.parts),
+        ):
+            statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
+                table, sql.SQL(", ").join(map(sql.Identifier, columns))
+            )
+            with cursor.copy(statement) as copy:
+                copy.write(content)
+
+
+def _object_rows(items: Sequence[IndexedItem], encoding: str) -> Iterator[bytes]:
+    fields = struct.pack(">h", len(OBJECT_COLUMNS))
+    for item in items:
+        payload = payload_json(item)
+        yield fields + _text(item.object_id, encoding) + _text(item.original_id, encoding)
+        yield _text(item.user_id, encoding)
+        yield _NULL if payload is None else _jsonb(payload, encoding)
+        yield _text(item.content_hash, encoding) + _text(item.source_hash, encoding)
+        yield _text(item.text[:TEXT_LIMIT], encoding)
 
 
 def _part_rows(
@@ -90,16 +123,16 @@ def _part_rows(
     averages = info.metric_aggregation_type == MetricAggregationType.AVG
     start = 0
     for item in items:
-        before = struct.pack(">h", _PART_COLUMNS) + _text(item.object_id, encoding)
+        before = struct.pack(">h", len(PART_COLUMNS)) + _text(item.object_id, encoding)
         user = _text(item.user_id, encoding)
         end = start + len(item.vectors)
         for part in range(start, end):
-            yield before + struct.pack(">ii", 4, part - start) + vector
+            yield before + _NUMBER(4, part - start) + vector
             yield rows[part].tobytes()
             yield b"\0\0\0\1\0" + user
         if averages:
             average = average_vector(matrix[start:end], item.object_id, info)
-            yield before + struct.pack(">ii", 4, AVERAGE_PART) + vector
+            yield before + _NUMBER(4, AVERAGE_PART) + vector
             yield average.astype(number).tobytes()
             yield b"\0\0\0\1\1" + user
         start = end
@@ -109,4 +142,9 @@ def _text(value: str | None, encoding: str) -> bytes:
     if value is None:
         return _NULL
     encoded = value.encode(encoding)
-    return struct.pack(">i", len(encoded)) + encoded
+    return _LENGTH(len(encoded)) + encoded
+
+
+def _jsonb(text: str, encoding: str) -> bytes:
+    encoded = text.encode(encoding)
+    return _LENGTH(len(encoded) + 1) + _JSONB_VERSION + encoded

@@ -132,7 +132,8 @@ def _point_to(
                 entries = pending(conn, release, done)
                 if len(entries) > EMBEDDED_UNDER_LOCK and not last_round:
                     continue
-                apply(conn, release, entries, embed)
+                if entries:  # writers wait for every round trip from here on
+                    apply(conn, release, entries, embed)
                 _move_pointer(conn, release, allowed, event, actor)
             return get_release(conn, release.release_id)
     raise AssertionError("the last round always returns")

@@ -14,17 +14,20 @@ from psycopg import sql
 from estudio_core import database, progress
 from estudio_core.database import SCHEMA
 from estudio_core.errors import DatabaseUnavailableError
+from estudio_core.settings import get_settings
 from estudio_core.vectordb.collection import Collection
 
-MAINTENANCE_MEMORY_MB = 512
-"""Room for the graph of 200 thousand vectors of 384 dimensions; PostgreSQL's own 64 MB build very slowly."""
+LEAST_MEMORY_MB, MOST_REMOTE_MEMORY_MB = 128, 512
+"""PostgreSQL's own 64 MB build very slowly; of a server elsewhere we do not know how much it has."""
+MOST_SHARE_OF_MEMORY = 0.25
+"""Of this machine's memory, where the server is here."""
 
 
 def build_index(
     conn: psycopg.Connection,
     collection: Collection,
     *,
-    maintenance_memory_mb: int = MAINTENANCE_MEMORY_MB,
+    maintenance_memory_mb: int | None = None,
     parallel_workers: int | None = None,
     progress_interval_s: float = 1.0,
 ) -> list[str]:
@@ -33,7 +36,8 @@ def build_index(
     Args:
         conn: Connection to Estudio's database.
         collection: A loaded collection.
-        maintenance_memory_mb: Memory of the build; the graph should fit (PostgreSQL notes it when it does not).
+        maintenance_memory_mb: Memory of the build; the graph should fit (PostgreSQL notes it when it does not, and goes
+            on many times slower). None: the setting `index_memory_mb`, else `build_memory_mb`.
         parallel_workers: Processes beside this one; None takes one less than there are cores.
         progress_interval_s: Seconds between two reports of `estudio_core.progress`.
 
@@ -41,6 +45,7 @@ def build_index(
         The notices of PostgreSQL, e.g. that the graph no longer fits into memory.
     """
     workers = max(0, (os.cpu_count() or 1) - 1) if parallel_workers is None else parallel_workers
+    memory_mb = maintenance_memory_mb or get_settings().index_memory_mb or build_memory_mb(conn, collection)
     notices: list[str] = []
 
     def note(diagnostic: psycopg.errors.Diagnostic) -> None:
@@ -50,13 +55,34 @@ def build_index(
     try:
         with _reporting(conn, collection, progress_interval_s):
             try:
-                _build(conn, collection, maintenance_memory_mb, workers)
+                _build(conn, collection, memory_mb, workers)
             except psycopg.errors.DiskFull:
                 # Parallel builds want the memory as shared memory, of which containers often have 64 MB.
-                _build(conn, collection, maintenance_memory_mb, 0)
+                _build(conn, collection, memory_mb, 0)
     finally:
         conn.remove_notice_handler(note)
     return notices
+
+
+def build_memory_mb(conn: psycopg.Connection, collection: Collection) -> int:
+    """Return the memory that the graph of a loaded collection needs, MB, as far as its server can be asked for it."""
+    row = conn.execute(
+        sql.SQL("SELECT count(*) FROM {} WHERE {}").format(collection.parts, searched_rows(collection))
+    ).fetchone()
+    assert row is not None
+    info = collection.index_info
+    number_bytes = 2 if collection.vector_type == "halfvec" else 4
+    # A vector, its place in the table, and 16 bytes for each neighbour: 2 m on the lowest level, m on those above.
+    needed = int(row[0]) * (info.dimensions * number_bytes + 40 * info.hnsw.m + 200) / 2**20 * 1.1
+    return max(LEAST_MEMORY_MB, min(round(needed), _most_memory_mb(conn)))
+
+
+def _most_memory_mb(conn: psycopg.Connection) -> int:
+    host = conn.info.host
+    if not (host.startswith("/") or host in {"localhost", "127.0.0.1", "::1"}):
+        return MOST_REMOTE_MEMORY_MB
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(MOST_REMOTE_MEMORY_MB, int(memory * MOST_SHARE_OF_MEMORY / 2**20))
 
 
 def index_is_valid(conn: psycopg.Connection, collection: Collection) -> bool:

@@ -24,6 +24,7 @@ TEXT_LIMIT = 200_000
 # Made once: json.dumps builds an encoder for each call with options, and a sync hashes every row.
 _IN_ORDER = json.JSONEncoder(ensure_ascii=False)
 _SORTED = json.JSONEncoder(sort_keys=True)
+_STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,10 +109,14 @@ def payload_json(item: IndexedItem | KeptItem) -> str | None:
     if item.payload is None:
         return None
     try:
-        text = json.dumps(item.payload, ensure_ascii=False, allow_nan=False)
+        text = _STRICT.encode(item.payload)
     except (TypeError, ValueError) as error:
         raise ItemError(f"The payload of object {item.object_id!r} is no JSON: {error}.", [item.object_id]) from error
-    if not isinstance(item.payload, dict) or "\\u0000" in text.replace("\\\\", "") or not _encodable(text):
+    if (
+        not isinstance(item.payload, dict)
+        or ("\\u0000" in text and "\\u0000" in text.replace("\\\\", ""))
+        or not _encodable(text)
+    ):
         raise ItemError(
             f"The payload of object {item.object_id!r} has to be a JSON object of storable text.", [item.object_id]
         )

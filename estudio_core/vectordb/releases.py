@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Literal, LiteralString
 
 import psycopg
@@ -29,6 +30,10 @@ _COLUMNS = (
     "release_id, plugin, model_name, model_version, collection_id, state, index_info, stats, run_id, reason,"
     " applied_seq, created_at, built_at, verified_at, live_at, previous_at, retired_at, failed_at"
 )
+
+
+_serving: dict[str, tuple[Any, Release]] = {}
+"""By plugin: where the pointer stood, and the release that it named."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +196,26 @@ def require_live(conn: psycopg.Connection, plugin: str) -> Release:
     return live
 
 
+def serving_release(conn: psycopg.Connection, plugin: str) -> Release:
+    """Return the live release of `plugin` for a search: the pointer is read, the release only after it has moved.
+
+    Model, collection, index and breadth of a release do not change once it is live. Its counters, which do, may be old.
+
+    Raises:
+        NothingLiveError: there is none yet.
+    """
+    pointer = conn.execute(
+        "SELECT release_id, switched_at::text FROM estudio.pointers WHERE plugin = %s", (plugin,)
+    ).fetchone()
+    known = _serving.get(plugin)
+    if known is None or known[0] != pointer:
+        known = pointer, require_live(conn, plugin)
+        # The pointer may have moved between the two statements: what belongs together is remembered, nothing else.
+        if pointer is not None and pointer[0] == known[1].release_id:
+            _serving[plugin] = known
+    return known[1]
+
+
 def previous_release(conn: psycopg.Connection, plugin: str) -> Release | None:
     """Return the release to which a rollback goes."""
     found = _select(
@@ -300,8 +325,14 @@ def _wrong_state(release: Release, allowed: tuple[State, ...]) -> ReleaseError:
     )
 
 
-def _select(conn: psycopg.Connection, condition: LiteralString, values: tuple[Any, ...]) -> list[Release]:
+@lru_cache(maxsize=16)
+def _selection(condition: LiteralString) -> bytes:
+    """Return the statement, put together once: every search reads the pointer with it."""
     statement = sql.SQL("SELECT {} FROM estudio.deployments WHERE {} ORDER BY release_id")
+    return statement.format(sql.SQL(_COLUMNS), sql.SQL(condition)).as_bytes(None)
+
+
+def _select(conn: psycopg.Connection, condition: LiteralString, values: tuple[Any, ...]) -> list[Release]:
     with conn.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(statement.format(sql.SQL(_COLUMNS), sql.SQL(condition)), values).fetchall()
+        rows = cursor.execute(_selection(condition), values).fetchall()
     return [Release(**{**row, "index_info": SearchIndexInfo.model_validate(row["index_info"])}) for row in rows]

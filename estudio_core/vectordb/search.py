@@ -1,6 +1,7 @@
 """Search a collection: whole objects, in a stable order, filtered inside the scan.
 
-How the order comes about, and why pages are disjoint and complete, stands in `ordering`.
+How the order comes about, and why pages are disjoint and complete, stands in `ordering`. The page that nearly every
+search asks for, the first without conditions, is one round trip (`first_page`).
 """
 
 from __future__ import annotations
@@ -19,36 +20,13 @@ from psycopg.pq import TransactionStatus
 from estudio_core.errors import ConfigurationError, DataError, DimensionError
 from estudio_core.vectordb.collection import Collection, register_vectors
 from estudio_core.vectordb.filters import Filter, parse_filter
+from estudio_core.vectordb.first_page import first_page
+from estudio_core.vectordb.hits import SearchHit, nearest_part
 from estudio_core.vectordb.hybrid import hybrid_rows
 from estudio_core.vectordb.ordering import Request, Row, SortBy, exact_rows, index_rows, is_small, sorted_rows
+from estudio_core.vectordb.scan_settings import MAX_SCAN_TUPLES, SCAN_MEMORY_MULTIPLIER
 
 __all__ = ["SearchHit", "SortBy", "StoredObject", "count", "find_by_filter", "find_by_ids", "search"]
-
-MAX_SCAN_TUPLES = 40_000
-"""Rows that one index scan looks at before the rest is searched exactly. Fixed, so that all pages see one order."""
-SCAN_MEMORY_MULTIPLIER = 16
-"""Of work_mem: room for what an iterative scan keeps (16 x 4 MB by default)."""
-
-
-@dataclass(frozen=True)
-class SearchHit:
-    """One object that was found.
-
-    Attributes:
-        object_id: The object; for a personal row the object that it replaces.
-        distance: pgvector's distance (cosine distance, negative inner product, or Euclid's) of the object.
-        payload: Its payload.
-        part: The nearest part; None for AVG.
-        personal: Whether the user's own vectors were compared.
-        score: Of a hybrid search: the fused score, by which hits are ordered; 0 behind the fused objects.
-    """
-
-    object_id: str
-    distance: float
-    payload: dict[str, Any]
-    part: int | None = None
-    personal: bool = False
-    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -124,8 +102,13 @@ def search(
         max_distance,
     )
     idle = conn.info.transaction_status == TransactionStatus.IDLE
-    # Nothing is written: rolling back to here takes back the settings of this search and nothing else.
-    with conn.transaction(force_rollback=True):
+    if idle and conn.autocommit and text is None and sort_by is None and not exact:
+        page = first_page(conn, request, limit, offset, breadth, by_index=by_index)
+        if page is not None:
+            return page
+    # Nothing is written. In a caller's transaction, rolling back to here takes back the settings of this search and
+    # nothing else; one of its own is committed, because psycopg forgets its prepared statements at a rollback.
+    with conn.transaction(force_rollback=not idle):
         _settings(conn, breadth, own_snapshot=idle)
         if sort_by is not None:
             return _hits(conn, request, sorted_rows(conn, request, _sort(sort_by), limit, offset))
@@ -271,18 +254,13 @@ def _hits(conn: psycopg.Connection, request: Request, rows: Sequence[Row]) -> li
     if not rows:
         return []
     collection = request.collection
-    # "+ 0": the few parts of this object are compared; the planner must not walk the index for them.
-    nearest = sql.SQL(
-        "LATERAL (SELECT p.part, {distance} AS distance FROM {parts} p"
-        " WHERE p.object_id = w.stored AND {compared} ORDER BY {distance} + 0, p.part LIMIT 1)"
-    ).format(distance=request.distance, parts=collection.parts, compared=request.compared)
     found = conn.execute(
         sql.SQL(
             "SELECT w.result, n.distance, COALESCE(o.payload, b.payload, '{{}}'), n.part, o.user_id IS NOT NULL"
             " FROM unnest(%(stored)s::text[], %(result)s::text[]) WITH ORDINALITY AS w (stored, result, place)"
             " JOIN {objects} o ON o.object_id = w.stored LEFT JOIN {objects} b ON b.object_id = o.original_id"
             " CROSS JOIN {nearest} n ORDER BY w.place"
-        ).format(objects=collection.objects, nearest=nearest),
+        ).format(objects=collection.objects, nearest=nearest_part(request, sql.SQL("w.stored"))),
         request.values(stored=[row.stored_id for row in rows], result=[row.result_id for row in rows]),
     )
     return [

@@ -13,7 +13,7 @@ TEXTS = ["usb c charger", "a", "wireless headphones " * 40, "", "usb c charger"]
 
 def test_it_agrees_with_the_served_graph(served):
     model, entry = served
-    embedder = TorchEmbedder(entry, device="cpu", bfloat16=False)
+    embedder = TorchEmbedder(entry, device="cpu", half=False)
     assert isinstance(embedder, Embedder)
     np.testing.assert_allclose(embedder.embed_queries(TEXTS), model.encode_queries(TEXTS).numpy(), atol=1e-5)
     np.testing.assert_allclose(embedder.embed_items(TEXTS), model.encode_items(TEXTS).numpy(), atol=1e-5)
@@ -22,7 +22,7 @@ def test_it_agrees_with_the_served_graph(served):
 
 def test_bfloat16_is_close_and_its_vectors_are_of_length_one(served):
     model, entry = served
-    embedder = TorchEmbedder(entry, device="cpu", bfloat16=True)
+    embedder = TorchEmbedder(entry, device="cpu", half=True)
     vectors, exact = embedder.embed_items(TEXTS), model.encode_items(TEXTS).numpy()
     assert cosines(vectors, exact).min() > 0.999
     assert np.abs(vectors - exact).max() > 1e-5, "it really computes in lower precision"
@@ -32,7 +32,7 @@ def test_bfloat16_is_close_and_its_vectors_are_of_length_one(served):
 def test_weights_that_are_not_those_of_the_entry_are_refused(served, small_model, tmp_path):
     small_model(seed=77, kind="e5").save(tmp_path / "other")
     with pytest.raises(ModelError, match="torch in float32 on cpu gives other vectors for shop_v1"):
-        TorchEmbedder(served[1], model_folder=tmp_path / "other", device="cpu", bfloat16=False)
+        TorchEmbedder(served[1], model_folder=tmp_path / "other", device="cpu", half=False)
 
 
 def test_an_entry_without_torch_weights_says_so(served):
@@ -41,7 +41,7 @@ def test_an_entry_without_torch_weights_says_so(served):
 
 
 def test_a_closed_embedder_says_so(served):
-    embedder = TorchEmbedder(served[1], device="cpu", bfloat16=False)
+    embedder = TorchEmbedder(served[1], device="cpu", half=False)
     embedder.close()
     with pytest.raises(ModelError, match="closed"):
         embedder.embed_queries(["x"])

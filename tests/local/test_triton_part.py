@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from estudio_core.errors import InferenceUnavailableError, MissingDependencyError
-from estudio_core.local.triton_part import start_triton, stop_triton, triton_status
+from estudio_core.local.triton_part import metrics_address, start_triton, stop_triton, triton_status
 from estudio_core.settings import get_settings
 from estudio_core.triton.environment import prepare
 from estudio_core.triton.server import _checked_port
@@ -42,7 +43,13 @@ def test_it_starts_is_seen_and_stops(home: Path) -> None:
     assert status is not None
     assert status.healthy
     assert status.address == f"grpc://127.0.0.1:{get_settings().inference_grpc_port}"
+    address = metrics_address(home)
+    assert address is not None
+    assert address.startswith("http://127.0.0.1:")
+    with urllib.request.urlopen(address, timeout=5) as answer:
+        assert "nv_cpu_utilization" in answer.read().decode()
     assert stop_triton(home) == ["triton"]
+    assert metrics_address(home) is None
     assert triton_status(home) is None
     assert stop_triton(home) == []
 

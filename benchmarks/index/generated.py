@@ -1,0 +1,136 @@
+"""Releases of generated vectors of any number: clustered as those of texts are, built with the product's own steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from rich.console import Console
+
+from estudio_core import database
+from estudio_core.errors import ReleaseError
+from estudio_core.vectordb import deployments
+from estudio_core.vectordb.index_build import build_index
+from estudio_core.vectordb.index_info import SearchIndexInfo
+from estudio_core.vectordb.items import IndexedItem
+from estudio_core.vectordb.releases import Release, live_release, mark_built, start_release
+from estudio_core.vectordb.verification import verify_release
+
+CLUSTERS, LATENT = 2_000, 48
+"""Vectors of sentence models lie near a surface of some dozen dimensions, in clusters. Uniform ones, all equally far
+from each other, would be a task that no search has."""
+SPREAD = 0.8
+"""Deviation from the middle of the cluster, by that of the middles."""
+BATCH = 10_000
+"""Items that are generated, and committed, together: a killed load goes on behind them."""
+WORDS = (
+    "wireless",
+    "usb",
+    "charger",
+    "cable",
+    "black",
+    "white",
+    "steel",
+    "lamp",
+    "camera",
+    "radio",
+    "kettle",
+    "screen",
+)
+
+Vectors = NDArray[np.float32]
+console = Console()
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Middles of the clusters [clusters, latent], and how the surface lies in space [latent, dimensions]."""
+
+    middles: NDArray[np.float64]
+    basis: NDArray[np.float64]
+
+    def vectors(self, seed: Sequence[int], count: int) -> Vectors:
+        """Return `count` vectors of length one, float32 [count, dimensions]."""
+        rng = np.random.default_rng(seed)
+        latent = self.middles[rng.integers(0, len(self.middles), count)]
+        latent = latent + SPREAD * rng.standard_normal(latent.shape)
+        found = latent @ self.basis + 0.05 * rng.standard_normal((count, self.basis.shape[1]))
+        return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+
+
+@lru_cache(maxsize=2)
+def surface(dimensions: int) -> Surface:
+    """Return the surface that all generated vectors of a dimension lie near."""
+    rng = np.random.default_rng(7)
+    basis = rng.standard_normal((LATENT, dimensions)) / np.sqrt(LATENT)
+    return Surface(rng.standard_normal((CLUSTERS, LATENT)), basis)
+
+
+def stored_vectors(batch: int, dimensions: int, count: int = BATCH) -> Vectors:
+    """Return the vectors of one batch of items."""
+    return surface(dimensions).vectors((1, batch), count)
+
+
+def query_vectors(count: int, dimensions: int, seed: int = 0) -> Vectors:
+    """Return vectors to search for, none of which is stored."""
+    return surface(dimensions).vectors((2, seed), count)
+
+
+def generated_items(start: int, end: int, dimensions: int) -> Iterator[IndexedItem]:
+    """Yield the items with numbers from `start`, a multiple of `BATCH`, to before `end`."""
+    for first in range(start, end, BATCH):
+        for row, vector in enumerate(stored_vectors(first // BATCH, dimensions)[: end - first]):
+            number = first + row
+            words = [WORDS[(number * step) % len(WORDS)] for step in range(1, 13)]
+            payload = {"title": " ".join(words[:6]), "supplier": words[7], "price_cents": number % 100_000}
+            yield IndexedItem(str(number), payload, f"{number:032x}", vector[None, :], text=" ".join(words))
+
+
+def generated_release(size: int, dimensions: int = 384) -> Release:
+    """Return the live release of `size` generated items, built now as far as it is not there yet."""
+    plugin = f"generated_{size}"
+    with database.connect(autocommit=True) as connection:
+        database.ensure_schema(connection)
+        live = live_release(connection, plugin)
+        if live is None:
+            release = start_release(
+                connection, plugin, f"{plugin}_v1", "1", SearchIndexInfo(dimensions=dimensions), "benchmark"
+            )
+            with deployments.build_lock(connection, plugin):
+                live = _built(connection, release, size, dimensions)
+    return live
+
+
+def _built(connection: psycopg.Connection, release: Release, size: int, dimensions: int) -> Release:
+    if release.state == "building":
+        loaded = release.collection.stats(connection).objects
+        for start in range(loaded // BATCH * BATCH, size, BATCH):
+            release.collection.copy_items(connection, generated_items(start, min(start + BATCH, size), dimensions))
+            console.print(f"[dim]{min(start + BATCH, size):,} of {size:,} vectors loaded[/]", end="\r")
+        console.print(f"[dim]{size:,} vectors loaded; building their index…[/]")
+        notices = build_index(connection, release.collection)
+        release = mark_built(connection, release, {"notices": notices})
+    if release.state == "built":
+        verify_release(connection, release, query_vectors(100, dimensions, seed=1), size)
+    return deployments.switch(connection, release, nothing_to_embed)
+
+
+def nothing_to_embed(release: Release, writes: Any, stored: Any) -> list[IndexedItem]:
+    """Refuse to embed: nobody writes to generated releases."""
+    raise ReleaseError(f"Generated release {release.release_id} was written to.")
+
+
+def true_distances(size: int, dimensions: int, queries: Vectors, k: int = 10) -> NDArray[np.float64]:
+    """Return the cosine distance of the `k`-th nearest of all stored vectors to each query, by comparing all."""
+    best = np.full((len(queries), k), np.inf)
+    for first in range(0, size, BATCH):
+        rows = stored_vectors(first // BATCH, dimensions)[: size - first]
+        distances = 1 - queries.astype(np.float64) @ rows.astype(np.float64).T
+        both = np.concatenate([best, distances], axis=1)
+        best = np.sort(np.partition(both, k - 1, axis=1)[:, :k], axis=1)
+    return best[:, k - 1]

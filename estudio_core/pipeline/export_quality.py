@@ -1,0 +1,130 @@
+"""How a plugin's models are published, and what they lose by it: measured on held-out queries."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from estudio_core import database
+from estudio_core.errors import NotEnoughDataError, RepositoryError
+from estudio_core.pipeline.item_vectors import Encoding, SplitItem, split_items
+from estudio_core.pipeline.plugin_access import ItemParts
+from estudio_core.settings import get_settings
+
+if TYPE_CHECKING:
+    from estudio_core.evaluation.judgments import Judgments
+    from estudio_core.export.onnx_export import Precision
+    from estudio_core.export.ranking_loss import RankingCheck, RankingLoss
+    from estudio_core.inference.embedder import Embedder
+    from estudio_core.plugin.contract import FineTuningMethod
+    from estudio_core.vectordb.index_info import SearchIndexInfo
+
+logger = logging.getLogger(__name__)
+
+MOST_ITEMS = 4_000
+"""Items that are ranked beside the judged ones: twice encoded, about a minute on two cores."""
+MOST_SESSIONS = 20_000
+"""Newest sessions among which the held-out ones are looked for, where a plugin has no judgments."""
+
+
+def ranking_check(plugin: FineTuningMethod, name: str) -> tuple[Precision, RankingCheck | None]:
+    """Return the precision in which the entry `name` is to be published, and what measures its loss.
+
+    fp32 where nothing could measure the loss. An entry that is there keeps its precision: a name is written once.
+    """
+    from estudio_core.export.manifest import read_manifest
+
+    wanted: Precision = plugin.export_settings.precision
+    published = False
+    with contextlib.suppress(RepositoryError):  # not published yet, or damaged, and then it is made anew
+        wanted = read_manifest(get_settings().triton_repository / name).precision
+        published = True
+    if wanted == "fp32":
+        return wanted, None
+    judgments = _held_out(plugin)
+    if not judgments:
+        if published:
+            return wanted, None
+        logger.warning(
+            "%s is published in fp32 instead of %s: the plugin has neither judgments nor held-out sessions with a "
+            "click, so nothing can say what it would lose.",
+            name,
+            wanted,
+        )
+        return "fp32", None
+    return wanted, _Measurement(plugin, judgments)
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    """A `RankingCheck` over the plugin's own items."""
+
+    plugin: FineTuningMethod
+    judgments: Judgments
+
+    def __call__(self, reference: Embedder, converted: Embedder) -> RankingLoss:
+        from estudio_core.export.ranking_loss import RankingLoss
+
+        items = self._items()
+        before, after = (self._ndcg(embedder, items) for embedder in (reference, converted))
+        return RankingLoss(
+            queries=len(before),
+            items=len(items),
+            ndcg_fp32=float(before.mean()),
+            ndcg=float(after.mean()),
+            maximum_loss=self.plugin.export_settings.maximum_ndcg_loss,
+        )
+
+    def _items(self) -> list[SplitItem]:
+        """Return the judged items, and a fixed sample of the others."""
+        loader = self.plugin.get_data_loader()
+        share = MOST_ITEMS / max(loader.total_count(), 1)
+        judged = self.judgments.object_ids
+        return [
+            split
+            for split in split_items(loader.iter_items(), ItemParts(self.plugin), "", Encoding())
+            if split.item.id in judged or zlib.crc32(split.item.id.encode()) / 2**32 < share
+        ]
+
+    def _ndcg(self, embedder: Embedder, items: list[SplitItem]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """Return nDCG@10 of each query."""
+        from estudio_core.evaluation.evaluate import EncodedCatalog, evaluate_judgments
+
+        index: SearchIndexInfo = self.plugin.get_search_index_info()
+        vectors = embedder.embed_items([part for split in items for part in split.parts])
+        offsets = np.concatenate([[0], np.cumsum([len(split.parts) for split in items])]).astype(np.int64)
+        catalog = EncodedCatalog(tuple(split.item.id for split in items), vectors, offsets)
+        queries = list(self.judgments)
+        found = evaluate_judgments(queries, embedder.embed_queries(queries), catalog, index, self.judgments)
+        if not found.queries:
+            raise NotEnoughDataError(
+                f"None of the {len(queries)} held-out queries has a relevant item in the table any more, so nothing "
+                "can say what fewer bits would lose. Correct the judgments, or publish with precision fp32."
+            )
+        values: np.ndarray[tuple[int], np.dtype[np.float64]] = np.nan_to_num(found.values["ndcg@10"])
+        return values
+
+
+def _held_out(plugin: FineTuningMethod) -> Judgments | None:
+    """Return the plugin's judgments, else the clicks of the newest sessions whose queries training never sees."""
+    from estudio_core.clickstream.store import ClickstreamStore
+    from estudio_core.evaluation.evaluate import judgments_from_sessions
+
+    human = plugin.get_judgments()
+    if human is not None:
+        return human.answerable()
+    with database.connect() as connection:
+        database.ensure_schema(connection)
+        sessions = list(ClickstreamStore(connection).sessions(plugin.meta.name, limit=MOST_SESSIONS))
+    if not any(session.events for session in sessions):
+        return None
+    try:
+        held_out = plugin.get_fine_tuning_builder(sessions).ranking_data.clickstream["holdout"]
+    except NotEnoughDataError:
+        return None
+    return judgments_from_sessions(held_out).answerable()
