@@ -29,6 +29,7 @@ _SCHEMA_PACKAGES = (
     "estudio_core.vectordb",
     "estudio_core.promotion",
     "estudio_core.improvement",
+    "estudio_core.monitoring",
     "estudio_core.pipeline",
 )
 
