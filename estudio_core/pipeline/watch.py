@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from estudio_core import database
 from estudio_core.clickstream.query_retriever import query_key
+from estudio_core.log_context import bind_release
 from estudio_core.monitoring import ledger
 from estudio_core.pipeline.manifests import WatchManifest
 from estudio_core.pipeline.plugin_access import open_plugin
@@ -61,6 +62,7 @@ def watch(plugin_name: str, run_id: str, params: dict[str, Any]) -> WatchManifes
     with database.connect(autocommit=True) as connection:
         database.ensure_schema(connection)
         release = require_live(connection, plugin_name)
+        bind_release(release.release_id)
         trained = trained_until(connection, plugin_name)
         since = until - timedelta(days=wanted.window_days)
         if trained is not None:

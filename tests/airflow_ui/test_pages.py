@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from estudio_core import database
 from estudio_core.airflow_ui import content, pages
 from estudio_core.artifacts import ArtifactStore
+from estudio_core.export.triton_repository import publish_entry
 from estudio_core.improvement import ledger as improvements
+from estudio_core.monitoring import ledger as monitoring
 from estudio_core.pipeline.trainings import note_training
 from estudio_core.promotion import ledger
+from estudio_core.settings import get_settings
 from estudio_core.vectordb.index_info import SearchIndexInfo
 from estudio_core.vectordb.releases import start_release
 
@@ -60,6 +65,20 @@ def filled(estudio_home: Path) -> None:
             numbers={},
         )
         improvements.record(connection, made[1], "improve-1", "applied", now, 7, {"gain": 0.0123}, "it helps")
+        for number, ndcg in enumerate((0.61, 0.64)):
+            monitoring.record(
+                connection,
+                made[1],
+                f"watch-{number}",
+                since=now,
+                until=now,
+                trained_until=now,
+                sessions=120,
+                numbers={"ndcg_at_10": ndcg, "click_rate_3": 0.125, "index_rows": 60, "index_bytes": 262_144},
+                drift=["click_drop"] if number else [],
+                wanted="notify" if number else "none",
+                summary=MARKUP,
+            )
         connection.commit()
 
 
@@ -73,6 +92,11 @@ def test_the_page_shows_releases_pointer_promotions_plot_report_and_improvements
     assert "unseen_ndcg_at_10_after 0.4" in page
     assert 'href="shop/report?run_id=tune%201"' in page
     assert "+0.0123" in page
+    assert "Latest watch" in page
+    assert '<td class="n">0.640</td>' in page
+    assert '<td class="n">0.125</td>' in page
+    assert "60 items, 262.1 kB" in page
+    assert "ndcg_at_10 0.64" in page  # the trend
     assert content.report("shop", None) == content.report("shop", "tune 1") == "the report"
     assert content.report("shop", "another") is None
     assert content.report("books", "tune 1") is None
@@ -85,6 +109,29 @@ def test_who_may_not_roll_back_sees_no_button_and_texts_from_outside_are_escaped
     assert "Roll back to release" not in page
     assert MARKUP not in page
     assert "&lt;script&gt;alert" in page
+
+
+@pytest.mark.usefixtures("estudio_home")
+def test_the_page_of_a_model_shows_the_manifest_of_this_plugin_s_entries_only(
+    small_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = publish_entry(get_settings().triton_repository, "shop_v1", small_model(seed=1), {"registered_version": 1})
+    found = content.model("shop", "shop_v1")
+    assert found is not None
+    page = pages.model_page(*found)
+    assert entry.digest in page
+    assert entry.files["1/model.onnx"] in page
+    assert "by ONNX Runtime" in page
+    for name in ("shop_v2", "books_v1", "..", "shop_v1/../shop_v1"):
+        assert content.model("shop", name) is None
+    assert content.model("books", "shop_v1") is None
+    monkeypatch.setenv("ESTUDIO_INFERENCE", "triton")
+    monkeypatch.setenv("ESTUDIO_INFERENCE_GRPC_PORT", "1")
+    get_settings.cache_clear()
+    away = content.model("shop", "shop_v1")
+    assert away is not None
+    assert "Triton at 127.0.0.1:1" in away[1]
+    assert "ready" not in away[1]
 
 
 @pytest.mark.usefixtures("filled")

@@ -223,8 +223,10 @@ def test_every_route_of_the_estudio_page_refuses_strangers_and_a_viewer_reads_bu
     installation: local.Installation, two_versions: ExperimentsManager, api: AirflowApi
 ) -> None:
     wait_for_dag("shop__rollback", api=api, timeout_s=120)
-    paths = [route.path.replace("{plugin}", "shop") for route in estudio_page.routes]
-    assert set(paths) == {"/", "/plugins/shop", "/plugins/shop/report"}  # no generated documentation either
+    paths = [route.path.format(plugin="shop", name="shop_v1") for route in estudio_page.routes]
+    assert set(paths) == {  # no generated documentation either
+        *("/", "/plugins/shop", "/plugins/shop/report", "/plugins/shop/models/shop_v1")
+    }
     claims = {"sub": "admin", "role": "ADMIN", "exp": time.time() + 600, "iat": time.time(), "aud": "apache-airflow"}
     foreign = {"Authorization": f"Bearer {jwt.encode(claims, 'a secret of somebody else' * 3, 'HS512')}"}
     with httpx.Client(base_url=f"{installation.airflow}/estudio") as client:
@@ -241,10 +243,11 @@ def test_every_route_of_the_estudio_page_refuses_strangers_and_a_viewer_reads_bu
         assert "Roll back to release" not in seen.text
         assert "Roll back to release 2" in client.get("/plugins/shop", headers=admin).text
         assert client.get("/plugins/shop/report", headers=viewer).status_code == 404  # nothing was trained yet
+        assert client.get("/plugins/shop/models/shop_v1", headers=viewer).status_code == 404  # nothing was published
         assert client.get("/plugins/nothing", headers=admin).status_code == 404
 
     runs = f"{installation.airflow}/api/v2/dags/shop__{{}}/dagRuns"  # where the page's button and forms go
-    for kind in ("rollback", "release", "fine_tune", "improve"):
+    for kind in ("rollback", "release", "fine_tune", "improve", "sync", "initialize", "watch"):
         refused = httpx.post(runs.format(kind), headers=viewer, json={"logical_date": None, "conf": {}})
         assert refused.status_code == 403
 
