@@ -130,8 +130,9 @@ def test_the_page_of_a_model_shows_the_manifest_of_this_plugin_s_entries_only(
     get_settings.cache_clear()
     away = content.model("shop", "shop_v1")
     assert away is not None
-    assert "Triton at 127.0.0.1:1" in away[1]
-    assert "ready" not in away[1]
+    assert "Triton at 127.0.0.1:1: " in away[1]
+    assert "did not answer" in away[1]
+    assert "loaded and ready" not in away[1]
 
 
 @pytest.mark.usefixtures("filled")

@@ -217,7 +217,9 @@ def test_assets_join_the_dags_and_the_text_above_a_graph_comes_from_the_plugin(p
 TOLD = """
     watch_schedule="@hourly",
     watch={"on_drift": "train", "query_shift": 0.5},
-    on_failure=({"call": "airflow.providers.smtp.notifications.smtp.SmtpNotifier", "arguments": {"to": "a@b.example"}},),
+    on_failure=(
+        {"call": "airflow.providers.smtp.notifications.smtp.SmtpNotifier", "arguments": {"to": "a@example.org"}},
+    ),
     on_drift=({"call": "estudio_core.dag_factory.notices.log_late"},),
     deadline_minutes={"fine_tune": 480},
 """
