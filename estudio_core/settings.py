@@ -89,8 +89,8 @@ class Settings(BaseSettings):
     trial_gpus: float | None = Field(default=None, ge=0)
     """GPUs of a trial; parts allowed, so that trials share one. Unset: `training_devices` where there is a GPU."""
 
-    ray_address: str | None = None
-    """Address of a Ray cluster for trials. Unset: trials run on this machine."""
+    ray_address: str | None = Field(default=None, pattern=r"^(auto|[^:/\s]+:\d+)$")
+    """`host:port` of a Ray cluster for trials, or `auto` on one of its nodes. Unset: trials run on this machine."""
 
     database_pool_size: int = Field(default=5, ge=1)
     """Connections kept open by one process."""

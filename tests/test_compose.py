@@ -208,9 +208,22 @@ def test_options_of_ray_s_commands_exist() -> None:
 
 def test_it_keeps_to_the_compose_specification() -> None:
     """Every key of a service is one that the specification knows, for what is used here."""
-    assert set(COMPOSE) <= {"name", "services", "networks", "volumes", "configs"} | {k for k in COMPOSE if k[:2] == "x-"}
+    assert set(COMPOSE) <= {"name", "services", "networks", "volumes", "configs"} | {
+        k for k in COMPOSE if k[:2] == "x-"
+    }
     known = {
-        *("image", "build", "restart", "logging", "networks", "init", "command", "environment", "volumes", "depends_on"),
+        *(
+            "image",
+            "build",
+            "restart",
+            "logging",
+            "networks",
+            "init",
+            "command",
+            "environment",
+            "volumes",
+            "depends_on",
+        ),
         *("healthcheck", "deploy", "ports", "configs", "profiles", "shm_size", "stop_grace_period"),
     }
     for name, service in SERVICES.items():
