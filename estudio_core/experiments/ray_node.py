@@ -59,11 +59,14 @@ def node_is_here(address: str) -> bool:
 
 
 def _resolved(address: str) -> tuple[str, str]:
+    """Return IP address and port; all addresses of this machine are one, as Ray gives a loopback address up."""
     host, _, port = address.rpartition(":")
     try:
-        return socket.gethostbyname(host), port
+        ip = socket.gethostbyname(host)
     except OSError:
         return host, port
+    own = {entry.address for entries in psutil.net_if_addrs().values() for entry in entries}
+    return "here" if ip in own else ip, port
 
 
 def _join(address: str) -> subprocess.Popen[str]:

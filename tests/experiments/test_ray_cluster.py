@@ -54,7 +54,7 @@ def free_port() -> int:
 def cluster() -> Iterator[str]:
     """Address of a cluster of one node with two CPUs."""
     address = f"127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
     command += [f"--port={address.partition(':')[2]}", "--num-cpus=2", "--include-dashboard=false"]
     command += ["--object-store-memory=104857600", "--disable-usage-stats"]
     environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}

@@ -143,6 +143,8 @@ def test_airflow_refuses_a_stranger_and_well_known_passwords(installation: local
 def test_mlflow_shows_its_page(installation: local.Installation) -> None:
     assert installation.mlflow is not None
     assert "MLflow" in httpx.get(installation.mlflow).text
+    [scheduler] = [part.pid for part in installation.services if part.name == "airflow-scheduler"]
+    assert psutil.Process(scheduler).environ()["ESTUDIO_MLFLOW_URL"] == installation.mlflow  # where tasks link to
 
 
 def test_the_scheduler_runs_a_dag_with_mapped_tasks(installation: local.Installation) -> None:
