@@ -176,15 +176,11 @@ def _start(address: str | None, resources: Resources) -> None:
         return
     try:
         ray.init(address, **common)
-    except AuthenticationError as error:
-        raise ConfigurationError(
-            f"The Ray cluster at {address} refuses this process: {str(error).strip()} Set RAY_AUTH_MODE=token and "
-            "RAY_AUTH_TOKEN to the cluster's own."
-        ) from error
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (AuthenticationError, ConnectionError, RuntimeError, ValueError) as error:
         raise UnavailableError(
-            f"The Ray cluster at {address} does not answer: {error}. Start it, or unset ESTUDIO_RAY_ADDRESS to run "
-            f"the trials on this machine."
+            f"The Ray cluster at {address} does not answer, or refuses this process: {str(error).strip()}. Start it, give "
+            "RAY_AUTH_MODE=token and the cluster's own RAY_AUTH_TOKEN where it asks for one, or unset "
+            "ESTUDIO_RAY_ADDRESS to run the trials on this machine."
         ) from error
 
 

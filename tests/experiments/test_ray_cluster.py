@@ -105,7 +105,7 @@ def test_trials_run_on_a_cluster_with_the_token_and_without_it_none_does(cluster
         time.sleep(0.2)
     assert _raylets() == raylets
     refused = search(cluster, tmp_path / "refused", TOKEN[::-1])
-    assert refused["error"] == "ConfigurationError"
+    assert refused["error"] == "UnavailableError"
     assert "RAY_AUTH_TOKEN" in str(refused["message"])
 
 
