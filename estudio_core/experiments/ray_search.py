@@ -178,8 +178,8 @@ def _start(address: str | None, resources: Resources) -> None:
         ray.init(address, **common)
     except (AuthenticationError, ConnectionError, RuntimeError, ValueError) as error:
         raise UnavailableError(
-            f"The Ray cluster at {address} does not answer, or refuses this process: {str(error).strip()}. Start it, give "
-            "RAY_AUTH_MODE=token and the cluster's own RAY_AUTH_TOKEN where it asks for one, or unset "
+            f"The Ray cluster at {address} does not answer, or refuses this process: {str(error).strip()}. Start it, "
+            "give RAY_AUTH_MODE=token and its own RAY_AUTH_TOKEN where it asks for one, or unset "
             "ESTUDIO_RAY_ADDRESS to run the trials on this machine."
         ) from error
 
