@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from estudio_core import database
 from estudio_core.airflow_ui import content, pages
 from estudio_core.artifacts import ArtifactStore
-from estudio_core.export.triton_repository import publish_entry
 from estudio_core.improvement import ledger as improvements
 from estudio_core.monitoring import ledger as monitoring
 from estudio_core.pipeline.trainings import note_training
 from estudio_core.promotion import ledger
-from estudio_core.settings import get_settings
 from estudio_core.vectordb.index_info import SearchIndexInfo
 from estudio_core.vectordb.releases import start_release
 
@@ -109,30 +105,6 @@ def test_who_may_not_roll_back_sees_no_button_and_texts_from_outside_are_escaped
     assert "Roll back to release" not in page
     assert MARKUP not in page
     assert "&lt;script&gt;alert" in page
-
-
-@pytest.mark.usefixtures("estudio_home")
-def test_the_page_of_a_model_shows_the_manifest_of_this_plugin_s_entries_only(
-    small_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    entry = publish_entry(get_settings().triton_repository, "shop_v1", small_model(seed=1), {"registered_version": 1})
-    found = content.model("shop", "shop_v1")
-    assert found is not None
-    page = pages.model_page(*found)
-    assert entry.digest in page
-    assert entry.files["1/model.onnx"] in page
-    assert "by ONNX Runtime" in page
-    for name in ("shop_v2", "books_v1", "..", "shop_v1/../shop_v1"):
-        assert content.model("shop", name) is None
-    assert content.model("books", "shop_v1") is None
-    monkeypatch.setenv("ESTUDIO_INFERENCE", "triton")
-    monkeypatch.setenv("ESTUDIO_INFERENCE_GRPC_PORT", "1")
-    get_settings.cache_clear()
-    away = content.model("shop", "shop_v1")
-    assert away is not None
-    assert "Triton at 127.0.0.1:1: " in away[1]
-    assert "did not answer" in away[1]
-    assert "loaded and ready" not in away[1]
 
 
 @pytest.mark.usefixtures("filled")

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from estudio_core import database
+from estudio_core.airflow_ui import content, pages
 from estudio_core.clickstream.store import ClickstreamStore
 from estudio_core.clickstream.ubi import UbiEvent, UbiQuery
 from estudio_core.errors import NothingLiveError
@@ -18,6 +19,7 @@ from estudio_core.monitoring.ledger import history
 from estudio_core.pipeline.trainings import note_training
 from estudio_core.pipeline.watch import watch
 from estudio_core.searching import search
+from estudio_core.settings import get_settings
 
 if TYPE_CHECKING:
     from tests.pipeline.conftest import Shop
@@ -141,3 +143,24 @@ def test_drift_that_is_only_told_is_told_once(conn: psycopg.Connection) -> None:
     log(conn, NEW, 200, NOW - timedelta(hours=1), 0.2, "new")
     assert watch("shop", "third", {}).reaction == "notify"  # there is something new to tell
     assert watch("shop", "bounds", {"click_drop": 0.9, "new_queries": 1.0, "query_shift": 2.0}).drift == []
+
+
+@pytest.mark.usefixtures("indexed_shop")
+def test_the_page_of_a_model_shows_the_manifest_of_this_plugin_s_entries_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = content.model("shop", "shop_v1")
+    assert found is not None
+    page = pages.model_page(*found)
+    assert found[0].digest in page
+    assert found[0].files["1/model.onnx"] in page
+    assert "by ONNX Runtime" in page
+    for name in ("shop_v2", "books_v1", "..", "shop_v1/../shop_v1"):
+        assert content.model("shop", name) is None
+    assert content.model("books", "shop_v1") is None
+    monkeypatch.setenv("ESTUDIO_INFERENCE", "triton")
+    monkeypatch.setenv("ESTUDIO_INFERENCE_GRPC_PORT", "1")
+    get_settings.cache_clear()
+    away = content.model("shop", "shop_v1")
+    assert away is not None
+    assert "Triton at 127.0.0.1:1: " in away[1]
+    assert "did not answer" in away[1]
+    assert "loaded and ready" not in away[1]
