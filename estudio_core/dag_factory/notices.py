@@ -7,10 +7,11 @@ import importlib
 import inspect
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import structlog
-from airflow.sdk import AsyncCallback, DeadlineAlert, DeadlineReference
+from airflow.sdk.definitions.callback import AsyncCallback
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 from estudio_core.errors import ConfigurationError
 from estudio_core.plugin.dag_settings import DagKind, DagSettings, Notice
@@ -64,10 +65,9 @@ def _callback(notice: Notice) -> Callable[[Any], Any]:
     if not inspect.isclass(found):
         return functools.partial(found, **notice.arguments) if notice.arguments else found
     try:
-        made: Callable[[Any], Any] = found(**notice.arguments)
+        return cast("Callable[[Any], Any]", found(**notice.arguments))
     except TypeError as error:
         raise ConfigurationError(f"The notifier {notice.call!r} cannot be made: {error}.") from error
-    return made
 
 
 def _awaitable(notice: Notice) -> Callable[..., Any]:

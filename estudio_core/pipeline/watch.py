@@ -220,8 +220,7 @@ def _drift(release: Release, seen: _Seen, wanted: WatchParams) -> tuple[dict[str
         for side in (seen.reference, seen.fresh)
     )
     new = new_query_share(reference, fresh, confidence=wanted.confidence)
-    drawn, vectors = _drawn(release, seen, wanted.max_queries)
-    shift = query_shift(*drawn, vectors, confidence=wanted.confidence)
+    shift = query_shift(*_drawn(release, seen, wanted.max_queries), confidence=wanted.confidence)
     numbers = {
         "new_queries": new.value,
         "new_queries_noise": new.noise,
@@ -254,7 +253,7 @@ def _drift(release: Release, seen: _Seen, wanted: WatchParams) -> tuple[dict[str
     return numbers, drift, "Drift: " + "; ".join(found[name][1] for name in drift) + "."
 
 
-def _drawn(release: Release, seen: _Seen, most: int) -> tuple[list[Any], Vectors]:
+def _drawn(release: Release, seen: _Seen, most: int) -> tuple[Any, Any, Vectors]:
     """Return up to `most` sessions of each side, drawn by lot, as rows of the vectors of their queries."""
     import numpy as np
 
@@ -265,7 +264,7 @@ def _drawn(release: Release, seen: _Seen, most: int) -> tuple[list[Any], Vectors
         np.array([rows.setdefault(session.query, len(rows)) for session in sorted(side, key=_session_lot)[:most]])
         for side in (seen.reference, seen.fresh)
     ]
-    return sides, open_query_embedder(release.model_name).embed_queries(list(rows))
+    return sides[0], sides[1], open_query_embedder(release.model_name).embed_queries(list(rows))
 
 
 def _session_lot(session: FineTuningInput) -> int:
