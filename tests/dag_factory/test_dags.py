@@ -228,7 +228,7 @@ TOLD = """
 def test_fine_tuning_may_wait_for_new_sessions_and_improvement_for_a_clock(tmp_path: Path) -> None:
     environment = folders(tmp_path, ["shop"])
     plugin = tmp_path / "plugins" / "shop.py"
-    schedules = f'schedule="every 500 new sessions", improve_schedule="@daily", {TOLD}'
+    schedules = f'schedule="every 500 new sessions", improve_schedule="@daily", {TOLD.strip().rstrip(",")}'
     plugin.write_text(plugin.read_text().replace('schedule="30 2 * * *"', schedules))
     result = parse(tmp_path, environment)
     assert result["errors"] == {}
