@@ -1,9 +1,9 @@
 # Airflow, training and MLflow's server in one image, with the versions of requirements.lock.
 FROM python:3.11.14-slim-bookworm
 
-# cpu, or cu128 and the like for training on a GPU; EXTRAS=gpu,s3,ray then.
+# cpu, or cu128 and the like for training on a GPU; EXTRAS=gpu,s3,ray,celery then.
 ARG TORCH_BACKEND=cpu
-ARG EXTRAS=cpu,s3,ray
+ARG EXTRAS=cpu,s3,ray,celery
 
 ENV PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

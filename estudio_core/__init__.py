@@ -43,9 +43,11 @@ if TYPE_CHECKING:
     from estudio_core.plugin.dag_settings import DagSettings as DagSettings
     from estudio_core.plugin.dag_settings import ExportSettings as ExportSettings
     from estudio_core.plugin.dag_settings import GateSettings as GateSettings
+    from estudio_core.plugin.dag_settings import Notice as Notice
     from estudio_core.plugin.factory import create_text_plugin as create_text_plugin
     from estudio_core.plugin.registry import PluginManager as PluginManager
     from estudio_core.plugin.run_params import FineTuneParams as FineTuneParams
+    from estudio_core.plugin.run_params import WatchParams as WatchParams
     from estudio_core.plugin.specs import PostgresItems as PostgresItems
     from estudio_core.plugin.specs import TextIndex as TextIndex
     from estudio_core.plugin.specs import TextModel as TextModel
@@ -121,10 +123,10 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "estudio_core.models.e5": ("TextToTextE5Model",),
     "estudio_core.models.embeddings_model": ("EmbeddingsModelInterface",),
     "estudio_core.plugin.contract": ("FineTuningBuilder", "FineTuningMethod", "PluginMeta"),
-    "estudio_core.plugin.dag_settings": ("DagSettings", "ExportSettings", "GateSettings"),
+    "estudio_core.plugin.dag_settings": ("DagSettings", "ExportSettings", "GateSettings", "Notice"),
     "estudio_core.plugin.factory": ("create_text_plugin",),
     "estudio_core.plugin.registry": ("PluginManager",),
-    "estudio_core.plugin.run_params": ("FineTuneParams",),
+    "estudio_core.plugin.run_params": ("FineTuneParams", "WatchParams"),
     "estudio_core.plugin.specs": ("PostgresItems", "TextIndex", "TextModel", "TextTraining"),
     "estudio_core.preprocessing.augmentations": (
         "AugmentationWithRandomSelection",

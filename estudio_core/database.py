@@ -51,6 +51,7 @@ _SCHEMA_PACKAGES = (
     "estudio_core.vectordb",
     "estudio_core.promotion",
     "estudio_core.improvement",
+    "estudio_core.monitoring",
     "estudio_core.pipeline",
 )
 
@@ -219,13 +220,12 @@ def _pool(pid: int, url: str) -> ConnectionPool:
 
     created = ConnectionPool(
         url,
-        kwargs={"connect_timeout": 10},
+        kwargs={"autocommit": True, "connect_timeout": 10},
         min_size=0,
         max_size=get_settings().database_pool_size,
         open=True,
         timeout=CONNECTION_TIMEOUT_S,
         reconnect_timeout=RECONNECT_S,
-        kwargs={"autocommit": True},
         check=_check,
         configure=_register_vector,
     )

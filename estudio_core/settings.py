@@ -18,7 +18,12 @@ class Settings(BaseSettings):
     """Where the parts of an installation are. Every default works on a laptop."""
 
     model_config = SettingsConfigDict(
-        env_prefix="ESTUDIO_", env_file=".env", extra="ignore", frozen=True, protected_namespaces=()
+        env_prefix="ESTUDIO_",
+        env_file=".env",
+        env_ignore_empty=True,  # `ESTUDIO_RAY_ADDRESS=` in a compose file means that there is none
+        extra="ignore",
+        frozen=True,
+        protected_namespaces=(),
     )
 
     home: Path = Path(".estudio")
@@ -35,6 +40,9 @@ class Settings(BaseSettings):
 
     mlflow_tracking_uri: str | None = None
     """MLflow tracking and registry URI. Unset: SQLite under `home`."""
+
+    mlflow_url: str | None = None
+    """Address of MLflow's pages as browsers reach it, for links. Unset: the tracking URI where that is one."""
 
     triton_repository: Path = Path("triton_repo")
     """Root of the Triton model repository."""
@@ -84,8 +92,8 @@ class Settings(BaseSettings):
     trial_gpus: float | None = Field(default=None, ge=0)
     """GPUs of a trial; parts allowed, so that trials share one. Unset: `training_devices` where there is a GPU."""
 
-    ray_address: str | None = None
-    """Address of a Ray cluster for trials. Unset: trials run on this machine."""
+    ray_address: str | None = Field(default=None, pattern=r"^(auto|[^:/\s]+:\d+)$")
+    """`host:port` of a Ray cluster for trials, or `auto` on one of its nodes. Unset: trials run on this machine."""
 
     index_memory_mb: int | None = Field(default=None, ge=64)
     """Memory in which PostgreSQL builds a vector index. Unset: what its graph needs, of a server on this machine at
@@ -103,6 +111,12 @@ class Settings(BaseSettings):
     def tracking_uri(self) -> str:
         """`mlflow_tracking_uri`, or its default below `home`."""
         return self.mlflow_tracking_uri or f"sqlite:///{(self.home / 'mlflow.db').resolve()}"
+
+    @property
+    def mlflow_page(self) -> str | None:
+        """`mlflow_url`, or the tracking URI where a browser can open it."""
+        tracking = self.mlflow_tracking_uri or ""
+        return self.mlflow_url or (tracking if tracking.startswith(("http://", "https://")) else None)
 
     @property
     def INFERENCE_HOST(self) -> str:  # noqa: N802 (name fixed by the plugin tutorial)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 from pathlib import Path
@@ -21,8 +22,8 @@ EXAMPLE = (ROOT / ".env.example").read_text()
 INTERPOLATION = re.compile(r"\$\{([A-Z_0-9]+)(?:(:?[-?])([^}]*))?\}")
 SECRET = re.compile(r"PASSWORD|SECRET|KEY|TOKEN|STORAGE_USER")
 REQUIRED_PARTS = {
-    *("postgres", "storage", "init", "mlflow", "triton", "triton-gpu"),
-    *("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer"),
+    *("postgres", "broker", "storage", "init", "mlflow", "triton", "triton-gpu", "ray-head", "ray-worker"),
+    *("airflow-api-server", "airflow-scheduler", "airflow-worker", "airflow-dag-processor", "airflow-triggerer"),
 }
 
 
@@ -74,7 +75,7 @@ def test_secrets_come_from_the_environment_and_have_no_default() -> None:
     variables = INTERPOLATION.findall(TEXT)
     assert {name for name, _, _ in variables if SECRET.search(name)} == {
         *("POSTGRES_PASSWORD", "STORAGE_USER", "STORAGE_PASSWORD", "AIRFLOW_ADMIN_PASSWORD"),
-        *("AIRFLOW_JWT_SECRET", "AIRFLOW_API_SECRET_KEY", "AIRFLOW_FERNET_KEY"),
+        *("AIRFLOW_JWT_SECRET", "AIRFLOW_API_SECRET_KEY", "AIRFLOW_FERNET_KEY", "BROKER_PASSWORD", "RAY_AUTH_TOKEN"),
     }
     for name, operator, message in variables:
         if SECRET.search(name):
@@ -110,14 +111,18 @@ def test_settings_accept_the_values(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.inference_host == "triton"
     assert settings.artifacts_root == "s3://estudio-artifacts"
     assert settings.tracking_uri == "http://mlflow:5000"
+    assert settings.mlflow_page == "http://localhost:5000"
+    assert settings.ray_address is None
 
 
 def test_every_airflow_option_exists() -> None:
+    from airflow.providers.celery.get_provider_info import get_provider_info
+
     spec = importlib.util.find_spec("airflow")
     assert spec is not None
     assert spec.submodule_search_locations is not None
     template = Path(spec.submodule_search_locations[0]) / "config_templates" / "config.yml"
-    known = yaml.safe_load(template.read_text())
+    known = yaml.safe_load(template.read_text()) | get_provider_info()["config"]
     for name in environments()["airflow-scheduler"]:
         if name.startswith("AIRFLOW__"):
             _, section, option = name.lower().split("__", 2)
@@ -161,6 +166,74 @@ def test_triton_reads_the_repository_that_tasks_write() -> None:
         assert "--model-control-mode=explicit" in SERVICES[name]["command"]
     devices = SERVICES["triton-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
+
+
+def test_tasks_run_on_celery_workers_that_share_what_a_task_needs() -> None:
+    scheduler, worker = environments()["airflow-scheduler"], environments()["airflow-worker"]
+    assert scheduler["AIRFLOW__CORE__EXECUTOR"] == "CeleryExecutor"
+    assert worker == scheduler
+    assert re.fullmatch(r"redis://:\$\{BROKER_PASSWORD:\?.*\}@broker:6379/0", worker["AIRFLOW__CELERY__BROKER_URL"])
+    assert "broker" in SERVICES["airflow-worker"]["depends_on"]
+    assert SERVICES["airflow-worker"]["volumes"] == SERVICES["airflow-scheduler"]["volumes"]
+    assert "celery" in re.findall(r"ARG EXTRAS=(\S+)", (ROOT / "Dockerfile").read_text())[0].split(",")
+    # The application that the health check asks, under the name it has in the installed provider.
+    [path] = re.findall(r"--app (\S+)", SERVICES["airflow-worker"]["healthcheck"]["test"][1])
+    module, _, name = path.rpartition(".")
+    assert hasattr(importlib.import_module(module), name)
+
+
+def test_a_ray_cluster_is_optional_and_asks_for_a_token() -> None:
+    for name in ("ray-head", "ray-worker"):
+        service = SERVICES[name]
+        assert service["profiles"] == ["ray"]
+        assert service["environment"]["RAY_AUTH_MODE"] == "token"
+        assert service["image"] == SERVICES["airflow-worker"]["image"]  # the same code runs in driver and trials
+        assert not service.get("ports")
+        assert service["volumes"] == SERVICES["airflow-worker"]["volumes"]  # trials leave models in files
+    assert "--address=ray-head:6379" in SERVICES["ray-worker"]["command"]
+    assert "ray-head:6379" in EXAMPLE
+
+
+def test_options_of_ray_s_commands_exist() -> None:
+    from ray.scripts.scripts import cli
+
+    for name in ("ray-head", "ray-worker"):
+        program, command, *words = SERVICES[name]["command"]
+        assert program == "ray"
+        known = {option for parameter in cli.commands[command].params for option in parameter.opts}
+        assert {word.partition("=")[0] for word in words} <= known
+        assert SERVICES[name]["healthcheck"]["test"][1].split()[:3] == ["ray", "health-check", "--address"]
+    assert "--address" in {option for parameter in cli.commands["health-check"].params for option in parameter.opts}
+
+
+def test_it_keeps_to_the_compose_specification() -> None:
+    """Every key of a service is one that the specification knows, for what is used here."""
+    assert set(COMPOSE) <= {"name", "services", "networks", "volumes", "configs"} | {
+        k for k in COMPOSE if k[:2] == "x-"
+    }
+    known = {
+        *(
+            "image",
+            "build",
+            "restart",
+            "logging",
+            "networks",
+            "init",
+            "command",
+            "environment",
+            "volumes",
+            "depends_on",
+        ),
+        *("healthcheck", "deploy", "ports", "configs", "profiles", "shm_size", "stop_grace_period"),
+    }
+    for name, service in SERVICES.items():
+        assert set(service) <= known, name
+        assert set(service.get("healthcheck", {})) <= {"test", "interval", "timeout", "retries", "start_period"}
+        assert set(service["deploy"]) == {"resources"}
+        for dependency in service.get("depends_on", {}).values():
+            assert dependency["condition"] in {"service_healthy", "service_completed_successfully", "service_started"}
+        for value in service.get("environment", {}).values():
+            assert isinstance(value, str), name  # YAML would turn an unquoted True into a boolean
 
 
 def test_the_set_up_container_makes_what_others_use() -> None:

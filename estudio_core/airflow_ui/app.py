@@ -36,6 +36,17 @@ def plugin_page(plugin: str, user: Reader) -> HTMLResponse:
     return HTMLResponse(pages.plugin_page(content.plugin_content(plugin), rollback=rolls_back(user, plugin)))
 
 
+@app.get("/plugins/{plugin}/models/{name}")
+def model(plugin: str, name: str, user: Reader) -> HTMLResponse:
+    """Show a published model: what it is, its files, and whether Triton serves it."""
+    from estudio_core.airflow_ui import content, pages
+
+    found = content.model(plugin, name)
+    if found is None:
+        raise HTTPException(404, f"The model repository has no model {name!r} of plugin {plugin!r}.")
+    return HTMLResponse(pages.model_page(*found))
+
+
 @app.get("/plugins/{plugin}/report")
 def report(plugin: str, user: Reader, run_id: str | None = None) -> HTMLResponse:
     """Show the evaluation report of a training; of the latest where no run is named."""

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from estudio_core import database
 from estudio_core.artifacts import ArtifactStore
-from estudio_core.errors import DataError
+from estudio_core.errors import DataError, EstudioError, RepositoryError
 from estudio_core.improvement import ledger as improvements
 from estudio_core.improvement.ledger import Improvement
+from estudio_core.monitoring import ledger as monitoring
+from estudio_core.monitoring.ledger import Watch
 from estudio_core.pipeline.trainings import Training, new_sessions, trainings
 from estudio_core.promotion import ledger as promotions
 from estudio_core.promotion.ledger import Promotion
+from estudio_core.settings import get_settings
 from estudio_core.vectordb.releases import Release, list_releases, live_release, previous_release
 
+if TYPE_CHECKING:
+    from estudio_core.export.manifest import EntryManifest
+
 _MOST_ROWS = 50
+_TRITON_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,7 @@ class PluginContent:
     promotions: list[Promotion]
     trainings: list[Training]
     improvements: list[Improvement]
+    watches: list[Watch]
     new_sessions: int
 
 
@@ -65,8 +74,39 @@ def plugin_content(plugin: str) -> PluginContent:
             promotions=promotions.history(connection, plugin, _MOST_ROWS),
             trainings=trainings(connection, plugin)[:_MOST_ROWS],
             improvements=improvements.history(connection, plugin)[:_MOST_ROWS],
+            watches=monitoring.history(connection, plugin, _MOST_ROWS),
             new_sessions=new_sessions(connection, plugin),
         )
+
+
+def model(plugin: str, name: str) -> tuple[EntryManifest, str] | None:
+    """Return the manifest of a published model of this plugin, and how it is served; None where there is none."""
+    from estudio_core.export.manifest import read_manifest, split_name
+
+    settings = get_settings()
+    try:
+        if split_name(name)[0] != plugin:
+            return None
+        manifest = read_manifest(settings.triton_repository / name)
+    except RepositoryError:
+        return None  # older releases are cleared away
+    if settings.inference == "embedded":
+        return manifest, "Served inside each process, by ONNX Runtime (ESTUDIO_INFERENCE=embedded)."
+    address = f"{settings.inference_host}:{settings.inference_grpc_port}"
+    return manifest, f"Triton at {address}: {_triton_state(address, name)}."
+
+
+def _triton_state(address: str, name: str) -> str:
+    from estudio_core.inference.triton_control import TritonControl
+
+    try:
+        control = TritonControl(address, timeout_s=_TRITON_TIMEOUT_S)
+        try:
+            return "loaded and ready" if control.is_ready(name) else "not loaded"
+        finally:
+            control.close()
+    except EstudioError as error:
+        return str(error)
 
 
 def report(plugin: str, run_id: str | None) -> str | None:

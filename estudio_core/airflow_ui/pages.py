@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -10,9 +10,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 if TYPE_CHECKING:
     from estudio_core.airflow_ui.content import Overview, PluginContent
     from estudio_core.evaluation.charts import LineChart
+    from estudio_core.export.manifest import EntryManifest
 
 _CHARTED = ("unseen_ndcg_at_10_after", "seen_ndcg_at_10_after", "recall_at_10")
 """Numbers of promotions that are drawn over releases, by the names MLflow and verification give them."""
+
+_TREND = ("ndcg_at_10", "recall_at_10", "clicked_sessions")
+"""Numbers of watches that are drawn over time."""
 
 
 def overview(plugins: list[Overview]) -> str:
@@ -28,6 +32,9 @@ def plugin_page(content: PluginContent, *, rollback: bool) -> str:
         .render(
             c=content,
             chart=_chart(content),
+            watched=content.watches[0] if content.watches else None,
+            trend=_trend(content),
+            figure=partial(_figure, content.watches[0].numbers if content.watches else {}),
             can_roll_back=rollback and content.previous is not None,
             pointers={
                 release.release_id: name
@@ -36,6 +43,37 @@ def plugin_page(content: PluginContent, *, rollback: bool) -> str:
             },
         )
     )
+
+
+def model_page(manifest: EntryManifest, served: str) -> str:
+    """Return the page of a published model; `served` says who serves it."""
+    return _templates().get_template("model.html.j2").render(m=manifest, served=served)
+
+
+def _figure(numbers: dict[str, float], name: str, form: str) -> str:
+    """Return a number as text, empty where it was not measured."""
+    return form % numbers[name] if name in numbers else ""
+
+
+def _trend(content: PluginContent) -> LineChart | None:
+    """Return the numbers of the watches over time, from the first one shown, in days."""
+    from estudio_core.evaluation.charts import line_chart
+    from estudio_core.evaluation.report_data import Curve, Series
+
+    if not content.watches:
+        return None
+    first = content.watches[-1].at
+    points = {
+        name: tuple(
+            ((watch.at - first).total_seconds() / 86_400, watch.numbers[name])
+            for watch in reversed(content.watches)
+            if name in watch.numbers
+        )
+        for name in _TREND
+    }
+    series = tuple(Series(name=name, points=found) for name, found in points.items() if found)
+    title = f"Watches, days since {first:%Y-%m-%d %H:%M}"
+    return line_chart(Curve(title=title, series=series), width=640.0, height=240.0)
 
 
 def _chart(content: PluginContent) -> LineChart | None:

@@ -19,6 +19,7 @@ from estudio_core.dag_factory.initialize import initialize_dag
 from estudio_core.dag_factory.release import release_dag
 from estudio_core.dag_factory.rollback import rollback_dag
 from estudio_core.dag_factory.sync import sync_dag
+from estudio_core.dag_factory.watch import watch_dag
 from estudio_core.plugin.discovery import PluginCard, read_card
 
 __all__ = ["DAG_KINDS", "build_dags"]
@@ -30,6 +31,7 @@ DAG_KINDS: dict[str, Callable[[PluginCard], DAG]] = {
     "improve": improve_dag,
     "rollback": rollback_dag,
     "sync": sync_dag,
+    "watch": watch_dag,
 }
 
 

@@ -11,6 +11,7 @@ from airflow.sdk import DAG, get_current_context
 from estudio_core.dag_factory.approval import RESPONDER_KEY, ApprovalQuestion
 from estudio_core.dag_factory.assets import dataset_asset, model_asset, sessions_asset
 from estudio_core.dag_factory.forms import form
+from estudio_core.dag_factory.links import MLflowRunLink, ReportLink
 from estudio_core.dag_factory.steps import TRAINING_POOL, Steps, plugin_dag
 from estudio_core.plugin.discovery import PluginCard
 
@@ -108,9 +109,10 @@ def fine_tune_dag(card: PluginCard) -> DAG:
         steps = Steps(card)
         sessions = steps(extract)(name)
         dataset = steps(preprocess, outlets=[dataset_asset(name)])(name, sessions)
-        trained = steps(train, pool=TRAINING_POOL, training=True)(name, dataset)
-        evaluated = steps(evaluate, pool=TRAINING_POOL)(name, trained)
-        registered = steps(register, outlets=[model_asset(name)])(name, evaluated)
+        trained = steps(train, pool=TRAINING_POOL, training=True, links=[MLflowRunLink(name)])(name, dataset)
+        looked_at = [MLflowRunLink(name), ReportLink(name)]
+        evaluated = steps(evaluate, pool=TRAINING_POOL, links=looked_at)(name, trained)
+        registered = steps(register, outlets=[model_asset(name)], links=[ReportLink(name)])(name, evaluated)
         decision = steps.branch(decide)(registered)
         approve = ApprovalQuestion(
             task_id="approve",

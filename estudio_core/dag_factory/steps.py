@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, ExceptionRetryPolicy, Param, RetryAction, RetryRule, get_current_context, task
+import structlog
+from airflow.sdk import (
+    DAG,
+    BaseOperatorLink,
+    ExceptionRetryPolicy,
+    Param,
+    RetryAction,
+    RetryRule,
+    get_current_context,
+    task,
+)
 from airflow.sdk.exceptions import AirflowSkipException
 
+from estudio_core.dag_factory.notices import callbacks, deadlines
 from estudio_core.errors import NotEnoughDataError, NothingLiveError, SupersededError
+from estudio_core.log_context import step_context
+from estudio_core.plugin.dag_settings import DagKind
 from estudio_core.plugin.discovery import PluginCard
+
+logger = structlog.get_logger("estudio.steps")
 
 ERROR_KEY = "error"
 """Key of the XCom in which a failed task leaves its message."""
@@ -47,17 +63,27 @@ class Steps:
         self.card = card
 
     def __call__(
-        self, function: Callable[..., Any], *, pool: str | None = None, training: bool = False, **options: Any
+        self,
+        function: Callable[..., Any],
+        *,
+        pool: str | None = None,
+        training: bool = False,
+        links: Collection[BaseOperatorLink] = (),
+        **options: Any,
     ) -> Any:
-        """Return the task factory of `function`, whose id is the function's name."""
+        """Return the task factory of `function`, whose id is the function's name; `links` are buttons of the task."""
         minutes = self.card.dag_settings.training_timeout_minutes if training else None
         if pool is not None:
             options["pool"] = pool
-        return task(**self._options(function, minutes), **options)(_inside_estudio(function))
+        factory = task(**self._options(function, minutes), **options)(self._inside_estudio(function))
+        return _linked(factory, links) if links else factory
 
     def branch(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the task factory of `function`, which returns the id of the task to go on with."""
-        return task.branch(**self._options(function))(_inside_estudio(function))  # type: ignore[no-any-return]
+        """Return the task factory of `function`, which returns the id of the task to go on with, or several."""
+        return task.branch(**self._options(function))(self._inside_estudio(function))  # type: ignore[no-any-return]
+
+    def _inside_estudio(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return _inside_estudio(function, self.card.meta.name)
 
     def _options(self, function: Callable[..., Any], minutes: int | None = None) -> dict[str, Any]:
         settings = self.card.dag_settings
@@ -74,7 +100,7 @@ class Steps:
 
 
 def plugin_dag(
-    card: PluginCard, kind: str, title: str, doc: str, *, params: dict[str, Param], schedule: Any = None
+    card: PluginCard, kind: DagKind, title: str, doc: str, *, params: dict[str, Param], schedule: Any = None
 ) -> DAG:
     """Return the empty DAG `<plugin>__<kind>` with what all DAGs of a plugin share."""
     return DAG(
@@ -88,6 +114,9 @@ def plugin_dag(
         catchup=False,
         schedule=schedule,
         params=params,
+        on_failure_callback=callbacks(card.dag_settings.on_failure),
+        on_success_callback=callbacks(card.dag_settings.on_success),
+        deadline=deadlines(card.dag_settings, kind),
     )
 
 
@@ -98,6 +127,9 @@ def _doc(card: PluginCard, title: str, doc: str) -> str:
         "Plugin": f"`{card.meta.name}` {card.meta.version}, `{card.source}`",
         "Fine-tuning": settings.schedule or "by hand",
         "Improvement": settings.improve_schedule or "by hand",
+        "Watching": settings.watch_schedule or "by hand",
+        "Drift": "starts a training" if settings.watch.on_drift == "train" else "is told of",
+        "Deadlines": ", ".join(f"{kind} {m} min" for kind, m in sorted(settings.deadline_minutes.items())) or "none",
         "Shards of an index": str(settings.shards),
         "Retries": str(settings.retries),
         "Time limits": f"{settings.task_timeout_minutes} min a task, {settings.training_timeout_minutes} min training",
@@ -115,8 +147,19 @@ def started_by(dag_run: Any) -> str:
     return str(dag_run.triggering_user_name or f"{dag_run.dag_id} {dag_run.run_id}")
 
 
-def _inside_estudio(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Run a task's function with Airflow's connections as item sources and progress that can be watched."""
+def _linked(factory: Callable[..., Any], links: Collection[BaseOperatorLink]) -> Callable[..., Any]:
+    """Give the task that `factory` makes its links: a TaskFlow task takes none as an argument."""
+
+    def make(*args: Any, **kwargs: Any) -> Any:
+        made = factory(*args, **kwargs)
+        made.operator.operator_extra_links = tuple(links)
+        return made
+
+    return make
+
+
+def _inside_estudio(function: Callable[..., Any], plugin: str) -> Callable[..., Any]:
+    """Run a task's function with Airflow's connections, progress to be watched and log lines with a context."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -126,14 +169,41 @@ def _inside_estudio(function: Callable[..., Any]) -> Callable[..., Any]:
         use_airflow_connections()
         context = get_current_context()
         instance = context["ti"]
-        try:
-            with record_progress(instance.dag_id, instance.run_id, instance.task_id, instance.map_index):
-                return function(*args, **kwargs)
-        except (NotEnoughDataError, NothingLiveError, SupersededError) as error:
-            raise AirflowSkipException(str(error)) from error
-        except Exception as error:
-            # What a task that tells others about a failure reads; the next attempt clears it.
-            instance.xcom_push(ERROR_KEY, f"{instance.task_id}: {error}")
-            raise
+        began = time.monotonic()
+
+        def ended(outcome: str, **numbers: Any) -> None:
+            logger.info("step ended", outcome=outcome, seconds=round(time.monotonic() - began, 3), **numbers)
+
+        with step_context(plugin, instance.run_id, function.__name__, _release([*args, *kwargs.values()])):
+            try:
+                with record_progress(instance.dag_id, instance.run_id, instance.task_id, instance.map_index):
+                    returned = function(*args, **kwargs)
+            except (NotEnoughDataError, NothingLiveError, SupersededError) as error:
+                ended("skipped", reason=str(error))
+                raise AirflowSkipException(str(error)) from error
+            except Exception as error:
+                ended("failed", error=type(error).__name__, reason=str(error))
+                # What a task that tells others about a failure reads; the next attempt clears it.
+                instance.xcom_push(ERROR_KEY, f"{instance.task_id}: {error}")
+                raise
+            ended("success", **_numbers(returned))
+            return returned
 
     return run
+
+
+def _release(arguments: list[Any]) -> int | None:
+    """Return the release that a manifest among the arguments of a step is about."""
+    found = (argument.get("release_id") for argument in arguments if isinstance(argument, dict))
+    return next((release for release in found if isinstance(release, int)), None)
+
+
+def _numbers(returned: Any) -> dict[str, Any]:
+    """Return the counts of a manifest, for the log: `release_id` is bound to every line as `release` already."""
+    if not isinstance(returned, dict):
+        return {}
+    return {
+        name: value
+        for name, value in returned.items()
+        if isinstance(value, int | float) and name not in {"release_id", "seconds"}
+    }

@@ -9,11 +9,12 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from estudio_core.errors import ConfigurationError, MissingDependencyError, UnavailableError
+from estudio_core.experiments.ray_node import node_of
 from estudio_core.experiments.search import Pruning, Resources, SearchPlan, TrialRecorder
 from estudio_core.experiments.trial import Report, Trial, run_trial
 from estudio_core.settings import get_settings
@@ -153,16 +154,20 @@ def _ray_running(address: str | None, resources: Resources) -> Iterator[dict[str
     in_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM) if in_main_thread else None
     try:
-        _start(address, resources)
-        yield ray.cluster_resources()
+        with node_of(address) if address else nullcontext():
+            try:
+                _start(address, resources)
+                yield ray.cluster_resources()
+            finally:
+                ray.shutdown()
     finally:
-        ray.shutdown()
         if in_main_thread:
             signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place
 
 
 def _start(address: str | None, resources: Resources) -> None:
     import ray
+    from ray.exceptions import AuthenticationError
 
     common: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
     if address is None:
@@ -171,10 +176,11 @@ def _start(address: str | None, resources: Resources) -> None:
         return
     try:
         ray.init(address, **common)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (AuthenticationError, ConnectionError, RuntimeError, ValueError) as error:
         raise UnavailableError(
-            f"The Ray cluster at {address} does not answer: {error}. Start it, or unset ESTUDIO_RAY_ADDRESS to run "
-            f"the trials on this machine."
+            f"The Ray cluster at {address} does not answer, or refuses this process: {str(error).strip()}. Start it, "
+            "give RAY_AUTH_MODE=token and its own RAY_AUTH_TOKEN where it asks for one, or unset "
+            "ESTUDIO_RAY_ADDRESS to run the trials on this machine."
         ) from error
 
 

@@ -113,8 +113,10 @@ def start_all(
     environment = ensure_airflow(home, project=project)
     if tell is not None:
         tell("database is ready")
-    started = start_airflow(environment, home=home, project=project, wait=False)
     mlflow = start_mlflow(home=home, wait=False)
+    if mlflow is not None and mlflow.address is not None:
+        environment.setdefault("ESTUDIO_MLFLOW_URL", mlflow.address)  # where links of tasks lead
+    started = start_airflow(environment, home=home, project=project, wait=False)
     if triton:
         absent = start_triton()
         if tell is not None:

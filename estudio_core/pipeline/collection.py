@@ -7,6 +7,7 @@ from typing import Any
 
 from estudio_core import database
 from estudio_core.errors import DataError, VerificationError
+from estudio_core.log_context import bind_release
 from estudio_core.pipeline.manifests import BuiltManifest, EntryManifest, LoadedShard, ShardManifest
 from estudio_core.pipeline.plugin_access import open_plugin
 
@@ -30,6 +31,7 @@ def start_collection(plugin_name: str, entry: dict[str, Any], shards: int, run_i
         release = start_release(
             connection, plugin_name, published.name, published.version, plugin.get_search_index_info(), run_id
         )
+    bind_release(release.release_id)
     ranges = plugin.get_data_loader().key_ranges(shards)
     if not ranges:
         raise DataError(f"The item source of plugin {plugin_name!r} has no rows. Fill the table, then run this again.")
@@ -69,6 +71,7 @@ def build_index(plugin_name: str, shards: list[dict[str, Any]]) -> BuiltManifest
             "Check the text column of the plugin."
         )
     with database.connect(autocommit=True) as connection, build_lock(connection, plugin_name):
+        bind_release(loaded[0].release_id)
         release = get_release(connection, loaded[0].release_id)
         collection = release.collection
         stats = collection.stats(connection)

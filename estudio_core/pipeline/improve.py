@@ -12,6 +12,7 @@ from estudio_core import database
 from estudio_core.artifacts import ArtifactStore
 from estudio_core.errors import NotEnoughDataError, ReleaseError
 from estudio_core.improvement import ledger
+from estudio_core.log_context import bind_release
 from estudio_core.pipeline.improvement_report import write_report
 from estudio_core.pipeline.manifests import ImprovementManifest
 from estudio_core.pipeline.plugin_access import open_plugin
@@ -171,6 +172,7 @@ def _place(connection: psycopg.Connection, plugin_name: str, wanted: ImprovePara
     release = live_release(connection, plugin_name)
     if release is None or release.live_at is None:
         raise NotEnoughDataError(f"Nothing is live for plugin {plugin_name!r}.")
+    bind_release(release.release_id)
     before = ledger.history(connection, plugin_name, release.release_id)
     if before and before[0].state == "off":
         raise NotEnoughDataError(

@@ -110,6 +110,24 @@ class ImprovementManifest(Manifest):
     gain_high: float
 
 
+class WatchManifest(Manifest):
+    """What a watch saw of the live release and of its users, and what follows."""
+
+    release_id: int
+    model_version: str
+    since: str
+    until: str
+    sessions: int
+    reference_sessions: int
+    """Sessions that stand for what training saw; 0 before the first training."""
+    numbers: dict[str, float]
+    """Measures by name; what could not be measured is absent."""
+    drift: list[str]
+    """Names of the measures beyond their thresholds."""
+    reaction: Literal["none", "notify", "train"]
+    summary: str
+
+
 class EntryManifest(Manifest):
     """A published entry of the model repository."""
 

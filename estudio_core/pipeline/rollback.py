@@ -6,6 +6,7 @@ from typing import Any
 
 from estudio_core import database
 from estudio_core.errors import ReleaseError
+from estudio_core.log_context import bind_release
 from estudio_core.pipeline.embed_writes import embed_writes
 from estudio_core.pipeline.manifests import LiveManifest
 from estudio_core.pipeline.switch import make_live
@@ -48,6 +49,7 @@ def rollback(plugin_name: str, params: dict[str, Any], run_id: str, actor: str) 
                 f"{'none' if target is None else f'one of {target.plugin!r} that is {target.state}'}. "
                 "See: estudio releases"
             )
+        bind_release(target.release_id)
         ensure_served(target.model_name)
         promotion = done or ledger.request(
             connection,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from estudio_core import database
 from estudio_core.errors import DataError
+from estudio_core.log_context import bind_release
 from estudio_core.pipeline.item_vectors import prefetched
 from estudio_core.pipeline.item_writer import READ_BATCH, ItemWriter
 from estudio_core.pipeline.manifests import SyncManifest
@@ -57,7 +58,7 @@ def sync(plugin_name: str, params: dict[str, Any]) -> SyncManifest:
     with database.connect(autocommit=True) as connection:
         database.ensure_schema(connection)
         with sync_lock(connection, plugin_name):
-            require_live(connection, plugin_name)
+            bind_release(require_live(connection, plugin_name).release_id)
             state = read_sync_state(connection, plugin_name)
             source = f"{_cheapest(loader)} {loader.fingerprint}"
             method = _method(loader, state, source, wanted)

@@ -64,6 +64,12 @@ def new_sessions(conn: psycopg.Connection, plugin: str) -> int:
     """Return the number of clicked sessions since the newest one that was trained on."""
     from estudio_core.clickstream.store import ClickstreamStore
 
+    return ClickstreamStore(conn).count_sessions(plugin, since=trained_until(conn, plugin), clicked_only=True)
+
+
+def trained_until(conn: psycopg.Connection, plugin: str) -> datetime | None:
+    """Return the end of the newest window of sessions that was trained on; None before the first training."""
     row = conn.execute("SELECT max(until) FROM estudio.trainings WHERE plugin = %s", (plugin,)).fetchone()
     assert row is not None
-    return ClickstreamStore(conn).count_sessions(plugin, since=row[0], clicked_only=True)
+    until: datetime | None = row[0]
+    return until

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from estudio_core.plugin.run_params import WatchParams
 from estudio_core.strict_model import StrictModel
+
+DagKind = Literal["fine_tune", "improve", "initialize", "release", "rollback", "sync", "watch"]
+"""What comes after `<plugin>__` in a DAG's id."""
 
 _EVERY_SESSIONS = re.compile(r"every ([1-9][0-9]{0,8}) new sessions")
 
@@ -37,6 +41,22 @@ class ExportSettings(StrictModel):
     """Largest loss of nDCG@10 on held-out queries, against fp32, at which a model in fewer bits is published."""
 
 
+class Notice(StrictModel):
+    """Somebody to tell: an Airflow notifier, or a function that takes Airflow's context, by its import path.
+
+    It is imported by Airflow only, so a plugin file stays light.
+
+    >>> smtp = "airflow.providers.smtp.notifications.smtp.SmtpNotifier"
+    >>> Notice(call=smtp, arguments={"to": "search@example.org"}).arguments
+    {'to': 'search@example.org'}
+    """
+
+    call: str = Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")
+    """`package.module.Name` of a `BaseNotifier` class or of a function."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the class, or of the function after the context: JSON values. Notifiers render templates in them."""
+
+
 class DagSettings(StrictModel):
     """What Airflow has to know of a plugin before anything heavy is imported."""
 
@@ -46,6 +66,21 @@ class DagSettings(StrictModel):
     """Cron expression of `sync`; None: by hand."""
     improve_schedule: str | None = None
     """Cron expression of `improve`; None: by hand."""
+    watch_schedule: str | None = "@daily"
+    """Cron expression of `watch`; None: by hand."""
+    watch: WatchParams = WatchParams()
+    """Defaults of the `watch` form: thresholds of drift, and whether it trains or only notifies."""
+    on_failure: tuple[Notice, ...] = ()
+    """Whom to tell when a run of a DAG of this plugin fails."""
+    on_success: tuple[Notice, ...] = ()
+    """Whom to tell when a run of a DAG of this plugin succeeds."""
+    on_drift: tuple[Notice, ...] = ()
+    """Whom to tell of drift; templates find the `watch` run's findings under `drift`."""
+    deadline_minutes: dict[DagKind, int] = Field(default_factory=dict)
+    """Minutes by kind of DAG, such as `{"fine_tune": 480}`, within which a run should end once it is queued."""
+    on_late: tuple[Notice, ...] = ()
+    """Whom to tell when a deadline passes, from Airflow's triggerer: notifiers that work asynchronously, or coroutine
+    functions. Without any, the triggerer logs a warning."""
     owner: str = "estudio"
     tags: tuple[str, ...] = ()
     shards: int = Field(default=4, ge=1, le=256)
@@ -65,7 +100,15 @@ class DagSettings(StrictModel):
         found = _EVERY_SESSIONS.fullmatch(self.schedule or "")
         return int(found[1]) if found else None
 
-    @field_validator("schedule", "improve_schedule")
+    @field_validator("deadline_minutes")
+    @classmethod
+    def _at_least_a_minute(cls, minutes: dict[DagKind, int]) -> dict[DagKind, int]:
+        wrong = {kind: value for kind, value in minutes.items() if value < 1}
+        if wrong:
+            raise ValueError(f"a deadline is 1 minute or more; got {wrong}")
+        return minutes
+
+    @field_validator("schedule", "sync_schedule", "improve_schedule", "watch_schedule")
     @classmethod
     def _cron_or_sessions(cls, schedule: str | None, info: ValidationInfo) -> str | None:
         by_sessions = info.field_name == "schedule" and _EVERY_SESSIONS.fullmatch(schedule or "")

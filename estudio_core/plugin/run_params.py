@@ -234,6 +234,87 @@ class ImproveParams(StrictModel):
     )
 
 
+class WatchParams(StrictModel):
+    """Parameters of one `watch` run; a plugin gives its own defaults by `DagSettings(watch=WatchParams(...))`."""
+
+    on_drift: Literal["notify", "train"] = Field(
+        default="notify",
+        title="On drift",
+        description="train: start fine_tune, once for the same drift, and notify. notify: only that.",
+    )
+    window_days: int = Field(
+        json_schema_extra=_in("Sessions"),
+        default=14,
+        ge=1,
+        le=3650,
+        title="Window",
+        description="Days of sessions to look at; of these, the ones since the last training.",
+    )
+    reference_days: int = Field(
+        json_schema_extra=_in("Sessions"),
+        default=90,
+        ge=1,
+        le=3650,
+        title="Days of training",
+        description="Days before the end of the last training whose sessions stand for what it saw.",
+    )
+    max_sessions: int = Field(
+        json_schema_extra=_in("Sessions"),
+        default=20_000,
+        ge=100,
+        le=1_000_000,
+        title="Most sessions",
+        description="Of each side; the newest are taken.",
+    )
+    min_sessions: int = Field(
+        json_schema_extra=_in("Sessions"),
+        default=100,
+        ge=10,
+        title="Fewest sessions",
+        description="With fewer fresh sessions drift is not measured; everything else is.",
+    )
+    max_queries: int = Field(
+        json_schema_extra=_in("Sessions"),
+        default=1000,
+        ge=10,
+        le=100_000,
+        title="Most queries",
+        description="Queries that the live release answers and encodes, drawn by lot.",
+    )
+    new_queries: float = Field(
+        json_schema_extra=_in("Drift"),
+        default=0.2,
+        ge=0,
+        le=1,
+        title="New queries",
+        description="Share of sessions with a query that training never saw, beyond chance, that counts as drift.",
+    )
+    query_shift: float = Field(
+        json_schema_extra=_in("Drift"),
+        default=0.2,
+        ge=0,
+        le=2,
+        title="Shift of queries",
+        description="Move of the mean query vector, in mean distances of a query from it, beyond chance.",
+    )
+    click_drop: float = Field(
+        json_schema_extra=_in("Drift"),
+        default=0.2,
+        ge=0,
+        lt=1,
+        title="Drop of clicks",
+        description="Share of the clicks expected from training, position by position, that is certain to be missing.",
+    )
+    confidence: float = Field(
+        json_schema_extra=_in("Drift"),
+        default=0.99,
+        ge=0.9,
+        lt=1,
+        title="Confidence",
+        description="Level of what counts as chance.",
+    )
+
+
 class RollbackParams(StrictModel):
     """Parameters of one `rollback` run."""
 

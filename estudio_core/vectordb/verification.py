@@ -23,7 +23,7 @@ from estudio_core.vectordb.releases import (
     require_state,
     set_state,
 )
-from estudio_core.vectordb.search import search
+from estudio_core.vectordb.search import SearchHit, search
 
 MINIMUM_RECALL = 0.95
 """Share of the 10 truly nearest objects that the index has to find, on average over the sample."""
@@ -83,6 +83,36 @@ def verify_release(
     return report
 
 
+def recall_at_10(conn: psycopg.Connection, collection: Collection, samples: NDArray[np.floating[Any]]) -> float:
+    """Return the share of the 10 truly nearest objects that the index finds, at the breadth that searches use.
+
+    Args:
+        conn: Connection.
+        collection: A collection that is searched.
+        samples: Query vectors, [queries, dimensions], at least one.
+    """
+    nearest = [search(conn, collection, vector, exact=True) for vector in samples]
+    return _share_found(conn, collection, samples, nearest, None)
+
+
+def _share_found(
+    conn: psycopg.Connection,
+    collection: Collection,
+    samples: NDArray[np.floating[Any]],
+    nearest: list[list[SearchHit]],
+    ef_search: int | None,
+) -> float:
+    """Return the mean share of `nearest` that the index finds; 1 where there is nothing to find."""
+    shares = []
+    for vector, truth in zip(samples, nearest, strict=True):
+        if not truth:
+            continue
+        found = search(conn, collection, vector, ef_search=ef_search, by_index=True)
+        far = truth[-1].distance + _SAME_DISTANCE
+        shares.append(sum(hit.distance <= far for hit in found) / len(truth))
+    return float(np.mean(shares)) if shares else 1.0
+
+
 def _checked_objects(conn: psycopg.Connection, release: Release, collection: Collection, expected: int) -> int:
     with conn.transaction():
         if not collection.exists(conn) or not index_is_valid(conn, collection):
@@ -127,14 +157,7 @@ def _breadth(
     nearest = [search(conn, collection, vector, exact=True) for vector in samples]
     recall = 0.0
     for ef_search in [configured, *(step for step in EF_SEARCH_STEPS if step > configured)]:
-        shares = []
-        for vector, truth in zip(samples, nearest, strict=True):
-            if not truth:
-                continue
-            found = search(conn, collection, vector, ef_search=ef_search, by_index=True)
-            far = truth[-1].distance + _SAME_DISTANCE
-            shares.append(sum(hit.distance <= far for hit in found) / len(truth))
-        recall = float(np.mean(shares)) if shares else 1.0
+        recall = _share_found(conn, collection, samples, nearest, ef_search)
         if recall >= minimum_recall:
             return ef_search, recall
     raise VerificationError(

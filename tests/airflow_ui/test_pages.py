@@ -13,6 +13,7 @@ from estudio_core import database
 from estudio_core.airflow_ui import content, pages
 from estudio_core.artifacts import ArtifactStore
 from estudio_core.improvement import ledger as improvements
+from estudio_core.monitoring import ledger as monitoring
 from estudio_core.pipeline.trainings import note_training
 from estudio_core.promotion import ledger
 from estudio_core.vectordb.index_info import SearchIndexInfo
@@ -60,6 +61,20 @@ def filled(estudio_home: Path) -> None:
             numbers={},
         )
         improvements.record(connection, made[1], "improve-1", "applied", now, 7, {"gain": 0.0123}, "it helps")
+        for number, ndcg in enumerate((0.61, 0.64)):
+            monitoring.record(
+                connection,
+                made[1],
+                f"watch-{number}",
+                since=now,
+                until=now,
+                trained_until=now,
+                sessions=120,
+                numbers={"ndcg_at_10": ndcg, "click_rate_3": 0.125, "index_rows": 60, "index_bytes": 262_144},
+                drift=["click_drop"] if number else [],
+                wanted="notify" if number else "none",
+                summary=MARKUP,
+            )
         connection.commit()
 
 
@@ -73,6 +88,11 @@ def test_the_page_shows_releases_pointer_promotions_plot_report_and_improvements
     assert "unseen_ndcg_at_10_after 0.4" in page
     assert 'href="shop/report?run_id=tune%201"' in page
     assert "+0.0123" in page
+    assert "Latest watch" in page
+    assert '<td class="n">0.640</td>' in page
+    assert '<td class="n">0.125</td>' in page
+    assert "60 items, 262.1 kB" in page
+    assert "ndcg_at_10 0.64" in page  # the trend
     assert content.report("shop", None) == content.report("shop", "tune 1") == "the report"
     assert content.report("shop", "another") is None
     assert content.report("books", "tune 1") is None

@@ -54,6 +54,8 @@ for dag_id, dag in sorted(bag.dags.items()):
         "tags": sorted(dag.tags),
         "owner": dag.owner,
         "doc": dag.doc_md,
+        "links": {t.task_id: sorted(link.name for link in t.operator_extra_links) for t in dag.tasks},
+        "told": {w: len(getattr(dag, f"on_{w}_callback") or ()) for w in ("failure", "success")},
         "outlets": sorted({o.uri for t in dag.tasks for o in t.outlets}),
         "schedule": str(dag.schedule),
         "params": {name: dag.params.get_param(name).schema | {"default": dag.params[name]} for name in dag.params},
@@ -69,7 +71,8 @@ print("RESULT " + json.dumps({
 """
 
 
-DAGS = ["shop__fine_tune", "shop__improve", "shop__initialize", "shop__release", "shop__rollback", "shop__sync"]
+KINDS = ["fine_tune", "improve", "initialize", "release", "rollback", "sync", "watch"]
+DAGS = [f"shop__{kind}" for kind in KINDS]
 
 
 def folders(tmp_path: Path, names: list[str]) -> dict[str, str]:
@@ -179,6 +182,29 @@ def test_the_form_comes_from_the_typed_parameters_of_the_plugin(parsed: dict[str
     assert parsed["dags"]["shop__sync"]["params"]["most_deleted_share"]["maximum"] == 1
 
 
+def test_tasks_link_to_what_they_made(parsed: dict[str, Any]) -> None:
+    fine_tune = parsed["dags"]["shop__fine_tune"]["links"]
+    assert fine_tune["train"] == ["MLflow run"]
+    assert fine_tune["evaluate"] == ["MLflow run", "Report"]
+    assert fine_tune["register"] == ["Report"]
+    for kind in ("initialize", "release"):
+        assert parsed["dags"][f"shop__{kind}"]["links"]["publish_model"] == ["Triton model"]
+        assert parsed["dags"][f"shop__{kind}"]["links"]["switch"] == ["Estudio"]
+    assert parsed["dags"]["shop__watch"]["links"]["measure"] == ["Estudio"]
+    tasks = parsed["dags"]["shop__fine_tune"]["serialized"]["tasks"]
+    [train] = [task["__var"] for task in tasks if task["__var"]["task_id"] == "train"]
+    assert list(train["_operator_extra_links"]) == ["MLflow run"]  # what the API server reads
+
+
+def test_watching_is_scheduled_and_its_form_has_the_plugin_s_thresholds(parsed: dict[str, Any]) -> None:
+    watch = parsed["dags"]["shop__watch"]
+    assert watch["schedule"] == "@daily"
+    assert watch["tasks"]["react"] == ["notify", "rest", "start_training"]
+    assert watch["params"]["on_drift"]["default"] == "notify"
+    assert watch["params"]["new_queries"]["maximum"] == 1
+    assert {field.get("section") for field in watch["params"].values()} == {None, "Sessions", "Drift"}
+
+
 def test_assets_join_the_dags_and_the_text_above_a_graph_comes_from_the_plugin(parsed: dict[str, Any]) -> None:
     assert parsed["dags"]["shop__fine_tune"]["outlets"] == ["x-estudio://shop/dataset", "x-estudio://shop/model"]
     for kind in ("initialize", "release", "rollback"):
@@ -188,10 +214,21 @@ def test_assets_join_the_dags_and_the_text_above_a_graph_comes_from_the_plugin(p
         assert told in doc
 
 
+TOLD = """
+    watch_schedule="@hourly",
+    watch={"on_drift": "train", "query_shift": 0.5},
+    on_failure=(
+        {"call": "airflow.providers.smtp.notifications.smtp.SmtpNotifier", "arguments": {"to": "a@example.org"}},
+    ),
+    on_drift=({"call": "estudio_core.dag_factory.notices.log_late"},),
+    deadline_minutes={"fine_tune": 480},
+"""
+
+
 def test_fine_tuning_may_wait_for_new_sessions_and_improvement_for_a_clock(tmp_path: Path) -> None:
     environment = folders(tmp_path, ["shop"])
     plugin = tmp_path / "plugins" / "shop.py"
-    schedules = 'schedule="every 500 new sessions", improve_schedule="@daily"'
+    schedules = f'schedule="every 500 new sessions", improve_schedule="@daily", {TOLD.strip().rstrip(",")}'
     plugin.write_text(plugin.read_text().replace('schedule="30 2 * * *"', schedules))
     result = parse(tmp_path, environment)
     assert result["errors"] == {}
@@ -201,6 +238,13 @@ def test_fine_tuning_may_wait_for_new_sessions_and_improvement_for_a_clock(tmp_p
     assert result["dags"]["shop__improve"]["schedule"] == "@daily"
     assert "connected" in result
     assert result["connected"] is False
+    assert result["dags"]["shop__watch"]["schedule"] == "@hourly"
+    assert result["dags"]["shop__watch"]["params"]["query_shift"]["default"] == 0.5
+    for dag in result["dags"].values():
+        assert dag["told"] == {"failure": 1, "success": 0}
+    assert "DagRunQueuedAtDeadline" in serialized
+    assert "estudio_core.dag_factory.notices.log_late" in serialized  # whom nobody is named is not told, but logged
+    assert "DagRunQueuedAtDeadline" not in json.dumps(result["dags"]["shop__release"]["serialized"])
 
     plugin.write_text(plugin.read_text().replace("every 500 new sessions", "every full moon"))
     [message] = parse(tmp_path, environment)["errors"].values()
@@ -226,7 +270,7 @@ def test_one_broken_plugin_is_one_import_error_and_no_more(tmp_path: Path) -> No
 
 def test_a_hundred_plugins_are_parsed_quickly(tmp_path: Path) -> None:
     result = parse(tmp_path, folders(tmp_path, [f"shop_{number}" for number in range(100)]))
-    assert len(result["dags"]) == 600
+    assert len(result["dags"]) == 700
     assert result["heavy"] == []
     # An idle machine of two cores takes less than 10 s; the limit allows for a busy one.
     assert result["parse_s"] < 30, result["parse_s"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import pytest
 from estudio_core import database
 from estudio_core.demo.catalog import demo_queries
 from estudio_core.demo.clickstream import SEARCHED_DEPTH, replay_clickstream
+from estudio_core.monitoring.ledger import history
 from estudio_core.searching import search
 from estudio_core.vectordb.deployments import list_releases, live_release
 
@@ -38,10 +40,11 @@ def test_from_a_table_to_a_released_fine_tuned_model_and_back(
     with database.transaction() as connection:
         replay_clickstream(connection, rankings, sessions=200)
 
-    tuned, released, again = airflow.run(
+    tuned, released, again, watched = airflow.run(
         (f"{PLUGIN}__fine_tune", {"num_epochs": 1, "promotion": "manual"}),
         (f"{PLUGIN}__release", {"version": "challenger"}),
         (f"{PLUGIN}__release", {"version": "champion"}),
+        (f"{PLUGIN}__watch", {}),
     )
     tuned.assert_success()
     assert tuned.tasks["keep_champion[-1]"] == "success"
@@ -49,6 +52,19 @@ def test_from_a_table_to_a_released_fine_tuned_model_and_back(
     released.assert_success()
     assert search(PLUGIN, "usb c charger", limit=5).model_version == "2"
     again.assert_success()
+    watched.assert_success()
+    assert {task for task, state in watched.tasks.items() if state == "success"} == {
+        *("measure[-1]", "react[-1]", "rest[-1]")
+    }
+    ended = [line for line in watched.output.splitlines() if "step ended" in line and "build_index" in line]
+    assert ended
+    for line in ended:
+        for name, value in (("plugin", PLUGIN), ("step", "build_index"), ("outcome", "success"), ("release", r"\d")):
+            assert re.search(rf"{name}\W+{value}", line), line
+    with database.transaction() as connection:
+        [row] = history(connection, PLUGIN)
+    assert row.numbers["index_rows"] > 400
+    assert row.numbers["recall_at_10"] > 0.9
     with database.transaction() as connection:
         states = {release.release_id: release.state for release in list_releases(connection, PLUGIN)}
     assert states == {1: "retired", 2: "previous", 3: "live"}

@@ -143,6 +143,8 @@ def test_airflow_refuses_a_stranger_and_well_known_passwords(installation: local
 def test_mlflow_shows_its_page(installation: local.Installation) -> None:
     assert installation.mlflow is not None
     assert "MLflow" in httpx.get(installation.mlflow).text
+    [scheduler] = [part.pid for part in installation.services if part.name == "airflow-scheduler"]
+    assert psutil.Process(scheduler).environ()["ESTUDIO_MLFLOW_URL"] == installation.mlflow  # where tasks link to
 
 
 def test_the_scheduler_runs_a_dag_with_mapped_tasks(installation: local.Installation) -> None:
@@ -223,8 +225,10 @@ def test_every_route_of_the_estudio_page_refuses_strangers_and_a_viewer_reads_bu
     installation: local.Installation, two_versions: ExperimentsManager, api: AirflowApi
 ) -> None:
     wait_for_dag("shop__rollback", api=api, timeout_s=120)
-    paths = [route.path.replace("{plugin}", "shop") for route in estudio_page.routes]
-    assert set(paths) == {"/", "/plugins/shop", "/plugins/shop/report"}  # no generated documentation either
+    paths = [route.path.format(plugin="shop", name="shop_v1") for route in estudio_page.routes]
+    assert set(paths) == {  # no generated documentation either
+        *("/", "/plugins/shop", "/plugins/shop/report", "/plugins/shop/models/shop_v1")
+    }
     claims = {"sub": "admin", "role": "ADMIN", "exp": time.time() + 600, "iat": time.time(), "aud": "apache-airflow"}
     foreign = {"Authorization": f"Bearer {jwt.encode(claims, 'a secret of somebody else' * 3, 'HS512')}"}
     with httpx.Client(base_url=f"{installation.airflow}/estudio") as client:
@@ -241,10 +245,11 @@ def test_every_route_of_the_estudio_page_refuses_strangers_and_a_viewer_reads_bu
         assert "Roll back to release" not in seen.text
         assert "Roll back to release 2" in client.get("/plugins/shop", headers=admin).text
         assert client.get("/plugins/shop/report", headers=viewer).status_code == 404  # nothing was trained yet
+        assert client.get("/plugins/shop/models/shop_v1", headers=viewer).status_code == 404  # nothing was published
         assert client.get("/plugins/nothing", headers=admin).status_code == 404
 
     runs = f"{installation.airflow}/api/v2/dags/shop__{{}}/dagRuns"  # where the page's button and forms go
-    for kind in ("rollback", "release", "fine_tune", "improve"):
+    for kind in ("rollback", "release", "fine_tune", "improve", "sync", "initialize", "watch"):
         refused = httpx.post(runs.format(kind), headers=viewer, json={"logical_date": None, "conf": {}})
         assert refused.status_code == 403
 

@@ -1,0 +1,181 @@
+"""What every task does around its step: log lines with their context, metrics, buttons, notices."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+from airflow.sdk import BaseNotifier
+from airflow.sdk.observability import stats
+from airflow.sdk.types import TaskInstanceKey
+from structlog.testing import LogCapture
+
+from estudio_core.dag_factory import links, notices
+from estudio_core.dag_factory.metrics import emit_gauges
+from estudio_core.errors import ConfigurationError
+from estudio_core.log_context import bind_release, step_context
+from estudio_core.plugin.dag_settings import DagSettings, Notice
+from estudio_core.settings import get_settings
+
+HERE = __name__
+
+
+@pytest.fixture
+def lines() -> Iterator[list[Any]]:
+    """Log lines as structlog gives them to whoever writes them."""
+    capture = LogCapture()
+    before = structlog.get_config()
+    structlog.configure(processors=[structlog.contextvars.merge_contextvars, capture], cache_logger_on_first_use=False)
+    yield capture.entries
+    structlog.configure(**before)
+
+
+def test_lines_of_a_step_carry_plugin_run_step_and_release_and_the_next_ones_do_not(lines: list[Any]) -> None:
+    logger = structlog.get_logger()
+    with step_context("shop", "run 1", "verify"):
+        logger.info("before")
+        bind_release(7)
+        logger.info("after")
+    logger.info("outside")
+    with step_context("shop", "run 2", "switch", 8):
+        logger.info("known")
+    assert lines[0] == {"event": "before", "log_level": "info", "plugin": "shop", "run": "run 1", "step": "verify"}
+    assert lines[1]["release"] == 7
+    assert lines[2] == {"event": "outside", "log_level": "info"}
+    assert lines[3]["release"] == 8
+
+
+class Recorded:
+    """A metrics backend of Airflow that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.gauges: dict[str, tuple[float, dict[str, str]]] = {}
+
+    def gauge(self, stat: str, value: float, *, tags: dict[str, str]) -> None:
+        self.gauges[stat] = (value, tags)
+
+
+def test_gauges_are_named_for_backends_with_and_without_tags() -> None:
+    backend = Recorded()
+    stats.initialize(factory=lambda: backend, export_legacy_names=True)  # type: ignore[arg-type,return-value]
+    emit_gauges("shop", 3, {"ndcg_at_10": 0.5})
+    assert backend.gauges == {
+        "estudio.ndcg_at_10": (0.5, {"plugin": "shop", "release": "3"}),
+        "estudio.shop.ndcg_at_10": (0.5, {"release": "3"}),
+    }
+
+
+def address(link: Any, returned: dict[str, Any]) -> str:
+    return str(link.address(returned, "manual__2026-01-01T00:00:00+00:00"))
+
+
+def test_buttons_lead_to_run_report_and_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.org/ui/")
+    monkeypatch.setenv("ESTUDIO_MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    get_settings.cache_clear()
+    run = links.MLflowRunLink("shop")
+    assert address(run, {"mlflow_run_id": "abc"}) == "http://mlflow:5000/#/runs/abc"
+    monkeypatch.setenv("ESTUDIO_MLFLOW_URL", "https://mlflow.example.org/")
+    get_settings.cache_clear()
+    assert address(run, {"training": {"mlflow_run_id": "abc"}}) == "https://mlflow.example.org/#/runs/abc"
+    monkeypatch.setenv("ESTUDIO_MLFLOW_URL", "")
+    monkeypatch.setenv("ESTUDIO_MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    get_settings.cache_clear()
+    assert address(run, {"mlflow_run_id": "abc"}) == ""  # a file has no pages
+    page = "https://airflow.example.org/ui/estudio/plugins/shop"
+    report = f"{page}/report?run_id=manual__2026-01-01T00%3A00%3A00%2B00%3A00"
+    assert address(links.ReportLink("shop"), {"uri": "x"}) == report
+    assert address(links.ReportLink("shop"), {}) == ""  # the task failed
+    assert address(links.ModelLink("shop"), {"name": "shop_v3"}) == f"{page}/models/shop_v3"
+    assert address(links.PageLink("shop"), {}) == page
+    get_settings.cache_clear()
+
+
+class Told(BaseNotifier):
+    """A notifier that says whom it would tell what."""
+
+    template_fields = ("text",)
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+    def notify(self, context: Any) -> None:
+        logging.getLogger("told").warning("%s", self.text)
+
+    async def async_notify(self, context: Any) -> None:
+        self.notify(context)
+
+
+def told(context: Any, name: str = "nobody") -> None:
+    logging.getLogger("told").warning("%s is told of %s", name, context["drift"]["summary"])
+
+
+def test_notifiers_and_functions_are_called_with_airflow_s_context(caplog: pytest.LogCaptureFixture) -> None:
+    made = notices.callbacks(
+        (
+            Notice(call=f"{HERE}.Told", arguments={"text": "{{ drift.summary }}"}),
+            Notice(call=f"{HERE}.told", arguments={"name": "ana"}),
+        )
+    )
+    assert made is not None
+    for call in made:
+        call({"drift": {"summary": "clicks fall"}})
+    assert [record.message for record in caplog.records] == ["clicks fall", "ana is told of clicks fall"]
+    assert notices.callbacks(()) is None
+
+
+def test_a_deadline_tells_each_notice_or_logs() -> None:
+    settings = DagSettings(
+        deadline_minutes={"fine_tune": 90}, on_late=(Notice(call=f"{HERE}.Told", arguments={"text": "late"}),)
+    )
+    [alert] = notices.deadlines(settings, "fine_tune") or []
+    assert alert.interval.total_seconds() == 5400
+    assert (alert.callback.path, alert.callback.kwargs) == (f"{HERE}.Told", {"text": "late"})
+    assert notices.deadlines(settings, "release") is None
+    [unnamed] = notices.deadlines(DagSettings(deadline_minutes={"sync": 5}), "sync") or []
+    assert unnamed.callback.path == "estudio_core.dag_factory.notices.log_late"
+
+
+def test_a_passed_deadline_is_logged_with_dag_and_run(lines: list[Any]) -> None:
+    asyncio.run(notices.log_late(context={"dag_run": {"dag_id": "shop__sync", "dag_run_id": "r"}}))
+    assert (lines[0]["event"], lines[0]["dag_id"], lines[0]["run"]) == ("deadline passed", "shop__sync", "r")
+
+
+@pytest.mark.parametrize(
+    ("notice", "message"),
+    [
+        ({"call": "no_such_package.Notifier"}, "nobody to tell at 'no_such_package.Notifier'.*installed where Airflow"),
+        ({"call": "airflow.sdk.BaseNotifierr"}, "nobody to tell"),
+        ({"call": f"{HERE}.HERE"}, "is a str; give a notifier class or a function"),
+        ({"call": f"{HERE}.Told", "arguments": {"txt": "x"}}, "cannot be made: .*txt"),
+    ],
+)
+def test_a_wrong_notice_is_named(notice: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        notices.callbacks((Notice.model_validate(notice),))
+
+
+def test_settings_that_cannot_be_are_refused_when_the_plugin_is_written() -> None:
+    with pytest.raises(ConfigurationError, match="call = 'nobody'"):
+        Notice(call="nobody")
+    with pytest.raises(ConfigurationError, match=r"1 minute or more; got \{'sync': 0\}"):
+        DagSettings(deadline_minutes={"sync": 0})
+    with pytest.raises(ConfigurationError, match=r"deadline_minutes\.fine_tun"):
+        DagSettings(deadline_minutes={"fine_tun": 5})  # type: ignore[dict-item]
+    with pytest.raises(ConfigurationError, match="'every moon' is no schedule"):
+        DagSettings(watch_schedule="every moon")
+    with pytest.raises(ConfigurationError, match="cannot tell of a deadline"):
+        notices.deadlines(DagSettings(deadline_minutes={"sync": 5}, on_late=(Notice(call=f"{HERE}.told"),)), "sync")
+
+
+def test_a_link_of_a_task_that_returned_nothing_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.sdk.execution_time.xcom import XCom
+
+    monkeypatch.setattr(XCom, "get_value", classmethod(lambda cls, **kwargs: None))
+    key = TaskInstanceKey(dag_id="shop__fine_tune", task_id="train", run_id="r", try_number=1, map_index=-1)
+    assert links.MLflowRunLink("shop").get_link(None, ti_key=key) == ""  # type: ignore[arg-type]
