@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from estudio_core.errors import EstudioError, InferenceUnavailableError, MissingDependencyError, ModelError
+from estudio_core.inference.batching import TokenisedTexts
 from estudio_core.inference.embedder import Embedder, Vectors
 from estudio_core.inference.triton_control import TritonControl
 from estudio_core.inference.triton_embedder import TritonEmbedder
@@ -73,6 +74,14 @@ class StandbyEmbedder:
     def embed_items(self, texts: Sequence[str]) -> Vectors:
         """Return vectors of item part texts, float32 [len(texts), dimensions]; raises as `embed_queries`."""
         return self._embed(lambda embedder: embedder.embed_items(texts))
+
+    def tokenise_items(self, texts: Sequence[str]) -> TokenisedTexts:
+        """Return what `embed_tokenised` takes; both ways tokenise alike."""
+        return self._served.tokenise_items(texts)
+
+    def embed_tokenised(self, texts: TokenisedTexts) -> Vectors:
+        """Return vectors of what `tokenise_items` returned, float32 [texts, dimensions]; raises as `embed_queries`."""
+        return self._embed(lambda embedder: embedder.embed_tokenised(texts))
 
     def close(self) -> None:
         """Close the channel, and free the memory."""
