@@ -20,8 +20,11 @@ NAN = math.nan
         ([0.6, 0.6, 0.6], [0.5, 0.5, 0.5], False),
         ([0.2, 0.9, 0.3], [0.5, 0.5, 0.5], False),  # -0.03 with an error of 0.2
         ([0.45, 0.44, 0.46], [0.5, 0.5, 0.5], True),
-        ([0.4], [0.5], True),  # one query has no error to allow for
+        ([0.4], [0.5], False),  # one query makes nothing certain
         ([NAN, 0.4, 0.4], [0.1, 0.5, 0.5], True),  # queries without a value do not count
+        # The same differences: certain for many queries only.
+        ([0.4, 0.53, 0.45, 0.46], [0.5, 0.5, 0.5, 0.5], False),
+        ([0.4, 0.53, 0.45, 0.46] * 5, [0.5] * 20, True),
         ([NAN], [0.5], False),
         ([], [], False),
     ],
