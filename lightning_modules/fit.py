@@ -36,6 +36,9 @@ from lightning_modules.ranks import device_of, several_ranks, strategy_of
 from lightning_modules.text_bank import TextBank
 
 
+logger = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class FitResult:
     """What training did. The model holds the best weights.
@@ -157,6 +160,11 @@ def _prepare(job: _Job, rank: int, on_metrics: OnMetrics | None = None) -> _Part
     precision = choose_precision(config.precision)
     epoch_steps = batches_per_epoch(job.train, config)
     total_steps = min(epoch_steps * config.num_epochs, config.max_steps or sys.maxsize)
+    if total_steps < epoch_steps * config.num_epochs:
+        logger.info(
+            "Training ends after max_steps=%d of the %d steps of %d epochs.",
+            total_steps, epoch_steps * config.num_epochs, config.num_epochs,
+        )  # fmt: skip
     bank = TextBank(model, [*job.data.clickstream["train"], *job.data.clickstream["dev"]], job.data.items)
     encoder = TextEncoder(
         model.to(device),
@@ -267,12 +275,12 @@ def _threads(count: int | None, processes: int) -> Iterator[None]:
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
     """Keep Lightning's notes on hardware and data loading out of task logs."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    lightnings = logging.getLogger("lightning.pytorch")
+    level = lightnings.level
+    lightnings.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"lightning\..*")
             yield
     finally:
-        logger.setLevel(level)
+        lightnings.setLevel(level)

@@ -32,6 +32,8 @@ class FineTuningSettings(StrictModel):
     """Optimiser steps over which the learning rate rises; a tenth of all steps at most."""
     num_epochs: int = Field(default=6, ge=1)
     """Most passes over the training sessions."""
+    max_steps: int | None = Field(default=100, ge=1)
+    """Optimiser steps after which training ends, whatever the epochs; None: no limit; see `TrainingConfig`."""
     batch_size: int = Field(default=32, ge=1)
     """Groups of sessions per optimiser step; a group is up to four sessions of one query."""
     test_each_n_sessions: float = Field(default=0.4, gt=0)

@@ -52,6 +52,7 @@ def to_training_config(
         "learning_rate": params.learning_rate,
         "examples_order": tuple(int(stage) for stage in params.examples_order),
         "num_epochs": params.num_epochs or settings.num_epochs,
+        "max_steps": settings.max_steps,
         "batch_size": params.batch_size or settings.batch_size,
         "decay": "constant" if settings.step_size is not None and settings.gamma == 1 else "linear",
         "warmup_steps": settings.warmup_steps,
