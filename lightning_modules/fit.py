@@ -35,7 +35,6 @@ from lightning_modules.ranking_module import RankingModule, put_weights, weights
 from lightning_modules.ranks import device_of, several_ranks, strategy_of
 from lightning_modules.text_bank import TextBank
 
-
 logger = logging.getLogger(__name__)
 
 
