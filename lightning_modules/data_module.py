@@ -39,7 +39,8 @@ class SessionBatches(IterableDataset[SessionBatch]):
         rng = np.random.default_rng((self._config.seed, self.epoch))
         order = [self._sessions[i] for i in rng.permutation(len(self._sessions)).tolist()]
         groups = _groups(order, self._config.sessions_per_query)
-        groups = [groups[i] for i in rng.permutation(len(groups)).tolist()]
+        if self._config.sessions_per_query > 1:  # frequent queries would come first
+            groups = [groups[i] for i in rng.permutation(len(groups)).tolist()]
         size = self._config.batch_size
         for start in range(0, len(groups), size):
             yield self._builder.build([s for group in groups[start : start + size] for s in group], self.epoch)

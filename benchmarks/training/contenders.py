@@ -75,7 +75,7 @@ Contender = Callable[[Load], Course]
 
 
 def estudio(load: Load, frozen: int) -> Course:
-    """Run `lightning_modules.fit` with its defaults: dropout, in-batch negatives and AdamW as in the product."""
+    """Run `lightning_modules.fit` as the product does, but with all skipped products and the batches of the others."""
     from lightning_modules.fit import fit
 
     course = Course()
@@ -86,6 +86,7 @@ def estudio(load: Load, frozen: int) -> Course:
     config = TrainingConfig(
         max_steps=load.steps,
         batch_size=load.batch_size,
+        sessions_per_query=1,  # the batches of the others, in which sessions of a query do not meet
         num_epochs=1 + load.steps * load.batch_size // len(load.data.clickstream["train"]),
         num_fixed_layers=frozen,
         max_negatives=None,
