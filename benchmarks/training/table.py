@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 Results = list[dict[str, Any]]
-EPOCHS = 3
+EPOCHS = 6
 """Of the column that adds up preparation and steps: the default of training."""
 
 
