@@ -111,6 +111,7 @@ def _sessions(
     until: datetime,
     trained: datetime | None,
 ) -> _Seen:
+    from estudio_core.clickstream.examination import examination_of
     from estudio_core.clickstream.store import ClickstreamStore
     from estudio_core.errors import DataError
     from estudio_core.preprocessing.prepare_data import prepared
@@ -130,8 +131,9 @@ def _sessions(
         return inputs
 
     reference = [] if trained is None else read(trained - timedelta(days=wanted.reference_days), trained)
-    exponent = getattr(builder.fine_tuning_settings, "examination_exponent", 0.0)
-    return _Seen(read(since, until), reference, exponent)
+    fresh = read(since, until)
+    given = getattr(builder.fine_tuning_settings, "examination_exponent", 0.0)
+    return _Seen(fresh, reference, examination_of(reference or fresh, given).exponent)
 
 
 def _clicks(fresh: list[FineTuningInput]) -> dict[str, float]:
@@ -184,7 +186,8 @@ def _index(connection: psycopg.Connection, release: Release, seen: _Seen, wanted
     grades = examined_grades(seen.fresh, seen.examination_exponent)
     # Clicked queries first: only they can be judged. The order by lot is the same in every run.
     asked = sorted({session.query for session in seen.fresh}, key=lambda query: (query not in grades, _lot(query)))
-    asked = asked[: wanted.max_queries]
+    # Without fresh queries the index is still measured, with those of the last training.
+    asked = (asked or sorted({session.query for session in seen.reference}, key=_lot))[: wanted.max_queries]
     if not asked or not size.objects:
         return numbers
     vectors = open_query_embedder(release.model_name).embed_queries(asked)
