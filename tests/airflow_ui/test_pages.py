@@ -66,7 +66,7 @@ def filled(estudio_home: Path) -> None:
 @pytest.mark.usefixtures("filled")
 def test_the_page_shows_releases_pointer_promotions_plot_report_and_improvements() -> None:
     page = pages.plugin_page(content.plugin_content("shop"), rollback=True)
-    assert "Release <b>2</b> serves model version <b>2</b>" in page
+    assert "Release <b>2</b> serves model version <b>2</b>.\n0 clicked sessions" in page
     assert "<td>live</td><td>live</td>" in page
     assert "<td>previous</td><td>previous</td>" in page
     assert "Roll back to release 1" in page

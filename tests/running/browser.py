@@ -95,7 +95,13 @@ class Person:
     def set_alias(self, model: str, version: int, alias: str) -> None:
         """Give a version of a model an alias, on its page in MLflow."""
         self.page.goto(f"{self.mlflow}/#/models/{model}/versions/{version}")
-        raise NotImplementedError
+        label = self.page.get_by_test_id("descriptions-item-label").filter(has_text="Aliases")
+        label.locator("xpath=..").get_by_role("button").click()
+        dialog = self.page.get_by_role("dialog").filter(has_text="Add/Edit alias")
+        dialog.get_by_role("combobox").fill(alias)
+        dialog.get_by_role("combobox").press("Enter")
+        dialog.get_by_role("button", name="Save aliases").click()
+        dialog.wait_for(state="hidden")
 
     def answer(self, dag_id: str, run_id: str, task_id: str, option: str, step: str) -> None:
         """Answer the question that a task waits with, on its page in Airflow."""
