@@ -88,8 +88,10 @@ class Person:
     def watch(self, dag_id: str, run_id: str) -> None:
         """Stay on the page of a run, which follows it by itself, until it says that the run has ended, and how."""
         self.page.goto(f"{self.airflow}/dags/{dag_id}/runs/{run_id}")
-        state = self.page.get_by_test_id("state-badge").filter(has_text=re.compile("^(success|failed)$", re.I)).first
-        state.wait_for(timeout=1000 * PATIENCE_S)
+        heading = self.page.get_by_role("heading", name=run_id)
+        state = heading.locator("xpath=following::*[@data-testid='state-badge'][1]")
+        ended = state.filter(has_text=re.compile("^(success|failed)$", re.IGNORECASE))
+        ended.wait_for(timeout=1000 * PATIENCE_S)
         assert state.inner_text().lower() == "success"
 
     def set_alias(self, model: str, version: int, alias: str) -> None:

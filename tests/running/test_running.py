@@ -108,6 +108,15 @@ def disturbed(stack: Stack, api: AirflowApi, first_runs: dict[str, RunState]) ->
 
 
 @pytest.fixture(scope="module")
+def trained(stack: Stack, first_runs: dict[str, RunState]) -> str:
+    """The run `by_hand`, which a test starts in the browser, at its end; started here where that test did not run."""
+    conf = {"num_epochs": 1, "promotion": "manual"}
+    run_id = local.trigger(f"{MAIN}__fine_tune", conf, "by_hand", api=stack.api())
+    follow(stack, f"{MAIN}__fine_tune", run_id)
+    return run_id
+
+
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with open_browser() as opened:
         yield opened
@@ -135,14 +144,14 @@ def test_runs_of_two_plugins_at_once_both_make_their_first_release_live(
 
 
 def test_a_task_whose_process_is_killed_is_retried_and_the_run_goes_on(api: AirflowApi, disturbed: Disturbed) -> None:
-    assert tries(api, disturbed.dag_id, disturbed.run_id, "publish_model") == ["up_for_retry", "success"]
+    assert tries(api, disturbed.dag_id, disturbed.run_id, "publish_model") == ["failed", "success"]
     assert not psutil.pid_exists(disturbed.killed_task)
 
 
-def test_a_person_trains_reads_the_report_promotes_in_mlflow_and_rolls_back(
-    stack: Stack, api: AirflowApi, first_runs: dict[str, RunState], admin: Person
+def test_a_person_trains_with_the_form_and_reads_the_report(
+    api: AirflowApi, first_runs: dict[str, RunState], admin: Person
 ) -> None:
-    fine_tune, release = f"{MAIN}__fine_tune", f"{MAIN}__release"
+    fine_tune = f"{MAIN}__fine_tune"
     admin.open_form(fine_tune)
     admin.open_section("Training")
     admin.page.get_by_label("Epochs").fill("1")
@@ -164,6 +173,11 @@ def test_a_person_trains_reads_the_report_promotes_in_mlflow_and_rolls_back(
     page.get_by_text("nDCG@10").first.wait_for()
     admin.sees("05-report")
 
+
+def test_an_alias_moved_in_mlflow_is_followed_by_its_release_and_the_button_goes_back(
+    stack: Stack, api: AirflowApi, trained: str, admin: Person
+) -> None:
+    release = f"{MAIN}__release"
     before = run_ids(api, release)
     admin.set_alias(MAIN, 2, "champion")
     moved = time.monotonic()
@@ -200,7 +214,7 @@ def test_a_person_trains_reads_the_report_promotes_in_mlflow_and_rolls_back(
 
 
 def test_a_viewer_reads_the_page_without_a_button_and_is_refused_when_posting(
-    stack: Stack, browser: Browser, first_runs: dict[str, RunState]
+    stack: Stack, api: AirflowApi, browser: Browser, first_runs: dict[str, RunState]
 ) -> None:
     viewer = person(browser, "viewer", stack.airflow, stack.mlflow)
     viewer.log_in(stack.password("viewer"))
@@ -209,12 +223,12 @@ def test_a_viewer_reads_the_page_without_a_button_and_is_refused_when_posting(
     viewer.sees("10-viewer")
     assert page.get_by_role("button", name="Roll back").count() == 0
     for kind in ("rollback", "release", "fine_tune"):
-        before = run_ids(stack.api(), f"{MAIN}__{kind}")
+        before = run_ids(api, f"{MAIN}__{kind}")
         answer = viewer.page.request.post(
             f"{stack.airflow}/api/v2/dags/{MAIN}__{kind}/dagRuns", data={"logical_date": None, "conf": {}}
         )
         assert answer.status == 403
-        assert run_ids(stack.api(), f"{MAIN}__{kind}") == before
+        assert run_ids(api, f"{MAIN}__{kind}") == before
 
 
 def test_a_run_whose_scheduler_was_killed_is_finished_by_the_next_one(
