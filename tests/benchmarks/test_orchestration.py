@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from benchmarks.orchestration.measure import parsing
+from pathlib import Path
+
+import pytest
+
+from benchmarks import units
 from benchmarks.orchestration.runs import Run, Task
 from benchmarks.orchestration.table import markdown
 
@@ -35,8 +39,12 @@ def test_the_table_shows_median_range_and_repetitions_of_what_is_measured() -> N
     ]
 
 
-def test_generated_plugins_are_parsed() -> None:
-    found = parsing(1, plugins=2)
-    assert found["dags"] % 2 == 0
-    assert found["dags"] >= 12
-    assert found["parse_s"][0] > 0
+def test_what_is_stored_is_measured_again_only_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "RESULTS", tmp_path)
+    store = units.UnitStore("toy")
+    assert store.measured("a", lambda: {"s": 1})["s"] == 1
+    assert store.measured("a", lambda: {"s": 2})["s"] == 1
+    assert store.measured("a", lambda: {"s": 3}, fresh=True)["s"] == 3
+    stored = store.read("a")
+    assert stored is not None
+    assert stored["s"] == 3
