@@ -126,6 +126,6 @@ class Person:
 
 def person(browser: Browser, name: str, airflow: str, mlflow: str) -> Person:
     """Return a user with a window and cookies of their own."""
-    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    context = browser.new_context(viewport={"width": 1400, "height": 900}, reduced_motion="reduce")
     context.set_default_timeout(1000 * _CLICK_S)
     return Person(name, context.new_page(), airflow, mlflow)

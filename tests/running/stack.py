@@ -87,8 +87,8 @@ class Stack:
         return parts[0]
 
     def restart_scheduler(self) -> None:
-        """Start a scheduler again, as `estudio up` does, and wait until it works."""
-        local.start_airflow(local.ensure_airflow(project=self.folder), project=self.folder, components=["scheduler"])
+        """Start a scheduler again, as `estudio up` does, and wait until it works; what runs stays as it is."""
+        local.start_all(self.installation.home, project=self.folder, triton=False)
 
     def replay_clicks(self) -> None:
         """Log simulated searches of the main plugin over what its live release finds."""
