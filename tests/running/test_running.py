@@ -117,6 +117,14 @@ def trained(stack: Stack, first_runs: dict[str, RunState]) -> str:
 
 
 @pytest.fixture(scope="module")
+def promoted(stack: Stack, trained: str) -> str:
+    """The trained version, which serves because a test moved its alias; released here where that test did not run."""
+    if live(MAIN).model_version != "2":
+        follow(stack, f"{MAIN}__release", local.trigger(f"{MAIN}__release", {"version": "2"}, api=stack.api()))
+    return "2"
+
+
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with open_browser() as opened:
         yield opened
@@ -174,7 +182,7 @@ def test_a_person_trains_with_the_form_and_reads_the_report(
     admin.sees("05-report")
 
 
-def test_an_alias_moved_in_mlflow_is_followed_by_its_release_and_the_button_goes_back(
+def test_an_alias_moved_in_mlflow_is_followed_by_its_release(
     stack: Stack, api: AirflowApi, trained: str, admin: Person
 ) -> None:
     release = f"{MAIN}__release"
@@ -195,22 +203,28 @@ def test_an_alias_moved_in_mlflow_is_followed_by_its_release_and_the_button_goes
     assert promotion.release_id == released.release_id
     assert "unseen_ndcg_at_10_after" in promotion.numbers
 
+
+def test_the_button_of_the_estudio_page_goes_back_in_seconds(
+    stack: Stack, api: AirflowApi, promoted: str, admin: Person
+) -> None:
+    rollback, release = f"{MAIN}__rollback", f"{MAIN}__release"
     page = admin.open_estudio(MAIN)
     page.get_by_text("serves model version 2").wait_for()
-    admin.sees("08-new-release")
-    runs = run_ids(api, f"{MAIN}__rollback")
-    admin.page.once("dialog", lambda dialog: dialog.accept())
+    rollbacks, releases = run_ids(api, rollback), run_ids(api, release)
     page.get_by_role("button", name="Roll back to release").click()
+    admin.sees("08-new-release")
+    page.get_by_role("button", name="Yes, roll back").click()
     page.get_by_text("Started:").wait_for()
-    run_id = new_run(api, f"{MAIN}__rollback", runs)
-    follow(stack, f"{MAIN}__rollback", run_id)
+    run_id = new_run(api, rollback, rollbacks)
+    follow(stack, rollback, run_id)
     page = admin.open_estudio(MAIN)
     page.get_by_text("serves model version 1").wait_for()
     admin.sees("09-rolled-back")
     assert_serves(MAIN, "1", ITEMS)
     [promotion, *_] = audit(MAIN)
     assert (promotion.way, promotion.actor, promotion.outcome) == ("rollback", "admin", "live")
-    assert run_ids(api, release) == before | {promotion.run_id for promotion in audit(MAIN) if promotion.way == "alias"}
+    assert (promotion.from_version, promotion.to_version, promotion.run_id) == ("2", "1", run_id)
+    assert run_ids(api, release) == releases  # nothing is built for it
 
 
 def test_a_viewer_reads_the_page_without_a_button_and_is_refused_when_posting(
