@@ -5,8 +5,9 @@ FROM python:3.11.14-slim-bookworm
 ARG TORCH_BACKEND=cpu
 ARG EXTRAS=cpu,s3,ray,celery
 
+# Modules are compiled once, in the image: each Airflow task is a process of its own and would compile them anew.
 ENV PYTHONUNBUFFERED=1 \
-    PYTHONDONTWRITEBYTECODE=1 \
+    UV_COMPILE_BYTECODE=1 \
     UV_SYSTEM_PYTHON=1 \
     UV_NO_CACHE=1 \
     AIRFLOW_HOME=/opt/airflow

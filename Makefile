@@ -19,11 +19,14 @@ EXTRAS ?=
 # Test processes side by side, each with one thread and up to 2 GiB of memory.
 TEST_WORKERS ?= 2
 export PYTHON EXTRAS
+# Compiled modules are kept: without them every process, each Airflow task too, compiles torch, MLflow and transformers
+# anew, 20 s of a core instead of 7. Containers often forbid them to keep images small.
+unexport PYTHONDONTWRITEBYTECODE
 export TOKENIZERS_PARALLELISM := false
 
 .PHONY: help
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 $(READY): requirements.lock pyproject.toml scripts/setup.sh
 	@bash scripts/setup.sh
@@ -56,6 +59,10 @@ triton-stop: $(READY) ## Stop the server that `make triton` or `make up` started
 test: $(READY) ## Run all tests (TEST_WORKERS=: processes side by side, 2 unless given)
 	@HF_HUB_OFFLINE=1 $(PY) -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
+.PHONY: proof
+proof: $(READY) ## Log into Airflow and MLflow with a browser, kill tasks and scheduler, release by alias: all of tests/running
+	@HF_HUB_OFFLINE=1 $(PY) -m pytest -m "proof or not proof" tests/running
+
 .PHONY: chaos
 chaos: $(READY) ## Kill builder, servers and tasks at every point of a release under traffic; a tally (ARGS="--seed 2")
 	@HF_HUB_OFFLINE=1 $(PY) -m tests.chaos $(ARGS)
@@ -75,6 +82,10 @@ bench-training: $(READY) ## Training speed against others, into benchmarks/resul
 .PHONY: bench-index
 bench-index: $(READY) ## Speed of indexing and search against what one writes by hand (QUICK=1, ARGS="--sizes 20000"); resumable
 	@HF_HUB_OFFLINE=1 $(PY) -m benchmarks.index $(if $(QUICK),--quick) $(ARGS)
+
+.PHONY: bench-orchestration
+bench-orchestration: $(READY) ## Seconds from a moved alias to its release, from a trigger to the first task, between steps (QUICK=1, ARGS=)
+	@HF_HUB_OFFLINE=1 $(PY) -m benchmarks.orchestration $(if $(QUICK),--quick) $(ARGS)
 
 .PHONY: docs
 docs: $(READY) ## Build the documentation into build/docs

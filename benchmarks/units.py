@@ -29,9 +29,12 @@ class UnitStore:
         path = self._path(key)
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
-    def measured(self, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return the stored result of `key`, or measure and store it, with the machine it came from."""
-        stored = self.read(key)
+    def measured(self, key: str, measure: Callable[[], dict[str, Any]], *, fresh: bool = False) -> dict[str, Any]:
+        """Return the stored result of `key`, or measure and store it, with the machine it came from.
+
+        With `fresh` it is measured in any case.
+        """
+        stored = None if fresh else self.read(key)
         if stored is not None:
             return stored
         result = {**measure(), "machine": describe()}

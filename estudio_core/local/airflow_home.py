@@ -103,6 +103,11 @@ def airflow_environment(home: Path, *, project: Path, metadata_url: str, port: i
         "scheduler.scheduler_idle_sleep_time": 0.5,
         # Seconds until a task whose supervisor was killed is retried; the default is 300.
         "scheduler.task_instance_heartbeat_timeout": 90,
+        # Seconds between looks for tasks that a dead scheduler held; the default is 300.
+        "scheduler.orphaned_tasks_check_interval": 30,
+        # Seconds that a task waits for an answer of the API server. With the default of 5, tasks on two cores that
+        # others kept busy failed before they began.
+        "workers.execution_api_timeout": 30,
         "logging.base_log_folder": folder / "logs",
         "logging.dag_processor_child_process_log_directory": folder / "logs" / "dag_processor",
         "logging.colored_console_log": False,

@@ -44,6 +44,11 @@ def test_a_dag_that_differs_at_every_parse_is_an_error(environment: dict[str, st
     assert environment["AIRFLOW__DAG_PROCESSOR__DAG_VERSION_INFLATION_CHECK_LEVEL"] == "error"
 
 
+def test_work_of_a_dead_scheduler_is_taken_up_within_a_minute_of_the_next_start(environment: dict[str, str]) -> None:
+    heartbeats_missing_s = 30  # after which Airflow holds a scheduler for dead
+    assert int(environment["AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL"]) + heartbeats_missing_s <= 60
+
+
 def test_airflow_accepts_every_option(environment: dict[str, str]) -> None:
     spec = importlib.util.find_spec("airflow")
     assert spec is not None
