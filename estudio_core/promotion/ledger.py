@@ -141,6 +141,13 @@ def require_open(conn: psycopg.Connection, promotion: Promotion) -> None:
             f"Version {current.to_version} of {current.plugin!r} does not go live any more. {current.reason} "
             "To have it all the same, start a new release run."
         )
+    live = live_release(conn, current.plugin)
+    if current.outcome == "live" and live is not None and live.release_id != current.release_id:
+        raise SupersededError(
+            f"Run {current.run_id} made release {current.release_id} live, and release {live.release_id} has taken its "
+            "place since: running it again does not undo that. To have it again, roll back to it or start a new "
+            "release run."
+        )
 
 
 def end(

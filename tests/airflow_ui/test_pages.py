@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -82,11 +83,14 @@ def filled(estudio_home: Path) -> None:
 @pytest.mark.usefixtures("filled")
 def test_the_page_shows_releases_pointer_promotions_plot_report_and_improvements() -> None:
     page = pages.plugin_page(content.plugin_content("shop"), rollback=True)
-    assert "Release <b>2</b> serves model version <b>2</b>.\n0 clicked sessions" in page
+    assert "Release <b>2</b> serves model version <b>2</b>" in page
+    nothing = replace(content.plugin_content("shop"), live=None, previous=None)
+    assert "Nothing is live.\n0 clicked sessions" in pages.plugin_page(nothing, rollback=True)
     assert "<td>live</td><td>live</td>" in page
     assert "<td>previous</td><td>previous</td>" in page
     assert "Roll back to release 1" in page
-    assert not re.search(r"\b(confirm|alert|prompt)\(", page)  # Airflow's frame forbids dialogs
+    [script] = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    assert not re.search(r"\b(confirm|alert|prompt)\(", script)  # Airflow's frame forbids dialogs
     assert "unseen_ndcg_at_10_after 0.4" in page
     assert 'href="shop/report?run_id=tune%201"' in page
     assert "+0.0123" in page

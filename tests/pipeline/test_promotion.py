@@ -194,3 +194,20 @@ def test_a_rollback_stands_in_the_trail_calls_off_a_build_and_leads_to_the_same_
     with pytest.raises(ReleaseError, match="no release 99"):
         rollback("shop", {"target": "99"}, "far", "ben")
     assert ledger.history(conn, "shop")[0] == row
+
+
+def test_a_finished_release_run_that_is_run_again_undoes_neither_a_rollback_nor_a_later_release(
+    versions: list[int], conn: psycopg.Connection
+) -> None:
+    in_mlflow("champion", versions[1])
+    look()
+    assert follow("second") == str(versions[1])
+    second = live_release(conn, "shop")
+    assert second is not None
+    assert take_up("shop", "second", {}, "ana", by_alias=True) == str(versions[1])  # nothing has come after it
+    rollback("shop", {}, "back", "ana")
+    with pytest.raises(SupersededError, match=f"made release {second.release_id} live, and release"):
+        take_up("shop", "second", {}, "ana", by_alias=True)
+    live = live_release(conn, "shop")
+    assert live is not None
+    assert live.model_version == "1"
