@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from structlog.contextvars import bind_contextvars, bound_contextvars, unbind_contextvars
+from structlog.contextvars import bind_contextvars, bound_contextvars, get_contextvars, unbind_contextvars
 
 
 @contextmanager
@@ -21,5 +21,9 @@ def step_context(plugin: str, run: str, step: str, release: int | None = None) -
 
 
 def bind_release(release_id: int) -> None:
-    """Bind the release that a step has found out to be about to the lines from here to the end of the step."""
-    bind_contextvars(release=release_id)
+    """Bind the release that a step has found out to be about to the lines from here to the end of the step.
+
+    Outside of a step nothing is bound: nothing would ever take it back.
+    """
+    if "step" in get_contextvars():
+        bind_contextvars(release=release_id)

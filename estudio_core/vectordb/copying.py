@@ -90,16 +90,16 @@ def pack(items: Sequence[IndexedItem], info: SearchIndexInfo, encoding: str) -> 
 
 def send(conn: psycopg.Connection, objects: sql.Identifier, parts: sql.Identifier, chunk: CopyChunk) -> None:
     """Write a chunk into the two tables."""
-    with conn.cursor() as cursor:
-        for table, columns, content in (
-            (objects, OBJECT_COLUMNS, chunk.objects),
-            (parts, PART_COLUMNS, chunk.parts),
-        ):
-            statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
-                table, sql.SQL(", ").join(map(sql.Identifier, columns))
-            )
-            with cursor.copy(statement) as copy:
-                copy.write(content)
+    _copy(conn, objects, OBJECT_COLUMNS, chunk.objects)
+    _copy(conn, parts, PART_COLUMNS, chunk.parts)
+
+
+def _copy(conn: psycopg.Connection, table: sql.Identifier, columns: Sequence[str], content: bytes) -> None:
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
+        table, sql.SQL(", ").join(map(sql.Identifier, columns))
+    )
+    with conn.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.write(content)
 
 
 def _object_rows(items: Sequence[IndexedItem], encoding: str) -> Iterator[bytes]:

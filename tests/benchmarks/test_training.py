@@ -38,7 +38,9 @@ def test_all_contenders_get_the_sessions_in_the_order_of_training() -> None:
             self.seen += [session.session_id for session in sessions]
 
     data, recording = workload(50, seed=1), Recording()
-    list(SessionBatches(data.clickstream["train"], recording, TrainingConfig(batch_size=8, seed=3)))
+    list(
+        SessionBatches(data.clickstream["train"], recording, TrainingConfig(batch_size=8, sessions_per_query=1, seed=3))
+    )
     load = Load(data, steps=1, batch_size=8, precision="32", seed=3)
     assert [session.session_id for session in load.in_order()] == recording.seen
 

@@ -77,8 +77,8 @@ POINTS = (
         "task",
         Halt("estudio_core.sources.pgsql_data_loader:PgsqlDataLoader.key_ranges"),
     ),
-    Point("objects copied, vectors not", "embed_shard", "builder", Halt(f"{_INDEX}.collection:copy_parts"), short=True),
-    Point("vectors copied, not committed", "embed_shard", "database", Halt(f"{_INDEX}.collection:copy_parts", "after")),
+    Point("objects copied, vectors not", "embed_shard", "builder", Halt(f"{_INDEX}.copying:_copy", call=2), short=True),
+    Point("vectors copied, not committed", "embed_shard", "database", Halt(f"{_INDEX}.copying:_copy", "after", call=2)),
     Point(
         "items being encoded",
         "embed_shard",

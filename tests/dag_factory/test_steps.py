@@ -36,6 +36,7 @@ def lines() -> Iterator[list[Any]]:
 
 def test_lines_of_a_step_carry_plugin_run_step_and_release_and_the_next_ones_do_not(lines: list[Any]) -> None:
     logger = structlog.get_logger()
+    bind_release(6)  # not in a step
     with step_context("shop", "run 1", "verify"):
         logger.info("before")
         bind_release(7)
