@@ -53,6 +53,8 @@ class TextTraining(StrictModel):
     learning_rate: float | None = Field(default=None, gt=0)
     num_fixed_layers: int | None = Field(default=None, ge=0)
     margin: float | None = Field(default=None, ge=0)
+    interpolation: float | None = Field(default=None, gt=0, le=1)
+    """Share of the trained weights in the new model, the rest being those it started from: less is more careful."""
     loss: Any = None
     """A loss of `lightning_modules.losses`; CosineProbMarginRankingLoss by default."""
     search_space: Mapping[str, Sequence[Any]] = Field(default_factory=dict)

@@ -186,7 +186,7 @@ class TextPlugin(FineTuningMethod):
 
         space = INITIAL_PARAMS
         space.update({name: list(values) for name, values in self.training.search_space.items()})
-        for name in ("learning_rate", "num_fixed_layers", "margin"):
+        for name in ("learning_rate", "num_fixed_layers", "margin", "interpolation"):
             value = getattr(self.training, name)
             if value is not None:
                 space[name] = [value]
