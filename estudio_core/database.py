@@ -206,7 +206,7 @@ def _notice_lost_client(connection: psycopg.Connection) -> None:
 
     # Only servers on systems that can tell have the setting (Linux, macOS, BSD).
     with suppress(psycopg.errors.InvalidParameterValue), connection.transaction():
-        connection.execute(f"SET client_connection_check_interval = '{LOST_CLIENT_S}s'")
+        connection.execute("SELECT set_config('client_connection_check_interval', %s, false)", (f"{LOST_CLIENT_S}s",))
 
 
 def pool() -> ConnectionPool:

@@ -140,11 +140,4 @@ def _found(release: Release, query: str, *, hybrid: bool, **options: Any) -> lis
 
     vector = open_search_embedder(release.model_name).embed_queries([query])[0]
     with database.connection() as connection:
-        return vector_search.search(
-            connection,
-            release.collection,
-            vector,
-            text=query if hybrid else None,
-            ef_search=release.stats.get("ef_search"),
-            **options,
-        )
+        return vector_search.search(connection, release.collection, vector, text=query if hybrid else None, **options)

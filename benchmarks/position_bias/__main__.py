@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import numpy as np
@@ -12,17 +11,15 @@ import typer
 from numpy.typing import NDArray
 
 from benchmarks.machine import describe
-from benchmarks.quality.corpora import chorus
+from benchmarks.quality.corpora import Corpus, chorus
 from benchmarks.quality.evaluation import shown_rankings
+from benchmarks.quality.logs import SHOWN, Condition, replay
 from benchmarks.units import RESULTS
 from estudio_core.clickstream.examination import Examination, estimate_examination
 from estudio_core.clickstream.position_bias import Impressions, em_propensities, harvested_propensities
-from estudio_core.clickstream.replay import ClickModel, Ranking, replay_clicks
-from estudio_core.evaluation.judgments import Judgments
-from estudio_core.preprocessing.ranking_data import FineTuningInput
+from estudio_core.clickstream.replay import ClickModel, Ranking
 
 ETAS = (0.0, 0.5, 1.0, 2.0)
-SHOWN = 20
 SHUFFLED = 0.3
 """Share of searches whose results are shown in random order, in the logs where rankings differ."""
 Curve = NDArray[np.float64]
@@ -56,8 +53,8 @@ def main(sessions: Annotated[int, typer.Option(min=100, help="Searches of each l
     logging.disable(logging.WARNING)
     corpus = chorus(0, development=True)
     model = TextToTextBertModel(str(context.model_downloader.resolve(MODEL)), max_length=corpus.max_tokens)
-    shown = {query: hits for query, hits in shown_rankings(model, corpus).items() if len(hits) > 1}
-    recoveries = [_recovery(corpus.judgments, shown, eta, sessions) for eta in ETAS]
+    shown = shown_rankings(model, corpus)
+    recoveries = [_recovery(corpus, shown, eta, sessions) for eta in ETAS]
     folder = RESULTS / "position_bias"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "position_bias.md").write_text(_table(recoveries, sessions), encoding="utf-8")
@@ -65,8 +62,9 @@ def main(sessions: Annotated[int, typer.Option(min=100, help="Searches of each l
     typer.echo(f"Table: {folder / 'position_bias.md'}")
 
 
-def _recovery(judgments: Judgments, shown: dict[str, Ranking], eta: float, sessions: int) -> Recovery:
-    fixed, differing = (_log(judgments, shown, eta, sessions, share) for share in (0.0, SHUFFLED))
+def _recovery(corpus: Corpus, shown: dict[str, Ranking], eta: float, sessions: int) -> Recovery:
+    logs = (Condition("recovery", sessions, eta=eta, shuffled_share=share) for share in (0.0, SHUFFLED))
+    fixed, differing = (replay(corpus, shown, log, seed=0) for log in logs)
     flat = Impressions.of(differing)
     return Recovery(
         eta,
@@ -75,35 +73,6 @@ def _recovery(judgments: Judgments, shown: dict[str, Ranking], eta: float, sessi
         em_propensities(flat.positions, flat.clicks, flat.pairs),
         harvested_propensities(flat.positions, flat.clicks, flat.pairs),
     )
-
-
-def _log(
-    judgments: Judgments, shown: dict[str, Ranking], eta: float, sessions: int, shuffled: float
-) -> list[FineTuningInput]:
-    log = replay_clicks(
-        judgments.only(shown),
-        shown,
-        sessions=sessions,
-        application="recovery",
-        end=datetime(2026, 1, 1, tzinfo=UTC),
-        click_model=ClickModel(eta=eta),
-        shown=SHOWN,
-        shuffled_share=shuffled,
-    )
-    clicked: dict[str, set[str | None]] = {}
-    for event in log.events:
-        clicked.setdefault(event.query_id, set()).add(event.object_id)
-    return [
-        FineTuningInput(
-            session_id=asked.query_id,
-            query=asked.user_query,
-            results=asked.query_response_hit_ids,
-            positions=tuple(range(len(asked.query_response_hit_ids))),
-            ranks=tuple(asked.query_response_scores or ()),
-            click_weights=tuple(float(r in clicked.get(asked.query_id, ())) for r in asked.query_response_hit_ids),
-        )
-        for asked in log.queries
-    ]
 
 
 def _table(recoveries: list[Recovery], sessions: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -25,6 +25,7 @@ class Condition:
         eta: Examination of the position p, counted from 0, is (p + 1)**-eta.
         noise: Chance that a result of grade 0 is clicked once it was looked at.
         random_share: Share of sessions whose clicks fall on one result drawn at random, whatever it is.
+        shuffled_share: Share of sessions that show their results in random order.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Condition:
     eta: float = 1.0
     noise: float = 0.1
     random_share: float = 0.0
+    shuffled_share: float = 0.0
 
 
 def conditions(sessions: int) -> dict[str, Condition]:
@@ -64,27 +66,14 @@ def replay(corpus: Corpus, rankings: dict[str, Ranking], condition: Condition, s
         end=_END,
         click_model=ClickModel(eta=condition.eta, noise=condition.noise),
         shown=SHOWN,
+        shuffled_share=condition.shuffled_share,
         seed=seed,
     )
-    clicked: dict[str, set[str | None]] = {}
-    for event in log.events:
-        clicked.setdefault(event.query_id, set()).add(event.object_id)
     rng = np.random.default_rng(seed)
     sessions = []
-    for asked in log.queries:
-        shown = asked.query_response_hit_ids
-        hits = clicked.get(asked.query_id, set())
+    for session in log.training_inputs():
         if rng.random() < condition.random_share:
-            hits = {shown[int(rng.integers(len(shown)))]}
-        sessions.append(
-            FineTuningInput(
-                session_id=asked.query_id,
-                query=asked.user_query,
-                results=shown,
-                positions=tuple(range(len(shown))),
-                ranks=asked.query_response_scores,
-                click_weights=tuple(float(object_id in hits) for object_id in shown),
-                timestamp=int(asked.timestamp.timestamp()),
-            )
-        )
+            drawn = int(rng.integers(len(session.results)))
+            session = replace(session, click_weights=tuple(float(i == drawn) for i in range(len(session.results))))
+        sessions.append(session)
     return sessions

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from estudio_core.preprocessing.ranking_data import FineTuningInput
+from estudio_core.clickstream.position_bias import Floats, Impressions, cells
 
 PRIOR_STRENGTH = 2.0
 """Looks' worth of belief that a result is as attractive as the average one."""
@@ -19,47 +17,39 @@ _LEAST, _MOST = 0.02, 0.95  # of the average: a prior at 0 or 1 could learn noth
 
 @dataclass(frozen=True)
 class Attraction:
-    """Posterior means by (query, result), and the average over the log, which is the prior's mean."""
+    """Posterior means, float64 [pairs], by the log's number of the (query, result) pair; the prior's mean."""
 
-    by_pair: Mapping[tuple[str, str], float]
+    of_pair: Floats
     average: float
 
 
-def posterior_attraction(sessions: Sequence[FineTuningInput], exponent: float) -> Attraction:
+def posterior_attraction(log: Impressions, exponent: float) -> Attraction:
     """Return the posterior mean of each result's attraction under the position-based model.
 
     P(click) = (position + 1)**-exponent x attraction(query, result), independently; the prior is a Beta distribution
     around the log's average. The posterior is integrated over a grid of 64 attractions, for all results at once.
 
-    >>> seen = [FineTuningInput(str(i), "q", ("a", "b"), (0, 1), (None, None), (1.0, 0.0)) for i in range(20)]
-    >>> found = posterior_attraction(seen, 1.0)
-    >>> found.by_pair["q", "a"] > 0.9 > 0.2 > found.by_pair["q", "b"]
+    >>> positions, pairs = np.tile([0, 1], 20), np.tile([0, 1], 20)
+    >>> clicks, sessions = np.tile([1.0, 0.0], 20), np.repeat(np.arange(20), 2)
+    >>> always, never = posterior_attraction(Impressions(positions, clicks, pairs, sessions), 1.0).of_pair
+    >>> bool(always > 0.9 > 0.2 > never)
     True
 
     Args:
-        sessions: Shown results with positions and clicks.
+        log: Shown results with positions and clicks.
         exponent: Of the examination; 0: every position is looked at.
 
     Source: the position-based model of Craswell, Zoeter, Taylor, Ramsey, "An Experimental Comparison of Click
     Position-Bias Models" (WSDM 2008); the prior is ours.
     """
-    numbers: dict[tuple[str, str], int] = {}
-    cells: dict[tuple[int, int], list[int]] = {}
-    for session in sessions:
-        for result, position, weight in zip(session.results, session.positions, session.click_weights, strict=True):
-            pair = numbers.setdefault((session.query, result), len(numbers))
-            cell = cells.setdefault((pair, position), [0, 0])
-            cell[0] += 1
-            cell[1] += weight > 0
-    if not cells:
-        return Attraction({}, _LEAST)
-    pairs, positions = np.array(list(cells), dtype=np.int64).T
-    shown, clicks = np.array(list(cells.values()), dtype=np.float64).T
+    if len(log.pairs) == 0:
+        return Attraction(np.empty(0), _LEAST)
+    (pairs, positions), shown, clicks = cells(log.positions, log.clicks, log.pairs)
     examined = (positions + 1.0) ** -exponent
     average = float(np.clip(clicks.sum() / (shown * examined).sum(), _LEAST, _MOST))
     grid = (np.arange(_POINTS) + 0.5) / _POINTS
     prior = (average * PRIOR_STRENGTH - 1) * np.log(grid) + ((1 - average) * PRIOR_STRENGTH - 1) * np.log1p(-grid)
-    log_posterior = np.tile(prior, (len(numbers), 1))
+    log_posterior = np.tile(prior, (int(pairs.max()) + 1, 1))
     for start in range(0, len(pairs), _CHUNK):  # a bound of memory
         part = slice(start, start + _CHUNK)
         likelihood = clicks[part, None] * np.log(grid) + (shown - clicks)[part, None] * np.log1p(
@@ -67,5 +57,4 @@ def posterior_attraction(sessions: Sequence[FineTuningInput], exponent: float) -
         )
         np.add.at(log_posterior, pairs[part], likelihood)
     weights = np.exp(log_posterior - log_posterior.max(axis=1, keepdims=True))
-    means: NDArray[np.float64] = (weights @ grid) / weights.sum(axis=1)
-    return Attraction(dict(zip(numbers, means.tolist(), strict=True)), average)
+    return Attraction((weights @ grid) / weights.sum(axis=1), average)

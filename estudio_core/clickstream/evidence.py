@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from estudio_core.clickstream.attraction import posterior_attraction
 from estudio_core.clickstream.confidence import session_confidences
-from estudio_core.clickstream.position_bias import effective_sample_size
+from estudio_core.clickstream.position_bias import Floats, Impressions, effective_sample_size
 from estudio_core.preprocessing.ranking_data import FineTuningInput
 
 Pooling = Literal["query", "session"]
@@ -53,22 +54,32 @@ def weigh_evidence(
     Source: the position-based model with given propensities, clipped, as in Joachims, Swaminathan, Schnabel,
     "Unbiased Learning-to-Rank with Biased Feedback" (WSDM 2017).
     """
-    weights: dict[str, tuple[float, ...]] = {}
-    confidences: dict[str, tuple[float, ...]] = {}
-    counted: list[float] = []
-    attraction = posterior_attraction(sessions, examination_exponent) if pooling == "query" else None
-    for session in sessions:
-        places = np.asarray(session.positions, dtype=np.float64)
-        clicks = np.asarray(session.click_weights) > 0
-        raw = np.minimum((places + 1.0) ** examination_exponent, CLICK_WEIGHT_CLIP)
-        weights[session.session_id] = tuple(raw.tolist())
-        if attraction is None and examination_exponent == 0:
-            known = np.ones(len(places))
-        elif attraction is None:
-            known = session_confidences(clicks, session.positions, eta=examination_exponent)
-        else:
-            found = np.array([attraction.by_pair[session.query, result] for result in session.results])
-            known = np.where(clicks, found, np.clip(1.0 - found / attraction.average, 0.0, 1.0))
-        confidences[session.session_id] = tuple(known.tolist())
-        counted.extend((raw * known)[clicks].tolist())
-    return Evidence(weights, confidences, effective_sample_size(counted))
+    log = Impressions.of(sessions)
+    clicked = log.clicks > 0
+    weights = click_weights_at(log.positions, examination_exponent)
+    if pooling == "query":
+        attraction = posterior_attraction(log, examination_exponent)
+        found = attraction.of_pair[log.pairs]
+        confidences = np.where(clicked, found, np.clip(1.0 - found / attraction.average, 0.0, 1.0))
+    elif examination_exponent > 0:
+        confidences = session_confidences(clicked, log.positions, log.sessions, eta=examination_exponent)
+    else:
+        confidences = np.ones(len(clicked))
+    ends = np.cumsum([len(session.results) for session in sessions])[:-1]
+
+    def by_session(values: Floats) -> dict[str, tuple[float, ...]]:
+        parts = np.split(values, ends)
+        return {session.session_id: tuple(part.tolist()) for session, part in zip(sessions, parts, strict=False)}
+
+    effective = effective_sample_size((weights * confidences)[clicked])
+    return Evidence(by_session(weights), by_session(confidences), effective)
+
+
+def click_weights_at(positions: NDArray[np.int64], examination_exponent: float) -> Floats:
+    """Return the clipped inverse examination of 0-based positions, float64 of their shape.
+
+    >>> click_weights_at(np.array([0, 1, 19]), 1.0).tolist()
+    [1.0, 2.0, 5.0]
+    """
+    inverse: Floats = np.minimum((positions + 1.0) ** examination_exponent, CLICK_WEIGHT_CLIP)
+    return inverse

@@ -13,15 +13,14 @@ else differs inside the group, so that the group's own attraction cancels out (c
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from estudio_core.clickstream.position_bias import Floats, Impressions, cells
 from estudio_core.preprocessing.ranking_data import FineTuningInput
-
-Floats = NDArray[np.float64]
 
 ASSUMED_EXPONENT = 1.0
 """Where the log does not tell: the curve of Joachims, Swaminathan, Schnabel (WSDM 2017)."""
@@ -64,14 +63,14 @@ class Examination:
         return f"{self.exponent:.2f} ± {self.standard_error:.2f}, estimated from {self.basis}{between}"
 
 
-def examination_of(sessions: Iterable[FineTuningInput], given: float | None) -> Examination:
+def examination_of(sessions: Sequence[FineTuningInput], given: float | None) -> Examination:
     """Return the exponent that is `given`, or where None is, what the log tells."""
     if given is None:
         return estimate_examination(sessions)
     return Examination(given, 0.0, "given", (given, given))
 
 
-def estimate_examination(sessions: Iterable[FineTuningInput]) -> Examination:
+def estimate_examination(sessions: Sequence[FineTuningInput]) -> Examination:
     """Return the exponent that a log tells, or the assumed one.
 
     Args:
@@ -82,18 +81,18 @@ def estimate_examination(sessions: Iterable[FineTuningInput]) -> Examination:
     ranking features is that of Wang et al., "Position Bias Estimation for Unbiased Learning to Rank in Personal
     Search" (WSDM 2018).
     """
-    cells = _Cells.of(sessions)
-    if cells.clicks.sum() == 0:
+    if not any(session.events for session in sessions):
         return _assumed()
-    depth = -np.log1p(cells.positions)[:, None]
-    moved, error = _fit(cells, depth, cells.pair)
+    counted = _Cells.of(sessions)
+    depth = -np.log1p(counted.positions)[:, None]
+    moved, error = _fit(counted, depth, counted.pair)
     if error <= WANTED_ERROR:
         return _estimate(moved, error, "several positions", (moved, moved))
-    high, error = _fit(cells, depth, cells.query)
+    high, error = _fit(counted, depth, counted.query)
     low = high
-    if np.isfinite(cells.scores).all() and cells.scores.std() > 0:
-        score = (cells.scores - cells.scores.mean()) / cells.scores.std()
-        low, error = _fit(cells, np.column_stack([depth, score]), cells.query)
+    if np.isfinite(counted.scores).all() and counted.scores.std() > 0:
+        score = (counted.scores - counted.scores.mean()) / counted.scores.std()
+        low, error = _fit(counted, np.column_stack([depth, score]), counted.query)
     if error > LARGEST_ERROR:
         return _assumed()
     return _estimate((high + low) / 2, error, "fixed rankings", (low, high))
@@ -109,9 +108,9 @@ def _estimate(exponent: float, error: float, basis: str, bounds: tuple[float, fl
 
 @dataclass(frozen=True)
 class _Cells:
-    """Distinct (query, object, position): impressions, clicks and score of each, and its two groups."""
+    """Distinct (query, object, position): impressions and clicks, score of the object, and the two groups of each."""
 
-    positions: Floats
+    positions: NDArray[np.int64]
     shown: Floats
     clicks: Floats
     scores: Floats
@@ -119,52 +118,39 @@ class _Cells:
     query: NDArray[np.int64]
 
     @classmethod
-    def of(cls, sessions: Iterable[FineTuningInput]) -> _Cells:
-        counts: dict[tuple[str, str, int], list[float]] = {}
-        for session in sessions:
-            rows = zip(session.results, session.positions, session.click_weights, session.ranks, strict=True)
-            for result, position, weight, score in rows:
-                cell = counts.setdefault((session.query, result, position), [0.0, 0.0, 0.0])
-                cell[0] += 1.0
-                cell[1] += float(weight > 0)
-                cell[2] += float("nan") if score is None else score
-        values = np.array(list(counts.values())).reshape(-1, 3)
-        return cls(
-            positions=np.array([position for _, _, position in counts], dtype=np.float64),
-            shown=values[:, 0],
-            clicks=values[:, 1],
-            scores=values[:, 2] / np.maximum(values[:, 0], 1.0),
-            pair=_numbers((query, result) for query, result, _ in counts),
-            query=_numbers(query for query, _, _ in counts),
-        )
+    def of(cls, sessions: Sequence[FineTuningInput]) -> _Cells:
+        log = Impressions.of(sessions)
+        numbers = {query: number for number, query in enumerate(dict.fromkeys(session.query for session in sessions))}
+        query_of = np.array([numbers[session.query] for session in sessions], dtype=np.int64)[log.sessions]
+        scores = np.array([np.nan if rank is None else rank for session in sessions for rank in session.ranks])
+        query_of_pair = np.zeros(int(log.pairs.max()) + 1, dtype=np.int64)
+        query_of_pair[log.pairs] = query_of
+        score_of_pair = np.bincount(log.pairs, weights=scores) / np.bincount(log.pairs)
+        (pair, positions), shown, clicks = cells(log.positions, log.clicks, log.pairs)
+        return cls(positions, shown, clicks, score_of_pair[pair], pair, query_of_pair[pair])
 
 
-def _numbers(keys: Iterable[object]) -> NDArray[np.int64]:
-    known: dict[object, int] = {}
-    return np.array([known.setdefault(key, len(known)) for key in keys], dtype=np.int64)
-
-
-def _fit(cells: _Cells, features: Floats, group: NDArray[np.int64]) -> tuple[float, float]:
+def _fit(counted: _Cells, features: Floats, group: NDArray[np.int64]) -> tuple[float, float]:
     """Return the coefficient of the first feature and its standard error, by Newton's method.
 
     Args:
-        cells: Counts.
+        counted: Counts.
         features: [cells, k].
         group: Number of each cell's group, whose total of clicks is given.
 
     A log that says nothing of the coefficient gives (0, inf).
     """
-    totals = np.bincount(group, weights=cells.clicks)
+    totals = np.bincount(group, weights=counted.clicks)
     coefficients = np.zeros(features.shape[1])
     information = np.zeros((features.shape[1],) * 2)
     for _ in range(_STEPS):
-        expected = cells.shown * np.exp(np.clip(features @ coefficients, -30.0, 30.0))
+        expected = counted.shown * np.exp(np.clip(features @ coefficients, -30.0, 30.0))
         share = expected / np.bincount(group, weights=expected)[group]
         mean = np.column_stack([np.bincount(group, weights=share * column) for column in features.T])
         weight = (totals[group] * share)[:, None]
         centred = features - mean[group]
         information = (centred * weight).T @ centred
-        gradient = features.T @ (cells.clicks - totals[group] * share)
+        gradient = features.T @ (counted.clicks - totals[group] * share)
         step = np.linalg.solve(information + _RIDGE * np.eye(len(coefficients)), gradient)
         coefficients = coefficients + np.clip(step, -1.0, 1.0)
         if np.abs(step).max() < 1e-8:

@@ -119,8 +119,7 @@ def em_propensities(
 
     Source: Wang et al., "Position Bias Estimation for Unbiased Learning to Rank in Personal Search" (WSDM 2018).
     """
-    cells, shown, clicked = _cells(positions, clicks, pairs)
-    pair, place = cells
+    (pair, place), shown, clicked = cells(positions, clicks, pairs)
     _require_several_positions(pair, place)
     examined = np.maximum(click_rates(positions, clicks), _SMALLEST_CHANCE)
     examined = examined / examined.max()
@@ -158,7 +157,7 @@ def harvested_propensities(positions: NDArray[np.int64], clicks: ArrayLike, pair
     Source: Agarwal et al., "Estimating Position Bias without Intrusive Interventions" (WSDM 2019), whose
     interventional sets these are; least squares stand in for its likelihood.
     """
-    (pair, place), shown, clicked = _cells(positions, clicks, pairs)
+    (pair, place), shown, clicked = cells(positions, clicks, pairs)
     _require_several_positions(pair, place)
     count = int(place.max()) + 1
     rate = np.zeros((int(pair.max()) + 1, count))
@@ -273,15 +272,15 @@ def click_weights(
     return ClickWeights(weights, chances, effective_sample_size(weights[clicked]), int(clicked.sum()))
 
 
-def _cells(
+def cells(
     positions: NDArray[np.int64], clicks: ArrayLike, pairs: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], Floats, Floats]:
     """Return the distinct (pair, position) as [2, cells], and impressions and clicks of each."""
-    cells, cell = np.unique(np.stack([pairs, positions]), axis=1, return_inverse=True)
+    distinct, cell = np.unique(np.stack([pairs, positions]), axis=1, return_inverse=True)
     cell = cell.ravel()
     shown = np.bincount(cell).astype(np.float64)
     clicked = np.bincount(cell, weights=np.asarray(clicks, dtype=np.float64)).astype(np.float64)
-    return cells, shown, clicked
+    return distinct, shown, clicked
 
 
 def _require_several_positions(pair: NDArray[np.int64], place: NDArray[np.int64]) -> None:

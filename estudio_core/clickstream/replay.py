@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from estudio_core.clickstream.ubi import UbiEvent, UbiQuery
 from estudio_core.errors import ConfigurationError, DataError
+from estudio_core.preprocessing.ranking_data import FineTuningInput
 
 Ranking = Sequence[tuple[str, float]]
 """Object ids with their scores, best first."""
@@ -71,6 +72,24 @@ class Replay:
 
     queries: list[UbiQuery]
     events: list[UbiEvent]
+
+    def training_inputs(self) -> list[FineTuningInput]:
+        """Return the sessions as training gets them, without the way through the database."""
+        clicked: dict[str, set[str | None]] = {}
+        for event in self.events:
+            clicked.setdefault(event.query_id, set()).add(event.object_id)
+        return [
+            FineTuningInput(
+                session_id=asked.query_id,
+                query=asked.user_query,
+                results=asked.query_response_hit_ids,
+                positions=tuple(range(len(asked.query_response_hit_ids))),
+                ranks=tuple(asked.query_response_scores or ()),
+                click_weights=tuple(float(r in clicked.get(asked.query_id, ())) for r in asked.query_response_hit_ids),
+                timestamp=int(asked.timestamp.timestamp()),
+            )
+            for asked in self.queries
+        ]
 
 
 def replay_clicks(

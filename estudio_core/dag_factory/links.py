@@ -6,6 +6,7 @@ this code.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -32,9 +33,9 @@ class _PluginLink(BaseOperatorLink):
         returned = XCom.get_value(ti_key=ti_key, key="return_value")
         return self.address(returned if isinstance(returned, dict) else {}, ti_key.run_id)
 
+    @abstractmethod
     def address(self, returned: dict[str, Any], run_id: str) -> str:
         """Return the address for what the task returned."""
-        raise NotImplementedError
 
     def page(self, rest: str = "") -> str:
         """Return the address of the plugin's page, or of one below it."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from estudio_core.clickstream.evidence import weigh_evidence
+from estudio_core.clickstream.evidence import click_weights_at
 from estudio_core.evaluation.bootstrap import Estimate, bootstrap_mean
 from estudio_core.evaluation.ranking_metrics import ndcg_at_k
 from estudio_core.preprocessing.ranking_data import FineTuningInput
@@ -30,14 +30,12 @@ def examined_grades(sessions: Sequence[FineTuningInput], examination_exponent: f
 
     Source: Joachims, Swaminathan, Schnabel, "Unbiased Learning-to-Rank with Biased Feedback" (WSDM 2017).
     """
-    weights = weigh_evidence(sessions, examination_exponent).click_weights
     shown: dict[str, dict[str, int]] = {}
     clicked: dict[str, dict[str, float]] = {}
     for session in sessions:
         shows, clicks = shown.setdefault(session.query, {}), clicked.setdefault(session.query, {})
-        for object_id, weight, click in zip(
-            session.results, weights[session.session_id], session.click_weights, strict=True
-        ):
+        weights = click_weights_at(np.array(session.positions, dtype=np.int64), examination_exponent).tolist()
+        for object_id, weight, click in zip(session.results, weights, session.click_weights, strict=True):
             shows[object_id] = shows.get(object_id, 0) + 1
             clicks[object_id] = clicks.get(object_id, 0.0) + (weight if click > 0 else 0.0)
     return {

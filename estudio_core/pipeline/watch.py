@@ -50,7 +50,8 @@ def watch(plugin_name: str, run_id: str, params: dict[str, Any]) -> WatchManifes
 
     Measured: sessions; click-through by position; nDCG@10 of what the live release answers to the queries of fresh
     sessions, with their clicks, corrected for position, as grades (`live_quality`); size of the index; recall@10 of the
-    index against exact search on those queries; time to encode one text; drift (`monitoring.drift`).
+    index against exact search on those queries, or where there are none on those of the last training; time to encode
+    one text; drift (`monitoring.drift`).
 
     Raises:
         NothingLiveError: nothing is live.

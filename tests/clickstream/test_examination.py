@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -42,20 +43,8 @@ def log(
         shuffled_share=shuffled_share,
         seed=1,
     )
-    clicked: dict[str, set[str | None]] = {}
-    for event in replayed.events:
-        clicked.setdefault(event.query_id, set()).add(event.object_id)
-    return [
-        FineTuningInput(
-            session_id=q.query_id,
-            query=q.user_query,
-            results=q.query_response_hit_ids,
-            positions=tuple(range(len(q.query_response_hit_ids))),
-            ranks=tuple(q.query_response_scores or ()) if scores else (None,) * len(q.query_response_hit_ids),
-            click_weights=tuple(float(r in clicked.get(q.query_id, ())) for r in q.query_response_hit_ids),
-        )
-        for q in replayed.queries
-    ]
+    inputs = replayed.training_inputs()
+    return inputs if scores else [replace(session, ranks=(None,) * OBJECTS) for session in inputs]
 
 
 @pytest.mark.parametrize("eta", ETAS)

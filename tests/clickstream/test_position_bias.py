@@ -20,7 +20,6 @@ from estudio_core.clickstream.position_bias import (
 )
 from estudio_core.clickstream.replay import ClickModel, replay_clicks
 from estudio_core.errors import ConfigurationError, DataError
-from estudio_core.preprocessing.ranking_data import FineTuningInput
 
 QUERIES, OBJECTS = 30, 10
 
@@ -46,20 +45,7 @@ def replayed(eta: float, shuffled_share: float, sessions: int = 10_000) -> Impre
         shuffled_share=shuffled_share,
         seed=1,
     )
-    clicked: dict[str, set[str | None]] = {}
-    for event in log.events:
-        clicked.setdefault(event.query_id, set()).add(event.object_id)
-    return Impressions.of(
-        FineTuningInput(
-            session_id=q.query_id,
-            query=q.user_query,
-            results=q.query_response_hit_ids,
-            positions=tuple(range(len(q.query_response_hit_ids))),
-            ranks=q.query_response_scores or (),
-            click_weights=tuple(float(r in clicked.get(q.query_id, ())) for r in q.query_response_hit_ids),
-        )
-        for q in log.queries
-    )
+    return Impressions.of(log.training_inputs())
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0, 2.0])
