@@ -10,11 +10,12 @@ after a larger one:
   all numbers handed out so far are visible.
 
 A personal row is in no item source: its last entry is kept as long as the row lives, and a release that was never live
-lacks it whatever its marks say.
+lacks it whatever its marks say. It goes with its original, by an entry of its own.
 
-An entry is in the collection when `seq <= applied_seq` or `xid < applied_xid`. Applying one twice does no harm. Writers
-of the same object follow each other (`lock_objects`) before they get their numbers, so the order of the numbers is the
-order of the writes.
+An entry is in the collection when `seq <= applied_seq` or `xid < applied_xid`. Writers of the same object follow each
+other (`lock_objects`) before they get their numbers, so the order of the numbers is the order of the writes. Only the
+last entry of an object counts: a writer that joins an old transaction has an old `xid`, so the marks alone may cover the
+last entry and not the one before it.
 """
 
 from __future__ import annotations
@@ -116,6 +117,7 @@ def write(
     while True:
         with conn.transaction():
             live = live_release(conn, plugin)
+            personal = _personal_rows(conn, plugin, deletes)
         try:
             items, kept = _embedded(conn, embed, live, upserts) if live is not None else ([], [])
         except (psycopg.errors.UndefinedTable, ModelError):
@@ -128,14 +130,19 @@ def write(
             current = live_for_write(conn, plugin)
             if (current and current.release_id) != (live and live.release_id):
                 continue
-            lock_objects(conn, plugin, [*ids, *deletes])
+            originals = [item.original_id for item in upserts if item.original_id is not None]
+            lock_objects(conn, plugin, [*ids, *originals, *deletes, *personal])
+            following = _personal_rows(conn, plugin, deletes)
+            if not following <= personal:
+                continue
+            following |= {item.object_id for item in upserts if item.original_id in deletes}
             deleted = len(deletes)
             if current is not None:
                 if not current.collection.keep_items(conn, kept):
                     continue
                 current.collection.upsert_items(conn, items)
                 deleted = current.collection.delete_items(conn, deletes)
-            _append(conn, plugin, upserts, deletes)
+            _append(conn, plugin, upserts, [*deletes, *sorted(following.difference(deletes))])
             return WriteResult(current.release_id if current else None, len(upserts), len(kept), deleted)
 
 
@@ -188,25 +195,35 @@ def _embedded(
     )
 
 
-_LIVING_PERSONAL = sql.SQL(
-    "(c.op = 'upsert' AND c.user_id IS NOT NULL"
-    " AND NOT EXISTS (SELECT 1 FROM estudio.change_log n WHERE n.plugin = c.plugin AND n.object_id = c.object_id"
+_LAST = sql.SQL(
+    "NOT EXISTS (SELECT 1 FROM estudio.change_log n WHERE n.plugin = c.plugin AND n.object_id = c.object_id"
     " AND n.seq > c.seq)"
-    " AND NOT EXISTS (SELECT 1 FROM estudio.change_log n WHERE n.plugin = c.plugin AND n.object_id = c.original_id"
-    " AND n.seq > c.seq AND n.op = 'delete'))"
 )
-"""Condition of entries `c`: the last one of a personal row that went neither itself nor with its original."""
+"""Condition of entries `c`: the last visible one of its object."""
+_PERSONAL = sql.SQL("(c.op = 'upsert' AND c.user_id IS NOT NULL)")
+"""Condition of entries `c`: it writes a personal row. The last entry of one that lives does."""
+
+
+def _personal_rows(conn: psycopg.Connection, plugin: str, originals: Sequence[str]) -> set[str]:
+    """Return the ids of the living personal rows that stand for `originals`."""
+    rows = conn.execute(
+        sql.SQL(
+            "SELECT c.object_id FROM estudio.change_log c WHERE c.plugin = %s AND c.original_id = ANY(%s) AND {} AND {}"
+        ).format(_PERSONAL, _LAST),
+        (plugin, list(originals)),
+    )
+    return {row[0] for row in rows}
 
 
 def pending(conn: psycopg.Connection, release: Release, but: Collection[int] = ()) -> list[ChangeEntry]:
     """Return the last visible entry of each object that `release` may lack, without the sequence numbers `but`."""
     rows = conn.execute(
         sql.SQL(
-            "SELECT DISTINCT ON (c.object_id) c.seq, c.op, c.object_id, c.data, c.payload, c.user_id, c.original_id"
+            "SELECT c.seq, c.op, c.object_id, c.data, c.payload, c.user_id, c.original_id"
             " FROM estudio.change_log c JOIN estudio.deployments d ON d.plugin = c.plugin WHERE d.release_id = %s"
-            " AND (c.seq > d.applied_seq AND c.xid >= d.applied_xid OR d.live_at IS NULL AND {})"
-            " ORDER BY c.object_id, c.seq DESC"
-        ).format(_LIVING_PERSONAL),
+            " AND (c.seq > d.applied_seq AND c.xid >= d.applied_xid OR d.live_at IS NULL AND {}) AND {}"
+            " ORDER BY c.object_id"
+        ).format(_PERSONAL, _LAST),
         (release.release_id,),
     )
     known = set(but)
@@ -274,19 +291,18 @@ def mark_applied(conn: psycopg.Connection, release: Release) -> None:
 def prune(conn: psycopg.Connection, plugin: str) -> int:
     """Delete the entries that no release can need any more; return how many.
 
-    Living personal rows keep theirs, and so does what ended one, until the row's own entry has gone. The live release
-    has all; a failed one begins again without them; the others need what their marks do not cover. The caller holds the
-    start lock, so that no release begins between the look and the deletion.
+    Living personal rows keep theirs. The live release has all; a failed one begins again without them; the others need
+    what their marks do not cover, and the entries that followed it. The caller holds the start lock, so that no release
+    begins between the look and the deletion.
     """
     return conn.execute(
         sql.SQL(
-            "DELETE FROM estudio.change_log c WHERE c.plugin = %s AND c.xid < pg_snapshot_xmin(pg_current_snapshot())"
-            " AND NOT EXISTS (SELECT 1 FROM estudio.deployments d WHERE d.plugin = c.plugin"
-            " AND d.state IN ('building', 'built', 'verified', 'previous')"
-            " AND c.seq > d.applied_seq AND c.xid >= d.applied_xid)"
-            " AND NOT EXISTS (SELECT 1 FROM estudio.change_log p WHERE p.plugin = c.plugin"
-            " AND p.original_id = c.object_id AND p.seq < c.seq AND c.op = 'delete')"
-            " AND NOT {}"
-        ).format(_LIVING_PERSONAL),
-        (plugin,),
+            "WITH needed AS (SELECT c.object_id, min(c.seq) AS seq FROM estudio.change_log c WHERE c.plugin = %(plugin)s"
+            " AND (c.xid >= pg_snapshot_xmin(pg_current_snapshot()) OR EXISTS (SELECT 1 FROM estudio.deployments d"
+            " WHERE d.plugin = c.plugin AND d.state IN ('building', 'built', 'verified', 'previous')"
+            " AND c.seq > d.applied_seq AND c.xid >= d.applied_xid)) GROUP BY c.object_id)"
+            " DELETE FROM estudio.change_log c WHERE c.plugin = %(plugin)s AND NOT ({} AND {})"
+            " AND NOT EXISTS (SELECT 1 FROM needed n WHERE n.object_id = c.object_id AND n.seq <= c.seq)"
+        ).format(_PERSONAL, _LAST),
+        {"plugin": plugin},
     ).rowcount

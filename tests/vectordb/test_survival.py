@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from estudio_core.errors import ModelError
-from estudio_core.vectordb.change_log import ItemWrite, write
+from estudio_core.vectordb.change_log import ItemWrite, catch_up, pending, prune, write
 from estudio_core.vectordb.deployments import build_lock, retire_releases, rollback, start_release, switch
 from estudio_core.vectordb.items import IndexedItem
 from estudio_core.vectordb.releases import Release
@@ -111,3 +111,56 @@ def test_a_personal_row_deleted_during_a_build_stays_deleted(conn: psycopg.Conne
     release = verified(conn, "two", {"a": "x", "b": "y"})
     write(conn, "shop", [], ["b"], embed)
     assert content(conn, switch(conn, release, embed)) == {"a": "x"}
+
+
+def test_an_original_that_is_deleted_and_written_again_during_a_build_has_lost_its_personal_rows(
+    conn: psycopg.Connection,
+) -> None:
+    live(conn, "one", {"a": "x"})
+    write(conn, "shop", [ItemWrite("ana-a", "mine", None, "ana", "a")], [], embed)
+    release = verified(conn, "two", {"a": "x"})
+    catch_up(conn, release, embed)
+    assert content(conn, release) == {"a": "x", "ana-a": "mine"}
+    write(conn, "shop", [], ["a"], embed)
+    write(conn, "shop", [ItemWrite("a", "again")], [], embed)
+    assert content(conn, switch(conn, release, embed)) == {"a": "again"}
+    assert content(conn, rollback(conn, "shop", embed)) == {"a": "again"}
+
+
+def test_a_personal_row_that_stands_for_another_object_by_now_stays(conn: psycopg.Connection) -> None:
+    live(conn, "one", {"a": "x", "b": "y"})
+    for original in ("a", "b"):
+        write(conn, "shop", [ItemWrite("ana", "mine", None, "ana", original)], [], embed)
+    write(conn, "shop", [], ["a"], embed)
+    assert content(conn, live(conn, "two", {"b": "y"})) == {"b": "y", "ana": "mine"}
+
+
+def test_a_batch_that_writes_a_personal_row_and_deletes_its_original_leaves_neither(conn: psycopg.Connection) -> None:
+    release = live(conn, "one", {"a": "x", "b": "y"})
+    write(conn, "shop", [ItemWrite("ana-a", "mine", None, "ana", "a")], ["a"], embed)
+    assert content(conn, release) == {"b": "y"}
+    assert content(conn, live(conn, "two", {"b": "y"})) == {"b": "y"}
+
+
+def test_a_last_write_in_an_old_transaction_is_not_undone_by_the_one_before_it(
+    conn: psycopg.Connection, other: Callable[[], psycopg.Connection]
+) -> None:
+    """The marks cover the last entry, of an older transaction, and not the entry before it."""
+    live(conn, "one", {"a": "x"})
+    release = verified(conn, "two", {"a": "x"})
+    with other() as old, other() as between:
+        old.execute("BEGIN")
+        old.execute("SELECT pg_current_xact_id()")
+        between.execute("BEGIN")
+        between.execute("SELECT pg_current_xact_id()")  # runs on: the mark cannot pass it
+        write(conn, "shop", [ItemWrite("a", "first")], [], embed)
+        write(old, "shop", [ItemWrite("a", "last")], [], embed)
+        old.execute("COMMIT")
+        catch_up(conn, release, embed)  # a process that has died since
+        prune(conn, "shop")
+        assert pending(conn, release) == []
+        assert content(conn, switch(conn, release, embed)) == {"a": "last"}
+        between.execute("COMMIT")
+    catch_up(conn, rollback(conn, "shop", embed), embed)
+    prune(conn, "shop")
+    assert conn.execute("SELECT count(*) FROM estudio.change_log").fetchone() == (0,)
