@@ -14,8 +14,8 @@ lacks it whatever its marks say. It goes with its original, by an entry of its o
 
 An entry is in the collection when `seq <= applied_seq` or `xid < applied_xid`. Writers of the same object follow each
 other (`lock_objects`) before they get their numbers, so the order of the numbers is the order of the writes. Only the
-last entry of an object counts: a writer that joins an old transaction has an old `xid`, so the marks alone may cover the
-last entry and not the one before it.
+last entry of an object counts: a writer that joins an old transaction has an old `xid`, so the marks alone may cover
+the last entry and not the one before it.
 """
 
 from __future__ import annotations
@@ -297,8 +297,8 @@ def prune(conn: psycopg.Connection, plugin: str) -> int:
     """
     return conn.execute(
         sql.SQL(
-            "WITH needed AS (SELECT c.object_id, min(c.seq) AS seq FROM estudio.change_log c WHERE c.plugin = %(plugin)s"
-            " AND (c.xid >= pg_snapshot_xmin(pg_current_snapshot()) OR EXISTS (SELECT 1 FROM estudio.deployments d"
+            "WITH needed AS (SELECT c.object_id, min(c.seq) AS seq FROM estudio.change_log c"
+            " WHERE c.plugin = %(plugin)s AND (c.xid >= pg_snapshot_xmin(pg_current_snapshot()) OR EXISTS (SELECT 1 FROM estudio.deployments d"
             " WHERE d.plugin = c.plugin AND d.state IN ('building', 'built', 'verified', 'previous')"
             " AND c.seq > d.applied_seq AND c.xid >= d.applied_xid)) GROUP BY c.object_id)"
             " DELETE FROM estudio.change_log c WHERE c.plugin = %(plugin)s AND NOT ({} AND {})"

@@ -7,6 +7,7 @@ two bytes) and its numbers, all in network byte order; a jsonb value is a versio
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ from estudio_core.vectordb.items import (
     IndexedItem,
     average_vector,
     checked_vectors,
-    payload_json,
+    payload_jsons,
     values_fit,
 )
 
@@ -32,7 +33,6 @@ AVERAGE_PART = -1
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
 _LENGTH = struct.Struct(">i").pack
-_NUMBER = struct.Struct(">ii").pack
 _NULL = b"\xff\xff\xff\xff"
 OBJECT_COLUMNS = ("object_id", "original_id", "user_id", "payload", "content_hash", "source_hash", "body")
 PART_COLUMNS = ("object_id", "part", "embedding", "is_average", "user_id")
@@ -46,9 +46,9 @@ def part_matrix(items: Sequence[IndexedItem], info: SearchIndexInfo) -> NDArray[
         DimensionError: the vectors of an item are not [parts, dimensions].
         ItemError: an item has no part, or a vector that an index would not find.
     """
-    shapes = [np.shape(item.vectors) for item in items]
-    if all(len(shape) == 2 and shape[0] and shape[1] == info.dimensions for shape in shapes):
-        matrix = np.concatenate([np.asarray(item.vectors, dtype=np.float32) for item in items])
+    parts = [np.asarray(item.vectors, dtype=np.float32) for item in items]
+    if all(rows.ndim == 2 and len(rows) and rows.shape[1] == info.dimensions for rows in parts):
+        matrix = np.concatenate(parts)
         if values_fit(matrix, info):
             return matrix
     # Something is wrong: item by item, to name it.
@@ -103,48 +103,84 @@ def _copy(conn: psycopg.Connection, table: sql.Identifier, columns: Sequence[str
 
 
 def _object_rows(items: Sequence[IndexedItem], encoding: str) -> Iterator[bytes]:
-    fields = struct.pack(">h", len(OBJECT_COLUMNS))
-    for item in items:
-        payload = payload_json(item)
-        yield fields + _text(item.object_id, encoding) + _text(item.original_id, encoding)
-        yield _text(item.user_id, encoding)
-        yield _NULL if payload is None else _jsonb(payload, encoding)
-        yield _text(item.content_hash, encoding) + _text(item.source_hash, encoding)
-        yield _text(item.text[:TEXT_LIMIT], encoding)
+    columns = (
+        [struct.pack(">h", len(OBJECT_COLUMNS))] * len(items),
+        _texts([item.object_id for item in items], encoding),
+        _texts([item.original_id for item in items], encoding),
+        _texts([item.user_id for item in items], encoding),
+        [_jsonb(payload, encoding) for payload in payload_jsons(items)],
+        _texts([item.content_hash for item in items], encoding),
+        _texts([item.source_hash for item in items], encoding),
+        _texts([item.text[:TEXT_LIMIT] for item in items], encoding),
+    )
+    return map(b"".join, zip(*columns, strict=True))
 
 
 def _part_rows(
     items: Sequence[IndexedItem], matrix: NDArray[np.float32], info: SearchIndexInfo, encoding: str
 ) -> Iterator[bytes]:
-    number = np.dtype(">f2" if info.dimensions > VECTOR_MAX_DIMENSIONS else ">f4")
-    rows = matrix.astype(number)
-    length = number.itemsize * info.dimensions
-    vector = struct.pack(">iHH", length + 4, info.dimensions, 0)
-    averages = info.metric_aggregation_type == MetricAggregationType.AVG
-    start = 0
-    for item in items:
-        before = struct.pack(">h", len(PART_COLUMNS)) + _text(item.object_id, encoding)
-        user = _text(item.user_id, encoding)
-        end = start + len(item.vectors)
-        for part in range(start, end):
-            yield before + _NUMBER(4, part - start) + vector
-            yield rows[part].tobytes()
-            yield b"\0\0\0\1\0" + user
-        if averages:
-            average = average_vector(matrix[start:end], item.object_id, info)
-            yield before + _NUMBER(4, AVERAGE_PART) + vector
-            yield average.astype(number).tobytes()
-            yield b"\0\0\0\1\1" + user
-        start = end
+    """Yield rows of the parts table, those together whose ids have the same number of bytes."""
+    counts = np.array([len(item.vectors) for item in items])
+    owners = np.repeat(np.arange(len(items)), counts)
+    numbers = np.arange(len(matrix)) - np.repeat(np.cumsum(counts) - counts, counts)
+    if info.metric_aggregation_type == MetricAggregationType.AVG:
+        parts = zip(np.split(matrix, np.cumsum(counts)[:-1]), items, strict=True)
+        averages = [average_vector(rows, item.object_id, info) for rows, item in parts]
+        matrix = np.concatenate([matrix, averages])
+        owners = np.concatenate([owners, np.arange(len(items))])
+        numbers = np.concatenate([numbers, np.full(len(items), AVERAGE_PART)])
+    ids = _texts([item.object_id for item in items], encoding)
+    users = _texts([item.user_id for item in items], encoding)
+    sizes = np.array([(len(object_id), len(user)) for object_id, user in zip(ids, users, strict=True)])
+    for id_bytes, user_bytes in sorted(set(map(tuple, sizes.tolist()))):
+        rows = np.flatnonzero((sizes == (id_bytes, user_bytes)).all(axis=1)[owners])
+        block = np.empty(len(rows), _part_row(id_bytes, user_bytes, info))
+        block["columns"] = len(PART_COLUMNS)
+        block["object_id"] = _cells(ids, owners[rows], id_bytes)
+        block["part_bytes"] = 4
+        block["part"] = numbers[rows]
+        block["embedding_bytes"] = block.dtype["embedding"].itemsize + 4
+        block["dimensions"] = info.dimensions
+        block["unused"] = 0
+        block["embedding"] = matrix[rows]
+        block["is_average_bytes"] = 1
+        block["is_average"] = numbers[rows] == AVERAGE_PART
+        block["user_id"] = _cells(users, owners[rows], user_bytes)
+        yield block.tobytes()
 
 
-def _text(value: str | None, encoding: str) -> bytes:
-    if value is None:
+def _part_row(id_bytes: int, user_bytes: int, info: SearchIndexInfo) -> np.dtype[np.void]:
+    number = ">f2" if info.dimensions > VECTOR_MAX_DIMENSIONS else ">f4"
+    return np.dtype(
+        [
+            ("columns", ">i2"),
+            ("object_id", f"V{id_bytes}"),
+            ("part_bytes", ">i4"),
+            ("part", ">i4"),
+            ("embedding_bytes", ">i4"),
+            ("dimensions", ">u2"),
+            ("unused", ">u2"),
+            ("embedding", number, info.dimensions),
+            ("is_average_bytes", ">i4"),
+            ("is_average", "u1"),
+            ("user_id", f"V{user_bytes}"),
+        ]
+    )
+
+
+def _cells(texts: Sequence[bytes], owners: NDArray[np.intp], size: int) -> NDArray[np.void]:
+    """Return the text of each owner, all of `size` bytes."""
+    return np.frombuffer(b"".join([texts[owner] for owner in owners.tolist()]), f"V{size}")
+
+
+def _texts(values: Sequence[str | None], encoding: str) -> list[bytes]:
+    # The thread that sends the chunk before needs Python's lock for moments; without this it waits 5 ms for each.
+    time.sleep(0)
+    return [_NULL if value is None else _LENGTH(len(encoded := value.encode(encoding))) + encoded for value in values]
+
+
+def _jsonb(text: str | None, encoding: str) -> bytes:
+    if text is None:
         return _NULL
-    encoded = value.encode(encoding)
-    return _LENGTH(len(encoded)) + encoded
-
-
-def _jsonb(text: str, encoding: str) -> bytes:
     encoded = text.encode(encoding)
     return _LENGTH(len(encoded) + 1) + _JSONB_VERSION + encoded

@@ -94,6 +94,35 @@ def test_parts_that_cancel_out_have_no_average(conn: psycopg.Connection) -> None
         averaged.copy_items(conn, [item("a", [[1.0, 0.0], [-1.0, 0.0]])])
 
 
+def test_payloads_of_one_batch_stay_apart(conn: psycopg.Connection, collection: Collection) -> None:
+    payloads = [
+        {},
+        {"x": [{"y": None}, ", ", '"']},
+        {"z": ', "\\u0000", '},
+        {"a": "Ü\n\x1e"},
+        {"b": {"c": [1.5, True]}},
+    ]
+    collection.copy_items(conn, [item(str(n), payload=payload) for n, payload in enumerate(payloads)])
+    assert [found.payload for found in find_by_ids(conn, collection, list("01234"))] == payloads
+    collection.copy_items(conn, [item(str(n), payload=payload) for n, payload in enumerate(payloads[::-1])])
+    assert [found.payload for found in find_by_ids(conn, collection, list("43210"))] == payloads
+
+
+def test_ids_of_any_length_and_personal_rows_are_packed_together(
+    conn: psycopg.Connection, collection: Collection
+) -> None:
+    rows = {"a": [[1, 0, 0]], "üü": [[0, 1, 0], [0, 2, 0]], "a-long-id": [[0, 0, 1]] * 3, "b": [[1, 1, 0], [2, 0, 0]]}
+    items = [item(object_id, vectors) for object_id, vectors in rows.items()]
+    own = item("mine", [[5, 5, 5]], payload=None, user_id="änn", original_id="a")
+    assert collection.copy_items(conn, [*items, own]) == CopyCount(objects=5, parts=9)
+    for stored in find_by_ids(conn, collection, list(rows), with_vectors=True):
+        assert stored.vectors is not None
+        assert stored.vectors.tolist() == rows[stored.object_id]
+    (hit,) = search(conn, collection, [0, 0, 1], limit=1)
+    assert (hit.object_id, hit.part) == ("a-long-id", 0)
+    assert search(conn, collection, [5, 5, 5], user_id="änn")[0].personal
+
+
 def test_literal_backslash_u0000_in_a_payload_is_kept(conn: psycopg.Connection, collection: Collection) -> None:
     collection.copy_items(conn, [item(payload={"x": "\\u0000"})])
     assert find_by_ids(conn, collection, ["a"])[0].payload == {"x": "\\u0000"}
