@@ -298,8 +298,9 @@ def prune(conn: psycopg.Connection, plugin: str) -> int:
     return conn.execute(
         sql.SQL(
             "WITH needed AS (SELECT c.object_id, min(c.seq) AS seq FROM estudio.change_log c"
-            " WHERE c.plugin = %(plugin)s AND (c.xid >= pg_snapshot_xmin(pg_current_snapshot()) OR EXISTS (SELECT 1 FROM estudio.deployments d"
-            " WHERE d.plugin = c.plugin AND d.state IN ('building', 'built', 'verified', 'previous')"
+            " WHERE c.plugin = %(plugin)s AND (c.xid >= pg_snapshot_xmin(pg_current_snapshot()) OR EXISTS"
+            " (SELECT 1 FROM estudio.deployments d WHERE d.plugin = c.plugin"
+            " AND d.state IN ('building', 'built', 'verified', 'previous')"
             " AND c.seq > d.applied_seq AND c.xid >= d.applied_xid)) GROUP BY c.object_id)"
             " DELETE FROM estudio.change_log c WHERE c.plugin = %(plugin)s AND NOT ({} AND {})"
             " AND NOT EXISTS (SELECT 1 FROM needed n WHERE n.object_id = c.object_id AND n.seq <= c.seq)"

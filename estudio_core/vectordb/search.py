@@ -24,7 +24,11 @@ from estudio_core.vectordb.first_page import first_page
 from estudio_core.vectordb.hits import SearchHit, nearest_part
 from estudio_core.vectordb.hybrid import hybrid_rows
 from estudio_core.vectordb.ordering import Request, Row, SortBy, exact_rows, index_rows, is_small, sorted_rows
-from estudio_core.vectordb.scan_settings import MAX_SCAN_TUPLES, SCAN_MEMORY_MULTIPLIER
+
+MAX_SCAN_TUPLES = 40_000
+"""Rows that one index scan looks at before the rest is searched exactly. Fixed, so that all pages see one order."""
+SCAN_MEMORY_MULTIPLIER = 16
+"""Of work_mem: room for what an iterative scan keeps (16 x 4 MB by default)."""
 
 __all__ = ["SearchHit", "SortBy", "StoredObject", "count", "find_by_filter", "find_by_ids", "search"]
 

@@ -61,6 +61,17 @@ def test_it_is_the_way_that_first_pages_go(
     search(conn, collection, [1, 0, 0, 0, 0, 0], by_index=True, offset=FIRST_BLOCK)
     search(conn, collection, [1, 0, 0, 0, 0, 0])
     assert answers[1:] == [None, None], "a later page, and a collection small enough to compare all of it"
+    narrow = search(conn, collection, [1, 0, 0, 0, 0, 0], by_index=True, ef_search=FIRST_BLOCK - 1)
+    assert answers[3:] == [None], "a scan that would have to go on to fill the block"
+    assert len(narrow) == 10
+
+
+def test_a_block_that_is_not_full_is_not_taken_for_the_order(conn: psycopg.Connection, collection: Collection) -> None:
+    """Deleted rows leave the index's answer short; what an iterative scan finds beyond it belongs to the page."""
+    collection.delete_items(conn, [str(number) for number in range(110)])
+    hits = search(conn, collection, [1, 0, 0, 0, 0, 0], by_index=True)
+    assert sorted(hit.object_id for hit in hits) == [str(number) for number in range(110, 120)]
+    assert hits == search(conn, collection, [1, 0, 0, 0, 0, 0], exact=True)
 
 
 def test_settings_of_a_search_end_with_it_also_when_it_fails(conn: psycopg.Connection, collection: Collection) -> None:
