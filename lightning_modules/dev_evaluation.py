@@ -175,9 +175,9 @@ def _by_query(bank: TextBank, sessions: Sequence[FineTuningInput], given: Weight
     grouped: dict[str, list[FineTuningInput]] = {}
     for session in sessions:
         if session.results:
-            grouped.setdefault(session.query, []).append(session)
+            grouped.setdefault(session.query_key, []).append(session)
     queries = []
-    for text, group in grouped.items():
+    for group in grouped.values():
         objects = list(dict.fromkeys(object_id for session in group for object_id in session.results))
         columns = {object_id: column for column, object_id in enumerate(objects)}
         shown = torch.zeros(len(group), len(objects), dtype=torch.bool)
@@ -188,7 +188,7 @@ def _by_query(bank: TextBank, sessions: Sequence[FineTuningInput], given: Weight
             importance[row, at] = torch.tensor(session.click_weights)
             weights = given.get(session.session_id, [(p + 1) ** exponent for p in session.positions])
             inverse[row, at] = torch.tensor([float(weight) for weight in weights])
-        queries.append(_Query(bank.query(text), objects, importance > 0, shown, importance * inverse))
+        queries.append(_Query(bank.query(group[0].query), objects, importance > 0, shown, importance * inverse))
     return _scaled(queries)
 
 

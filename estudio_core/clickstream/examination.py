@@ -120,8 +120,10 @@ class _Cells:
     @classmethod
     def of(cls, sessions: Sequence[FineTuningInput]) -> _Cells:
         log = Impressions.of(sessions)
-        numbers = {query: number for number, query in enumerate(dict.fromkeys(session.query for session in sessions))}
-        query_of = np.array([numbers[session.query] for session in sessions], dtype=np.int64)[log.sessions]
+        numbers = {
+            query: number for number, query in enumerate(dict.fromkeys(session.query_key for session in sessions))
+        }
+        query_of = np.array([numbers[session.query_key] for session in sessions], dtype=np.int64)[log.sessions]
         scores = np.array([np.nan if rank is None else rank for session in sessions for rank in session.ranks])
         query_of_pair = np.zeros(int(log.pairs.max()) + 1, dtype=np.int64)
         query_of_pair[log.pairs] = query_of

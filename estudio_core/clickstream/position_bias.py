@@ -54,7 +54,7 @@ class Impressions:
         for owner, session in enumerate(sessions):
             positions += session.positions
             clicks += [float(weight > 0) for weight in session.click_weights]
-            pairs += [numbers.setdefault((session.query, result), len(numbers)) for result in session.results]
+            pairs += [numbers.setdefault((session.query_key, result), len(numbers)) for result in session.results]
             owners += [owner] * len(session.results)
         return cls(
             np.array(positions, dtype=np.int64),
