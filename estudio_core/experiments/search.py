@@ -40,25 +40,25 @@ class Pruning:
     """When a trial that does worse than others is ended (asynchronous successive halving).
 
     Attributes:
-        grace_reports: Validations that every trial gets.
-        reduction_factor: At each rung the best 1/reduction_factor of the trials go on.
-        max_reports: Validations after which a trial is ended in any case.
+        grace_reports: Validations that every trial gets. Three are a little more than an epoch by default, when the
+            rate has passed its peak: before, trials tell little of what they will come to.
+        reduction_factor: At each rung (`grace_reports`, times the factor, and so on) the best 1/reduction_factor of
+            the trials go on. No number of validations ends a trial by itself.
     """
 
-    grace_reports: int = 1
+    grace_reports: int = 3
     reduction_factor: int = 3
-    max_reports: int = 100
 
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """How a trial went. `value` is the best of the metric, at optimiser step `best_step`; None without a report."""
+    """How a trial went. `value` is the metric in its last report, after `steps` optimiser steps; None without one."""
 
     index: int
     params: dict[str, Any]
     status: Status
     value: float | None
-    best_step: int | None
+    steps: int | None
     reports: int
     folder: Path
     error: str | None
@@ -66,7 +66,11 @@ class TrialOutcome:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """All trials in the order of the search, and the best of those that did not fail."""
+    """All trials in the order of the search, and the best of those that completed.
+
+    Where none has, the best is that of the trials that were ended early: their values are of different lengths of
+    training, and are not compared with those of completed ones.
+    """
 
     trials: list[TrialOutcome]
     best: TrialOutcome
@@ -89,7 +93,7 @@ class TrialRecorder(Protocol):
         ...
 
     def end(self, index: int, quality: float | None, error: str | None) -> None:
-        """A trial has ended; once per trial."""
+        """A trial has ended; once per trial. It was ended early where there is neither quality nor error."""
         ...
 
 
@@ -131,17 +135,16 @@ class SearchPlan:
     def outcome(self, index: int) -> TrialOutcome:
         """Return how a trial went, from its folder."""
         folder = self.folder(index)
-        points = [report.validation for report in read_reports(folder)]
-        sign = 1 if self.mode == "max" else -1
-        best = max(points, key=lambda point: sign * point.metrics[self.metric], default=None)
+        reports = read_reports(folder)
+        last = reports[-1].validation if reports else None
         end = read_end(folder)
         return TrialOutcome(
             index=index,
             params=self.candidates[index],
             status="failed" if end is None else end.status,
-            value=None if best is None else best.metrics[self.metric],
-            best_step=None if best is None else best.step,
-            reports=len(points),
+            value=None if last is None else last.metrics[self.metric],
+            steps=None if last is None else last.step,
+            reports=len(reports),
             folder=folder,
             error="it was killed" if end is None else end.traceback or end.error,
         )
@@ -173,7 +176,7 @@ def run_trials(
         trainable: `package.module:function` of a `Trainable`; imported where the trial runs.
         space: What to draw from.
         n_trials: How many combinations; fewer where the space has no more.
-        metric: Reported metric by which trials are compared.
+        metric: Reported metric by which trials are compared: completed ones by their last report.
         mode: Whether its largest or smallest value is best.
         storage: Folder of the search, shared with the workers where there is a cluster.
         name: Id of the run that this search is part of.
@@ -232,7 +235,7 @@ def summarise(plan: SearchPlan) -> SearchResult:
         if trial.status == "failed":
             logger.warning("Trial %d with %s failed: %s", trial.index, trial.params, trial.error)
     sign = 1 if plan.mode == "max" else -1
-    best = max(usable, key=lambda trial: (sign * (trial.value or 0.0), -trial.index))
+    best = max(usable, key=lambda trial: (trial.status == "completed", sign * (trial.value or 0.0), -trial.index))
     return SearchResult(trials, best)
 
 
@@ -253,7 +256,7 @@ def _run_here(plan: SearchPlan, recorder: TrialRecorder) -> None:
     params = plan.candidates[0]
 
     def send(report: Report) -> None:
-        recorder.log(0, [*report.between, report.validation])
+        recorder.log(0, report.points)
 
     recorder.start(0, params)
     trial = Trial(0, params, plan.folder(0), plan.metric, send)

@@ -16,12 +16,13 @@ FIT_FILE = "fit.json"
 
 
 def train_trial(config: dict[str, Any], trial: Trial) -> None:
-    """Train with `trial.params` and leave the model and the course of training in `trial.folder`.
+    """Train with `trial.params`, leave model and course of training in `trial.folder`, and report that model's metrics.
 
     `config` names the plugin, the folder of the dataset, that of the model to start from, and the seed.
     """
     from estudio_core.clickstream.evidence import weigh_evidence
     from estudio_core.clickstream.examination import examination_of
+    from estudio_core.errors import DataError
     from estudio_core.experiments.fine_tuning_params import FineTuningParams
     from estudio_core.experiments.training_config import to_loss, to_training_config
     from estudio_core.models.storage import load_model, save_model
@@ -46,7 +47,8 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
     )
 
     def on_metrics(step: int, metrics: Mapping[str, float]) -> None:
-        if trial.metric in metrics:
+        # Step 0 is the model as it came: a value that all trials share.
+        if step > 0 and trial.metric in metrics:
             trial.report(metrics, step)
         else:
             trial.log(metrics, step)
@@ -81,3 +83,9 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
         "history": result.history,
     }
     (trial.folder / FIT_FILE).write_text(json.dumps(fitted), encoding="utf-8")
+    if trial.metric not in result.metrics:
+        raise DataError(
+            f"The dev split has no {trial.metric}, by which weights and trials are chosen: none of its "
+            f"{len(data.clickstream['dev'])} sessions has a click. Collect sessions of more queries, or widen the window."
+        )
+    trial.report(result.metrics, result.steps, final=True)
