@@ -117,7 +117,7 @@ def _param_space(plan: SearchPlan) -> dict[str, Any]:
         {"index": index, "params": params, "folder": str(plan.folder(index))}
         for index, params in enumerate(plan.candidates)
     ]
-    job = {"trainable": plan.trainable, "config": plan.config, "metric": plan.metric, "import_path": sys.path}
+    job = {"trainable": plan.trainable, "config": plan.inputs, "metric": plan.metric, "import_path": sys.path}
     return {"job": job, "candidate": tune.grid_search(candidates)}
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -112,7 +112,7 @@ class NoRecorder:
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """Everything that decides a search; two searches with the same `id` are the same."""
+    """Everything that decides a search; two searches with the same `id` are the same, wherever their files are."""
 
     trainable: str
     config: dict[str, Any]
@@ -121,6 +121,12 @@ class SearchPlan:
     mode: Mode
     storage: Path
     name: str
+    paths: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the trainable gets as `config`."""
+        return self.config | self.paths
 
     @property
     def id(self) -> str:
@@ -161,6 +167,7 @@ def run_trials(
     name: str,
     seed: int,
     config: Mapping[str, Any] | None = None,
+    paths: Mapping[str, str] | None = None,
     warm_start: Sequence[Mapping[str, Any]] = (),
     resources: Resources | None = None,
     pruning: Pruning | None = None,
@@ -181,7 +188,9 @@ def run_trials(
         storage: Folder of the search, shared with the workers where there is a cluster.
         name: Id of the run that this search is part of.
         seed: Of the draws.
-        config: JSON values that all trials get: where the data is, the plugin's name, settings.
+        config: JSON values that all trials get: the plugin's name, ids of data and model, settings.
+        paths: Joined to `config`: where the trials, on whatever machine they run, find what it names by id. A search
+            goes on with other paths, and not with another `config`.
         warm_start: Combinations to try first: the best of earlier iterations.
         resources: What a trial takes; None: from the settings.
         pruning: When a trial is ended early; None: the defaults.
@@ -208,6 +217,7 @@ def run_trials(
         mode=mode,
         storage=Path(storage).expanduser().resolve(),
         name=name,
+        paths=dict(paths or {}),
     )
     if len(plan.candidates) < n_trials:
         logger.info("The search space has %d combinations; %d were asked for.", len(plan.candidates), n_trials)
@@ -261,7 +271,7 @@ def _run_here(plan: SearchPlan, recorder: TrialRecorder) -> None:
     recorder.start(0, params)
     trial = Trial(0, params, plan.folder(0), plan.metric, send)
     try:
-        run_trial(plan.trainable, plan.config, trial)
+        run_trial(plan.trainable, plan.inputs, trial)
     except Exception as error:
         recorder.end(0, None, f"{type(error).__name__}: {error}")
         raise

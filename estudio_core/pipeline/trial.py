@@ -18,7 +18,7 @@ FIT_FILE = "fit.json"
 def train_trial(config: dict[str, Any], trial: Trial) -> None:
     """Train with `trial.params`, leave model and course of training in `trial.folder`, and report that model's metrics.
 
-    `config` names the plugin, the folder of the dataset, that of the model to start from, and the seed.
+    `config` has the plugin, the folders of the dataset and of the model to start from, seed, threads and devices.
     """
     from estudio_core.clickstream.evidence import weigh_evidence
     from estudio_core.clickstream.examination import examination_of
@@ -86,6 +86,7 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
     if trial.metric not in result.metrics:
         raise DataError(
             f"The dev split has no {trial.metric}, by which weights and trials are chosen: none of its "
-            f"{len(data.clickstream['dev'])} sessions has a click. Collect sessions of more queries, or widen the window."
+            f"{len(data.clickstream['dev'])} sessions has a click. Collect sessions of more queries, or widen the "
+            f"window."
         )
     trial.report(result.metrics, result.steps, final=True)

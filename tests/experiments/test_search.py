@@ -81,6 +81,18 @@ def test_a_search_that_has_ended_is_not_trained_again(search: Search, ledger: Pa
     assert runs(ledger) == {0: 1}
 
 
+def test_a_search_goes_on_where_its_files_have_moved_and_not_where_its_data_is_another(
+    search: Search, ledger: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    search(1, config={"dataset_id": "a"})
+    assert search(1, config={"dataset_id": "a"}, paths={"ledger": str(elsewhere)}).best.status == "completed"
+    assert (runs(ledger), runs(elsewhere)) == ({0: 1}, {})
+    search(1, config={"dataset_id": "b"}, paths={"ledger": str(elsewhere)})
+    assert (runs(ledger), runs(elsewhere)) == ({0: 1}, {0: 1})
+
+
 def test_a_trial_that_failed_is_trained_again_by_a_rerun(search: Search, ledger: Path) -> None:
     with pytest.raises(RuntimeError, match="is broken"):
         search(1, margins=[0.2], config={"broken": [0.2]})

@@ -91,5 +91,5 @@ def test_the_untrained_model_is_no_report_and_the_last_one_is_of_the_model_that_
 
 
 def test_a_dev_split_without_clicks_is_named(config: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no test_quality.*none of its 3 sessions has a click"):
+    with pytest.raises(DataError, match=r"no test_quality.*none of its 3 sessions has a click"):
         run(config, data_of(sessions("dev", 3, clicks=False)), tmp_path / "trial")
