@@ -10,6 +10,10 @@ from estudio_core.experiments.fine_tuning_params import FineTuningParams
 from estudio_core.experiments.fine_tuning_settings import FineTuningSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from estudio_core.clickstream.examination_curve import Examination
+    from estudio_core.preprocessing.ranking_data import FineTuningInput
     from estudio_core.vectordb.index_info import SearchIndexInfo
     from lightning_modules.config import TrainingConfig
     from lightning_modules.losses import ProbMarginRankingLoss
@@ -71,6 +75,20 @@ def to_training_config(
     if monitor is not None:
         values["monitor"] = monitor
     return TrainingConfig.of(**values)
+
+
+def to_examination(settings: FineTuningSettings, sessions: Sequence[FineTuningInput]) -> Examination:
+    """Return how attention falls with the position as the settings say; what they leave open, `sessions` tell.
+
+    Raises:
+        DataError: `sessions` do not allow the estimate that the settings ask for.
+    """
+    from estudio_core.clickstream.examination import examination_of
+    from estudio_core.clickstream.examination_curve import EVEN
+
+    if settings.position_bias == "none":
+        return EVEN
+    return examination_of(sessions, settings.examination_exponent, settings.examination)
 
 
 def to_loss(settings: FineTuningSettings, params: FineTuningParams) -> ProbMarginRankingLoss:

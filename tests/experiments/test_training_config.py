@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from estudio_core.errors import ConfigurationError
+from estudio_core.clickstream.examination_curve import PowerLaw
+from estudio_core.errors import ConfigurationError, DataError
 from estudio_core.experiments.fine_tuning_params import FineTuningParams
 from estudio_core.experiments.fine_tuning_settings import FineTuningSettings
-from estudio_core.experiments.training_config import to_loss, to_training_config
+from estudio_core.experiments.training_config import to_examination, to_loss, to_training_config
 from estudio_core.vectordb.index_info import MetricAggregationType, MetricType, SearchIndexInfo
 from lightning_modules.losses import CosineProbMarginRankingLoss
 
@@ -64,6 +66,17 @@ def test_similarity_and_aggregation_are_those_of_the_index() -> None:
 def test_gamma_of_one_keeps_the_rate_and_a_smaller_one_lets_it_fall() -> None:
     assert to_training_config(settings(step_size=35), FineTuningParams()).decay == "linear"
     assert to_training_config(settings(step_size=35, gamma=1), FineTuningParams()).decay == "constant"
+
+
+def test_examination_is_what_the_settings_say_and_even_without_a_correction() -> None:
+    places = np.arange(3)
+    given = (1.0, 0.5, 0.2)
+    assert to_examination(settings(examination=given), []).at(places).tolist() == list(given)
+    assert to_examination(settings(examination_exponent=2.0), []) == PowerLaw.given(2.0)
+    assert "assumed" in str(to_examination(settings(), []))
+    assert to_examination(settings(examination="em", position_bias="none"), []).is_even
+    with pytest.raises(DataError, match="two positions"):
+        to_examination(settings(examination="em"), [])
 
 
 def test_the_loss_of_a_trial_is_a_copy_with_what_the_trial_tries() -> None:
