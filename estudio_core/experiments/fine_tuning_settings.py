@@ -14,7 +14,8 @@ class FineTuningSettings(StrictModel):
     """Training settings of a plugin; never changed after construction.
 
     `test_each_n_inputs` is another name for `test_each_n_sessions`. Unknown names and illegal values are
-    `ConfigurationError`s. `FineTuningParams.batch_size` and `.num_epochs`, where given, go before the ones here.
+    `ConfigurationError`s. `FineTuningParams.batch_size` and `.num_epochs`, where given, go before the ones here. Where
+    no other meaning of None is named, it takes the default of `lightning_modules.config.TrainingConfig`.
     """
 
     input_aliases: ClassVar[dict[str, tuple[str, ...]]] = {"test_each_n_inputs": ("test_each_n_sessions",)}
@@ -56,6 +57,31 @@ class FineTuningSettings(StrictModel):
     """What tells how sure a click or a skip is: all sessions of its query, or its own alone; see `weigh_evidence`. On
     NFCorpus' development queries (simulated clicks, one seed) `query` gained +0.0056 nDCG@10 where `session` gained
     +0.0041."""
+    sessions_per_query: int | None = Field(default=None, ge=1)
+    """Most sessions of a query that form a group."""
+    max_negatives: int | Literal["all"] | None = None
+    """Most skipped items of a session that are drawn and encoded for it."""
+    max_positives: int | Literal["all"] | None = None
+    """Most clicked items of a session that are drawn and encoded for it, anew in every epoch."""
+    in_batch_negatives: bool | None = None
+    """Items of other queries in the batch are negatives too, unless they were clicked for the query."""
+    mined_negatives: int | None = Field(default=None, ge=0)
+    """Items per session that the model ranks high though they were not shown, mined before every epoch; 0: none."""
+    false_negative_guard: float | None = Field(default=None, allow_inf_nan=False)
+    """Negatives of other queries that the model before training finds more similar to the query than the clicked item
+    plus this are left out; None: none is."""
+    drift_penalty: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Weight of how far vectors move from those of the model before training."""
+    gradient_cache: bool | None = None
+    """Memory independent of `batch_size`, for one more forward pass; on one device only."""
+    compile: Literal["auto", "on", "off"] | None = None
+    """torch.compile of the trained layers."""
+    encode_batch_tokens: int | None = Field(default=None, ge=1)
+    """Most padded tokens of one forward pass, a bound of memory."""
+    cache_frozen_mb: int | None = Field(default=None, ge=0)
+    """Memory for the outputs of frozen layers, MiB; 0: they are computed anew each time."""
+    cache_frozen_disk_mb: int | None = Field(default=None, ge=0)
+    """Temporary file for those that do not fit into that memory, MiB; 0: none."""
     precision: Literal["auto", "32", "bf16", "fp16"] = "auto"
     """Number format of training; auto: what the device gains from."""
     seed: int = Field(default=42, ge=0, lt=2**32)
@@ -66,6 +92,13 @@ class FineTuningSettings(StrictModel):
     def _chances(cls, value: Any) -> Any:
         if isinstance(value, tuple) and not (value and all(0 < chance <= 1 for chance in value)):
             raise ValueError("give chances above 0 and at most 1, one per position from the topmost on")
+        return value
+
+    @field_validator("max_negatives", "max_positives")
+    @classmethod
+    def _number_or_all(cls, value: Any) -> Any:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("give 1 or more, or 'all'")
         return value
 
     @field_validator("examination_exponent")
