@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from estudio_core.clickstream.evidence import click_weights_at
+from estudio_core.clickstream.examination_curve import PowerLaw
 from estudio_core.models.aggregation import PartTable, object_similarities
 from estudio_core.preprocessing.ranking_data import FineTuningInput
 from lightning_modules.batches import Weights
@@ -47,7 +49,7 @@ class DevEvaluation:
 
     Clicks stand near the top because the results stood there, so that raw clicks find every change of the order
     wrong. Clicks are therefore weighted by inverse propensity: as given, or 1/examination with an examination of
-    1/(position + 1)**exponent, the curve of Joachims et al. 2017 (arXiv:1608.04468).
+    1/(position + 1)**exponent, the curve of Joachims et al. 2017 (arXiv:1608.04468), with the clip of training.
 
     Args:
         bank: Texts, those of `sessions` among them.
@@ -186,7 +188,10 @@ def _by_query(bank: TextBank, sessions: Sequence[FineTuningInput], given: Weight
             at = [columns[object_id] for object_id in session.results]
             shown[row, at] = True
             importance[row, at] = torch.tensor(session.click_weights)
-            weights = given.get(session.session_id, [(p + 1) ** exponent for p in session.positions])
+            weights = given.get(session.session_id)
+            if weights is None:
+                positions = np.array(session.positions, dtype=np.int64)
+                weights = click_weights_at(positions, PowerLaw.given(exponent)).tolist()
             inverse[row, at] = torch.tensor([float(weight) for weight in weights])
         queries.append(_Query(bank.query(group[0].query), objects, importance > 0, shown, importance * inverse))
     return _scaled(queries)
