@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from estudio_core.clickstream.evidence import click_weights_at
 from estudio_core.clickstream.examination_curve import PowerLaw
 from estudio_core.models.aggregation import PartTable, object_similarities
 from estudio_core.preprocessing.ranking_data import FineTuningInput
@@ -49,7 +48,7 @@ class DevEvaluation:
 
     Clicks stand near the top because the results stood there, so that raw clicks find every change of the order
     wrong. Clicks are therefore weighted by inverse propensity: as given, or 1/examination with an examination of
-    1/(position + 1)**exponent, the curve of Joachims et al. 2017 (arXiv:1608.04468), with the clip of training.
+    1/(position + 1)**exponent, the curve of Joachims et al. 2017 (arXiv:1608.04468).
 
     Args:
         bank: Texts, those of `sessions` among them.
@@ -191,7 +190,7 @@ def _by_query(bank: TextBank, sessions: Sequence[FineTuningInput], given: Weight
             weights = given.get(session.session_id)
             if weights is None:
                 positions = np.array(session.positions, dtype=np.int64)
-                weights = click_weights_at(positions, PowerLaw.given(exponent)).tolist()
+                weights = PowerLaw.given(exponent).inverse_at(positions).tolist()
             inverse[row, at] = torch.tensor([float(weight) for weight in weights])
         queries.append(_Query(bank.query(group[0].query), objects, importance > 0, shown, importance * inverse))
     return _scaled(queries)

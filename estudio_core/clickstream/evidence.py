@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from estudio_core.clickstream.attraction import posterior_attraction
 from estudio_core.clickstream.confidence import session_confidences
@@ -62,7 +61,7 @@ def weigh_evidence(
     examination = EVEN if position_bias == "none" else examination
     log = Impressions.of(sessions)
     clicked = log.clicks > 0
-    weights = _click_weights(log, examination, position_bias)
+    weights = _click_weights(log, examination, position_bias, CLICK_WEIGHT_CLIP)
     if pooling == "query":
         attraction = posterior_attraction(log, examination)
         found = attraction.of_pair[log.pairs]
@@ -76,13 +75,17 @@ def weigh_evidence(
 
 
 def weigh_clicks(
-    sessions: Sequence[FineTuningInput], examination: Examination, position_bias: PositionBias = "ipw"
+    sessions: Sequence[FineTuningInput],
+    examination: Examination,
+    position_bias: PositionBias = "ipw",
+    *,
+    clip: float = CLICK_WEIGHT_CLIP,
 ) -> dict[str, tuple[float, ...]]:
     """Return the weight of a click on each result, in shown order, by session id.
 
-    - `ipw`: the inverse of the examination of its position, five at most.
-    - `coec`: clicks of its (query, result) over the clicks that the positions would have brought it in this log, five
-      at most, scaled to a mean of 1 over the clicks; 1 for a result that was not clicked.
+    - `ipw`: the inverse of the examination of its position, `clip` at most.
+    - `coec`: clicks of its (query, result) over the clicks that the positions would have brought it in this log,
+      `clip` at most, scaled to a mean of 1 over the clicks; 1 for a result that was not clicked.
     - `none`: 1.
 
     >>> from estudio_core.clickstream.examination_curve import PowerLaw
@@ -93,27 +96,28 @@ def weigh_clicks(
     Source: the position-based model with given propensities, clipped, as in Joachims, Swaminathan, Schnabel,
     "Unbiased Learning-to-Rank with Biased Feedback" (WSDM 2017); `coec` as in Zhang and Jones (WWW 2007).
     """
-    return _by_session(sessions, _click_weights(Impressions.of(sessions), examination, position_bias))
+    return _by_session(sessions, _click_weights(Impressions.of(sessions), examination, position_bias, clip))
 
 
-def click_weights_at(positions: NDArray[np.int64], examination: Examination) -> Floats:
-    """Return the clipped inverse examination of 0-based positions, float64 of their shape.
+def weigh_dev_clicks(
+    sessions: Sequence[FineTuningInput], examination: Examination, position_bias: PositionBias = "ipw"
+) -> dict[str, tuple[float, ...]]:
+    """Return `weigh_clicks` without a clip, for sessions that models are compared on.
 
-    >>> from estudio_core.clickstream.examination_curve import PowerLaw
-    >>> click_weights_at(np.array([0, 1, 19]), PowerLaw.given(1.0)).tolist()
-    [1.0, 2.0, 5.0]
+    Where a gradient wants little variance, a comparison wants no bias: clipped weights count clicks far down for too
+    little, and so side with the order that was shown against every better one.
     """
-    inverse: Floats = np.minimum(examination.inverse_at(positions), CLICK_WEIGHT_CLIP)
-    return inverse
+    return weigh_clicks(sessions, examination, position_bias, clip=np.inf)
 
 
-def _click_weights(log: Impressions, examination: Examination, position_bias: PositionBias) -> Floats:
+def _click_weights(log: Impressions, examination: Examination, position_bias: PositionBias, clip: float) -> Floats:
     if position_bias == "none":
         return np.ones(len(log.clicks))
     if position_bias == "ipw":
-        return click_weights_at(log.positions, examination)
+        inverse: Floats = np.minimum(examination.inverse_at(log.positions), clip)
+        return inverse
     clicked = log.clicks > 0
-    ratios = np.minimum(coec(log.positions, log.clicks, log.pairs)[log.pairs], CLICK_WEIGHT_CLIP)
+    ratios = np.minimum(coec(log.positions, log.clicks, log.pairs)[log.pairs], clip)
     mean = float(ratios[clicked].mean()) if clicked.any() else 1.0
     weights: Floats = np.where(clicked, ratios / mean, 1.0)
     return weights

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from estudio_core.clickstream.evidence import click_weights_at
+from estudio_core.clickstream.evidence import weigh_clicks
 from estudio_core.clickstream.examination_curve import Examination
 from estudio_core.evaluation.bootstrap import Estimate, bootstrap_mean
 from estudio_core.evaluation.ranking_metrics import ndcg_at_k
@@ -33,9 +31,10 @@ def examined_grades(sessions: Sequence[FineTuningInput], examination: Examinatio
     """
     shown: dict[str, dict[str, int]] = {}
     clicked: dict[str, dict[str, float]] = {}
+    weights_of = weigh_clicks(sessions, examination)
     for session in sessions:
         shows, clicks = shown.setdefault(session.query, {}), clicked.setdefault(session.query, {})
-        weights = click_weights_at(np.array(session.positions, dtype=np.int64), examination).tolist()
+        weights = weights_of[session.session_id]
         for object_id, weight, click in zip(session.results, weights, session.click_weights, strict=True):
             shows[object_id] = shows.get(object_id, 0) + 1
             clicks[object_id] = clicks.get(object_id, 0.0) + (weight if click > 0 else 0.0)

@@ -19,7 +19,7 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
 
     `config` has the plugin, the folders of the dataset and of the model to start from, seed, threads and devices.
     """
-    from estudio_core.clickstream.evidence import weigh_clicks, weigh_evidence
+    from estudio_core.clickstream.evidence import weigh_dev_clicks, weigh_evidence
     from estudio_core.errors import DataError
     from estudio_core.experiments.fine_tuning_params import FineTuningParams
     from estudio_core.experiments.training_config import to_examination, to_loss, to_training_config
@@ -62,7 +62,7 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
         training,
         loss=to_loss(settings, params),
         on_metrics=on_metrics,
-        click_propensity=evidence.click_weights | weigh_clicks(dev, examination, settings.position_bias),
+        click_propensity=evidence.click_weights | weigh_dev_clicks(dev, examination, settings.position_bias),
         confidences=evidence.confidences,
     )
     save_model(model, trial.folder / MODEL_FOLDER)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from estudio_core.clickstream.evidence import weigh_evidence
+from estudio_core.clickstream.evidence import weigh_dev_clicks, weigh_evidence
 from estudio_core.clickstream.examination_curve import PowerLaw
 from estudio_core.models.embeddings_model import EmbeddingsModelInterface
 from estudio_core.preprocessing.ranking_data import ItemsSet
@@ -113,7 +113,7 @@ def test_weights_leave_the_scale_of_the_loss_alone(new_model: NewModel) -> None:
     assert plain["test_loss"] == pytest.approx(weighted["test_loss"])
 
 
-def test_dev_clicks_weigh_as_training_clicks_do_clip_included(new_model: NewModel) -> None:
+def test_dev_clicks_weigh_by_their_position_without_the_clip_of_training(new_model: NewModel) -> None:
     items = ItemsSet({str(i): [f"{colour} lamp"] for i, colour in enumerate(["red", "blue", "green"])})
     dev = [
         dataclasses.replace(session(str(place), f"lamp {place}", ["0", "1", "2"], [1, 0, 0]), positions=(place, 30, 31))
@@ -127,7 +127,7 @@ def test_dev_clicks_weigh_as_training_clicks_do_clip_included(new_model: NewMode
         evaluation = DevEvaluation(bank, dev, torch.zeros(len(bank), 2), config, given)
         return evaluation(unit(0, 40, 80, 10, 20, 30), CosineProbMarginRankingLoss())["test_loss"]
 
-    training = weigh_evidence(dev, PowerLaw.given(exponent)).click_weights
-    assert [training[s.session_id][0] for s in dev] == [1.0, 5.0, 5.0]
-    assert losses({}) == losses(training)
-    assert losses({}) != losses({s.session_id: (float((s.positions[0] + 1) ** 2), 1.0, 1.0) for s in dev})
+    weights = weigh_dev_clicks(dev, PowerLaw.given(exponent))
+    assert [weights[s.session_id][0] for s in dev] == [1.0, 25.0, 400.0]
+    assert losses({}) == losses(weights)
+    assert losses({}) != losses(weigh_evidence(dev, PowerLaw.given(exponent)).click_weights)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.quality.task import Outcome, Task, base_model
-from estudio_core.clickstream.evidence import weigh_clicks, weigh_evidence
+from estudio_core.clickstream.evidence import weigh_dev_clicks, weigh_evidence
 from estudio_core.experiments.fine_tuning_settings import FineTuningSettings
 from estudio_core.experiments.training_config import to_examination
 from estudio_core.preprocessing.ranking_data import RankingData
@@ -31,7 +31,7 @@ def weights(data: RankingData, settings: FineTuningSettings, *, corrected: bool)
     train, dev = data.clickstream["train"], data.clickstream["dev"]
     examination = to_examination(settings, train)
     evidence = weigh_evidence(train, examination, settings.pooling, settings.position_bias if corrected else "none")
-    return evidence.click_weights | weigh_clicks(dev, examination, settings.position_bias), evidence.confidences
+    return evidence.click_weights | weigh_dev_clicks(dev, examination, settings.position_bias), evidence.confidences
 
 
 def _train(task: Task, *, corrected: bool) -> Outcome:
