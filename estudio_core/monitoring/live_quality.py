@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from estudio_core.clickstream.evidence import weigh_clicks
 from estudio_core.clickstream.examination_curve import Examination
 from estudio_core.evaluation.bootstrap import Estimate, bootstrap_mean
