@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe
+from estudio_core.experiments.iteration import code_tags
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -30,14 +31,15 @@ class UnitStore:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     def measured(self, key: str, measure: Callable[[], dict[str, Any]], *, fresh: bool = False) -> dict[str, Any]:
-        """Return the stored result of `key`, or measure and store it, with the machine it came from.
+        """Return the stored result of `key`, or measure and store it, with the machine and the code it came from.
 
         With `fresh` it is measured in any case.
         """
         stored = None if fresh else self.read(key)
         if stored is not None:
             return stored
-        result = {**measure(), "machine": describe()}
+        code = code_tags().get("mlflow.source.git.commit", "")[:12]
+        result = {**measure(), "machine": describe(), "code": code}
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         staged = path.with_suffix(".staged")

@@ -82,8 +82,13 @@ class ArtifactStore:
             self._fs.pipe_file(f"{path}/.complete", b"")
 
     @contextmanager
-    def fetch(self, uri: str) -> Iterator[Path]:
+    def fetch(self, uri: str, *, keep: Path | None = None) -> Iterator[Path]:
         """Yield a local folder with the content of a published step.
+
+        Args:
+            uri: Of a published step.
+            keep: Folder to fetch into from an object store, and to leave: a later call finds it complete, or fetches
+                anew. None: a temporary one. A store that is a folder here yields its own.
 
         Raises:
             DataError: nothing complete is published there.
@@ -93,6 +98,15 @@ class ArtifactStore:
             raise DataError(f"Nothing complete is published at {uri}. Clear the task that writes it and run it again.")
         if self._local:
             yield Path(path)
+            return
+        if keep is not None:
+            if not keep.is_dir():
+                staging = keep.with_name(f".{keep.name}.staging")
+                shutil.rmtree(staging, ignore_errors=True)
+                staging.mkdir(parents=True)
+                self._fs.get(f"{path}/", str(staging), recursive=True)
+                staging.rename(keep)
+            yield keep
             return
         with tempfile.TemporaryDirectory(prefix="estudio-") as folder:
             self._fs.get(f"{path}/", folder, recursive=True)

@@ -35,7 +35,8 @@ class SessionBatch:
         negatives: bool [s, o], shown and not clicked (drawn likewise), or of a click-less session of the query.
         batch_negatives: bool [s, o], objects that other sessions of the batch brought.
         click_weight: float [s, o], importance of the click times its propensity weight.
-        confidence: float [s, o], confidence of a click or skip; 1 where none is known.
+        confidence: float [s, o], confidence of a click or skip; for what other sessions of the query showed, the mean
+            of theirs; 1 where nothing is known.
     """
 
     query_rows: list[int]
@@ -86,19 +87,23 @@ class BatchBuilder:
         self.mined: Mapping[str, Sequence[str]] = {}
         """For a query, objects to add to its batches as negatives that other sessions might have brought."""
         self.shown_for_query: dict[str, set[str]] = {}
+        """For each spelling of a query, objects that a session of any spelling showed."""
         self._clicked: dict[str, set[str]] = {}
         self._rejected: dict[str, dict[str, None]] = {}
+        shown: dict[str, set[str]] = {}
         for session in sessions:
-            self._clicked.setdefault(session.query, set()).update(session.events)
-            self.shown_for_query.setdefault(session.query, set()).update(session.results)
+            self._clicked.setdefault(session.query_key, set()).update(session.events)
+            self.shown_for_query[session.query] = shown.setdefault(session.query_key, set())
+            shown[session.query_key].update(session.results)
             if session.is_irrelevant:
-                self._rejected.setdefault(session.query, {}).update(dict.fromkeys(session.results))
+                self._rejected.setdefault(session.query_key, {}).update(dict.fromkeys(session.results))
             for name, given in (("click_propensity", self._propensity), ("confidences", self._confidences)):
                 if session.session_id in given and len(given[session.session_id]) != len(session.results):
                     raise DataError(
                         f"{name} of session {session.session_id!r}: {len(given[session.session_id])} numbers "
                         f"for {len(session.results)} results; give one per result, in shown order."
                     )
+        self._doubt = _mean_confidences(sessions, self._confidences)
 
     def build(self, sessions: Sequence[FineTuningInput], epoch: int) -> SessionBatch:
         """Return the batch of `sessions`, sampled for `epoch`."""
@@ -118,7 +123,10 @@ class BatchBuilder:
             clicked[row, _columns(columns, session.events)] = True
             negatives[row, _columns(columns, (*session.not_events, *chosen.negatives))] = True
             shown[row, _columns(columns, session.results)] = True
-            clicked_for_query[row, _columns(columns, self._clicked.get(session.query, ()))] = True
+            clicked_for_query[row, _columns(columns, self._clicked.get(session.query_key, ()))] = True
+            for object_id, mean in self._doubt.get(session.query_key, {}).items():
+                if object_id in columns:
+                    confidence[row, columns[object_id]] = mean
             here = [(i, columns[r]) for i, r in enumerate(session.results) if r in columns]
             propensity = self._propensity.get(session.session_id)
             known = self._confidences.get(session.session_id)
@@ -152,8 +160,8 @@ class BatchBuilder:
         keep = max(1, round(len(skipped) * config.negative_downsampling))
         negatives = _choose(skipped, min(keep, config.max_negatives or keep), rng)
         if not config.not_irrelevant_only:
-            clicked = self._clicked.get(session.query, set())
-            extra = [r for r in self._rejected.get(session.query, ()) if r not in clicked and r not in negatives]
+            clicked = self._clicked.get(session.query_key, set())
+            extra = [r for r in self._rejected.get(session.query_key, ()) if r not in clicked and r not in negatives]
             negatives += _choose(extra, config.max_negatives or len(extra), rng)
         positives = _choose(list(session.events), config.max_positives or len(session.events), rng)
         texts = (session.query, *session.query_variants)
@@ -177,6 +185,19 @@ class _Draw:
     query_row: int
     positives: list[str]
     negatives: list[str]
+
+
+def _mean_confidences(sessions: Sequence[FineTuningInput], given: Weights) -> dict[str, dict[str, float]]:
+    """Return, by query and object, the mean confidence of the skips: an object that nobody looked at is no negative."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for session in sessions:
+        of_query = found.setdefault(session.query_key, {})
+        for object_id, weight, value in zip(
+            session.results, session.click_weights, given.get(session.session_id, ()), strict=False
+        ):
+            if weight <= 0:
+                of_query.setdefault(object_id, []).append(value)
+    return {key: {o: sum(v) / len(v) for o, v in of_query.items()} for key, of_query in found.items()}
 
 
 def _choose(values: list[str], count: int, rng: np.random.Generator) -> list[str]:

@@ -57,9 +57,9 @@ def _groups(sessions: Sequence[FineTuningInput], size: int) -> list[list[FineTun
     groups: list[list[FineTuningInput]] = []
     open_groups: dict[str, list[FineTuningInput]] = {}
     for session in sessions:
-        group = open_groups.get(session.query)
+        group = open_groups.get(session.query_key)
         if group is None or len(group) == size:
-            group = open_groups[session.query] = []
+            group = open_groups[session.query_key] = []
             groups.append(group)
         group.append(session)
     return groups

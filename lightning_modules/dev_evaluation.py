@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from estudio_core.clickstream.examination_curve import PowerLaw
 from estudio_core.models.aggregation import PartTable, object_similarities
 from estudio_core.preprocessing.ranking_data import FineTuningInput
 from lightning_modules.batches import Weights
@@ -175,9 +176,9 @@ def _by_query(bank: TextBank, sessions: Sequence[FineTuningInput], given: Weight
     grouped: dict[str, list[FineTuningInput]] = {}
     for session in sessions:
         if session.results:
-            grouped.setdefault(session.query, []).append(session)
+            grouped.setdefault(session.query_key, []).append(session)
     queries = []
-    for text, group in grouped.items():
+    for group in grouped.values():
         objects = list(dict.fromkeys(object_id for session in group for object_id in session.results))
         columns = {object_id: column for column, object_id in enumerate(objects)}
         shown = torch.zeros(len(group), len(objects), dtype=torch.bool)
@@ -186,9 +187,12 @@ def _by_query(bank: TextBank, sessions: Sequence[FineTuningInput], given: Weight
             at = [columns[object_id] for object_id in session.results]
             shown[row, at] = True
             importance[row, at] = torch.tensor(session.click_weights)
-            weights = given.get(session.session_id, [(p + 1) ** exponent for p in session.positions])
+            weights = given.get(session.session_id)
+            if weights is None:
+                positions = np.array(session.positions, dtype=np.int64)
+                weights = PowerLaw.given(exponent).inverse_at(positions).tolist()
             inverse[row, at] = torch.tensor([float(weight) for weight in weights])
-        queries.append(_Query(bank.query(text), objects, importance > 0, shown, importance * inverse))
+        queries.append(_Query(bank.query(group[0].query), objects, importance > 0, shown, importance * inverse))
     return _scaled(queries)
 
 

@@ -15,7 +15,8 @@ from benchmarks.quality.corpora import Corpus, chorus
 from benchmarks.quality.evaluation import shown_rankings
 from benchmarks.quality.logs import SHOWN, Condition, replay
 from benchmarks.units import RESULTS
-from estudio_core.clickstream.examination import Examination, estimate_examination
+from estudio_core.clickstream.examination import estimate_examination
+from estudio_core.clickstream.examination_curve import PowerLaw
 from estudio_core.clickstream.position_bias import Impressions, em_propensities, harvested_propensities
 from estudio_core.clickstream.replay import ClickModel, Ranking
 
@@ -32,8 +33,8 @@ class Recovery:
     """What the estimators make of logs of one exponent."""
 
     eta: float
-    fixed: Examination
-    differing: Examination
+    fixed: PowerLaw
+    differing: PowerLaw
     em: Curve
     harvested: Curve
 

@@ -44,21 +44,25 @@ class Corpus:
 
 
 def chorus(partition: int, *, development: bool) -> Corpus:
-    """Return the rated electronics products and 3,000 others; 40 of 116 queries are unseen.
+    """Return the rated electronics products and 3,000 others, some of the 116 queries unseen.
 
     Args:
-        partition: Which queries are unseen, chosen by hash; 0: the ones that the demo's users never search.
-        development: Leave out the demo's unseen queries altogether and hold out 24 of the other 76: hyper-parameters
-            were chosen on these partitions.
+        partition: Which queries are unseen. 0: the 40 that the demo's users never search. 1, 2, ...: one half of these
+            by hash, then the other, while their counterpart joins the queries trained on.
+        development: Leave out those 40 altogether and hold out 24 of the other 76: hyper-parameters were chosen on
+            these partitions, and on no query that a test partition holds out.
     """
     judgments = load_judgments().answerable()
     queries = _by_hash(judgments, salt="")
-    count = NEVER_SEARCHED
+    reserved, queries = queries[:NEVER_SEARCHED], queries[NEVER_SEARCHED:]
     if development:
-        queries, count = queries[NEVER_SEARCHED:], 24
-    if development or partition:
-        queries = _by_hash(queries, salt=str(partition))
-    unseen, seen = sorted(queries[:count]), sorted(queries[count:])
+        shuffled = _by_hash(queries, salt=str(partition))
+        unseen, seen = sorted(shuffled[:24]), sorted(shuffled[24:])
+    else:
+        shuffled = _by_hash(reserved, salt=str((partition + 1) // 2))
+        start, half = (partition + 1) % 2 * NEVER_SEARCHED // 2, NEVER_SEARCHED // 2
+        unseen = sorted(shuffled[start : start + half] if partition else reserved)
+        seen = sorted({*queries, *reserved} - {*unseen})
     texts = {
         str(row["id"]): ". ".join(text for text in (row["title"], row["short_description"]) if text)
         for row in products()

@@ -19,7 +19,7 @@ BATCH = 64
 def encode_catalog(model: TextToTextBertModel, corpus: Corpus) -> EncodedCatalog:
     """Return the vectors of all items of the corpus."""
     with autocast(choose_precision("auto"), model.device):
-        vectors = model.encode_items(list(corpus.items.values()), BATCH).float().numpy()
+        vectors = model.encode_items(list(corpus.items.values()), BATCH).float().cpu().numpy()
     return EncodedCatalog.from_parts({key: vectors[row : row + 1] for row, key in enumerate(corpus.items)})
 
 
@@ -34,7 +34,7 @@ def shown_rankings(model: TextToTextBertModel, corpus: Corpus) -> dict[str, Rank
     """Return what the base model shows for each training query: its best items, judged ones only where asked for."""
     queries = list(corpus.judgments)
     catalog = encode_catalog(model, corpus)
-    vectors = model.encode_queries(queries, BATCH).numpy()
+    vectors = model.encode_queries(queries, BATCH).cpu().numpy()
     depth = len(catalog.object_ids) if corpus.shown_judged_only else SHOWN
     best = rank(vectors, catalog, SearchIndexInfo(dimensions=model.dimensions), depth)
     shown: dict[str, Ranking] = {}
@@ -48,7 +48,7 @@ def shown_rankings(model: TextToTextBertModel, corpus: Corpus) -> dict[str, Rank
 def _ndcg(
     model: TextToTextBertModel, catalog: EncodedCatalog, queries: tuple[str, ...], judgments: Judgments
 ) -> list[float]:
-    vectors = model.encode_queries(list(queries), BATCH).numpy()
+    vectors = model.encode_queries(list(queries), BATCH).cpu().numpy()
     index = SearchIndexInfo(dimensions=model.dimensions)
     found = evaluate_judgments(queries, vectors, catalog, index, judgments)
     return [round(float(value), 6) for value in np.asarray(found.values["ndcg@10"])]

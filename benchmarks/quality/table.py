@@ -20,9 +20,10 @@ class Row:
     """A contender under a condition on a kind of corpus.
 
     Attributes:
-        gains: By group, gain of nDCG@10 over the base model, with an interval over queries (seeds averaged).
+        gains: By group, gain of nDCG@10 over the base model: the mean over queries, each with the mean of the seeds
+            and partitions that judge it, and an interval over queries.
         worst_seed: By group, the smallest mean gain of a seed.
-        against_ours: By group, ours minus this contender, paired by query; None for ours itself.
+        against_ours: By group, ours minus this contender, likewise; None for ours itself.
     """
 
     contender: str
@@ -36,9 +37,11 @@ class Row:
 
 Cells = Sequence[Mapping[int, Mapping[str, Any]]]
 """Results by corpus (partition), then by seed; what is not measured yet is absent."""
+Queries = Sequence[Mapping[Group, Sequence[str]]]
+"""Queries by corpus, then by group, in the order of the results."""
 
 
-def row(contender: str, results: Cells, bases: Sequence[Mapping[str, Any]], ours: Cells) -> Row:
+def row(contender: str, results: Cells, bases: Sequence[Mapping[str, Any]], ours: Cells, queries: Queries) -> Row:
     """Summarise what is measured of a contender.
 
     Args:
@@ -46,16 +49,15 @@ def row(contender: str, results: Cells, bases: Sequence[Mapping[str, Any]], ours
         results: Of the contender; one at least.
         bases: Of the base model, by corpus.
         ours: Of our training; the comparison takes the corpora and seeds that both have.
+        queries: What the results are about: a query that several partitions judge is one query.
     """
     gains: dict[Group, Estimate] = {}
     worst: dict[Group, float] = {}
     against: dict[Group, Estimate] = {}
     measured = [(base, of_corpus) for base, of_corpus in zip(bases, results, strict=True) if of_corpus]
+    base_cells: Cells = [dict.fromkeys(of_corpus, base) for base, of_corpus in zip(bases, results, strict=True)]
     for group in bases[0]["ndcg"]:
-        gains[group] = paired_gain(
-            np.concatenate([base["ndcg"][group] for base, _ in measured]),
-            _over_seeds([of for _, of in measured], group),
-        )
+        gains[group] = _gain(base_cells, results, queries, group)
         per_seed: dict[int, list[float]] = {}
         for base, of_corpus in measured:
             for seed, result in of_corpus.items():
@@ -63,8 +65,8 @@ def row(contender: str, results: Cells, bases: Sequence[Mapping[str, Any]], ours
         worst[group] = float(min(np.mean(values) for values in per_seed.values()))
         if contender != "ours":
             theirs, mine = _in_both(results, ours)
-            if mine:
-                against[group] = paired_gain(_over_seeds(theirs, group), _over_seeds(mine, group))
+            if any(mine):
+                against[group] = _gain(theirs, mine, queries, group)
     flat = [result for of_corpus in results for result in of_corpus.values()]
     return Row(
         contender,
@@ -77,20 +79,28 @@ def row(contender: str, results: Cells, bases: Sequence[Mapping[str, Any]], ours
     )
 
 
-def _in_both(results: Cells, ours: Cells) -> tuple[list[Mapping[int, Any]], list[Mapping[int, Any]]]:
+def _in_both(results: Cells, ours: Cells) -> tuple[Cells, Cells]:
     """Return both, by corpus, cut down to the seeds that both have."""
-    both = []
-    for theirs, mine in zip(results, ours, strict=False):
-        seeds = [seed for seed in theirs if seed in mine]
-        if seeds:
-            both.append(({s: theirs[s] for s in seeds}, {s: mine[s] for s in seeds}))
+    both = [
+        ({s: theirs[s] for s in theirs if s in mine}, {s: mine[s] for s in theirs if s in mine})
+        for theirs, mine in zip(results, ours, strict=False)
+    ]
     return [theirs for theirs, _ in both], [mine for _, mine in both]
 
 
-def _over_seeds(results: Cells, group: Group) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return np.concatenate(
-        [np.mean([result["ndcg"][group] for result in of_corpus.values()], axis=0) for of_corpus in results]
-    )
+def _gain(before: Cells, after: Cells, queries: Queries, group: Group) -> Estimate:
+    """Return the gain over queries; both sides have the same corpora and seeds."""
+    first, second = (_by_query(cells, queries, group) for cells in (before, after))
+    return paired_gain([np.mean(first[query]) for query in first], [np.mean(second[query]) for query in first])
+
+
+def _by_query(results: Cells, queries: Queries, group: Group) -> dict[str, list[float]]:
+    values: dict[str, list[float]] = {}
+    for of_corpus, texts in zip(results, queries, strict=False):
+        for result in of_corpus.values():
+            for query, value in zip(texts[group], result["ndcg"][group], strict=True):
+                values.setdefault(query, []).append(value)
+    return values
 
 
 def markdown(title: str, bases: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from benchmarks.quality.corpora import Corpus
@@ -59,7 +60,7 @@ def base_model(task: Task) -> TextToTextBertModel:
     """Return the model as it comes, with the lower half frozen."""
     model = TextToTextBertModel(task.model_path, max_length=task.corpus.max_tokens)
     model.freeze_layers(FROZEN_LAYERS)
-    return model
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def lengths(model: TextToTextBertModel, texts: Sequence[str]) -> dict[str, int]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from estudio_core.clickstream.examination_curve import Examination
 from estudio_core.clickstream.position_bias import Floats, Impressions, cells
 
 PRIOR_STRENGTH = 2.0
@@ -23,21 +24,22 @@ class Attraction:
     average: float
 
 
-def posterior_attraction(log: Impressions, exponent: float) -> Attraction:
+def posterior_attraction(log: Impressions, examination: Examination) -> Attraction:
     """Return the posterior mean of each result's attraction under the position-based model.
 
-    P(click) = (position + 1)**-exponent x attraction(query, result), independently; the prior is a Beta distribution
+    P(click) = examination(position) x attraction(query, result), independently; the prior is a Beta distribution
     around the log's average. The posterior is integrated over a grid of 64 attractions, for all results at once.
 
+    >>> from estudio_core.clickstream.examination_curve import PowerLaw
     >>> positions, pairs = np.tile([0, 1], 20), np.tile([0, 1], 20)
     >>> clicks, sessions = np.tile([1.0, 0.0], 20), np.repeat(np.arange(20), 2)
-    >>> always, never = posterior_attraction(Impressions(positions, clicks, pairs, sessions), 1.0).of_pair
+    >>> always, never = posterior_attraction(Impressions(positions, clicks, pairs, sessions), PowerLaw.given(1)).of_pair
     >>> bool(always > 0.9 > 0.2 > never)
     True
 
     Args:
         log: Shown results with positions and clicks.
-        exponent: Of the examination; 0: every position is looked at.
+        examination: Chance that a position is looked at.
 
     Source: the position-based model of Craswell, Zoeter, Taylor, Ramsey, "An Experimental Comparison of Click
     Position-Bias Models" (WSDM 2008); the prior is ours.
@@ -45,7 +47,7 @@ def posterior_attraction(log: Impressions, exponent: float) -> Attraction:
     if len(log.pairs) == 0:
         return Attraction(np.empty(0), _LEAST)
     (pairs, positions), shown, clicks = cells(log.positions, log.clicks, log.pairs)
-    examined = (positions + 1.0) ** -exponent
+    examined = examination.at(positions)
     average = float(np.clip(clicks.sum() / (shown * examined).sum(), _LEAST, _MOST))
     grid = (np.arange(_POINTS) + 0.5) / _POINTS
     prior = (average * PRIOR_STRENGTH - 1) * np.log(grid) + ((1 - average) * PRIOR_STRENGTH - 1) * np.log1p(-grid)

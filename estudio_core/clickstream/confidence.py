@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from estudio_core.clickstream.examination_curve import Examination, PowerLaw
 from estudio_core.errors import DataError
 
 CLICK_AT_TOP = 0.5
@@ -18,18 +19,20 @@ CLICK_AT_TOP = 0.5
 LEAST_CONFIDENCE = 0.1
 """Confidence of a result that was probably never looked at. Above 0, so that no session is left without any pair."""
 
+_ASSUMED = PowerLaw.given(1.0)
+
 
 def session_confidences(
     clicks: ArrayLike,
     positions: ArrayLike,
     sessions: ArrayLike | None = None,
     *,
-    eta: float = 1.0,
+    examination: Examination = _ASSUMED,
     least: float = LEAST_CONFIDENCE,
 ) -> NDArray[np.float64]:
     """Return the confidence of each shown result, from `least` to 1.
 
-    With examination e = `(position + 1) ** -eta`: a click has `1 - e / 2`, rising with depth; a skipped result
+    With examination e of the position: a click has `1 - e / 2`, rising with depth; a skipped result
     above the session's deepest click has 1, as it was looked at; a skipped result below it has e, but at least `least`,
     where e counts from the deepest click on (from the top, in a session without clicks).
 
@@ -42,7 +45,7 @@ def session_confidences(
         clicks: [n], above 0 where clicked.
         positions: [n], 0-based place at which a result was shown.
         sessions: [n], number of the session, from 0; one session where None.
-        eta: How fast attention falls with depth; 0: everything was looked at.
+        examination: How attention falls with depth; by default with 1 / (position + 1).
         least: Lowest confidence, above 0 and at most 1.
 
     Raises:
@@ -63,7 +66,7 @@ def session_confidences(
     np.maximum.at(deepest, owner[clicked], place[clicked])
     last = deepest[owner]
     skipped = np.where(
-        place < last, 1.0, np.maximum((np.maximum(place - last - 1, 0) + 1.0 + (last >= 0)) ** -eta, least)
+        place < last, 1.0, np.maximum(examination.at(np.maximum(place - last - 1, 0) + (last >= 0)), least)
     )
-    confidences: NDArray[np.float64] = np.where(clicked, 1.0 - (1.0 - CLICK_AT_TOP) * (place + 1.0) ** -eta, skipped)
+    confidences: NDArray[np.float64] = np.where(clicked, 1.0 - (1.0 - CLICK_AT_TOP) * examination.at(place), skipped)
     return confidences

@@ -1,4 +1,6 @@
-"""How fast attention falls with the position, estimated from the log: the exponent of `(position + 1) ** -exponent`.
+"""How fast attention falls with the position: given, or estimated from the log.
+
+Of `(position + 1) ** -exponent`, the exponent is estimated as follows.
 
 Expected clicks are impressions x examination(position) x attraction, a product. Given how many clicks a group of
 impressions drew in all, its clicks are spread over its cells in proportion to impressions x examination x whatever
@@ -15,11 +17,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from estudio_core.clickstream.position_bias import Floats, Impressions, cells
+from estudio_core.clickstream.examination_curve import ByPosition, Examination, PowerLaw
+from estudio_core.clickstream.position_bias import (
+    SMALLEST_CHANCE,
+    Floats,
+    Impressions,
+    cells,
+    em_propensities,
+    harvested_propensities,
+)
 from estudio_core.preprocessing.ranking_data import FineTuningInput
 
 ASSUMED_EXPONENT = 1.0
@@ -34,43 +45,43 @@ _STEPS = 100
 _RIDGE = 1e-9
 
 
-@dataclass(frozen=True)
-class Examination:
-    """Estimate of the exponent.
+Kind = Literal["power_law", "em", "harvesting"]
 
-    Attributes:
-        exponent: 0 (every position is looked at) to 3.
-        standard_error: Of the exponent, from the curvature of the likelihood; inf for an assumed one.
-        basis: `given`. `several positions`: same result at different positions. `fixed rankings`: middle of two
-            bounds. `assumed`: too few clicks.
-        bounds: The estimate with all of the fall put down to position, and that with scores explaining a part;
-            the same number twice where there is only one.
+
+def examination_of(
+    sessions: Sequence[FineTuningInput], exponent: float | None = None, kind: Kind | tuple[float, ...] = "power_law"
+) -> Examination:
+    """Return how attention falls with the position: what is given, or what the log tells.
+
+    Args:
+        sessions: The log to estimate from.
+        exponent: Of the power law; None: estimated.
+        kind: `power_law`; a chance per position by EM (`em_propensities`) or by harvesting
+            (`harvested_propensities`), which need results that stood at several positions; or the chances themselves.
+
+    Raises:
+        ConfigurationError: a given chance outside of (0, 1].
+        DataError: `em` or `harvesting`, and no result stood at two positions for the same query.
     """
-
-    exponent: float
-    standard_error: float
-    basis: str
-    bounds: tuple[float, float]
-
-    def __str__(self) -> str:
-        """Say it in a line."""
-        if self.basis == "given":
-            return f"{self.exponent:g}, given by the plugin"
-        if self.basis == "assumed":
-            return f"{self.exponent:g}, assumed: the log has too few clicks to tell"
-        low, high = sorted(self.bounds)
-        between = f", between {low:.2f} and {high:.2f}" if high > low else ""
-        return f"{self.exponent:.2f} ± {self.standard_error:.2f}, estimated from {self.basis}{between}"
+    if isinstance(kind, tuple):
+        return ByPosition(kind, "given by the plugin")
+    if kind == "power_law":
+        return estimate_examination(sessions) if exponent is None else PowerLaw.given(exponent)
+    log = Impressions.of(sessions)
+    if kind == "em":
+        chances = em_propensities(log.positions, log.clicks, log.pairs)
+        return ByPosition(tuple(chances.tolist()), "estimated by expectation maximisation")
+    chances = harvested_propensities(log.positions, log.clicks, log.pairs)
+    return ByPosition(_filled(chances), "estimated by intervention harvesting")
 
 
-def examination_of(sessions: Sequence[FineTuningInput], given: float | None) -> Examination:
-    """Return the exponent that is `given`, or where None is, what the log tells."""
-    if given is None:
-        return estimate_examination(sessions)
-    return Examination(given, 0.0, "given", (given, given))
+def _filled(chances: Floats) -> tuple[float, ...]:
+    """Return estimates as chances: one above the topmost's by noise is as high, an unknown one is the last known."""
+    last = np.maximum.accumulate(np.where(np.isnan(chances), 0, np.arange(len(chances))))
+    return tuple(np.clip(chances[last], SMALLEST_CHANCE, 1.0).tolist())
 
 
-def estimate_examination(sessions: Sequence[FineTuningInput]) -> Examination:
+def estimate_examination(sessions: Sequence[FineTuningInput]) -> PowerLaw:
     """Return the exponent that a log tells, or the assumed one.
 
     Args:
@@ -98,12 +109,12 @@ def estimate_examination(sessions: Sequence[FineTuningInput]) -> Examination:
     return _estimate((high + low) / 2, error, "fixed rankings", (low, high))
 
 
-def _assumed() -> Examination:
-    return Examination(ASSUMED_EXPONENT, float("inf"), "assumed", (ASSUMED_EXPONENT, ASSUMED_EXPONENT))
+def _assumed() -> PowerLaw:
+    return PowerLaw(ASSUMED_EXPONENT, float("inf"), "assumed", (ASSUMED_EXPONENT, ASSUMED_EXPONENT))
 
 
-def _estimate(exponent: float, error: float, basis: str, bounds: tuple[float, float]) -> Examination:
-    return Examination(float(np.clip(exponent, 0.0, GREATEST_EXPONENT)), error, basis, bounds)
+def _estimate(exponent: float, error: float, basis: str, bounds: tuple[float, float]) -> PowerLaw:
+    return PowerLaw(float(np.clip(exponent, 0.0, GREATEST_EXPONENT)), error, basis, bounds)
 
 
 @dataclass(frozen=True)
@@ -120,8 +131,10 @@ class _Cells:
     @classmethod
     def of(cls, sessions: Sequence[FineTuningInput]) -> _Cells:
         log = Impressions.of(sessions)
-        numbers = {query: number for number, query in enumerate(dict.fromkeys(session.query for session in sessions))}
-        query_of = np.array([numbers[session.query] for session in sessions], dtype=np.int64)[log.sessions]
+        numbers = {
+            query: number for number, query in enumerate(dict.fromkeys(session.query_key for session in sessions))
+        }
+        query_of = np.array([numbers[session.query_key] for session in sessions], dtype=np.int64)[log.sessions]
         scores = np.array([np.nan if rank is None else rank for session in sessions for rank in session.ranks])
         query_of_pair = np.zeros(int(log.pairs.max()) + 1, dtype=np.int64)
         query_of_pair[log.pairs] = query_of

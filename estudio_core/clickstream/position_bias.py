@@ -1,30 +1,24 @@
-"""Position bias: results at the top are clicked because they are at the top. Estimates of it, and weights against it.
+"""Position bias: results at the top are clicked because they are at the top. Estimates of it from a log.
 
 A log is a flat set of impressions: the 0-based position at which a result was shown, whether it was clicked, and a
-number that names the (query, object) pair. All functions are pure and vectorised.
-
-Three corrections: `none`; `coec`, clicks over expected clicks; `ipw`, clipped inverse propensity, with propensities
-given or estimated from the log (`em_propensities`, `harvested_propensities`).
+number that names the (query, object) pair. All functions are pure and vectorised. `evidence` makes weights of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from estudio_core.errors import ConfigurationError, DataError, suggest
+from estudio_core.errors import DataError
 from estudio_core.preprocessing.ranking_data import FineTuningInput
 
 Floats = NDArray[np.float64]
-Correction = Literal["none", "coec", "ipw"]
 
-CORRECTIONS: tuple[str, ...] = ("none", "coec", "ipw")
-
-_SMALLEST_CHANCE = 1e-6  # keeps logarithms and quotients of chances finite
+SMALLEST_CHANCE = 1e-6
+"""Keeps logarithms and quotients of chances finite."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +48,7 @@ class Impressions:
         for owner, session in enumerate(sessions):
             positions += session.positions
             clicks += [float(weight > 0) for weight in session.click_weights]
-            pairs += [numbers.setdefault((session.query, result), len(numbers)) for result in session.results]
+            pairs += [numbers.setdefault((session.query_key, result), len(numbers)) for result in session.results]
             owners += [owner] * len(session.results)
         return cls(
             np.array(positions, dtype=np.int64),
@@ -121,16 +115,16 @@ def em_propensities(
     """
     (pair, place), shown, clicked = cells(positions, clicks, pairs)
     _require_several_positions(pair, place)
-    examined = np.maximum(click_rates(positions, clicks), _SMALLEST_CHANCE)
+    examined = np.maximum(click_rates(positions, clicks), SMALLEST_CHANCE)
     examined = examined / examined.max()
     mean = float(clicked.sum() / shown.sum() / examined[place].mean())
-    belief = min(max(mean, _SMALLEST_CHANCE), 1.0)
+    belief = min(max(mean, SMALLEST_CHANCE), 1.0)
     per_pair = np.bincount(pair, weights=shown)
     per_place = np.bincount(place, weights=shown)
     attraction = (np.bincount(pair, weights=clicked) + prior_strength * belief) / (per_pair + prior_strength)
     for _ in range(iterations):
         e, a = examined[place], attraction[pair]
-        no_click = np.maximum(1.0 - e * a, _SMALLEST_CHANCE)
+        no_click = np.maximum(1.0 - e * a, SMALLEST_CHANCE)
         was_examined = clicked + (shown - clicked) * e * (1.0 - a) / no_click
         was_attractive = clicked + (shown - clicked) * a * (1.0 - e) / no_click
         updated = np.bincount(place, weights=was_examined) / np.maximum(per_place, 1.0)
@@ -185,33 +179,6 @@ def harvested_propensities(positions: NDArray[np.int64], clicks: ArrayLike, pair
     return propensities
 
 
-def inverse_propensity_weights(
-    positions: NDArray[np.int64], clicks: ArrayLike, propensities: ArrayLike, clip: float = 10.0
-) -> Floats:
-    """Return `min(1 / propensity, clip)` for clicked impressions, scaled to a mean of 1 over clicks; 1 elsewhere.
-
-    Positions beyond the given propensities take the last one.
-
-    >>> inverse_propensity_weights(np.array([0, 1, 1]), [1, 1, 0], [1.0, 0.5]).round(4).tolist()
-    [0.6667, 1.3333, 1.0]
-
-    Raises:
-        ConfigurationError: a propensity outside (0, 1], or a clip below 1.
-
-    Source: Joachims, Swaminathan, Schnabel, "Unbiased Learning-to-Rank with Biased Feedback" (WSDM 2017), with
-    clipping.
-    """
-    chances = np.asarray(propensities, dtype=np.float64)
-    if chances.ndim != 1 or chances.size == 0 or not ((chances > 0) & (chances <= 1)).all():
-        raise ConfigurationError(
-            f"Propensities must be chances above 0 and at most 1, one per position; got {chances}."
-        )
-    if not clip >= 1:
-        raise ConfigurationError(f"A clip of {clip} would weaken clicks at the top; use 1 or more.")
-    inverse = np.minimum(1.0 / chances[np.minimum(positions, len(chances) - 1)], clip)
-    return _scaled(inverse, np.asarray(clicks, dtype=np.float64) > 0)
-
-
 def effective_sample_size(weights: ArrayLike) -> float:
     """Return how many equally weighted clicks would be as certain as these: `sum(w)**2 / sum(w**2)`; 0 for none.
 
@@ -223,53 +190,6 @@ def effective_sample_size(weights: ArrayLike) -> float:
     values = np.asarray(weights, dtype=np.float64)
     squares = float((values**2).sum())
     return float(values.sum()) ** 2 / squares if squares > 0 else 0.0
-
-
-@dataclass(frozen=True)
-class ClickWeights:
-    """Weights of impressions after a correction.
-
-    Attributes:
-        weights: float64 [n], mean 1 over clicks; 1 where nothing was clicked.
-        propensities: float64 [positions], None for `none` and `coec`.
-        effective_sample_size: Of the clicks.
-        clicks: Number of clicks.
-    """
-
-    weights: Floats
-    propensities: Floats | None
-    effective_sample_size: float
-    clicks: int
-
-
-def click_weights(
-    log: Impressions, correction: Correction = "none", *, propensities: ArrayLike | None = None, clip: float = 10.0
-) -> ClickWeights:
-    """Return a weight for each impression under a correction of position bias.
-
-    Args:
-        log: The impressions.
-        correction: `none`, `coec` or `ipw`.
-        propensities: Chance of examination per position, for `ipw`; estimated by EM where None.
-        clip: Greatest weight before scaling.
-
-    Raises:
-        ConfigurationError: the correction is unknown.
-        DataError: propensities have to be estimated and the log does not allow it.
-    """
-    if correction not in CORRECTIONS:
-        raise ConfigurationError(f"Unknown position-bias correction {correction!r}. {suggest(correction, CORRECTIONS)}")
-    chances: Floats | None = None
-    clicked = log.clicks > 0
-    if correction == "coec":
-        weights = _scaled(np.minimum(coec(log.positions, log.clicks, log.pairs)[log.pairs], clip), clicked)
-    elif correction == "ipw":
-        given = em_propensities(log.positions, log.clicks, log.pairs) if propensities is None else propensities
-        chances = np.asarray(given, dtype=np.float64)
-        weights = inverse_propensity_weights(log.positions, log.clicks, chances, clip)
-    else:
-        weights = np.ones(len(log.clicks))
-    return ClickWeights(weights, chances, effective_sample_size(weights[clicked]), int(clicked.sum()))
 
 
 def cells(
@@ -288,7 +208,7 @@ def _require_several_positions(pair: NDArray[np.int64], place: NDArray[np.int64]
     if len(pair) == 0 or np.bincount(pair).max() < 2:
         raise DataError(
             f"No result was shown for the same query at two positions ({len(pair)} pairs), so position and attraction "
-            "cannot be told apart. Give propensities, use 'coec' or 'none', or log several rankings."
+            "cannot be told apart. Give the examination by position, take 'power_law', or log several rankings."
         )
 
 
@@ -303,12 +223,5 @@ def _connected_to_top(laplacian: Floats) -> NDArray[np.bool_]:
 def _relative(examined: Floats) -> Floats:
     """Return chances relative to the topmost position, in (0, 1]."""
     top = examined[0] if examined[0] > 0 else examined.max()
-    relative: Floats = np.clip(examined / top, _SMALLEST_CHANCE, 1.0)
+    relative: Floats = np.clip(examined / top, SMALLEST_CHANCE, 1.0)
     return relative
-
-
-def _scaled(weights: Floats, clicked: NDArray[np.bool_]) -> Floats:
-    """Return weights with mean 1 over clicks, and 1 where nothing was clicked."""
-    mean = float(weights[clicked].mean()) if clicked.any() else 1.0
-    scaled: Floats = np.where(clicked, weights / (mean or 1.0), 1.0)
-    return scaled

@@ -34,7 +34,8 @@ class ExamplesType(IntEnum):
 class FineTuningParams(StrictModel):
     """Hyper-parameters of one trial. Every field has a default; None leaves the choice to the settings.
 
-    `learning_rate` is accepted on input and sets `query_lr` and `items_lr` where they are not given.
+    `learning_rate` is accepted on input and sets `query_lr` and `items_lr` where they are not given. Of two rates or
+    two decays of which one alone is given, the other is the same. One tower for queries and items takes their means.
     Unknown names and illegal values are `ConfigurationError`s.
     """
 
@@ -47,7 +48,9 @@ class FineTuningParams(StrictModel):
     items_lr: float = Field(default=2e-4, gt=0, le=1, allow_inf_nan=False)
     """Peak learning rate of the item tower; one tower for both takes the mean of the two rates."""
     query_weight_decay: float = Field(default=0.01, ge=0, le=1, allow_inf_nan=False)
+    """AdamW decay of the query tower."""
     items_weight_decay: float = Field(default=0.01, ge=0, le=1, allow_inf_nan=False)
+    """AdamW decay of the item tower; one tower for both takes the mean of the two decays."""
     margin: float | None = Field(default=None, ge=0, le=2, allow_inf_nan=False)
     """Wanted gap between the similarities of clicked and skipped items; None: the loss's own."""
     not_irrelevant_only: bool = True
@@ -75,6 +78,15 @@ class FineTuningParams(StrictModel):
     interpolation: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     """Share of the trained weights when they are mixed with those training started from."""
 
+    @classmethod
+    def _without_aliases(cls, data: dict[Any, Any]) -> dict[Any, Any]:
+        given = super()._without_aliases(data)
+        for query, items in (("query_lr", "items_lr"), ("query_weight_decay", "items_weight_decay")):
+            for one, other in ((query, items), (items, query)):
+                if one in given:
+                    given.setdefault(other, given[one])
+        return given
+
     @field_validator("*", mode="before")
     @classmethod
     def _absent(cls, value: Any) -> Any:
@@ -101,6 +113,11 @@ class FineTuningParams(StrictModel):
     def learning_rate(self) -> float:
         """Rate of a tower that serves queries and items: the mean of the two rates."""
         return (self.query_lr + self.items_lr) / 2
+
+    @property
+    def weight_decay(self) -> float:
+        """Decay of a tower that serves queries and items: the mean of the two decays."""
+        return (self.query_weight_decay + self.items_weight_decay) / 2
 
     @property
     def id(self) -> str:

@@ -93,10 +93,13 @@ class TrialRun:
             self.wrapper.call(partial(MlflowClient.log_batch, run_id=self.run_id, metrics=batch))
             del self._pending[: len(chunk)]
 
-    def end(self, quality: float | None = None, error: str | None = None) -> None:
-        """Close the run with its quality (None: the best value of the main metric) or with what went wrong."""
+    def end(self, quality: float | None = None, error: str | None = None, *, pruned: bool = False) -> None:
+        """Close the run with its quality (None: the best value of the main metric) or with what went wrong.
+
+        Where it was `pruned`, it gets a tag that says so instead of a quality.
+        """
         self.flush()
-        quality = self._best if quality is None else quality
+        quality = self._best if quality is None and not pruned else quality
         status = "FINISHED" if error is None else "FAILED"
 
         def close(client: MlflowClient) -> None:
@@ -104,6 +107,8 @@ class TrialRun:
                 client.log_metric(self.run_id, QUALITY, quality)
             if error is not None:
                 client.set_tag(self.run_id, "estudio.error", error[:5000])
+            if pruned:
+                client.set_tag(self.run_id, "estudio.pruned", "true")
             client.set_terminated(self.run_id, status)
 
         self.wrapper.call(close)

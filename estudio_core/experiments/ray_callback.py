@@ -41,8 +41,8 @@ class SearchWatch:
             stopped = TrialEnd("stopped") if error is None else TrialEnd("failed", "WorkerDied", error, error)
             write_end(folder, stopped)
         outcome = self._plan.outcome(index)
-        failed = outcome.status == "failed"
-        self._recorder.end(index, None if failed else outcome.value, outcome.error if failed else None)
+        quality = outcome.value if outcome.status == "completed" else None
+        self._recorder.end(index, quality, outcome.error if outcome.status == "failed" else None)
         self._ended.add(index)
         report_progress("search", len(self._ended), len(self._plan.candidates), "trials")
 
@@ -52,7 +52,7 @@ class SearchWatch:
             return
         self.start(index)
         for report in read_reports(self._plan.folder(index)):
-            self.log(index, [*report.between, report.validation])
+            self.log(index, report.points)
         self.end(index, None)
 
 
@@ -84,7 +84,7 @@ class SearchCallback(Callback):  # type: ignore[misc]  # Ray has no types
         """A trial has reported."""
         if REPORT in result:
             report = Report.from_json(result[REPORT])
-            _watches[-1].log(_index(trial), [*report.between, report.validation])
+            _watches[-1].log(_index(trial), report.points)
 
     def on_trial_complete(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
         """A trial has ended, by itself or by the scheduler."""

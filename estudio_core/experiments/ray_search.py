@@ -33,6 +33,8 @@ _OBJECT_STORE_BYTES = 100 * 1024 * 1024  # parameters and metrics only; models a
 REPORT = "estudio_report"
 """Key of the result that carries a report as JSON."""
 _VALIDATION = "validation"
+_NO_LAST_VALIDATION = 10**9
+"""ASHA's max_t, at which it ends a trial whatever its value; training alone decides when it has ended."""
 
 
 def run_with_ray(
@@ -68,7 +70,7 @@ def run_with_ray(
                     max_concurrent_trials=resources.max_concurrent,
                     scheduler=tune.schedulers.ASHAScheduler(
                         time_attr=_VALIDATION,
-                        max_t=pruning.max_reports,
+                        max_t=_NO_LAST_VALIDATION,
                         grace_period=pruning.grace_reports,
                         reduction_factor=pruning.reduction_factor,
                     ),
@@ -95,10 +97,11 @@ def train_candidate(config: dict[str, Any]) -> None:
 
     def send(report: Report) -> None:
         nonlocal sent
-        sent += 1
-        tune.report(
-            {REPORT: report.to_json(), _VALIDATION: sent, trial.metric: report.validation.metrics[trial.metric]}
-        )
+        told = {REPORT: report.to_json(), trial.metric: report.validation.metrics[trial.metric]}
+        if not report.final:  # the scheduler judges, and may end, what has the number of its validation
+            sent += 1
+            told[_VALIDATION] = sent
+        tune.report(told)
 
     job = config["job"]
     sys.path.extend(folder for folder in job["import_path"] if folder not in sys.path)
@@ -114,7 +117,7 @@ def _param_space(plan: SearchPlan) -> dict[str, Any]:
         {"index": index, "params": params, "folder": str(plan.folder(index))}
         for index, params in enumerate(plan.candidates)
     ]
-    job = {"trainable": plan.trainable, "config": plan.config, "metric": plan.metric, "import_path": sys.path}
+    job = {"trainable": plan.trainable, "config": plan.inputs, "metric": plan.metric, "import_path": sys.path}
     return {"job": job, "candidate": tune.grid_search(candidates)}
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,25 +40,25 @@ class Pruning:
     """When a trial that does worse than others is ended (asynchronous successive halving).
 
     Attributes:
-        grace_reports: Validations that every trial gets.
-        reduction_factor: At each rung the best 1/reduction_factor of the trials go on.
-        max_reports: Validations after which a trial is ended in any case.
+        grace_reports: Validations that every trial gets. Three are a little more than an epoch by default, when the
+            rate has passed its peak: before, trials tell little of what they will come to.
+        reduction_factor: At each rung (`grace_reports`, times the factor, and so on) the best 1/reduction_factor of
+            the trials go on. No number of validations ends a trial by itself.
     """
 
-    grace_reports: int = 1
+    grace_reports: int = 3
     reduction_factor: int = 3
-    max_reports: int = 100
 
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """How a trial went. `value` is the best of the metric, at optimiser step `best_step`; None without a report."""
+    """How a trial went. `value` is the metric in its last report, after `steps` optimiser steps; None without one."""
 
     index: int
     params: dict[str, Any]
     status: Status
     value: float | None
-    best_step: int | None
+    steps: int | None
     reports: int
     folder: Path
     error: str | None
@@ -66,7 +66,11 @@ class TrialOutcome:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """All trials in the order of the search, and the best of those that did not fail."""
+    """All trials in the order of the search, and the best of those that completed.
+
+    Where none has, the best is that of the trials that were ended early: their values are of different lengths of
+    training, and are not compared with those of completed ones.
+    """
 
     trials: list[TrialOutcome]
     best: TrialOutcome
@@ -89,7 +93,7 @@ class TrialRecorder(Protocol):
         ...
 
     def end(self, index: int, quality: float | None, error: str | None) -> None:
-        """A trial has ended; once per trial."""
+        """A trial has ended; once per trial. It was ended early where there is neither quality nor error."""
         ...
 
 
@@ -108,7 +112,7 @@ class NoRecorder:
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """Everything that decides a search; two searches with the same `id` are the same."""
+    """Everything that decides a search; two searches with the same `id` are the same, wherever their files are."""
 
     trainable: str
     config: dict[str, Any]
@@ -117,6 +121,12 @@ class SearchPlan:
     mode: Mode
     storage: Path
     name: str
+    paths: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the trainable gets as `config`."""
+        return self.config | self.paths
 
     @property
     def id(self) -> str:
@@ -131,17 +141,16 @@ class SearchPlan:
     def outcome(self, index: int) -> TrialOutcome:
         """Return how a trial went, from its folder."""
         folder = self.folder(index)
-        points = [report.validation for report in read_reports(folder)]
-        sign = 1 if self.mode == "max" else -1
-        best = max(points, key=lambda point: sign * point.metrics[self.metric], default=None)
+        reports = read_reports(folder)
+        last = reports[-1].validation if reports else None
         end = read_end(folder)
         return TrialOutcome(
             index=index,
             params=self.candidates[index],
             status="failed" if end is None else end.status,
-            value=None if best is None else best.metrics[self.metric],
-            best_step=None if best is None else best.step,
-            reports=len(points),
+            value=None if last is None else last.metrics[self.metric],
+            steps=None if last is None else last.step,
+            reports=len(reports),
             folder=folder,
             error="it was killed" if end is None else end.traceback or end.error,
         )
@@ -158,6 +167,7 @@ def run_trials(
     name: str,
     seed: int,
     config: Mapping[str, Any] | None = None,
+    paths: Mapping[str, str] | None = None,
     warm_start: Sequence[Mapping[str, Any]] = (),
     resources: Resources | None = None,
     pruning: Pruning | None = None,
@@ -173,12 +183,14 @@ def run_trials(
         trainable: `package.module:function` of a `Trainable`; imported where the trial runs.
         space: What to draw from.
         n_trials: How many combinations; fewer where the space has no more.
-        metric: Reported metric by which trials are compared.
+        metric: Reported metric by which trials are compared: completed ones by their last report.
         mode: Whether its largest or smallest value is best.
         storage: Folder of the search, shared with the workers where there is a cluster.
         name: Id of the run that this search is part of.
         seed: Of the draws.
-        config: JSON values that all trials get: where the data is, the plugin's name, settings.
+        config: JSON values that all trials get: the plugin's name, ids of data and model, settings.
+        paths: Joined to `config`: where the trials, on whatever machine they run, find what it names by id. A search
+            goes on with other paths, and not with another `config`.
         warm_start: Combinations to try first: the best of earlier iterations.
         resources: What a trial takes; None: from the settings.
         pruning: When a trial is ended early; None: the defaults.
@@ -205,6 +217,7 @@ def run_trials(
         mode=mode,
         storage=Path(storage).expanduser().resolve(),
         name=name,
+        paths=dict(paths or {}),
     )
     if len(plan.candidates) < n_trials:
         logger.info("The search space has %d combinations; %d were asked for.", len(plan.candidates), n_trials)
@@ -232,7 +245,7 @@ def summarise(plan: SearchPlan) -> SearchResult:
         if trial.status == "failed":
             logger.warning("Trial %d with %s failed: %s", trial.index, trial.params, trial.error)
     sign = 1 if plan.mode == "max" else -1
-    best = max(usable, key=lambda trial: (sign * (trial.value or 0.0), -trial.index))
+    best = max(usable, key=lambda trial: (trial.status == "completed", sign * (trial.value or 0.0), -trial.index))
     return SearchResult(trials, best)
 
 
@@ -253,12 +266,12 @@ def _run_here(plan: SearchPlan, recorder: TrialRecorder) -> None:
     params = plan.candidates[0]
 
     def send(report: Report) -> None:
-        recorder.log(0, [*report.between, report.validation])
+        recorder.log(0, report.points)
 
     recorder.start(0, params)
     trial = Trial(0, params, plan.folder(0), plan.metric, send)
     try:
-        run_trial(plan.trainable, plan.config, trial)
+        run_trial(plan.trainable, plan.inputs, trial)
     except Exception as error:
         recorder.end(0, None, f"{type(error).__name__}: {error}")
         raise

@@ -10,14 +10,24 @@ from estudio_core.experiments.fine_tuning_params import FineTuningParams
 from estudio_core.experiments.fine_tuning_settings import FineTuningSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from estudio_core.clickstream.examination_curve import Examination
+    from estudio_core.preprocessing.ranking_data import FineTuningInput
     from estudio_core.vectordb.index_info import SearchIndexInfo
     from lightning_modules.config import TrainingConfig
     from lightning_modules.losses import ProbMarginRankingLoss
 
 _SAME_NAME = (
-    "num_fixed_layers", "query_lr", "items_lr", "query_weight_decay", "items_weight_decay", "margin",
-    "not_irrelevant_only", "negative_downsampling", "min_abs_difference_threshold", "max_abs_difference_threshold",
+    "num_fixed_layers", "learning_rate", "margin", "not_irrelevant_only", "negative_downsampling",
+    "min_abs_difference_threshold", "max_abs_difference_threshold",
 )  # fmt: skip
+DEFAULTS_OF_TRAINING = (
+    "sessions_per_query", "max_negatives", "max_positives", "in_batch_negatives", "mined_negatives",
+    "false_negative_guard", "drift_penalty", "gradient_cache", "compile", "encode_batch_tokens", "cache_frozen_mb",
+    "cache_frozen_disk_mb",
+)  # fmt: skip
+"""Settings that take the default of `TrainingConfig` where they are None."""
 _LOSS_FIELDS = {"loss_form": "form", "scale": "scale", "shift": "shift", "hardness_temperature": "temperature"}
 
 
@@ -32,6 +42,8 @@ def to_training_config(
     devices: int = 1,
 ) -> TrainingConfig:
     """Return the configuration of one training; parameters go before settings.
+
+    All models have one tower for queries and items, which takes the means of the towers' learning rates and decays.
 
     Args:
         settings: The plugin's.
@@ -48,8 +60,10 @@ def to_training_config(
     from lightning_modules.config import TrainingConfig
 
     values: dict[str, Any] = {name: getattr(params, name) for name in _SAME_NAME}
+    given = {name: value for name in DEFAULTS_OF_TRAINING if (value := getattr(settings, name)) is not None}
+    values |= {name: None if value == "all" else value for name, value in given.items()}
     values |= {
-        "learning_rate": params.learning_rate,
+        "items_weight_decay": params.weight_decay,
         "examples_order": tuple(int(stage) for stage in params.examples_order),
         "num_epochs": params.num_epochs or settings.num_epochs,
         "max_steps": settings.max_steps,
@@ -71,6 +85,20 @@ def to_training_config(
     if monitor is not None:
         values["monitor"] = monitor
     return TrainingConfig.of(**values)
+
+
+def to_examination(settings: FineTuningSettings, sessions: Sequence[FineTuningInput]) -> Examination:
+    """Return how attention falls with the position as the settings say; what they leave open, `sessions` tell.
+
+    Raises:
+        DataError: `sessions` do not allow the estimate that the settings ask for.
+    """
+    from estudio_core.clickstream.examination import examination_of
+    from estudio_core.clickstream.examination_curve import EVEN
+
+    if settings.position_bias == "none":
+        return EVEN
+    return examination_of(sessions, settings.examination_exponent, settings.examination)
 
 
 def to_loss(settings: FineTuningSettings, params: FineTuningParams) -> ProbMarginRankingLoss:

@@ -29,26 +29,35 @@ class Point:
 
 @dataclass(frozen=True)
 class Report:
-    """What a validation says: its metrics, and the points logged since the one before."""
+    """What a validation says: its metrics, and the points logged since the one before.
+
+    `final`: it is of what the trial leaves behind, and comes after all training.
+    """
 
     validation: Point
     between: list[Point]
+    final: bool = False
+
+    @property
+    def points(self) -> list[Point]:
+        """The points between, then the validation."""
+        return [*self.between, self.validation]
 
     def to_json(self) -> str:
         """Return the report as one line."""
-        points = [*self.between, self.validation]
-        return json.dumps([[point.step, point.metrics] for point in points])
+        return json.dumps({"points": [[point.step, point.metrics] for point in self.points], "final": self.final})
 
     @classmethod
     def from_json(cls, line: str) -> Report:
         """Read what `to_json` wrote."""
-        points = [Point(metrics, step) for step, metrics in json.loads(line)]
-        return cls(points[-1], points[:-1])
+        read = json.loads(line)
+        points = [Point(metrics, step) for step, metrics in read["points"]]
+        return cls(points[-1], points[:-1], read["final"])
 
 
 @dataclass
 class Trial:
-    """What a trainable gets. A trial may be ended at any report: what is to be kept has to be in `folder` by then.
+    """What a trainable gets. A trial may be ended at any report that is not final.
 
     Attributes:
         index: Position in the search, from 0.
@@ -69,8 +78,13 @@ class Trial:
         """Take note of metrics between validations; they travel with the next report."""
         self._between.append(Point(dict(metrics), step))
 
-    def report(self, metrics: Mapping[str, float], step: int) -> None:
-        """Report a validation.
+    def report(self, metrics: Mapping[str, float], step: int, *, final: bool = False) -> None:
+        """Report a validation. By its last report a trial that completes is compared with others.
+
+        Args:
+            metrics: Values by name.
+            step: Optimiser steps done.
+            final: The metrics are of what is kept in `folder`. The trial is not ended for them: it has been trained.
 
         Raises:
             DataError: the metric is missing or not finite: training has diverged.
@@ -81,7 +95,7 @@ class Trial:
                 f"Trial {self.index} reports {self.metric} = {value} at step {step}; a finite number is needed. "
                 f"Lower the learning rate, or take its parameters {self.params} out of the search space."
             )
-        report = Report(Point({name: float(number) for name, number in metrics.items()}, step), self._between)
+        report = Report(Point({name: float(number) for name, number in metrics.items()}, step), self._between, final)
         self._between = []
         self.reports += 1
         with (self.folder / _REPORTS).open("a") as file:
@@ -90,7 +104,7 @@ class Trial:
 
 
 class Trainable(Protocol):
-    """A function `train(config, trial)` that trains with `trial.params` and reports each validation."""
+    """A function `train(config, trial)` that trains with `trial.params`, and reports each validation and its end."""
 
     def __call__(self, config: dict[str, Any], trial: Trial) -> None:
         """Train."""

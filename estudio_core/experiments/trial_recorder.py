@@ -49,11 +49,11 @@ class MLflowTrialRecorder:
             logger.warning("Metrics of trial %d wait: %s", index, error)
 
     def end(self, index: int, quality: float | None, error: str | None) -> None:
-        """Close the trial's run."""
+        """Close the trial's run; one that was ended early has no quality, which only whole trainings have."""
         run = self._runs[index]
         if run.finished:
             return
         try:
-            run.end(quality, error)
+            run.end(quality, error, pruned=quality is None and error is None)
         except TrackingUnavailableError as lost:
             logger.warning("The run of trial %d stays open: %s", index, lost)

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from estudio_core.clickstream.evidence import click_weights_at
+from estudio_core.clickstream.evidence import weigh_clicks
+from estudio_core.clickstream.examination_curve import Examination
 from estudio_core.evaluation.bootstrap import Estimate, bootstrap_mean
 from estudio_core.evaluation.ranking_metrics import ndcg_at_k
 from estudio_core.preprocessing.ranking_data import FineTuningInput
@@ -15,26 +16,27 @@ K = 10
 Grades = Mapping[str, Mapping[str, float]]
 
 
-def examined_grades(sessions: Sequence[FineTuningInput], examination_exponent: float) -> dict[str, dict[str, float]]:
+def examined_grades(sessions: Sequence[FineTuningInput], examination: Examination) -> dict[str, dict[str, float]]:
     """Return clicks as grades in [0, 1], by query and object, corrected for position.
 
     Of the sessions of a query that showed an object, the mean of 1 / examination over those in which it was clicked:
-    the chance that it is clicked when it is looked at, under the position-based model with an examination of
-    `(position + 1) ** -examination_exponent`, clipped as in training, 1 at most. An object that was never shown has no
-    grade. Queries without a click are left out.
+    the chance that it is clicked when it is looked at, under the position-based model; clipped as in training, 1 at
+    most. An object that was never shown has no grade. Queries without a click are left out.
 
+    >>> from estudio_core.clickstream.examination_curve import PowerLaw
     >>> first = FineTuningInput("1", "lamp", ("a", "b"), (0, 1), (None, None), (0.0, 1.0))
     >>> second = FineTuningInput("2", "lamp", ("a", "b"), (0, 3), (None, None), (1.0, 0.0))
-    >>> examined_grades([first, second], 0.5)
+    >>> examined_grades([first, second], PowerLaw.given(0.5))
     {'lamp': {'a': 0.5, 'b': 0.7071067811865476}}
 
     Source: Joachims, Swaminathan, Schnabel, "Unbiased Learning-to-Rank with Biased Feedback" (WSDM 2017).
     """
     shown: dict[str, dict[str, int]] = {}
     clicked: dict[str, dict[str, float]] = {}
+    weights_of = weigh_clicks(sessions, examination)
     for session in sessions:
         shows, clicks = shown.setdefault(session.query, {}), clicked.setdefault(session.query, {})
-        weights = click_weights_at(np.array(session.positions, dtype=np.int64), examination_exponent).tolist()
+        weights = weights_of[session.session_id]
         for object_id, weight, click in zip(session.results, weights, session.click_weights, strict=True):
             shows[object_id] = shows.get(object_id, 0) + 1
             clicks[object_id] = clicks.get(object_id, 0.0) + (weight if click > 0 else 0.0)

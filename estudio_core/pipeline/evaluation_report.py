@@ -34,6 +34,11 @@ _CURVES = {
         "test_irrelevant_dist_shift",
     ),
 }
+_CORRECTIONS = {
+    "ipw": "examination {}; clicks weighed inversely",
+    "coec": "clicks weighed by clicks over expected clicks; sure of by examination {}",
+    "none": "none: clicks and skips at face value",
+}
 _STATUS: dict[str, Any] = {"completed": "finished", "stopped": "stopped early", "failed": "failed"}
 
 
@@ -128,7 +133,7 @@ def _facts(training: TrainingManifest, data: RankingData, exam: Exam, fit: Mappi
         items=dataset.items,
         items_on_both_sides=dataset.items_on_both_sides,
         missing_items=dataset.missing_items,
-        position_bias=f"examination (position + 1)^-e, e = {fit['examination']}; clicks weighed inversely",
+        position_bias=_CORRECTIONS[fit["position_bias"]].format(fit["examination"]),
         effective_sample_size=fit["effective_sample_size"],
         judged_queries=len(exam.judgments),
     )

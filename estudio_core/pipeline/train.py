@@ -46,11 +46,14 @@ def train(plugin_name: str, run_id: str, dataset: dict[str, Any], params: dict[s
     # Outside of the step's folder: what finished trials left survives a killed attempt, and a rerun goes on from there.
     trials = get_settings().home.resolve() / "trials" / safe_name(plugin_name) / safe_name(run_id)
     began = time.monotonic()
-    with store.fetch(stored.uri) as data_folder, store.publish(plugin_name, run_id, "training") as folder:
+    kept = trials / f"dataset-{safe_name(stored.dataset_id)}"
+    with store.fetch(stored.uri, keep=kept) as data_folder, store.publish(plugin_name, run_id, "training") as folder:
         request = {
             "plugin": plugin_name,
             "dataset": str(data_folder.resolve()),
+            "dataset_id": stored.dataset_id,
             "model": str(manager.download_model(start_version)),
+            "model_digest": manager.registry.versions()[start_version].digest,
             "output": str(folder.resolve()),
             "trials": str(trials),
             "params": wanted.model_dump(mode="json"),

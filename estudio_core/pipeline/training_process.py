@@ -84,22 +84,20 @@ def run_training(request: dict[str, Any]) -> dict[str, Any]:
         seed=params.seed,
         config={
             "plugin": request["plugin"],
-            "dataset": request["dataset"],
-            "model": request["model"],
+            "dataset_id": request["dataset_id"],
+            "model_digest": request["model_digest"],
             "seed": params.seed,
             "threads": settings.training_threads,
             "devices": settings.training_devices,
         },
+        paths={"dataset": request["dataset"], "model": request["model"]},
         warm_start=known or [first],
         resources=Resources(gpus_per_trial=settings.trial_gpus, max_concurrent=settings.trials_at_once),
         recorder=recorder,
     )
-    # A trial that was ended early has reported and kept no model.
-    finished = [trial for trial in search.trials if (trial.folder / MODEL_FOLDER).is_dir()]
-    if not finished:
-        raise ModelError("Every trial was ended before it had trained to its end. Ask for fewer trials.")
-    sign = -1 if manager.is_loss else 1
-    best = max(finished, key=lambda trial: sign * (trial.value or 0.0))
+    best = search.best
+    if best.status != "completed":
+        raise ModelError("Every trial failed or was ended before it had trained to its end. Ask for fewer trials.")
     fitted = json.loads((best.folder / FIT_FILE).read_text())
     output = Path(request["output"])
     trials = [
@@ -109,7 +107,12 @@ def run_training(request: dict[str, Any]) -> dict[str, Any]:
             "status": t.status,
             "value": t.value,
             "best": t.index == best.index,
-            "course": [[r.validation.step, r.validation.metrics[manager.main_metric]] for r in read_reports(t.folder)],
+            "course": [
+                [point.step, point.metrics[manager.main_metric]]
+                for report in read_reports(t.folder)
+                for point in report.points
+                if manager.main_metric in point.metrics
+            ],
         }
         for t in search.trials
     ]

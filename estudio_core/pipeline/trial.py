@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +15,14 @@ FIT_FILE = "fit.json"
 
 
 def train_trial(config: dict[str, Any], trial: Trial) -> None:
-    """Train with `trial.params` and leave the model and the course of training in `trial.folder`.
+    """Train with `trial.params`, leave model and course of training in `trial.folder`, and report that model's metrics.
 
-    `config` names the plugin, the folder of the dataset, that of the model to start from, and the seed.
+    `config` has the plugin, the folders of the dataset and of the model to start from, seed, threads and devices.
     """
-    from estudio_core.clickstream.evidence import weigh_evidence
-    from estudio_core.clickstream.examination import examination_of
+    from estudio_core.clickstream.evidence import weigh_dev_clicks, weigh_evidence
+    from estudio_core.errors import DataError
     from estudio_core.experiments.fine_tuning_params import FineTuningParams
-    from estudio_core.experiments.training_config import to_loss, to_training_config
+    from estudio_core.experiments.training_config import to_examination, to_loss, to_training_config
     from estudio_core.models.storage import load_model, save_model
     from estudio_core.pipeline.plugin_access import open_plugin
     from estudio_core.preprocessing.prepare_data import prepared
@@ -46,14 +45,15 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
     )
 
     def on_metrics(step: int, metrics: Mapping[str, float]) -> None:
-        if trial.metric in metrics:
+        # Step 0 is the model as it came: a value that all trials share.
+        if step > 0 and trial.metric in metrics:
             trial.report(metrics, step)
         else:
             trial.log(metrics, step)
 
-    examination = examination_of(data.clickstream["train"], settings.examination_exponent)
-    training = replace(training, examination_exponent=examination.exponent)
-    evidence = weigh_evidence(data.clickstream["train"], examination.exponent, settings.pooling)
+    train, dev = data.clickstream["train"], data.clickstream["dev"]
+    examination = to_examination(settings, train)
+    evidence = weigh_evidence(train, examination, settings.pooling, settings.position_bias)
     trial.log({"train_effective_clicks": evidence.effective_sample_size}, 0)
     model = load_model(config["model"])
     result = fit(
@@ -62,7 +62,7 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
         training,
         loss=to_loss(settings, params),
         on_metrics=on_metrics,
-        click_propensity=evidence.click_weights,
+        click_propensity=evidence.click_weights | weigh_dev_clicks(dev, examination, settings.position_bias),
         confidences=evidence.confidences,
     )
     save_model(model, trial.folder / MODEL_FOLDER)
@@ -76,8 +76,16 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
         "precision": result.precision,
         "interpolation": result.interpolation.share,
         "stopped_early": result.stopped_early,
+        "position_bias": settings.position_bias,
         "examination": str(examination),
         "effective_sample_size": evidence.effective_sample_size,
         "history": result.history,
     }
     (trial.folder / FIT_FILE).write_text(json.dumps(fitted), encoding="utf-8")
+    if trial.metric not in result.metrics:
+        raise DataError(
+            f"The dev split has no {trial.metric}, by which weights and trials are chosen: none of its "
+            f"{len(dev)} sessions has a click. Collect sessions of more queries, or widen the "
+            f"window."
+        )
+    trial.report(result.metrics, result.steps, final=True)

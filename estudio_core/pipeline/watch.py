@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import psycopg
     from numpy.typing import NDArray
 
+    from estudio_core.clickstream.examination_curve import Examination
     from estudio_core.plugin.contract import FineTuningMethod
     from estudio_core.preprocessing.ranking_data import FineTuningInput
 
@@ -42,7 +43,7 @@ class _Seen:
 
     fresh: list[FineTuningInput]
     reference: list[FineTuningInput]
-    examination_exponent: float
+    examination: Examination
 
 
 def watch(plugin_name: str, run_id: str, params: dict[str, Any]) -> WatchManifest:
@@ -112,9 +113,10 @@ def _sessions(
     until: datetime,
     trained: datetime | None,
 ) -> _Seen:
-    from estudio_core.clickstream.examination import examination_of
+    from estudio_core.clickstream.examination import estimate_examination
     from estudio_core.clickstream.store import ClickstreamStore
     from estudio_core.errors import DataError
+    from estudio_core.experiments.training_config import to_examination
     from estudio_core.preprocessing.prepare_data import prepared
     from estudio_core.preprocessing.ranking_data import ItemsSet, RankingData
 
@@ -133,8 +135,12 @@ def _sessions(
 
     reference = [] if trained is None else read(trained - timedelta(days=wanted.reference_days), trained)
     fresh = read(since, until)
-    given = getattr(builder.fine_tuning_settings, "examination_exponent", 0.0)
-    return _Seen(fresh, reference, examination_of(reference or fresh, given).exponent)
+    known = reference or fresh
+    try:
+        examination = to_examination(builder.fine_tuning_settings, known)
+    except DataError:  # too few results at several positions for the estimate that training makes
+        examination = estimate_examination(known)
+    return _Seen(fresh, reference, examination)
 
 
 def _clicks(fresh: list[FineTuningInput]) -> dict[str, float]:
@@ -184,7 +190,7 @@ def _index(connection: psycopg.Connection, release: Release, seen: _Seen, wanted
         "index_parts": size.parts,
         "index_bytes": size.size_bytes,
     }
-    grades = examined_grades(seen.fresh, seen.examination_exponent)
+    grades = examined_grades(seen.fresh, seen.examination)
     # Clicked queries first: only they can be judged. The order by lot is the same in every run.
     asked = sorted({session.query for session in seen.fresh}, key=lambda query: (query not in grades, _lot(query)))
     # Without fresh queries the index is still measured, with those of the last training.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
+from estudio_core.experiments.fine_tuning_settings import FineTuningSettings
 from estudio_core.strict_model import StrictModel
 from estudio_core.vectordb.index_info import HnswParameters, MetricAggregationType, MetricType
 
@@ -57,12 +58,24 @@ class TextTraining(StrictModel):
     """Share of the trained weights in the new model, the rest being those it started from: less is more careful."""
     loss: Any = None
     """A loss of `lightning_modules.losses`; CosineProbMarginRankingLoss by default."""
+    settings: Mapping[str, Any] = Field(default_factory=dict)
+    """Further fields of `FineTuningSettings`, by name."""
     search_space: Mapping[str, Sequence[Any]] = Field(default_factory=dict)
     """Values to try, by parameter name, when a run asks for more than one trial."""
     test_size_ratio: float = Field(default=0.2, gt=0, lt=1)
     """Share of queries kept out of training: for early stopping and for the gate."""
     holdout_share: float = Field(default=0.5, ge=0, le=1)
     """Share of `test_size_ratio` that only the gate reads."""
+
+    @field_validator("settings")
+    @classmethod
+    def _of_fine_tuning(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
+        here = {"loss_func": "loss", "num_epochs": "num_epochs", "batch_size": "batch_size"}
+        for name in value:
+            if name in here:
+                raise ValueError(f"give {name} as TextTraining({here[name]}=...)")
+        FineTuningSettings(loss_func=None, **value)
+        return value
 
 
 class TextIndex(StrictModel):

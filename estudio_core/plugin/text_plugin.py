@@ -170,13 +170,14 @@ class TextPlugin(FineTuningMethod):
 
     @cached_property
     def settings(self) -> FineTuningSettings:
-        """Loss, epochs and batch size of training."""
+        """How all trials train."""
         from estudio_core.experiments.fine_tuning_settings import FineTuningSettings
         from lightning_modules.losses import CosineProbMarginRankingLoss
 
-        given = {
+        given: dict[str, Any] = {
             name: value for name in ("num_epochs", "batch_size") if (value := getattr(self.training, name)) is not None
         }
+        given |= self.training.settings
         return FineTuningSettings(loss_func=self.training.loss or CosineProbMarginRankingLoss(), **given)
 
     @cached_property

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from estudio_core.clickstream.query_retriever import query_key
 from estudio_core.errors import DataError
 
 if TYPE_CHECKING:
@@ -54,6 +55,11 @@ class FineTuningInput:
             )
         if len(set(self.results)) != len(self.results):
             raise DataError(f"Session {self.session_id!r}: a result stands twice; keep its first position only.")
+
+    @property
+    def query_key(self) -> str:
+        """What all spellings of the query have in common, see `clickstream.query_retriever.query_key`."""
+        return query_key(self.query)
 
     @property
     def events(self) -> tuple[str, ...]:

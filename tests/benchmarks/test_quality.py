@@ -54,9 +54,13 @@ def test_the_demo_s_unseen_queries_are_those_of_the_first_partition_and_in_no_de
         assert not {*development.seen, *development.unseen} & set(queries.never_searched)
         assert len(development.unseen) == 24
         test = chorus(partition, development=False)
-        assert len(test.unseen) == 40
+        assert len(test.unseen) == (20 if partition else 40)
+        assert set(test.unseen) <= set(queries.never_searched)
         assert not set(test.unseen) & set(test.seen)
+        assert len(test.unseen) + len(test.seen) == 116
         assert not set(test.held_out) & set(test.judgments)
+    halves = [set(chorus(partition, development=False).unseen) for partition in (1, 2)]
+    assert halves[0] | halves[1] == set(queries.never_searched)
 
 
 def test_a_corpus_that_may_not_be_shipped_says_where_it_is_missed(tmp_path: Path) -> None:
@@ -103,9 +107,12 @@ def test_a_contender_spends_the_budget_of_ours_which_learns_something(
     assert other["tokens"] == pytest.approx(ours["tokens"], rel=0.5)  # whole steps of a small log
     assert ours["ndcg"]["seen"] != before["ndcg"]["seen"]
     assert other["seconds"] > 0
-    table = markdown(
-        "toy", [before], [row("ours", [{0: ours}], [before], []), row("other", [{0: other}], [before], [{0: ours}])]
-    )
+    queries = [{"seen": corpus.seen, "unseen": corpus.unseen}]
+    rows = [
+        row("ours", [{0: ours}], [before], [], queries),
+        row("other", [{0: other}], [before], [{0: ours}], queries),
+    ]
+    table = markdown("toy", [before], rows)
     assert table.count("\n| ") == 5
 
 
@@ -113,14 +120,25 @@ def test_contenders_are_compared_on_what_both_have_measured() -> None:
     def result(value: float) -> dict[str, object]:
         return {"ndcg": {"unseen": [value, value]}, "tokens": 10, "seconds": 1.0}
 
+    queries = [{"unseen": ("a", "b")}, {"unseen": ("c", "d")}]
     bases = [result(0.5), result(0.6)]
     ours = [{0: result(0.7), 1: result(0.9)}, {}]
-    other = row("other", [{0: result(0.6)}, {0: result(0.8)}], bases, ours)
+    other = row("other", [{0: result(0.6)}, {0: result(0.8)}], bases, ours, queries)
     assert other.runs == 2
     assert other.gains["unseen"].mean == pytest.approx(0.15)
     assert other.against_ours is not None
     assert other.against_ours["unseen"].mean == pytest.approx(0.1)  # the first corpus, seed 0
-    assert row("ours", ours, bases, ours).worst_seed["unseen"] == pytest.approx(0.2)
+    assert row("ours", ours, bases, ours, queries).worst_seed["unseen"] == pytest.approx(0.2)
+
+
+def test_a_query_that_two_partitions_judge_counts_once() -> None:
+    def result(*values: float) -> dict[str, object]:
+        return {"ndcg": {"seen": list(values)}, "tokens": 10, "seconds": 1.0}
+
+    bases = [result(0.0, 0.0), result(0.0, 0.0)]
+    measured = [{0: result(0.2, 0.6)}, {0: result(0.4, 0.9)}]
+    gain = row("other", measured, bases, [], [{"seen": ("a", "b")}, {"seen": ("a", "c")}]).gains["seen"]
+    assert (gain.n, gain.mean) == (3, pytest.approx((0.3 + 0.6 + 0.9) / 3))
 
 
 def test_a_stored_unit_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from estudio_core.clickstream.confidence import session_confidences
+from estudio_core.clickstream.examination_curve import EVEN
 from estudio_core.errors import DataError
 
 
@@ -36,7 +37,7 @@ def test_many_sessions_at_once_equal_each_alone() -> None:
 
 
 def test_without_attention_loss_every_skip_counts_fully() -> None:
-    assert session_confidences([0, 1, 0], range(3), eta=0.0).tolist() == [1.0, 0.5, 1.0]
+    assert session_confidences([0, 1, 0], range(3), examination=EVEN).tolist() == [1.0, 0.5, 1.0]
 
 
 def test_empty_and_wrong_input() -> None:

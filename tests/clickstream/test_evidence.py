@@ -7,7 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from estudio_core.clickstream.evidence import CLICK_WEIGHT_CLIP, weigh_evidence
+from estudio_core.clickstream.evidence import CLICK_WEIGHT_CLIP, Pooling, weigh_clicks, weigh_evidence
+from estudio_core.clickstream.examination_curve import EVEN, ByPosition, PowerLaw
+from estudio_core.clickstream.position_bias import effective_sample_size
 from estudio_core.preprocessing.ranking_data import FineTuningInput
 
 
@@ -23,21 +25,21 @@ def session(clicked: list[int], shown: int = 20) -> FineTuningInput:
 
 
 def test_a_click_far_down_counts_for_more_up_to_the_clip() -> None:
-    weights = weigh_evidence([session([0, 2, 19])], 1.0).click_weights["s"]
+    weights = weigh_evidence([session([0, 2, 19])], PowerLaw.given(1.0)).click_weights["s"]
     assert weights[0] == 1.0
     assert weights[2] == pytest.approx(3.0)
     assert weights[19] == CLICK_WEIGHT_CLIP
 
 
 def test_in_a_session_a_skip_below_the_last_click_is_weak_evidence_and_above_it_strong() -> None:
-    confidences = np.array(weigh_evidence([session([3])], 1.0, "session").confidences["s"])
+    confidences = np.array(weigh_evidence([session([3])], PowerLaw.given(1.0), "session").confidences["s"])
     assert (confidences[:3] == 1.0).all()
     assert (np.diff(confidences[4:]) <= 0).all()
     assert confidences[19] < 0.2
 
 
 def test_without_correction_all_positions_of_a_session_count_alike() -> None:
-    evidence = weigh_evidence([session([0, 10])], 0.0, "session")
+    evidence = weigh_evidence([session([0, 10])], PowerLaw.given(0.0), "session")
     assert set(evidence.click_weights["s"]) == {1.0}
     assert set(evidence.confidences["s"]) == {1.0}
     assert evidence.effective_sample_size == 2.0
@@ -45,7 +47,7 @@ def test_without_correction_all_positions_of_a_session_count_alike() -> None:
 
 def test_sessions_of_a_query_tell_together_what_a_click_and_a_skip_are_worth() -> None:
     sessions = [replace(session([0] if n else [0, 1]), session_id=str(n)) for n in range(20)]
-    confidences = weigh_evidence(sessions, 1.0).confidences
+    confidences = weigh_evidence(sessions, PowerLaw.given(1.0)).confidences
     always, once = confidences["0"][:2]
     assert always > 0.9
     assert once < 0.3  # one click of ten expected looks
@@ -55,11 +57,129 @@ def test_sessions_of_a_query_tell_together_what_a_click_and_a_skip_are_worth() -
 
 
 def test_a_result_that_was_skipped_once_is_hardly_a_negative() -> None:
-    [confidences] = weigh_evidence([session([0])], 1.0).confidences.values()
+    [confidences] = weigh_evidence([session([0])], PowerLaw.given(1.0)).confidences.values()
     assert confidences[19] < 0.1 < confidences[1]
 
 
 def test_the_effective_sample_size_falls_with_unequal_weights() -> None:
-    alike, unlike = (weigh_evidence([session(clicks)], 1.0).effective_sample_size for clicks in ([0, 1], [0, 19]))
+    alike, unlike = (
+        weigh_evidence([session(clicks)], PowerLaw.given(1.0)).effective_sample_size for clicks in ([0, 1], [0, 19])
+    )
     assert 1.0 < unlike < alike < 2.0
-    assert weigh_evidence([session([])], 1.0).effective_sample_size == 0.0
+    assert weigh_evidence([session([])], PowerLaw.given(1.0)).effective_sample_size == 0.0
+
+
+def log(eta: float = 1.0, count: int = 300, shown: int = 12) -> list[FineTuningInput]:
+    """Sessions of three queries whose clicks follow a power law; every result of a query is as attractive."""
+    rng = np.random.default_rng(3)
+    made = []
+    for number in range(count):
+        order = tuple(f"{number % 3}-{i}" for i in rng.permutation(shown))
+        clicks = tuple((rng.random(shown) < 0.6 * (np.arange(shown) + 1.0) ** -eta).astype(float).tolist())
+        made.append(FineTuningInput(str(number), str(number % 3), order, tuple(range(shown)), (None,) * shown, clicks))
+    return made
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.7, 1.0, 2.0])
+@pytest.mark.parametrize("pooling", ["query", "session"])
+def test_the_defaults_weigh_by_the_power_law_to_the_last_bit(exponent: float, pooling: Pooling) -> None:
+    sessions = log()
+    evidence = weigh_evidence(sessions, PowerLaw.given(exponent), pooling)
+    assert evidence == weigh_evidence(sessions, PowerLaw.given(exponent), pooling, "ipw")
+    positions = np.array(sessions[0].positions)
+    for of_session in sessions:
+        weights = np.minimum((positions + 1.0) ** exponent, 5.0)
+        assert evidence.click_weights[of_session.session_id] == tuple(weights.tolist())
+    expected = by_query(sessions, exponent) if pooling == "query" else by_session(sessions, exponent)
+    assert evidence.confidences == expected
+    clicked = [
+        (w, c)
+        for s in sessions
+        for w, c, k in zip(
+            evidence.click_weights[s.session_id], evidence.confidences[s.session_id], s.click_weights, strict=True
+        )
+        if k
+    ]
+    assert evidence.effective_sample_size == effective_sample_size([w * c for w, c in clicked])
+
+
+def by_query(sessions: list[FineTuningInput], exponent: float) -> dict[str, tuple[float, ...]]:
+    """Posterior attraction over a grid, (pair, position) after (pair, position)."""
+    seen: dict[tuple[str, str], dict[int, list[float]]] = {}
+    for s in sessions:
+        for result, place, click in zip(s.results, s.positions, s.click_weights, strict=True):
+            seen.setdefault((s.query, result), {}).setdefault(place, []).append(click)
+    examined = (np.arange(12) + 1.0) ** -exponent
+    looks = [len(clicks) * examined[place] for of_pair in seen.values() for place, clicks in sorted(of_pair.items())]
+    average = float(np.clip(sum(sum(s.click_weights) for s in sessions) / np.array(looks).sum(), 0.02, 0.95))
+    grid = (np.arange(64) + 0.5) / 64
+    prior = (average * 2.0 - 1) * np.log(grid) + ((1 - average) * 2.0 - 1) * np.log1p(-grid)
+    logs = []
+    for of_pair in seen.values():
+        logs.append(prior.copy())
+        for place, clicks in sorted(of_pair.items()):
+            logs[-1] += sum(clicks) * np.log(grid) + (len(clicks) - sum(clicks)) * np.log1p(-examined[place] * grid)
+    weights = np.exp(np.array(logs) - np.array(logs).max(axis=1, keepdims=True))
+    found = dict(zip(seen, ((weights @ grid) / weights.sum(axis=1)).tolist(), strict=True))
+    return {
+        s.session_id: tuple(
+            found[s.query, r] if click else min(max(1.0 - found[s.query, r] / average, 0.0), 1.0)
+            for r, click in zip(s.results, s.click_weights, strict=True)
+        )
+        for s in sessions
+    }
+
+
+def by_session(sessions: list[FineTuningInput], eta: float) -> dict[str, tuple[float, ...]]:
+    confidences = {}
+    for s in sessions:
+        place, clicked = np.array(s.positions), np.array(s.click_weights) > 0
+        last = place[clicked].max(initial=-1)
+        below = np.maximum((np.maximum(place - last - 1, 0) + 1.0 + (last >= 0)) ** -eta, 0.1)
+        found = np.where(clicked, 1.0 - 0.5 * (place + 1.0) ** -eta, np.where(place < last, 1.0, below))
+        confidences[s.session_id] = tuple((found if eta else np.ones(len(place))).tolist())
+    return confidences
+
+
+def test_given_chances_weigh_inversely_and_positions_beyond_take_the_last() -> None:
+    examination = ByPosition((1.0, 0.5, 0.25), "given")
+    weights = weigh_clicks([session([0])], examination)["s"]
+    assert weights == (1.0, 2.0, *[4.0] * 18)
+    power = ByPosition(tuple((1 / (np.arange(12) + 1.0)).tolist()), "given")
+    for pooling in ("query", "session"):
+        same = [weigh_evidence(log(), curve, pooling) for curve in (power, PowerLaw.given(1.0))]  # type: ignore[arg-type]
+        np.testing.assert_allclose(list(same[0].confidences.values()), list(same[1].confidences.values()))
+        np.testing.assert_allclose(list(same[0].click_weights.values()), list(same[1].click_weights.values()))
+
+
+def test_inverse_examination_spreads_clicks_evenly_over_positions() -> None:
+    sessions = log(eta=0.6, count=3_000)
+    weights = weigh_clicks(sessions, PowerLaw.given(0.6))
+    raw = np.array([s.click_weights for s in sessions])
+    weighed = (raw * np.array([weights[s.session_id] for s in sessions])).sum(axis=0)
+    assert raw.sum(axis=0).max() / raw.sum(axis=0).min() > 3
+    assert weighed.max() / weighed.min() < 1.3
+
+
+def test_clicks_over_expected_clicks_tell_attraction_whatever_the_position() -> None:
+    liked, disliked = [], []
+    for number, clicked in enumerate([0, 0, 0, 1] * 5):  # "a" is clicked at either place more often than others there
+        order = ("a", "b") if number % 2 else ("b", "a")
+        clicks = tuple(float(result == "a" or clicked) for result in order)
+        liked.append(FineTuningInput(str(number), "q", order, (0, 1), (None, None), clicks))
+    weights = weigh_clicks(liked, PowerLaw.given(1.0), "coec")
+    of_a = {weights[s.session_id][s.results.index("a")] for s in liked}
+    of_b = {weights[s.session_id][s.results.index("b")] for s in liked if all(s.click_weights)}
+    assert len(of_a) == len(of_b) == 1
+    assert of_a.pop() > 1 > of_b.pop()
+    clicked_weights = [w for s in liked for w, c in zip(weights[s.session_id], s.click_weights, strict=True) if c]
+    assert np.mean(clicked_weights) == pytest.approx(1.0)
+    disliked = [replace(s, click_weights=(0.0, 0.0)) for s in liked]
+    assert set(weigh_clicks(disliked, EVEN, "coec").values()) == {(1.0, 1.0)}
+
+
+def test_without_correction_all_is_as_if_every_position_were_looked_at() -> None:
+    for pooling in ("query", "session"):
+        none = weigh_evidence(log(), PowerLaw.given(2.0), pooling, "none")  # type: ignore[arg-type]
+        assert none == weigh_evidence(log(), EVEN, pooling)  # type: ignore[arg-type]
+        assert {w for weights in none.click_weights.values() for w in weights} == {1.0}

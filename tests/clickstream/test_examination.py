@@ -10,11 +10,13 @@ import pytest
 
 from estudio_core.clickstream.examination import (
     ASSUMED_EXPONENT,
-    Examination,
+    Kind,
     estimate_examination,
     examination_of,
 )
+from estudio_core.clickstream.examination_curve import EVEN, ByPosition, PowerLaw
 from estudio_core.clickstream.replay import ClickModel, replay_clicks
+from estudio_core.errors import ConfigurationError, DataError
 from estudio_core.preprocessing.ranking_data import FineTuningInput
 
 QUERIES, OBJECTS = 60, 20
@@ -79,5 +81,40 @@ def test_a_log_that_cannot_tell_gives_the_assumed_exponent() -> None:
 
 
 def test_what_is_given_is_not_estimated() -> None:
-    assert examination_of(log(1.0, sessions=50), 0.3) == Examination(0.3, 0.0, "given", (0.3, 0.3))
-    assert examination_of(log(2.0), None).exponent > 1.5
+    assert examination_of(log(1.0, sessions=50), 0.3) == PowerLaw(0.3, 0.0, "given", (0.3, 0.3))
+    estimated = examination_of(log(2.0))
+    assert isinstance(estimated, PowerLaw)
+    assert estimated.exponent > 1.5
+    chances = examination_of([], kind=(1.0, 0.4))
+    assert chances.at(np.array([0, 1, 9])).tolist() == [1.0, 0.4, 0.4]
+    assert str(chances) == "1.00, 0.40 by position, given by the plugin"
+
+
+@pytest.mark.parametrize("kind", ["em", "harvesting"])
+def test_a_curve_by_position_is_estimated_where_results_stood_at_several(kind: Kind) -> None:
+    places = np.arange(OBJECTS)
+    curve = examination_of(log(1.0, shuffled_share=0.5), kind=kind)
+    assert np.abs(curve.at(places) - 1 / (places + 1.0)).max() < 0.1
+    assert "estimated" in str(curve)
+    with pytest.raises(DataError, match="take 'power_law'"):
+        examination_of(log(1.0), kind=kind)
+
+
+def test_a_position_that_harvesting_cannot_reach_is_looked_at_like_the_last_one_that_it_can() -> None:
+    def seen(number: int, places: tuple[int, int], clicks: tuple[float, float]) -> FineTuningInput:
+        results = (("a", "b"), ("b", "a"))[number % 2] if places == (0, 1) else (("c", "d"), ("d", "c"))[number % 2]
+        return FineTuningInput(f"{places}{number}", "q", results, places, (None, None), clicks)
+
+    first = [seen(n, (0, 1), (1.0, float(n % 4 < 2))) for n in range(40)]
+    apart = [seen(n, (2, 3), (1.0, 1.0)) for n in range(40)]  # nothing joins them with the topmost position
+    curve = examination_of([*first, *apart], kind="harvesting")
+    np.testing.assert_allclose(curve.at(np.arange(5)), [1.0, 0.5, 0.5, 0.5, 0.5])
+
+
+def test_chances_that_are_none_are_refused() -> None:
+    for wrong in ((), (0.0, 1.0), (1.2,), (float("nan"),)):
+        with pytest.raises(ConfigurationError, match="above 0 and at most 1"):
+            ByPosition(wrong, "given")
+    assert EVEN.is_even
+    assert ByPosition((1.0, 1.0), "given").is_even
+    assert not ByPosition((1.0, 0.9), "given").is_even

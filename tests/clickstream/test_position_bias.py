@@ -11,15 +11,13 @@ import pytest
 from estudio_core.clickstream.position_bias import (
     Impressions,
     click_rates,
-    click_weights,
     coec,
     effective_sample_size,
     em_propensities,
     harvested_propensities,
-    inverse_propensity_weights,
 )
 from estudio_core.clickstream.replay import ClickModel, replay_clicks
-from estudio_core.errors import ConfigurationError, DataError
+from estudio_core.errors import DataError
 
 QUERIES, OBJECTS = 30, 10
 
@@ -85,70 +83,11 @@ def test_positions_that_no_comparison_reaches_are_not_a_number() -> None:
     assert np.isnan(estimate[2:]).all()
 
 
-def test_inverse_propensity_weights_remove_the_bias() -> None:
-    log = replayed(1.0, shuffled_share=1.0)  # every object at every position: its fair click share is known
-    weighted = click_weights(log, "ipw", propensities=ClickModel(eta=1.0).examination(range(OBJECTS)), clip=100.0)
-    by_place = np.bincount(log.positions, weights=log.clicks * weighted.weights)
-    assert by_place.max() / by_place.min() < 1.2
-    raw = np.bincount(log.positions, weights=log.clicks)
-    assert raw.max() / raw.min() > 5
-
-
-def test_clipping_bounds_weights_and_raises_the_effective_sample_size() -> None:
-    log = replayed(2.0, shuffled_share=0.5, sessions=3000)
-    truth = ClickModel(eta=2.0).examination(range(OBJECTS))
-    free = click_weights(log, "ipw", propensities=truth, clip=1000.0)
-    clipped = click_weights(log, "ipw", propensities=truth, clip=5.0)
-    none = click_weights(log)
-    clicked = log.clicks > 0
-    ratio = clipped.weights[clicked].max() / clipped.weights[clicked].min()
-    assert ratio == pytest.approx(5.0)
-    assert free.effective_sample_size < clipped.effective_sample_size < none.effective_sample_size == none.clicks
-    for weights in (free, clipped, none):
-        assert weights.weights[clicked].mean() == pytest.approx(1.0)
-        assert (weights.weights[~clicked] == 1.0).all()
-
-
-def test_propensities_are_estimated_where_none_are_given() -> None:
-    log = replayed(1.0, shuffled_share=0.3, sessions=5000)
-    weighted = click_weights(log, "ipw")
-    assert weighted.propensities is not None
-    assert weighted.propensities[0] == 1.0
-    assert weighted.propensities[-1] < 0.3
-
-
 def test_coec_of_objects_shown_everywhere_follows_their_attraction() -> None:
     log = replayed(1.0, shuffled_share=1.0)
     ratios = coec(log.positions, log.clicks, log.pairs)
     rates = np.bincount(log.pairs, weights=log.clicks) / np.bincount(log.pairs)
     assert np.corrcoef(ratios, rates)[0, 1] > 0.98
-    weighted = click_weights(log, "coec")
-    assert weighted.weights[log.clicks > 0].mean() == pytest.approx(1.0)
-    assert weighted.propensities is None
-
-
-def test_a_log_without_clicks_gives_plain_weights() -> None:
-    log = Impressions(np.arange(3), np.zeros(3), np.arange(3), np.zeros(3, dtype=np.int64))
-    for correction in ("none", "coec"):
-        weighted = click_weights(log, correction)  # type: ignore[arg-type]  # a literal of the loop
-        assert weighted.weights.tolist() == [1.0, 1.0, 1.0]
-        assert weighted.effective_sample_size == 0.0
-
-
-def test_positions_beyond_the_known_take_the_last_propensity() -> None:
-    weights = inverse_propensity_weights(np.array([0, 1, 7]), [1, 1, 1], [1.0, 0.5])
-    np.testing.assert_allclose(weights, np.array([1, 2, 2]) / (5 / 3))
-
-
-def test_wrong_settings_are_refused() -> None:
-    log = Impressions(np.arange(2), np.ones(2), np.arange(2), np.zeros(2, dtype=np.int64))
-    with pytest.raises(ConfigurationError, match="Did you mean 'coec'"):
-        click_weights(log, "coecs")  # type: ignore[arg-type]  # the fault under test
-    for wrong in ([], [0.0, 1.0], [1.2], [float("nan")]):
-        with pytest.raises(ConfigurationError, match="Propensities"):
-            click_weights(log, "ipw", propensities=wrong)
-    with pytest.raises(ConfigurationError, match="clip"):
-        click_weights(log, "ipw", propensities=[1.0], clip=0.5)
 
 
 def test_effective_sample_size_of_nothing_is_zero() -> None:

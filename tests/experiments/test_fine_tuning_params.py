@@ -74,6 +74,14 @@ def test_learning_rate_sets_both_towers_unless_they_are_given() -> None:
     assert (one.query_lr, one.items_lr) == (3e-5, 1e-5)
 
 
+def test_a_rate_or_decay_that_is_given_for_one_tower_alone_is_that_of_both() -> None:
+    rates = FineTuningParams(items_lr=3e-5)
+    assert (rates.query_lr, rates.learning_rate) == (3e-5, 3e-5)
+    for decay in ({"query_weight_decay": 0.2}, {"items_weight_decay": 0.2}):
+        assert FineTuningParams.model_validate(decay).weight_decay == 0.2
+    assert FineTuningParams(query_weight_decay=0.0, items_weight_decay=0.2).weight_decay == 0.1
+
+
 @pytest.mark.parametrize("given_order", [[11], (11,), "11", "[11]", 11, "all_examples", "ExamplesType.all_examples"])
 def test_examples_order_is_read_from_what_people_and_mlflow_write(given_order: object) -> None:
     assert FineTuningParams.model_validate({"examples_order": given_order}).examples_order == (

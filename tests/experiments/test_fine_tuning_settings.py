@@ -33,6 +33,20 @@ def test_a_validation_interval_that_is_neither_share_nor_number_is_refused(wrong
         FineTuningSettings.model_validate({"loss_func": LOSS, "test_each_n_sessions": wrong})
 
 
+def test_position_bias_is_a_choice_and_what_is_no_chance_is_refused() -> None:
+    default = FineTuningSettings(loss_func=LOSS)
+    assert (default.position_bias, default.examination, default.examination_exponent) == ("ipw", "power_law", None)
+    given = FineTuningSettings.model_validate({"loss_func": LOSS, "position_bias": "coec", "examination": [1, 0.5]})
+    assert given.examination == (1.0, 0.5)
+    for wrong in ((), (0.0,), (1.0, 1.5), (float("nan"),)):
+        with pytest.raises(ConfigurationError, match="chances above 0 and at most 1"):
+            FineTuningSettings(loss_func=LOSS, examination=wrong)
+    with pytest.raises(ConfigurationError, match="harvesting"):
+        FineTuningSettings.model_validate({"loss_func": LOSS, "examination": "harvest"})
+    with pytest.raises(ConfigurationError, match="exponent of examination='power_law'"):
+        FineTuningSettings(loss_func=LOSS, examination="em", examination_exponent=1.0)
+
+
 def test_a_missing_loss_and_an_unknown_name_are_named() -> None:
     with pytest.raises(ConfigurationError, match="loss_func is required"):
         FineTuningSettings.model_validate({})

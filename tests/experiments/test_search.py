@@ -15,7 +15,7 @@ import pytest
 from estudio_core.errors import ConfigurationError, DataError, MissingDependencyError, ModelError, NotEnoughDataError
 from estudio_core.experiments.fine_tuning_params import FineTuningParams
 from estudio_core.experiments.manager import ExperimentsManager
-from estudio_core.experiments.ray_search import per_trial
+from estudio_core.experiments.ray_search import per_trial, train_candidate
 from estudio_core.experiments.search import Pruning, Resources, SearchPlan, SearchResult, run_trials, summarise
 from estudio_core.experiments.search_space import SearchSpace
 from estudio_core.experiments.trial import Point, Report, TrialEnd, write_end
@@ -66,7 +66,7 @@ def test_one_trial_runs_here_and_needs_no_ray(search: Search, monkeypatch: pytes
     result = search(1, warm_start=[{"margin": 0.25}])
     assert result.best.params == {"margin": 0.25}
     assert result.best.value == pytest.approx(1 - 0.05**2 + 0.003)
-    assert (result.best.best_step, result.best.reports, result.best.status) == (30, 3, "completed")
+    assert (result.best.steps, result.best.reports, result.best.status) == (30, 3, "completed")
     assert (result.best.folder / "model.txt").read_text() == "0.25"
 
 
@@ -79,6 +79,18 @@ def test_more_trials_without_ray_say_what_to_install(search: Search, monkeypatch
 def test_a_search_that_has_ended_is_not_trained_again(search: Search, ledger: Path) -> None:
     assert search(1) == search(1)
     assert runs(ledger) == {0: 1}
+
+
+def test_a_search_goes_on_where_its_files_have_moved_and_not_where_its_data_is_another(
+    search: Search, ledger: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    search(1, config={"dataset_id": "a"})
+    assert search(1, config={"dataset_id": "a"}, paths={"ledger": str(elsewhere)}).best.status == "completed"
+    assert (runs(ledger), runs(elsewhere)) == ({0: 1}, {})
+    search(1, config={"dataset_id": "b"}, paths={"ledger": str(elsewhere)})
+    assert (runs(ledger), runs(elsewhere)) == ({0: 1}, {0: 1})
 
 
 def test_a_trial_that_failed_is_trained_again_by_a_rerun(search: Search, ledger: Path) -> None:
@@ -239,14 +251,42 @@ def test_when_trials_fail_for_several_reasons_the_first_traceback_is_shown(plan:
         summarise(ended(plan, first, second))
 
 
-def test_the_smallest_value_wins_where_smaller_is_better(plan: SearchPlan) -> None:
-    ended(plan, TrialEnd("stopped"), TrialEnd("completed"))
-    for index, values in enumerate([(0.5, 0.2), (0.3, 0.4)]):
+def reported(plan: SearchPlan, *trials: tuple[float, ...]) -> SearchPlan:
+    for index, values in enumerate(trials):
         lines = [Report(Point({"score": value}, step), []).to_json() for step, value in enumerate(values)]
         # A last line without an end was cut off by a kill.
-        (plan.folder(index) / "reports.jsonl").write_text("\n".join(lines) + '\n[[2, {"sco')
-    best = summarise(plan).best
-    assert (best.index, best.value, best.best_step, best.status) == (0, 0.2, 1, "stopped")
+        (plan.folder(index) / "reports.jsonl").write_text("\n".join(lines) + '\n{"points": [[2, {"sco')
+    return plan
+
+
+def test_trials_are_ranked_by_what_they_report_last_and_the_smallest_wins_where_smaller_is_better(
+    plan: SearchPlan,
+) -> None:
+    ended(plan, TrialEnd("completed"), TrialEnd("completed"))
+    best = summarise(reported(plan, (0.1, 0.4), (0.5, 0.3))).best
+    assert (best.index, best.value, best.steps, best.status) == (1, 0.3, 1, "completed")
+
+
+def test_a_trial_that_was_ended_early_is_best_only_where_none_has_completed(plan: SearchPlan) -> None:
+    reported(ended(plan, TrialEnd("stopped"), TrialEnd("completed")), (0.5, 0.2), (0.3, 0.4))
+    assert (summarise(plan).best.index, summarise(plan).trials[0].status) == (1, "stopped")
+    write_end(plan.folder(1), TrialEnd("failed", "RuntimeError", "broken", "Traceback"))
+    assert (summarise(plan).best.index, summarise(plan).best.value) == (0, 0.2)
+
+
+def test_the_scheduler_never_sees_the_final_report(
+    plan: SearchPlan, ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune = pytest.importorskip("ray.tune")
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(tune, "report", told.append)
+    monkeypatch.syspath_prepend(str(HERE))
+    job = {"trainable": plan.trainable, "metric": "score", "import_path": []}
+    job["config"] = {"ledger": str(ledger), "validations": 2, "left": [[0.25]]}
+    train_candidate({"job": job, "candidate": {"index": 0, "params": {"margin": 0.3}, "folder": str(plan.folder(0))}})
+    assert [one.get("validation") for one in told] == [1, 2, None]
+    assert [one["score"] for one in told] == [pytest.approx(1.001), pytest.approx(1.002), 0.25]
+    assert (plan.outcome(0).value, plan.outcome(0).status) == (0.25, "completed")
 
 
 @pytest.mark.e2e
@@ -262,21 +302,29 @@ def test_a_search_whose_state_cannot_be_read_starts_anew_with_a_warning(
 
 
 @pytest.mark.e2e
-def test_trials_that_do_worse_are_ended_early(search: Search, running_ray: None) -> None:
+def test_trials_that_do_worse_are_ended_early(search: Search, manager: ExperimentsManager, running_ray: None) -> None:
+    recorder = MLflowTrialRecorder(manager, manager.start_iteration("r"))
     result = search(
         4,
         margins=[0.3, 1.0, 1.5, 2.0],
         warm_start=[{"margin": 0.3}],
-        config={"validations": 6, "pause_s": 0.05},
+        # What the best leaves behind is less than what those that are ended early have reported.
+        config={"validations": 6, "pause_s": 0.05, "left": [[-9.0, 0.0, 0.0, 0.0]]},
         resources=Resources(1, 0, 1),
         pruning=Pruning(grace_reports=1, reduction_factor=2),
+        recorder=recorder,
     )
     assert result.best.params == {"margin": 0.3}
-    assert result.best.reports == 6
+    assert (result.best.reports, result.best.value) == (7, -9.0)
     stopped = [trial for trial in result.trials if trial.status == "stopped"]
     assert stopped
     assert all(trial.reports < 6 and trial.value is not None for trial in stopped)
     assert result.trials[0].params == {"margin": 0.3}
+    assert manager.best_params() == FineTuningParams(margin=0.3)
+    for trial in stopped:
+        run = manager.wrapper.client.get_run(recorder.run_id(trial.index))
+        assert (run.info.status, run.data.tags["estudio.pruned"]) == ("FINISHED", "true")
+        assert "quality" not in run.data.metrics
 
 
 @pytest.mark.e2e

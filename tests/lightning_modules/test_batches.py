@@ -186,3 +186,30 @@ def test_what_another_session_of_the_batch_brought_counts_for_all_that_showed_it
     assert held.all()
     assert batch.clicked.sum() == 2
     assert not batch.batch_negatives.any()
+
+
+def test_spellings_of_a_query_are_one_query(model: EmbeddingsModelInterface) -> None:
+    case = Case(model, [session("1", "USB C", ["a", "b"], [1, 0]), session("2", "usb  c", ["c", "b"], [1, 0])], ITEMS)
+    assert case.names(case.build(), "batch_negatives") == [set(), set()]
+    assert case.builder.shown_for_query == {"USB C": {"a", "b", "c"}, "usb  c": {"a", "b", "c"}}
+
+
+def test_what_other_sessions_of_the_query_showed_is_as_doubtful_as_it_is_there(model: EmbeddingsModelInterface) -> None:
+    sessions = [session("1", "lamp", ["a", "b"], [1, 0]), session("2", "lamp", ["a", "c"], [1, 0]), RUG]
+    bank = TextBank(model, sessions, ITEMS)
+    known = {"1": [1.0, 0.5], "2": [1.0, 0.02], "3": [1.0, 0.3]}
+    batch = BatchBuilder(bank, sessions, TrainingConfig(), confidences=known).build(sessions, 0)
+    case = Case(model, sessions, ITEMS)
+    assert case.names(batch, "batch_negatives")[0] == {"c", "d", "e"}
+    by_name = dict(zip(("a", "b", "c", "e", "d"), batch.confidence[0].tolist(), strict=True))
+    assert by_name == pytest.approx({"a": 1.0, "b": 0.5, "c": 0.02, "e": 1.0, "d": 1.0})
+
+
+def test_results_of_sessions_without_clicks_keep_their_confidence(model: EmbeddingsModelInterface) -> None:
+    sessions = [LAMP, LAMP_REJECTED]
+    bank = TextBank(model, sessions, ITEMS)
+    known = {"1": [1.0, 0.5, 0.4], "4": [0.1, 0.3]}
+    batch = BatchBuilder(
+        bank, sessions, TrainingConfig(not_irrelevant_only=False, max_negatives=6), confidences=known
+    ).build([LAMP], 0)
+    assert sorted(batch.confidence[0].tolist()) == pytest.approx([0.1, 0.4, 0.5, 1.0])

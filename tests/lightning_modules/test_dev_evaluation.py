@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from estudio_core.clickstream.evidence import weigh_dev_clicks, weigh_evidence
+from estudio_core.clickstream.examination_curve import PowerLaw
 from estudio_core.models.embeddings_model import EmbeddingsModelInterface
 from estudio_core.preprocessing.ranking_data import ItemsSet
 from lightning_modules.config import TrainingConfig
@@ -108,3 +111,23 @@ def test_weights_leave_the_scale_of_the_loss_alone(new_model: NewModel) -> None:
         for e in (0.0, 1.0)
     )
     assert plain["test_loss"] == pytest.approx(weighted["test_loss"])
+
+
+def test_dev_clicks_weigh_by_their_position_without_the_clip_of_training(new_model: NewModel) -> None:
+    items = ItemsSet({str(i): [f"{colour} lamp"] for i, colour in enumerate(["red", "blue", "green"])})
+    dev = [
+        dataclasses.replace(session(str(place), f"lamp {place}", ["0", "1", "2"], [1, 0, 0]), positions=(place, 30, 31))
+        for place in (0, 4, 19)
+    ]
+    bank = TextBank(new_model(), dev, items)
+    exponent = 2.0
+
+    def losses(given: dict[str, tuple[float, ...]]) -> float:
+        config = TrainingConfig(examination_exponent=exponent)
+        evaluation = DevEvaluation(bank, dev, torch.zeros(len(bank), 2), config, given)
+        return evaluation(unit(0, 40, 80, 10, 20, 30), CosineProbMarginRankingLoss())["test_loss"]
+
+    weights = weigh_dev_clicks(dev, PowerLaw.given(exponent))
+    assert [weights[s.session_id][0] for s in dev] == [1.0, 25.0, 400.0]
+    assert losses({}) == losses(weights)
+    assert losses({}) != losses(weigh_evidence(dev, PowerLaw.given(exponent)).click_weights)

@@ -85,7 +85,20 @@ def test_a_given_component_takes_the_place_of_the_built_in_one(minilm_path: Path
 def test_given_training_values_replace_the_search_space(minilm_path: Path) -> None:
     from estudio_core import TextTraining
 
-    plugin = plugin_on(minilm_path, training=TextTraining(learning_rate=3e-5, search_space={"margin": [0.1]}))
+    training = TextTraining(
+        learning_rate=3e-5, search_space={"margin": [0.1]}, num_epochs=2, settings={"mined_negatives": 2}
+    )
+    plugin = plugin_on(minilm_path, training=training)
+    assert (plugin.settings.num_epochs, plugin.settings.mined_negatives) == (2, 2)
     assert plugin.initial_params["learning_rate"] == [3e-5]
     assert plugin.initial_params["margin"] == [0.1]
     assert plugin_on(minilm_path).initial_params["margin"] != [0.1]
+
+
+def test_settings_that_training_does_not_have_or_that_have_a_place_of_their_own_are_refused() -> None:
+    from estudio_core import TextTraining
+
+    with pytest.raises(ConfigurationError, match="Did you mean 'mined_negatives'"):
+        TextTraining(settings={"mined_negative": 2})
+    with pytest.raises(ConfigurationError, match=r"TextTraining\(num_epochs=\.\.\.\)"):
+        TextTraining(settings={"num_epochs": 2})

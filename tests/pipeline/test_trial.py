@@ -1,0 +1,95 @@
+"""What a trial of a fine-tuning reports and keeps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from estudio_core.errors import DataError
+from estudio_core.experiments.trial import Report, Trial, read_reports
+from estudio_core.models.storage import load_model, save_model
+from estudio_core.pipeline.trial import train_trial
+from estudio_core.preprocessing.ranking_data import FineTuningInput, ItemsSet, RankingData
+from lightning_modules.config import TrainingConfig
+from tests.pipeline.conftest import KINDS, forget_plugins
+
+PLUGIN = """
+from estudio_core import PostgresItems, TextModel, TextTraining, create_text_plugin
+
+plugin = create_text_plugin(
+    "shop",
+    items=PostgresItems(table="products", text="title", url="postgresql://nowhere/shop"),
+    model=TextModel(name={model!r}, max_tokens=48),
+    training=TextTraining(num_fixed_layers=1, num_epochs=2, batch_size=4),
+)
+"""
+
+
+def sessions(split: str, count: int, clicks: bool = True) -> list[FineTuningInput]:
+    rng = np.random.default_rng(len(split))
+    made = []
+    for number in range(count):
+        wanted = int(rng.integers(len(KINDS)))
+        shown = tuple(KINDS[i] for i in rng.permutation(len(KINDS)))
+        clicked = tuple(float(clicks and kind == KINDS[wanted]) for kind in shown)
+        places = tuple(range(len(shown)))
+        made.append(FineTuningInput(f"{split}-{number}", f"{split} {wanted}", shown, places, (None,) * 6, clicked))
+    return made
+
+
+def data_of(dev: list[FineTuningInput]) -> RankingData:
+    items = ItemsSet({kind: [f"a {kind}"] for kind in KINDS})
+    return RankingData({"train": sessions("train", 40), "dev": dev, "holdout": []}, items)
+
+
+@pytest.fixture
+def config(
+    small_model: Callable[..., Any], small_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dict[str, Any]]:
+    """What trials of a small shop get, but for the dataset."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "shop.py").write_text(PLUGIN.format(model=str(small_model_folder)))
+    monkeypatch.setenv("ESTUDIO_HOME", str(tmp_path))
+    monkeypatch.setenv("ESTUDIO_PLUGINS_PATH", str(tmp_path / "plugins"))
+    forget_plugins()
+    save_model(small_model(seed=1), tmp_path / "base")
+    yield {
+        "plugin": "shop", "dataset": str(tmp_path / "dataset"), "model": str(tmp_path / "base"), "seed": 1,
+        "threads": 1, "devices": 1,
+    }  # fmt: skip
+    forget_plugins()
+
+
+def run(config: dict[str, Any], data: RankingData, folder: Path, **params: Any) -> tuple[Trial, list[Report]]:
+    Path(config["dataset"]).mkdir()
+    data.save(Path(config["dataset"]))
+    folder.mkdir()
+    trial = Trial(0, {"num_fixed_layers": 1, **params}, folder, "test_quality", lambda report: None)
+    train_trial(config, trial)
+    return trial, read_reports(folder)
+
+
+def test_the_untrained_model_is_no_report_and_the_last_one_is_of_the_model_that_is_kept(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    trial, reports = run(config, data_of(sessions("dev", 12)), tmp_path / "trial", interpolation=0.5)
+    assert [report.validation.step > 0 for report in reports] == [True] * len(reports)
+    assert len(reports) > 2
+    assert 0 in [point.step for point in reports[0].between if "test_quality" in point.metrics]
+    assert [report.final for report in reports] == [False] * (len(reports) - 1) + [True]
+    fitted = json.loads((trial.folder / "fit.json").read_text())
+    assert reports[-1].validation.metrics == fitted["metrics"]
+    # Of the mix of trained and untrained weights, which no validation has measured.
+    assert fitted["metrics"]["test_loss"] not in [report.validation.metrics["test_loss"] for report in reports[:-1]]
+    assert load_model(str(trial.folder / "model")).encode_queries(["lamp"]).shape == (1, 32)
+    assert fitted["steps"] == reports[-1].validation.step <= (TrainingConfig().max_steps or 0)
+
+
+def test_a_dev_split_without_clicks_is_named(config: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no test_quality.*none of its 3 sessions has a click"):
+        run(config, data_of(sessions("dev", 3, clicks=False)), tmp_path / "trial")
