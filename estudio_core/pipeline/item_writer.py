@@ -12,7 +12,7 @@ from estudio_core.errors import ItemError
 from estudio_core.pipeline.embed_writes import embed_writes
 from estudio_core.pipeline.item_vectors import groups, payload_of
 from estudio_core.vectordb.change_log import ItemWrite, write
-from estudio_core.vectordb.releases import require_live
+from estudio_core.vectordb.releases import Release, require_live
 
 if TYPE_CHECKING:
     from estudio_core.sources.data_loader import DataLoader, LoadResult
@@ -59,9 +59,21 @@ class ItemWriter:
 
     def __init__(self, connection: psycopg.Connection, plugin: str) -> None:
         self.counts = WriteCounts()
+        self.releases: set[int] = set()
+        """Releases that rows were compared with."""
         self._connection = connection
         self._plugin = plugin
         self._embed = embed_writes(plugin)
+
+    def live(self) -> Release:
+        """Return the live release, to compare rows with it.
+
+        Raises:
+            NothingLiveError: the plugin has none.
+        """
+        live = require_live(self._connection, self._plugin)
+        self.releases.add(live.release_id)
+        return live
 
     def refresh(self, loader: DataLoader, object_ids: Sequence[str]) -> None:
         """Bring these items as they are in the source now; those that it does not have are deleted."""
@@ -79,8 +91,9 @@ class ItemWriter:
         writes = [ItemWrite(item.id, item.data, payload_of(item)) for item in rows.items]
         gone = [*rows.missing, *rows.invalid]
         with self._connection.transaction():
-            live = require_live(self._connection, self._plugin)
-            known = live.collection.source_hashes(self._connection, [*(item.object_id for item in writes), *gone])
+            known = self.live().collection.source_hashes(
+                self._connection, [*(item.object_id for item in writes), *gone]
+            )
         self.counts.read += len(writes) + len(gone)
         self.counts.invalid.update(rows.invalid)
         changed = [item for item in writes if not _is_known(item, known)]
