@@ -66,7 +66,7 @@ def sync(plugin_name: str, params: dict[str, Any]) -> SyncManifest:
     with database.connect(autocommit=True) as connection:
         database.ensure_schema(connection)
         with sync_lock(connection, plugin_name):
-            writer = ItemWriter(connection, plugin_name)
+            writer = ItemWriter(connection, plugin_name, loader)
             begun = writer.live().release_id
             bind_release(begun)
             state = read_sync_state(connection, plugin_name)
@@ -139,7 +139,7 @@ def _reconcile(
             "sync again with a higher most_deleted_share."
         )
     # Looked up once more before anything is deleted: an item may have come since the ids were read.
-    writer.refresh(loader, [*difference.lacking, *difference.surplus])
+    writer.refresh([*difference.lacking, *difference.surplus])
 
 
 def _most_deleted(objects: int, wanted: SyncParams) -> float:
@@ -163,7 +163,7 @@ def _drain(
     while waiting > 0 and (changes := queue.read(min(waiting, READ_BATCH))).entries:
         if changes.whole_table:
             _reconcile(connection, plugin, loader, writer, wanted)
-        writer.refresh(loader, changes.object_ids)
+        writer.refresh(changes.object_ids)
         if len(writer.releases) > 1:
             forget_release(connection, plugin)
         queue.acknowledge(changes.entries)

@@ -78,12 +78,14 @@ class WriteResult:
         upserted: Items written, `kept` included.
         kept: Items of unchanged content: a new payload, the vectors that were there.
         deleted: Objects that were there and are not any more.
+        stale: Objects that are not as expected any more; nothing of them was written.
     """
 
     release_id: int | None
     upserted: int
     kept: int
     deleted: int
+    stale: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def write(
     upserts: Sequence[ItemWrite],
     deletes: Sequence[str],
     embed: EmbedWrites,
+    expected: Mapping[str, str | None] | None = None,
 ) -> WriteResult:
     """Write to the live collection and the change log in one transaction; when this returns, nothing loses it.
 
@@ -108,13 +111,23 @@ def write(
     to stay, it is repeated. On a connection
     inside an open transaction, the write is acknowledged when the caller commits.
 
+    Args:
+        conn: Connection.
+        plugin: Name of the plugin.
+        upserts: Items to write.
+        deletes: Ids of objects to delete.
+        embed: Embeds items with the model of a release.
+        expected: What `Collection.source_hashes` gave for these objects before their content was read elsewhere: those
+            of which that does not hold any more have been written since, and are left as they are.
+
     Raises:
         ItemError: an id is both written and deleted, comes twice, or was not embedded.
         DimensionError: a vector does not fit the live collection.
     """
-    ids = [item.object_id for item in upserts]
-    _check_batch(ids, deletes)
+    _check_batch([item.object_id for item in upserts], deletes)
+    stale: set[str] = set()
     while True:
+        ids = [item.object_id for item in upserts]
         with conn.transaction():
             live = live_release(conn, plugin)
             personal = _personal_rows(conn, plugin, deletes)
@@ -132,6 +145,12 @@ def write(
                 continue
             originals = [item.original_id for item in upserts if item.original_id is not None]
             lock_objects(conn, plugin, [*ids, *originals, *deletes, *personal])
+            if current is not None and expected is not None:
+                stale |= _moved_on(conn, current, [*ids, *deletes], expected)
+                upserts = [item for item in upserts if item.object_id not in stale]
+                deletes = [object_id for object_id in deletes if object_id not in stale]
+                items = [item for item in items if item.object_id not in stale]
+                kept = [item for item in kept if item.object_id not in stale]
             following = _personal_rows(conn, plugin, deletes)
             if not following <= personal:
                 continue
@@ -143,7 +162,21 @@ def write(
                 current.collection.upsert_items(conn, items)
                 deleted = current.collection.delete_items(conn, deletes)
             _append(conn, plugin, upserts, [*deletes, *sorted(following.difference(deletes))])
-            return WriteResult(current.release_id if current else None, len(upserts), len(kept), deleted)
+            return WriteResult(
+                current.release_id if current else None, len(upserts), len(kept), deleted, tuple(sorted(stale))
+            )
+
+
+def _moved_on(
+    conn: psycopg.Connection, live: Release, object_ids: Sequence[str], expected: Mapping[str, str | None]
+) -> set[str]:
+    """Return the objects whose source hash, or absence, is not the expected one."""
+    stored = live.collection.source_hashes(conn, object_ids)
+    return {
+        object_id
+        for object_id in object_ids
+        if (object_id in stored, stored.get(object_id)) != (object_id in expected, expected.get(object_id))
+    }
 
 
 def _check_batch(ids: Sequence[str], deletes: Sequence[str]) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from estudio_core import database
+from estudio_core import database, writing
+from estudio_core.pipeline import item_writer
 from estudio_core.pipeline.embed_writes import embed_writes
+from estudio_core.pipeline.item_vectors import payload_of
 from estudio_core.pipeline.plugin_access import open_plugin
 from estudio_core.pipeline.sync import sync
+from estudio_core.sources.item_meta import ItemMeta
 from estudio_core.vectordb import deployments
+from estudio_core.writing import ItemWrite
 from tests.pipeline.steps import build_release
 from tests.pipeline.test_sync import QUEUE, TIMES, change_everything, in_collection, in_table, numbers
 
@@ -78,3 +83,43 @@ def test_a_sync_that_is_killed_or_met_two_releases_has_not_seen_anything_for_a_r
     assert in_collection() != in_table(indexed_shop)
     assert numbers(sync("shop", {})) == (1, 0, 0, 0)
     assert in_collection() == in_table(indexed_shop)
+
+
+def application_writes(shop: Shop) -> None:
+    """Change items 50 and 51 in the table and in the index, delete 52 and 53 in both, and add 100."""
+    shop.sql("UPDATE products SET title = 'the newest ' || id WHERE id IN (50, 51)")
+    shop.sql("DELETE FROM products WHERE id IN (52, 53)")
+    shop.sql("INSERT INTO products (id, title, kind) VALUES (100, 'the newest of all', 'boat')")
+    rows = open_plugin("shop").get_data_loader().find_items([ItemMeta(object_id=key) for key in ("50", "51", "100")])
+    writing.upsert("shop", [ItemWrite(item.id, item.data, payload_of(item)) for item in rows.items])
+    assert writing.delete("shop", ["52", "53"]).deleted == 2
+
+
+@pytest.mark.parametrize("moment", ["while rows are streamed", "before rows are written"])
+def test_a_sync_overwrites_nothing_that_was_acknowledged_since_its_rows_were_read(
+    indexed_shop: Shop, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    indexed_shop.sql("UPDATE products SET title = 'old news of ' || id WHERE id >= 48")
+    loader = type(open_plugin("shop").get_data_loader())
+    stream, write = loader.iter_items, item_writer.write
+    due = [application_writes]
+
+    def held_open(*arguments: Any, **more: Any) -> Iterator[Any]:
+        for batch in stream(*arguments, **more):
+            yield batch
+            if due:
+                due.pop()(indexed_shop)
+
+    def overtaken(*arguments: Any) -> Any:
+        if due:
+            due.pop()(indexed_shop)
+        return write(*arguments)
+
+    monkeypatch.setattr("estudio_core.pipeline.sync.READ_BATCH", 20)
+    if moment == "while rows are streamed":
+        monkeypatch.setattr(loader, "iter_items", held_open)
+    else:
+        monkeypatch.setattr(item_writer, "write", overtaken)
+    done = sync("shop", {})
+    assert in_collection() == in_table(indexed_shop)
+    assert numbers(done) == (8, 0, 0, 0)

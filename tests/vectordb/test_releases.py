@@ -169,6 +169,17 @@ def test_write_during_a_build_is_found_after_switch_and_after_rollback(conn: psy
     assert content(conn, second) == {"c": "new", "d": "after", "e": "later"}
 
 
+def test_a_write_leaves_objects_that_are_not_as_expected_any_more(conn: psycopg.Connection) -> None:
+    serving = live(conn, "one", {"a": "x", "b": "y", "c": "z"})
+    known = serving.collection.source_hashes(conn, ["a", "b", "c", "d"])
+    write(conn, "shop", [], ["b", "c"], embed)
+    put(conn, d="new")
+    late = [ItemWrite(object_id, "late") for object_id in ("a", "b", "d")]
+    result = write(conn, "shop", late, ["c"], embed, known)
+    assert (result.upserted, result.deleted, result.stale) == (1, 0, ("b", "c", "d"))
+    assert content(conn, serving) == {"a": "late", "d": "new"}
+
+
 def test_writes_before_anything_is_live_reach_the_first_release(conn: psycopg.Connection) -> None:
     release = built(conn, "one", {"a": "x"})
     put(conn, b="early")
