@@ -10,7 +10,8 @@ after a larger one:
   all numbers handed out so far are visible.
 
 A personal row is in no item source: its last entry is kept as long as the row lives, and a release that was never live
-lacks it whatever its marks say. It goes with its original, by an entry of its own.
+lacks it whatever its marks say. It goes with its original, and gives way to a later one of the same user for the same
+original, by an entry of its own.
 
 An entry is in the collection when `seq <= applied_seq` or `xid < applied_xid`. Writers of the same object follow each
 other (`lock_objects`) before they get their numbers, so the order of the numbers is the order of the writes. Only the
@@ -124,13 +125,13 @@ def write(
         ItemError: an id is both written and deleted, comes twice, or was not embedded.
         DimensionError: a vector does not fit the live collection.
     """
-    _check_batch([item.object_id for item in upserts], deletes)
+    _check_batch(upserts, deletes)
     stale: set[str] = set()
     while True:
         ids = [item.object_id for item in upserts]
         with conn.transaction():
             live = live_release(conn, plugin)
-            personal = _personal_rows(conn, plugin, deletes)
+            personal = _personal_rows(conn, plugin, deletes) | _replaced_rows(conn, plugin, upserts)
         try:
             items, kept = _embedded(conn, embed, live, upserts) if live is not None else ([], [])
         except (psycopg.errors.UndefinedTable, ModelError):
@@ -151,7 +152,7 @@ def write(
                 deletes = [object_id for object_id in deletes if object_id not in stale]
                 items = [item for item in items if item.object_id not in stale]
                 kept = [item for item in kept if item.object_id not in stale]
-            following = _personal_rows(conn, plugin, deletes)
+            following = _personal_rows(conn, plugin, deletes) | _replaced_rows(conn, plugin, upserts)
             if not following <= personal:
                 continue
             following |= {item.object_id for item in upserts if item.original_id in deletes}
@@ -179,7 +180,8 @@ def _moved_on(
     }
 
 
-def _check_batch(ids: Sequence[str], deletes: Sequence[str]) -> None:
+def _check_batch(upserts: Sequence[ItemWrite], deletes: Sequence[str]) -> None:
+    ids = [item.object_id for item in upserts]
     for object_id in [*ids, *deletes]:
         check_text(object_id, "id", object_id)
     both = sorted(set(ids) & set(deletes))
@@ -189,6 +191,12 @@ def _check_batch(ids: Sequence[str], deletes: Sequence[str]) -> None:
             f"Objects written and deleted in one batch: {both}; written twice: {twice}. Give each id once.",
             [*both, *twice],
         )
+    places = Counter((item.user_id, item.original_id) for item in upserts)
+    rivals = [
+        item.object_id for item in upserts if item.user_id is not None and places[item.user_id, item.original_id] > 1
+    ]
+    if rivals:
+        raise ItemError(f"Personal rows of one user for the same original: {rivals}. Give one of them.", rivals)
 
 
 def _append(conn: psycopg.Connection, plugin: str, upserts: Sequence[ItemWrite], deletes: Sequence[str]) -> None:
@@ -246,6 +254,22 @@ def _personal_rows(conn: psycopg.Connection, plugin: str, originals: Sequence[st
         (plugin, list(originals)),
     )
     return {row[0] for row in rows}
+
+
+def _replaced_rows(conn: psycopg.Connection, plugin: str, upserts: Sequence[ItemWrite]) -> set[str]:
+    """Return the ids of the living personal rows whose place those of `upserts` take under other ids."""
+    personal = {(item.user_id, item.original_id) for item in upserts if item.user_id is not None}
+    if not personal:
+        return set()
+    rows = conn.execute(
+        sql.SQL(
+            "SELECT c.object_id FROM estudio.change_log c"
+            " JOIN unnest(%s::text[], %s::text[]) AS n (user_id, original_id)"
+            " ON c.user_id = n.user_id AND c.original_id = n.original_id WHERE c.plugin = %s AND {} AND {}"
+        ).format(_PERSONAL, _LAST),
+        ([user for user, _ in personal], [original for _, original in personal], plugin),
+    )
+    return {row[0] for row in rows}.difference(item.object_id for item in upserts)
 
 
 def pending(conn: psycopg.Connection, release: Release, but: Collection[int] = ()) -> list[ChangeEntry]:

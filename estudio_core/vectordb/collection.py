@@ -198,7 +198,8 @@ class Collection:
     def copy_items(self, conn: psycopg.Connection, items: Iterable[IndexedItem]) -> CopyCount:
         """Write items by binary COPY in the caller's transaction; rows of the same ids are replaced.
 
-        Repeating it gives the same rows. Items are checked in chunks: on an error the transaction is rolled back.
+        A personal row also takes the place of the one that this user had for the same original. Repeating
+        it gives the same rows. Items are checked in chunks: on an error the transaction is rolled back.
 
         Raises:
             DimensionError: a vector does not have the dimension of the index.
@@ -217,7 +218,7 @@ class Collection:
             empty = self._is_empty(conn)
             for chunk in _one_ahead(packed, _chunks(items)):
                 if not empty:
-                    self._delete(conn, self._present(conn, chunk.object_ids))
+                    self._delete(conn, self._present(conn, chunk))
                 send(conn, self.objects, self.parts, chunk)
                 objects += len(chunk.object_ids)
                 parts += chunk.part_count
@@ -309,10 +310,18 @@ class Collection:
         found = conn.execute(sql.SQL("SELECT EXISTS (SELECT 1 FROM {})").format(self.objects)).fetchone()
         return found == (False,)
 
-    def _present(self, conn: psycopg.Connection, ids: list[str]) -> list[str]:
-        """Return those of the ids that have rows."""
+    def _present(self, conn: psycopg.Connection, chunk: CopyChunk) -> list[str]:
+        """Return the ids of the rows whose place the chunk takes."""
         statement = sql.SQL("SELECT object_id FROM {} WHERE object_id = ANY(%s)").format(self.objects)
-        return [row[0] for row in conn.execute(statement, (ids,))]
+        found = {row[0] for row in conn.execute(statement, (chunk.object_ids,))}
+        if chunk.personal:
+            users, originals = (list(column) for column in zip(*chunk.personal, strict=True))
+            statement = sql.SQL(
+                "SELECT o.object_id FROM unnest(%s::text[], %s::text[]) AS n (user_id, original_id)"
+                " JOIN {} o ON o.user_id = n.user_id AND o.original_id = n.original_id"
+            ).format(self.objects)
+            found |= {row[0] for row in conn.execute(statement, (users, originals))}
+        return list(found)
 
     def _delete(self, conn: psycopg.Connection, ids: list[str]) -> int:
         if not ids:

@@ -169,6 +169,31 @@ def test_write_during_a_build_is_found_after_switch_and_after_rollback(conn: psy
     assert content(conn, second) == {"c": "new", "d": "after", "e": "later"}
 
 
+def test_a_personal_row_gives_way_to_a_later_one_for_the_same_original_in_every_release(
+    conn: psycopg.Connection,
+) -> None:
+    first = live(conn, "one", {"a": "x"})
+
+    def mine(object_id: str, text: str) -> ItemWrite:
+        return ItemWrite(object_id, text, None, "ann", "a")
+
+    write(conn, "shop", [mine("p1", "one")], [], embed)
+    second = live(conn, "two", {"a": "x"})
+    write(conn, "shop", [], ["p1"], embed)
+    write(conn, "shop", [mine("p2", "two")], [], embed)
+    rollback(conn, "shop", embed)
+    assert content(conn, first) == {"a": "x", "p2": "two"}
+    write(conn, "shop", [mine("p0", "three")], [], embed)
+    assert content(conn, first) == {"a": "x", "p0": "three"}
+    rollback(conn, "shop", embed)
+    assert content(conn, second) == {"a": "x", "p0": "three"}
+    third = live(conn, "three", {"a": "x"})
+    assert content(conn, third) == {"a": "x", "p0": "three"}
+    with pytest.raises(ItemError, match="one user for the same original") as caught:
+        write(conn, "shop", [mine("p3", "four"), mine("p4", "five")], [], embed)
+    assert caught.value.item_ids == ["p3", "p4"]
+
+
 def test_a_write_leaves_objects_that_are_not_as_expected_any_more(conn: psycopg.Connection) -> None:
     serving = live(conn, "one", {"a": "x", "b": "y", "c": "z"})
     known = serving.collection.source_hashes(conn, ["a", "b", "c", "d"])
