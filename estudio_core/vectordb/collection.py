@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
+import numpy as np
 import psycopg
+from numpy.typing import NDArray
 from psycopg import sql
 
 from estudio_core.database import SCHEMA
 from estudio_core.errors import ConfigurationError, ReleaseError
-from estudio_core.vectordb.copying import CopyChunk, pack, send
+from estudio_core.vectordb.copying import CopyChunk, pack, send, send_parts
 from estudio_core.vectordb.index_info import MetricAggregationType, MetricType, SearchIndexInfo
 from estudio_core.vectordb.items import VECTOR_MAX_DIMENSIONS, IndexedItem, KeptItem, check_ids, payload_json
 from estudio_core.vectordb.locks import lock_objects
@@ -272,6 +274,21 @@ class Collection:
             )
             return True
 
+    def replace_vectors(self, conn: psycopg.Connection, vectors: Mapping[str, NDArray[np.floating]]) -> None:
+        """Give everybody's objects other part vectors, [parts, dimensions] each; all else of them stays as it is.
+
+        Raises:
+            DimensionError, ItemError: as `copy_items`; nothing is written.
+        """
+        if not vectors:
+            return
+        ids = list(vectors)
+        chunk = pack([IndexedItem(each, {}, "", vectors[each]) for each in ids], self.index_info, conn.info.encoding)
+        with conn.transaction():
+            lock_objects(conn, self.collection_id, ids)
+            self._delete_parts(conn, ids)
+            send_parts(conn, self.parts, chunk)
+
     def content_hashes(self, conn: psycopg.Connection, object_ids: Sequence[str]) -> dict[str, str]:
         """Return the content hashes of everybody's objects among these: what need not be embedded again."""
         rows = conn.execute(
@@ -326,8 +343,11 @@ class Collection:
     def _delete(self, conn: psycopg.Connection, ids: list[str]) -> int:
         if not ids:
             return 0
-        conn.execute(sql.SQL("DELETE FROM {} WHERE object_id = ANY(%s)").format(self.parts), (ids,))
+        self._delete_parts(conn, ids)
         return conn.execute(sql.SQL("DELETE FROM {} WHERE object_id = ANY(%s)").format(self.objects), (ids,)).rowcount
+
+    def _delete_parts(self, conn: psycopg.Connection, ids: list[str]) -> None:
+        conn.execute(sql.SQL("DELETE FROM {} WHERE object_id = ANY(%s)").format(self.parts), (ids,))
 
 
 def _one_ahead(

@@ -98,6 +98,11 @@ def pack(items: Sequence[IndexedItem], info: SearchIndexInfo, encoding: str) -> 
 def send(conn: psycopg.Connection, objects: sql.Identifier, parts: sql.Identifier, chunk: CopyChunk) -> None:
     """Write a chunk into the two tables."""
     _copy(conn, objects, OBJECT_COLUMNS, chunk.objects)
+    send_parts(conn, parts, chunk)
+
+
+def send_parts(conn: psycopg.Connection, parts: sql.Identifier, chunk: CopyChunk) -> None:
+    """Write the part vectors of a chunk alone."""
     _copy(conn, parts, PART_COLUMNS, chunk.parts)
 
 
