@@ -88,6 +88,11 @@ class ItemWriter:
             self.counts.read += len(ids)
             self._settle(ids)
 
+    def delete_orphans(self, originals: Sequence[str]) -> None:
+        """Delete the personal rows that stand for objects which neither the source nor the collection has."""
+        for ids in groups(originals, READ_BATCH):
+            self._settle(ids, orphaned=True)
+
     def bring(self, rows: LoadResult) -> None:
         """Bring the items whose row in `rows` is new, changed, missing or unusable, as they are in the source now.
 
@@ -104,8 +109,11 @@ class ItemWriter:
         self.counts.invalid.update(rows.invalid)
         self._settle([*changed, *(object_id for object_id in gone if object_id in known)])
 
-    def _settle(self, object_ids: Sequence[str]) -> None:
-        """Read items and write them, those again that somebody else wrote in between."""
+    def _settle(self, object_ids: Sequence[str], *, orphaned: bool = False) -> None:
+        """Read items and write them, those again that somebody else wrote in between.
+
+        What the source does not have is deleted where it was known, and where only personal rows of it are left.
+        """
         from estudio_core.sources.item_meta import ItemMeta
 
         while object_ids:
@@ -119,7 +127,9 @@ class ItemWriter:
             stale: list[str] = []
             for batch in groups(changed, WRITE_BATCH):
                 stale += self._write(batch, [], known)
-            for ids in groups([each for each in (*rows.missing, *rows.invalid) if each in known], READ_BATCH):
+            for ids in groups(
+                [each for each in (*rows.missing, *rows.invalid) if orphaned or each in known], READ_BATCH
+            ):
                 stale += self._write([], ids, known)
             object_ids = stale
 

@@ -140,6 +140,7 @@ def _reconcile(
         )
     # Looked up once more before anything is deleted: an item may have come since the ids were read.
     writer.refresh([*difference.lacking, *difference.surplus])
+    writer.delete_orphans(difference.orphaned)
 
 
 def _most_deleted(objects: int, wanted: SyncParams) -> float:

@@ -37,7 +37,7 @@ __all__ = ["SearchHit", "SortBy", "StoredObject", "count", "find_by_filter", "fi
 class StoredObject:
     """One row of a collection as it is stored; `vectors` [parts, dim] only where they were asked for.
 
-    A personal row without a payload of its own shows its original's.
+    A personal row without a payload of its own shows its original's; one whose original is gone is not found.
     """
 
     object_id: str
@@ -205,7 +205,8 @@ def _stored(
             "SELECT o.object_id, COALESCE(o.payload, b.payload, '{{}}'), o.content_hash, o.user_id, o.original_id,"
             " {vectors}"
             " FROM unnest(%s::text[]) WITH ORDINALITY AS w (id, place) JOIN {objects} o ON o.object_id = w.id"
-            " LEFT JOIN {objects} b ON b.object_id = o.original_id ORDER BY w.place"
+            " LEFT JOIN {objects} b ON b.object_id = o.original_id"
+            " WHERE o.original_id IS NULL OR b.object_id IS NOT NULL ORDER BY w.place"
         ).format(vectors=vectors, objects=collection.objects),
         (stored_ids,),
     )

@@ -36,10 +36,18 @@ class SyncState:
 
 @dataclass(frozen=True)
 class IdDifference:
-    """Ids of the source that the collection lacks, ids that the source does not have, and objects in all."""
+    """What source and collection do not share.
+
+    Attributes:
+        lacking: Ids of the source that the collection lacks.
+        surplus: Ids of the collection that the source does not have.
+        orphaned: Originals of personal rows that neither has.
+        objects: Objects of the collection in all.
+    """
 
     lacking: list[str]
     surplus: list[str]
+    orphaned: list[str]
     objects: int
 
 
@@ -117,8 +125,16 @@ def id_difference(conn: psycopg.Connection, collection: Collection, source_ids: 
                 " (SELECT FROM estudio_source_ids s WHERE s.object_id = o.object_id)"
             ).format(collection.objects)
         ).fetchall()
+        orphaned = conn.execute(
+            sql.SQL(
+                "SELECT DISTINCT u.original_id FROM {objects} u WHERE u.user_id IS NOT NULL AND NOT EXISTS"
+                " (SELECT FROM {objects} o WHERE o.object_id = u.original_id) AND NOT EXISTS"
+                " (SELECT FROM estudio_source_ids s WHERE s.object_id = u.original_id)"
+            ).format(objects=collection.objects)
+        ).fetchall()
         objects = conn.execute(
             sql.SQL("SELECT count(*) FROM {} WHERE user_id IS NULL").format(collection.objects)
         ).fetchone()
     assert objects is not None
-    return IdDifference([row[0] for row in lacking], [row[0] for row in surplus], objects[0])
+    missing, gone, originals = ([row[0] for row in rows] for rows in (lacking, surplus, orphaned))
+    return IdDifference(missing, gone, originals, objects[0])

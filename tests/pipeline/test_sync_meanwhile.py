@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from psycopg import sql
 
 from estudio_core import database, writing
 from estudio_core.pipeline import item_writer
@@ -13,8 +14,10 @@ from estudio_core.pipeline.embed_writes import embed_writes
 from estudio_core.pipeline.item_vectors import payload_of
 from estudio_core.pipeline.plugin_access import open_plugin
 from estudio_core.pipeline.sync import sync
+from estudio_core.searching import search
 from estudio_core.sources.item_meta import ItemMeta
 from estudio_core.vectordb import deployments
+from estudio_core.vectordb.releases import require_live
 from estudio_core.writing import ItemWrite
 from tests.pipeline.steps import build_release
 from tests.pipeline.test_sync import QUEUE, TIMES, change_everything, in_collection, in_table, numbers
@@ -28,6 +31,14 @@ SOON: dict[str, Any] = {"overlap_minutes": 0}
 def roll_back() -> None:
     with database.connect(autocommit=True) as connection:
         deployments.rollback(connection, "shop", embed_writes("shop"))
+
+
+def personal_ids() -> list[str]:
+    """Ids of all personal rows of the live collection, seen or not."""
+    with database.connect(autocommit=True) as connection:
+        statement = sql.SQL("SELECT object_id FROM {} WHERE user_id IS NOT NULL ORDER BY 1")
+        objects = require_live(connection, "shop").collection.objects
+        return [row[0] for row in connection.execute(statement.format(objects))]
 
 
 def with_queue(shop: Shop) -> Any:
@@ -123,3 +134,19 @@ def test_a_sync_overwrites_nothing_that_was_acknowledged_since_its_rows_were_rea
     done = sync("shop", {})
     assert in_collection() == in_table(indexed_shop)
     assert numbers(done) == (8, 0, 0, 0)
+
+
+def test_personal_rows_carried_into_a_release_that_lacks_their_original_go_with_the_next_sync(
+    indexed_shop: Shop,
+) -> None:
+    own = [ItemWrite(f"{key} of ann", "my very own trumpet", None, "ann", key) for key in ("7", "8", "998", "999")]
+    writing.upsert("shop", own)
+    indexed_shop.sql("DELETE FROM products WHERE id = 7")
+    build_release("shop", "shop_v1", "second")
+    found = [hit.object_id for hit in search("shop", "my very own trumpet", user_id="ann", limit=100).hits]
+    assert (len(found), found[0], "7" in found) == (59, "8", False)
+    indexed_shop.sql("INSERT INTO products (id, title, kind) VALUES (998, ' ', 'of no use so far')")
+    sync("shop", {})
+    assert personal_ids() == ["8 of ann", "998 of ann"]
+    roll_back()
+    assert personal_ids() == ["8 of ann", "998 of ann"]

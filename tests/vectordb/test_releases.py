@@ -560,7 +560,7 @@ def test_every_text_of_a_release_and_of_a_write_may_hold_anything(conn: psycopg.
     assert live_now.run_id == nasty
     assert content(conn, live_now) == {nasty: nasty, "own": nasty}
     save_sync_state(conn, nasty, nasty, None, compared=True, release_id=None, counts={nasty: 1})
-    assert id_difference(conn, live_now.collection, [f"{nasty} new"]) == IdDifference([f"{nasty} new"], [nasty], 1)
+    assert id_difference(conn, live_now.collection, [f"{nasty} new"]) == IdDifference([f"{nasty} new"], [nasty], [], 1)
     state = read_sync_state(conn, nasty)
     assert state is not None
     assert state.source == nasty
