@@ -60,8 +60,8 @@ def refresh(plugin: str, object_ids: Sequence[str]) -> WriteCounts:
     from estudio_core.pipeline.plugin_access import open_plugin
 
     with database.outages_named(), database.connect(autocommit=True) as connection:
-        writer = ItemWriter(connection, plugin)
-        writer.refresh(open_plugin(plugin).get_data_loader(), object_ids)
+        writer = ItemWriter(connection, plugin, open_plugin(plugin).get_data_loader())
+        writer.refresh(object_ids)
     return writer.counts
 
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
@@ -20,7 +21,7 @@ from estudio_core.errors import ReleaseError
 from estudio_core.vectordb.items import IndexedItem
 from estudio_core.vectordb.locks import lock_objects
 from estudio_core.vectordb.releases import Release, live_for_write
-from estudio_core.vectordb.search import StoredObject, find_by_ids
+from estudio_core.vectordb.search import find_by_ids
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,7 +91,8 @@ def base_vectors(conn: psycopg.Connection, release: Release) -> dict[str, tuple[
 def apply(conn: psycopg.Connection, release: Release, moved: list[MovedObject]) -> int:
     """Write moved vectors into the live collection, with the way back; return how many objects were written.
 
-    Objects whose text changed since they were read are left as they are. In the caller's transaction.
+    Objects whose text changed since they were read are left as they are, and so are users' objects that have a personal
+    row of the application. In the caller's transaction.
 
     Raises:
         ReleaseError: the release is not live any more; nothing was written.
@@ -103,9 +105,18 @@ def apply(conn: psycopg.Connection, release: Release, moved: list[MovedObject]) 
         known = {
             found.object_id: found for found in find_by_ids(conn, release.collection, [e.object_id for e in chunk])
         }
-        usable = [e for e in chunk if e.object_id in known and known[e.object_id].content_hash == e.content_hash]
+        taken = _application_rows(conn, release, list(known))
+        usable = [
+            e
+            for e in chunk
+            if e.object_id in known
+            and known[e.object_id].content_hash == e.content_hash
+            and (e.object_id, e.user_id) not in taken
+        ]
         _remember(conn, release, usable)
-        release.collection.upsert_items(conn, [_item(entry, known[entry.object_id]) for entry in usable])
+        shared = {entry.object_id: entry.vectors for entry in usable if entry.user_id is None}
+        release.collection.replace_vectors(conn, shared)
+        release.collection.upsert_items(conn, [_personal_row(entry) for entry in usable if entry.user_id is not None])
         written += len(usable)
     return written
 
@@ -121,13 +132,13 @@ def take_back(conn: psycopg.Connection, release: Release) -> int:
         found = find_by_ids(conn, release.collection, chunk)
         personal = [entry.object_id for entry in found if entry.user_id is not None]
         release.collection.delete_items(conn, personal)
-        release.collection.upsert_items(
+        release.collection.replace_vectors(
             conn,
-            [
-                IndexedItem(entry.object_id, entry.payload, entry.content_hash, base[entry.object_id][1])
+            {
+                entry.object_id: base[entry.object_id][1]
                 for entry in found
                 if entry.user_id is None and base[entry.object_id][0] == entry.content_hash
-            ],
+            },
         )
     conn.execute("DELETE FROM estudio.improved_objects WHERE release_id = %s", (release.release_id,))
     return len(ids)
@@ -174,9 +185,19 @@ def _remember(conn: psycopg.Connection, release: Release, moved: list[MovedObjec
         )
 
 
-def _item(entry: MovedObject, stored: StoredObject) -> IndexedItem:
-    if entry.user_id is None:
-        return IndexedItem(entry.object_id, stored.payload, entry.content_hash, entry.vectors)
+def _application_rows(conn: psycopg.Connection, release: Release, object_ids: list[str]) -> set[tuple[str, str | None]]:
+    """Return originals and users of the personal rows that were not made here; their ids are not ours."""
+    rows = conn.execute(
+        sql.SQL(
+            "SELECT original_id, user_id FROM {} WHERE original_id = ANY(%s)"
+            " AND object_id <> original_id || chr(31) || user_id"
+        ).format(release.collection.objects),
+        (object_ids,),
+    )
+    return {(original, user) for original, user in rows}
+
+
+def _personal_row(entry: MovedObject) -> IndexedItem:
     return IndexedItem(
         entry.stored_id, None, entry.content_hash, entry.vectors, user_id=entry.user_id, original_id=entry.object_id
     )

@@ -12,7 +12,7 @@ from estudio_core.errors import ItemError
 from estudio_core.pipeline.embed_writes import embed_writes
 from estudio_core.pipeline.item_vectors import groups, payload_of
 from estudio_core.vectordb.change_log import ItemWrite, write
-from estudio_core.vectordb.releases import require_live
+from estudio_core.vectordb.releases import Release, require_live
 
 if TYPE_CHECKING:
     from estudio_core.sources.data_loader import DataLoader, LoadResult
@@ -50,69 +50,121 @@ class WriteCounts:
 class ItemWriter:
     """Writes rows of a plugin's source, each batch in one transaction that is acknowledged when it returns.
 
-    Rows whose object comes from the same row already are left alone, so that repeating a batch costs a look.
+    Rows whose object comes from the same row already are left alone, so that repeating a batch costs a look. What an
+    application wrote since a row was read stays: such an item is looked at again.
 
     Args:
         connection: Autocommit connection to Estudio's database.
         plugin: Name of the plugin.
+        loader: The plugin's source.
     """
 
-    def __init__(self, connection: psycopg.Connection, plugin: str) -> None:
+    def __init__(self, connection: psycopg.Connection, plugin: str, loader: DataLoader) -> None:
         self.counts = WriteCounts()
+        self.releases: set[int] = set()
+        """Releases that rows were compared with."""
         self._connection = connection
         self._plugin = plugin
+        self._loader = loader
         self._embed = embed_writes(plugin)
 
-    def refresh(self, loader: DataLoader, object_ids: Sequence[str]) -> None:
-        """Bring these items as they are in the source now; those that it does not have are deleted."""
-        from estudio_core.sources.item_meta import ItemMeta
+    def live(self) -> Release:
+        """Return the live release, to compare rows with it.
 
-        for ids in groups(object_ids, READ_BATCH):
-            self.bring(loader.find_items([ItemMeta(object_id=object_id) for object_id in ids]))
+        Raises:
+            NothingLiveError: the plugin has none.
+        """
+        live = require_live(self._connection, self._plugin)
+        self.releases.add(live.release_id)
+        return live
 
-    def bring(self, rows: LoadResult) -> None:
-        """Write what is new or changed among `rows`; delete what is missing or cannot be used any more.
+    def refresh(self, object_ids: Sequence[str]) -> None:
+        """Bring these items as they are in the source now; those that it does not have are deleted.
 
         Raises:
             NothingLiveError: the plugin has no live release.
         """
-        writes = [ItemWrite(item.id, item.data, payload_of(item)) for item in rows.items]
-        gone = [*rows.missing, *rows.invalid]
-        with self._connection.transaction():
-            live = require_live(self._connection, self._plugin)
-            known = live.collection.source_hashes(self._connection, [*(item.object_id for item in writes), *gone])
-        self.counts.read += len(writes) + len(gone)
-        self.counts.invalid.update(rows.invalid)
-        changed = [item for item in writes if not _is_known(item, known)]
-        self.counts.unchanged += len(writes) - len(changed)
-        for batch in groups(changed, WRITE_BATCH):
-            self.upsert(batch)
-        for ids in groups([object_id for object_id in gone if object_id in known], READ_BATCH):
-            self.delete(ids)
+        for ids in groups(list(dict.fromkeys(object_ids)), READ_BATCH):
+            self.counts.read += len(ids)
+            self._settle(ids)
 
-    def upsert(self, items: Sequence[ItemWrite]) -> None:
-        """Write items in one transaction, but those that cannot be used, which are not found any more afterwards."""
+    def delete_orphans(self, originals: Sequence[str]) -> None:
+        """Delete the personal rows that stand for objects which neither the source nor the collection has."""
+        for ids in groups(originals, READ_BATCH):
+            self._settle(ids, orphaned=True)
+
+    def bring(self, rows: LoadResult) -> None:
+        """Bring the items whose row in `rows` is new, changed, missing or unusable, as they are in the source now.
+
+        A row may be as old as the stream that it comes from: it only tells which items to read again.
+
+        Raises: as `refresh`.
+        """
+        writes = _writes(rows)
+        gone = [*rows.missing, *rows.invalid]
+        known = self._source_hashes([*(item.object_id for item in writes), *gone])
+        changed = [item.object_id for item in writes if not _is_known(item, known)]
+        self.counts.read += len(writes) + len(gone)
+        self.counts.unchanged += len(writes) - len(changed)
+        self.counts.invalid.update(rows.invalid)
+        self._settle([*changed, *(object_id for object_id in gone if object_id in known)])
+
+    def _settle(self, object_ids: Sequence[str], *, orphaned: bool = False) -> None:
+        """Read items and write them, those again that somebody else wrote in between.
+
+        What the source does not have is deleted where it was known, and where only personal rows of it are left.
+        """
+        from estudio_core.sources.item_meta import ItemMeta
+
+        while object_ids:
+            # The hashes before the rows: what is written after this look is not taken for what the source had then.
+            known = self._source_hashes(object_ids)
+            rows = self._loader.find_items([ItemMeta(object_id=object_id) for object_id in object_ids])
+            self.counts.invalid.update(rows.invalid)
+            writes = _writes(rows)
+            changed = [item for item in writes if not _is_known(item, known)]
+            self.counts.unchanged += len(writes) - len(changed)
+            stale: list[str] = []
+            for batch in groups(changed, WRITE_BATCH):
+                stale += self._write(batch, [], known)
+            for ids in groups(
+                [each for each in (*rows.missing, *rows.invalid) if orphaned or each in known], READ_BATCH
+            ):
+                stale += self._write([], ids, known)
+            object_ids = stale
+
+    def _source_hashes(self, object_ids: Sequence[str]) -> dict[str, str | None]:
+        with self._connection.transaction():
+            return self.live().collection.source_hashes(self._connection, object_ids)
+
+    def _write(
+        self, items: Sequence[ItemWrite], deletes: Sequence[str], known: Mapping[str, str | None]
+    ) -> tuple[str, ...]:
+        """Write in one transaction what is still as `known`; return the ids of the rest.
+
+        Items that cannot be used are not found any more afterwards.
+        """
         usable = list(items)
-        refused: list[str] = []
+        gone = list(deletes)
         while True:
             try:
-                result = write(self._connection, self._plugin, usable, refused, self._embed)
+                result = write(self._connection, self._plugin, usable, gone, self._embed, known)
             except ItemError as error:
                 bad = {item.object_id for item in usable} & set(error.item_ids)
                 if not bad:
                     raise
                 self.counts.invalid.update(dict.fromkeys(sorted(bad), str(error)))
                 usable = [item for item in usable if item.object_id not in bad]
-                refused += sorted(bad)
+                gone += sorted(bad)
             else:
                 self.counts.embedded += result.upserted - result.kept
                 self.counts.payload_only += result.kept
                 self.counts.deleted += result.deleted
-                return
+                return result.stale
 
-    def delete(self, object_ids: Sequence[str]) -> None:
-        """Delete objects in one transaction."""
-        self.counts.deleted += write(self._connection, self._plugin, [], object_ids, self._embed).deleted
+
+def _writes(rows: LoadResult) -> list[ItemWrite]:
+    return [ItemWrite(item.id, item.data, payload_of(item)) for item in rows.items]
 
 
 def _is_known(item: ItemWrite, known: Mapping[str, str | None]) -> bool:

@@ -8,6 +8,9 @@ How changes are found, the cheapest way that the source offers:
 
 An item is embedded only when the text of its parts has changed. A sync that is killed leaves whole batches; the next
 one finds them unchanged and goes on.
+
+Rows that the live release has already are not logged, so that what a sync has seen holds for that release alone: after
+a switch or a rollback, the next sync compares everything.
 """
 
 from __future__ import annotations
@@ -27,9 +30,14 @@ from estudio_core.pipeline.plugin_access import open_plugin
 from estudio_core.plugin.run_params import SyncParams
 from estudio_core.progress import report
 from estudio_core.vectordb.locks import sync_lock
-from estudio_core.vectordb.releases import require_live
 from estudio_core.vectordb.search import count
-from estudio_core.vectordb.sync_state import SyncState, id_difference, read_sync_state, save_sync_state
+from estudio_core.vectordb.sync_state import (
+    SyncState,
+    forget_release,
+    id_difference,
+    read_sync_state,
+    save_sync_state,
+)
 
 if TYPE_CHECKING:
     import psycopg
@@ -58,13 +66,16 @@ def sync(plugin_name: str, params: dict[str, Any]) -> SyncManifest:
     with database.connect(autocommit=True) as connection:
         database.ensure_schema(connection)
         with sync_lock(connection, plugin_name):
-            bind_release(require_live(connection, plugin_name).release_id)
+            writer = ItemWriter(connection, plugin_name, loader)
+            begun = writer.live().release_id
+            bind_release(begun)
             state = read_sync_state(connection, plugin_name)
             source = f"{_cheapest(loader)} {loader.fingerprint}"
-            method = _method(loader, state, source, wanted)
+            method = _method(loader, state, source, begun, wanted)
+            if method == "everything":
+                forget_release(connection, plugin_name)
             # Read before the rows: what changes from now on is for the next sync.
             watermark = loader.clock() if loader.tracks_changes else None
-            writer = ItemWriter(connection, plugin_name)
             if method == "everything":
                 _bring(writer, loader.iter_items(batch_size=READ_BATCH))
             elif method == "updated_at":
@@ -77,15 +88,16 @@ def sync(plugin_name: str, params: dict[str, Any]) -> SyncManifest:
             if loader.change_queue is not None:
                 _drain(connection, plugin_name, loader, loader.change_queue, writer, wanted)
             counts = writer.counts
+            live = writer.live()
             save_sync_state(
                 connection,
                 plugin_name,
                 source,
                 watermark,
                 compared=method == "everything",
+                release_id=begun if writer.releases == {begun} else None,
                 counts=counts.numbers | {"method": method},
             )
-            live = require_live(connection, plugin_name)
     return SyncManifest(
         release_id=live.release_id,
         method=method,
@@ -101,9 +113,9 @@ def _cheapest(loader: DataLoader) -> Method:
     return "updated_at" if loader.tracks_changes else "everything"
 
 
-def _method(loader: DataLoader, state: SyncState | None, source: str, wanted: SyncParams) -> Method:
+def _method(loader: DataLoader, state: SyncState | None, source: str, release_id: int, wanted: SyncParams) -> Method:
     """Return how this sync finds changes: everything is compared where nothing tells what the last one saw."""
-    if wanted.everything or state is None or state.source != source:
+    if wanted.everything or state is None or state.source != source or state.release_id != release_id:
         return "everything"
     cheapest = _cheapest(loader)
     return "everything" if cheapest == "updated_at" and state.watermark is None else cheapest
@@ -119,7 +131,7 @@ def _reconcile(
     connection: psycopg.Connection, plugin: str, loader: DataLoader, writer: ItemWriter, wanted: SyncParams
 ) -> None:
     """Bring ids that only one side has: new rows whatever their time, and rows that are gone."""
-    difference = id_difference(connection, require_live(connection, plugin).collection, loader.iter_ids())
+    difference = id_difference(connection, writer.live().collection, loader.iter_ids())
     if len(difference.surplus) > _most_deleted(difference.objects, wanted):
         raise DataError(
             f"{len(difference.surplus)} of {difference.objects} live items of plugin {plugin!r} are not in its source "
@@ -127,7 +139,8 @@ def _reconcile(
             "sync again with a higher most_deleted_share."
         )
     # Looked up once more before anything is deleted: an item may have come since the ids were read.
-    writer.refresh(loader, [*difference.lacking, *difference.surplus])
+    writer.refresh([*difference.lacking, *difference.surplus])
+    writer.delete_orphans(difference.orphaned)
 
 
 def _most_deleted(objects: int, wanted: SyncParams) -> float:
@@ -144,14 +157,16 @@ def _drain(
 ) -> None:
     """Bring what waits in the queue, batch by batch; each is acknowledged when its writes are committed."""
     waiting = queue.depth()
-    if waiting > _most_deleted(count(connection, require_live(connection, plugin).collection), wanted):
+    if waiting > _most_deleted(count(connection, writer.live().collection), wanted):
         # So many entries might all be deletions: whether they are is seen before the first one.
         _reconcile(connection, plugin, loader, writer, wanted)
     # What comes in meanwhile is left to the next sync, so that this one ends however busy the table is.
     while waiting > 0 and (changes := queue.read(min(waiting, READ_BATCH))).entries:
         if changes.whole_table:
             _reconcile(connection, plugin, loader, writer, wanted)
-        writer.refresh(loader, changes.object_ids)
+        writer.refresh(changes.object_ids)
+        if len(writer.releases) > 1:
+            forget_release(connection, plugin)
         queue.acknowledge(changes.entries)
         waiting -= len(changes.entries)
         report("Sync", writer.counts.read, writer.counts.read + waiting, "items", f"{writer.counts.embedded} embedded")

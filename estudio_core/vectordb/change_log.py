@@ -10,7 +10,8 @@ after a larger one:
   all numbers handed out so far are visible.
 
 A personal row is in no item source: its last entry is kept as long as the row lives, and a release that was never live
-lacks it whatever its marks say. It goes with its original, by an entry of its own.
+lacks it whatever its marks say. It goes with its original, and gives way to a later one of the same user for the same
+original, by an entry of its own.
 
 An entry is in the collection when `seq <= applied_seq` or `xid < applied_xid`. Writers of the same object follow each
 other (`lock_objects`) before they get their numbers, so the order of the numbers is the order of the writes. Only the
@@ -78,12 +79,14 @@ class WriteResult:
         upserted: Items written, `kept` included.
         kept: Items of unchanged content: a new payload, the vectors that were there.
         deleted: Objects that were there and are not any more.
+        stale: Objects that are not as expected any more; nothing of them was written.
     """
 
     release_id: int | None
     upserted: int
     kept: int
     deleted: int
+    stale: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ def write(
     upserts: Sequence[ItemWrite],
     deletes: Sequence[str],
     embed: EmbedWrites,
+    expected: Mapping[str, str | None] | None = None,
 ) -> WriteResult:
     """Write to the live collection and the change log in one transaction; when this returns, nothing loses it.
 
@@ -108,16 +112,26 @@ def write(
     to stay, it is repeated. On a connection
     inside an open transaction, the write is acknowledged when the caller commits.
 
+    Args:
+        conn: Connection.
+        plugin: Name of the plugin.
+        upserts: Items to write.
+        deletes: Ids of objects to delete.
+        embed: Embeds items with the model of a release.
+        expected: What `Collection.source_hashes` gave for these objects before their content was read elsewhere: those
+            of which that does not hold any more have been written since, and are left as they are.
+
     Raises:
         ItemError: an id is both written and deleted, comes twice, or was not embedded.
         DimensionError: a vector does not fit the live collection.
     """
-    ids = [item.object_id for item in upserts]
-    _check_batch(ids, deletes)
+    _check_batch(upserts, deletes)
+    stale: set[str] = set()
     while True:
+        ids = [item.object_id for item in upserts]
         with conn.transaction():
             live = live_release(conn, plugin)
-            personal = _personal_rows(conn, plugin, deletes)
+            personal = _personal_rows(conn, plugin, deletes) | _replaced_rows(conn, plugin, upserts)
         try:
             items, kept = _embedded(conn, embed, live, upserts) if live is not None else ([], [])
         except (psycopg.errors.UndefinedTable, ModelError):
@@ -132,7 +146,13 @@ def write(
                 continue
             originals = [item.original_id for item in upserts if item.original_id is not None]
             lock_objects(conn, plugin, [*ids, *originals, *deletes, *personal])
-            following = _personal_rows(conn, plugin, deletes)
+            if current is not None and expected is not None:
+                stale |= _moved_on(conn, current, [*ids, *deletes], expected)
+                upserts = [item for item in upserts if item.object_id not in stale]
+                deletes = [object_id for object_id in deletes if object_id not in stale]
+                items = [item for item in items if item.object_id not in stale]
+                kept = [item for item in kept if item.object_id not in stale]
+            following = _personal_rows(conn, plugin, deletes) | _replaced_rows(conn, plugin, upserts)
             if not following <= personal:
                 continue
             following |= {item.object_id for item in upserts if item.original_id in deletes}
@@ -143,10 +163,25 @@ def write(
                 current.collection.upsert_items(conn, items)
                 deleted = current.collection.delete_items(conn, deletes)
             _append(conn, plugin, upserts, [*deletes, *sorted(following.difference(deletes))])
-            return WriteResult(current.release_id if current else None, len(upserts), len(kept), deleted)
+            return WriteResult(
+                current.release_id if current else None, len(upserts), len(kept), deleted, tuple(sorted(stale))
+            )
 
 
-def _check_batch(ids: Sequence[str], deletes: Sequence[str]) -> None:
+def _moved_on(
+    conn: psycopg.Connection, live: Release, object_ids: Sequence[str], expected: Mapping[str, str | None]
+) -> set[str]:
+    """Return the objects whose source hash, or absence, is not the expected one."""
+    stored = live.collection.source_hashes(conn, object_ids)
+    return {
+        object_id
+        for object_id in object_ids
+        if (object_id in stored, stored.get(object_id)) != (object_id in expected, expected.get(object_id))
+    }
+
+
+def _check_batch(upserts: Sequence[ItemWrite], deletes: Sequence[str]) -> None:
+    ids = [item.object_id for item in upserts]
     for object_id in [*ids, *deletes]:
         check_text(object_id, "id", object_id)
     both = sorted(set(ids) & set(deletes))
@@ -156,6 +191,12 @@ def _check_batch(ids: Sequence[str], deletes: Sequence[str]) -> None:
             f"Objects written and deleted in one batch: {both}; written twice: {twice}. Give each id once.",
             [*both, *twice],
         )
+    places = Counter((item.user_id, item.original_id) for item in upserts)
+    rivals = [
+        item.object_id for item in upserts if item.user_id is not None and places[item.user_id, item.original_id] > 1
+    ]
+    if rivals:
+        raise ItemError(f"Personal rows of one user for the same original: {rivals}. Give one of them.", rivals)
 
 
 def _append(conn: psycopg.Connection, plugin: str, upserts: Sequence[ItemWrite], deletes: Sequence[str]) -> None:
@@ -213,6 +254,22 @@ def _personal_rows(conn: psycopg.Connection, plugin: str, originals: Sequence[st
         (plugin, list(originals)),
     )
     return {row[0] for row in rows}
+
+
+def _replaced_rows(conn: psycopg.Connection, plugin: str, upserts: Sequence[ItemWrite]) -> set[str]:
+    """Return the ids of the living personal rows whose place those of `upserts` take under other ids."""
+    personal = {(item.user_id, item.original_id) for item in upserts if item.user_id is not None}
+    if not personal:
+        return set()
+    rows = conn.execute(
+        sql.SQL(
+            "SELECT c.object_id FROM estudio.change_log c"
+            " JOIN unnest(%s::text[], %s::text[]) AS n (user_id, original_id)"
+            " ON c.user_id = n.user_id AND c.original_id = n.original_id WHERE c.plugin = %s AND {} AND {}"
+        ).format(_PERSONAL, _LAST),
+        ([user for user, _ in personal], [original for _, original in personal], plugin),
+    )
+    return {row[0] for row in rows}.difference(item.object_id for item in upserts)
 
 
 def pending(conn: psycopg.Connection, release: Release, but: Collection[int] = ()) -> list[ChangeEntry]:

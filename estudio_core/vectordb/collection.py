@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
+import numpy as np
 import psycopg
+from numpy.typing import NDArray
 from psycopg import sql
 
 from estudio_core.database import SCHEMA
 from estudio_core.errors import ConfigurationError, ReleaseError
-from estudio_core.vectordb.copying import CopyChunk, pack, send
+from estudio_core.vectordb.copying import CopyChunk, pack, send, send_parts
 from estudio_core.vectordb.index_info import MetricAggregationType, MetricType, SearchIndexInfo
 from estudio_core.vectordb.items import VECTOR_MAX_DIMENSIONS, IndexedItem, KeptItem, check_ids, payload_json
 from estudio_core.vectordb.locks import lock_objects
@@ -198,7 +200,8 @@ class Collection:
     def copy_items(self, conn: psycopg.Connection, items: Iterable[IndexedItem]) -> CopyCount:
         """Write items by binary COPY in the caller's transaction; rows of the same ids are replaced.
 
-        Repeating it gives the same rows. Items are checked in chunks: on an error the transaction is rolled back.
+        A personal row also takes the place of the one that this user had for the same original. Repeating
+        it gives the same rows. Items are checked in chunks: on an error the transaction is rolled back.
 
         Raises:
             DimensionError: a vector does not have the dimension of the index.
@@ -217,7 +220,7 @@ class Collection:
             empty = self._is_empty(conn)
             for chunk in _one_ahead(packed, _chunks(items)):
                 if not empty:
-                    self._delete(conn, self._present(conn, chunk.object_ids))
+                    self._delete(conn, self._present(conn, chunk))
                 send(conn, self.objects, self.parts, chunk)
                 objects += len(chunk.object_ids)
                 parts += chunk.part_count
@@ -271,6 +274,21 @@ class Collection:
             )
             return True
 
+    def replace_vectors(self, conn: psycopg.Connection, vectors: Mapping[str, NDArray[np.floating]]) -> None:
+        """Give everybody's objects other part vectors, [parts, dimensions] each; all else of them stays as it is.
+
+        Raises:
+            DimensionError, ItemError: as `copy_items`; nothing is written.
+        """
+        if not vectors:
+            return
+        ids = list(vectors)
+        chunk = pack([IndexedItem(each, {}, "", vectors[each]) for each in ids], self.index_info, conn.info.encoding)
+        with conn.transaction():
+            lock_objects(conn, self.collection_id, ids)
+            self._delete_parts(conn, ids)
+            send_parts(conn, self.parts, chunk)
+
     def content_hashes(self, conn: psycopg.Connection, object_ids: Sequence[str]) -> dict[str, str]:
         """Return the content hashes of everybody's objects among these: what need not be embedded again."""
         rows = conn.execute(
@@ -309,16 +327,27 @@ class Collection:
         found = conn.execute(sql.SQL("SELECT EXISTS (SELECT 1 FROM {})").format(self.objects)).fetchone()
         return found == (False,)
 
-    def _present(self, conn: psycopg.Connection, ids: list[str]) -> list[str]:
-        """Return those of the ids that have rows."""
+    def _present(self, conn: psycopg.Connection, chunk: CopyChunk) -> list[str]:
+        """Return the ids of the rows whose place the chunk takes."""
         statement = sql.SQL("SELECT object_id FROM {} WHERE object_id = ANY(%s)").format(self.objects)
-        return [row[0] for row in conn.execute(statement, (ids,))]
+        found = {row[0] for row in conn.execute(statement, (chunk.object_ids,))}
+        if chunk.personal:
+            users, originals = (list(column) for column in zip(*chunk.personal, strict=True))
+            statement = sql.SQL(
+                "SELECT o.object_id FROM unnest(%s::text[], %s::text[]) AS n (user_id, original_id)"
+                " JOIN {} o ON o.user_id = n.user_id AND o.original_id = n.original_id"
+            ).format(self.objects)
+            found |= {row[0] for row in conn.execute(statement, (users, originals))}
+        return list(found)
 
     def _delete(self, conn: psycopg.Connection, ids: list[str]) -> int:
         if not ids:
             return 0
-        conn.execute(sql.SQL("DELETE FROM {} WHERE object_id = ANY(%s)").format(self.parts), (ids,))
+        self._delete_parts(conn, ids)
         return conn.execute(sql.SQL("DELETE FROM {} WHERE object_id = ANY(%s)").format(self.objects), (ids,)).rowcount
+
+    def _delete_parts(self, conn: psycopg.Connection, ids: list[str]) -> None:
+        conn.execute(sql.SQL("DELETE FROM {} WHERE object_id = ANY(%s)").format(self.parts), (ids,))
 
 
 def _one_ahead(

@@ -61,12 +61,14 @@ class CopyChunk:
 
     Attributes:
         object_ids: Ids of the items.
+        personal: Users and originals of the personal rows among them.
         objects: Rows of the objects table.
         parts: Rows of the parts table, each object's average among them where averages are searched.
         part_count: Number of part vectors, averages not counted.
     """
 
     object_ids: list[str]
+    personal: list[tuple[str, str]]
     objects: bytes
     parts: bytes
     part_count: int
@@ -82,6 +84,11 @@ def pack(items: Sequence[IndexedItem], info: SearchIndexInfo, encoding: str) -> 
     matrix = part_matrix(items, info)
     return CopyChunk(
         [item.object_id for item in items],
+        [
+            (item.user_id, item.original_id)
+            for item in items
+            if item.user_id is not None and item.original_id is not None
+        ],
         b"".join((_HEADER, *_object_rows(items, encoding), _TRAILER)),
         b"".join((_HEADER, *_part_rows(items, matrix, info, encoding), _TRAILER)),
         len(matrix),
@@ -91,6 +98,11 @@ def pack(items: Sequence[IndexedItem], info: SearchIndexInfo, encoding: str) -> 
 def send(conn: psycopg.Connection, objects: sql.Identifier, parts: sql.Identifier, chunk: CopyChunk) -> None:
     """Write a chunk into the two tables."""
     _copy(conn, objects, OBJECT_COLUMNS, chunk.objects)
+    send_parts(conn, parts, chunk)
+
+
+def send_parts(conn: psycopg.Connection, parts: sql.Identifier, chunk: CopyChunk) -> None:
+    """Write the part vectors of a chunk alone."""
     _copy(conn, parts, PART_COLUMNS, chunk.parts)
 
 

@@ -105,7 +105,7 @@ def _documents(request: Request, query: sql.Composable) -> sql.Composable:
     document = sql.SQL("CASE WHEN o.body = '' THEN COALESCE(b.document, o.document) ELSE o.document END")
     personal = sql.SQL(
         'SELECT o.object_id, o.original_id COLLATE "C", {document} FROM {objects} o'
-        " LEFT JOIN {objects} b ON b.object_id = o.original_id"
+        " JOIN {objects} b ON b.object_id = o.original_id"
         " WHERE o.user_id = %(u)s AND {document} @@ {query} AND {matches}"
     ).format(
         document=document,

@@ -80,11 +80,11 @@ class Request:
 
     @property
     def personal(self) -> sql.Composable:
-        """Rows (object_id, result_id, payload) of the user's own objects that match."""
+        """Rows (object_id, result_id, payload) of the user's own objects that match and whose originals are there."""
         payload = sql.SQL("COALESCE(o.payload, b.payload, '{}'::jsonb)")
         return sql.SQL(
             'SELECT o.object_id, o.original_id COLLATE "C" AS result_id, {payload} AS payload FROM {objects} o'
-            " LEFT JOIN {objects} b ON b.object_id = o.original_id WHERE o.user_id = %(u)s AND {matches}"
+            " JOIN {objects} b ON b.object_id = o.original_id WHERE o.user_id = %(u)s AND {matches}"
         ).format(payload=payload, objects=self.collection.objects, matches=self.matches(payload))
 
     def not_replaced(self, table: sql.SQL) -> sql.Composable:

@@ -82,8 +82,10 @@ CREATE TABLE IF NOT EXISTS estudio.sync_state (
     watermark   timestamptz,    -- when the last sync began to read, by the clock of the source
     compared_at timestamptz NOT NULL,  -- all items were compared last
     synced_at   timestamptz NOT NULL,
-    counts      jsonb NOT NULL
+    counts      jsonb NOT NULL,
+    release_id  bigint  -- the only release that rows were compared with; null where there were several
 );
+ALTER TABLE estudio.sync_state ADD COLUMN IF NOT EXISTS release_id bigint;
 
 -- Collections that were made before these columns were.
 DO $$

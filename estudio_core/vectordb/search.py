@@ -29,6 +29,7 @@ MAX_SCAN_TUPLES = 40_000
 """Rows that one index scan looks at before the rest is searched exactly. Fixed, so that all pages see one order."""
 SCAN_MEMORY_MULTIPLIER = 16
 """Of work_mem: room for what an iterative scan keeps (16 x 4 MB by default)."""
+_OWN_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;"
 
 __all__ = ["SearchHit", "SortBy", "StoredObject", "count", "find_by_filter", "find_by_ids", "search"]
 
@@ -37,7 +38,7 @@ __all__ = ["SearchHit", "SortBy", "StoredObject", "count", "find_by_filter", "fi
 class StoredObject:
     """One row of a collection as it is stored; `vectors` [parts, dim] only where they were asked for.
 
-    A personal row without a payload of its own shows its original's.
+    A personal row without a payload of its own shows its original's; one whose original is gone is not found.
     """
 
     object_id: str
@@ -185,9 +186,16 @@ def find_by_filter(
     """Return objects that match, ordered by a payload field or by id, as this user sees them; nothing is compared."""
     _check_page(limit, offset)
     request = Request(collection, None, None if filter is None else parse_filter(filter), user_id, None)
+    idle = conn.info.transaction_status == TransactionStatus.IDLE
     with conn.transaction():
-        rows = sorted_rows(conn, request, _sort(sort_by), limit, offset)
-        return _stored(conn, collection, [row.stored_id for row in rows], with_vectors=False)
+        if idle:
+            conn.execute(_OWN_SNAPSHOT)
+        while True:
+            rows = sorted_rows(conn, request, _sort(sort_by), limit, offset)
+            found = _stored(conn, collection, [row.stored_id for row in rows], with_vectors=False)
+            # As in `search`: inside a caller's transaction an object may go between two statements.
+            if len(found) == len(rows):
+                return found
 
 
 def _stored(
@@ -205,7 +213,8 @@ def _stored(
             "SELECT o.object_id, COALESCE(o.payload, b.payload, '{{}}'), o.content_hash, o.user_id, o.original_id,"
             " {vectors}"
             " FROM unnest(%s::text[]) WITH ORDINALITY AS w (id, place) JOIN {objects} o ON o.object_id = w.id"
-            " LEFT JOIN {objects} b ON b.object_id = o.original_id ORDER BY w.place"
+            " LEFT JOIN {objects} b ON b.object_id = o.original_id"
+            " WHERE o.original_id IS NULL OR b.object_id IS NOT NULL ORDER BY w.place"
         ).format(vectors=vectors, objects=collection.objects),
         (stored_ids,),
     )
@@ -244,7 +253,7 @@ def _sort(given: SortBy | str | None) -> SortBy | None:
 
 def _settings(conn: psycopg.Connection, ef_search: int, *, own_snapshot: bool) -> None:
     """Set up this transaction: one snapshot where it is ours alone, the index scan, and plans that use it."""
-    isolation = sql.SQL("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;" if own_snapshot else "")
+    isolation = sql.SQL(_OWN_SNAPSHOT if own_snapshot else "")
     conn.execute(
         sql.SQL(
             "{} SET LOCAL hnsw.ef_search = {}; SET LOCAL hnsw.iterative_scan = relaxed_order;"

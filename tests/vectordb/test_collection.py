@@ -52,6 +52,30 @@ def test_copy_replaces_rows_of_the_same_ids(conn: psycopg.Connection, collection
     assert stored.vectors.tolist() == [[0, 0, 1]]
 
 
+def test_a_personal_row_takes_the_place_of_the_same_users_row_for_the_same_original(
+    conn: psycopg.Connection, collection: Collection
+) -> None:
+    collection.copy_items(conn, [item("a"), item("first", user_id="ann", original_id="a")])
+    others = [item("bob's", user_id="bob", original_id="a"), item("b's", user_id="ann", original_id="b")]
+    collection.copy_items(conn, [*others, item("second", user_id="ann", original_id="a")])
+    rows = conn.execute(sql.SQL("SELECT object_id FROM {} ORDER BY 1").format(collection.objects)).fetchall()
+    assert [row[0] for row in rows] == ["a", "b's", "bob's", "second"]
+
+
+def test_replaced_vectors_bring_their_average(conn: psycopg.Connection) -> None:
+    collection = Collection("avg", SearchIndexInfo(dimensions=3, metric_aggregation_type=MetricAggregationType.AVG))
+    collection.create(conn)
+    collection.copy_items(conn, [item("a", [[1, 0, 0], [0, 1, 0]], payload={"v": 1}), item("b", [[1, 0, 0]])])
+    collection.replace_vectors(conn, {"a": np.array([[0, 0, 1], [0, 1, 0], [0, 1, 0]])})
+    assert collection.stats(conn).parts == 4
+    (nearest, _) = search(conn, collection, [0, 2, 1])
+    assert (nearest.object_id, nearest.distance, nearest.payload) == ("a", pytest.approx(0, abs=1e-6), {"v": 1})
+    with pytest.raises(DimensionError):
+        collection.replace_vectors(conn, {"a": np.ones((1, 2))})
+    collection.replace_vectors(conn, {})
+    assert collection.stats(conn).parts == 4
+
+
 def test_copy_is_part_of_the_callers_transaction(conn: psycopg.Connection, collection: Collection) -> None:
     with conn.transaction(force_rollback=True):
         collection.copy_items(conn, [item()])

@@ -16,7 +16,7 @@ from estudio_core.vectordb.index_build import build_index
 from estudio_core.vectordb.index_info import SearchIndexInfo
 from estudio_core.vectordb.items import TEXT_LIMIT, IndexedItem
 from estudio_core.vectordb.ordering import Request
-from estudio_core.vectordb.search import SearchHit, search
+from estudio_core.vectordb.search import SearchHit, count, find_by_filter, find_by_ids, search
 
 NASTY = "'); DROP TABLE estudio.deployments; -- \" % {} \\ & | ! <-> :* () Ü"
 
@@ -79,6 +79,18 @@ def test_filter_distance_limit_and_personal_rows_hold_for_words_too(conn: psycop
     assert [hit.object_id for hit in mine if hit.personal] == ["0000", "0003"]
     assert search(conn, collection, query, text="ladder", user_id="ann")[0].object_id == "0003"
     assert search(conn, collection, query, text="ladder")[0].object_id == "0000"
+
+
+@pytest.mark.parametrize("by_index", [False, True])
+def test_a_personal_row_whose_original_is_gone_is_found_in_no_way(conn: psycopg.Connection, by_index: bool) -> None:
+    collection = loaded(conn, ["lamp", "chair"])
+    collection.upsert_items(conn, [IndexedItem("mine", {"n": 7}, "h", np.eye(2)[1:2], "ann", "gone", text="lamp")])
+    assert ids(search(conn, collection, [0.1, 1.0], user_id="ann", by_index=by_index)) == ["0001", "0000"]
+    assert ids(search(conn, collection, [0.1, 1.0], user_id="ann", text="lamp", by_index=by_index)) == ["0000", "0001"]
+    assert len(search(conn, collection, [0.1, 1.0], user_id="ann", sort_by="n", by_index=by_index)) == 2
+    assert count(conn, collection, user_id="ann") == 2
+    assert [found.object_id for found in find_by_filter(conn, collection, user_id="ann")] == ["0000", "0001"]
+    assert find_by_ids(conn, collection, ["gone", "mine"], user_id="ann") == []
 
 
 @pytest.mark.parametrize("by_index", [False, True])

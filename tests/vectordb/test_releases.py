@@ -169,6 +169,42 @@ def test_write_during_a_build_is_found_after_switch_and_after_rollback(conn: psy
     assert content(conn, second) == {"c": "new", "d": "after", "e": "later"}
 
 
+def test_a_personal_row_gives_way_to_a_later_one_for_the_same_original_in_every_release(
+    conn: psycopg.Connection,
+) -> None:
+    first = live(conn, "one", {"a": "x"})
+
+    def mine(object_id: str, text: str) -> ItemWrite:
+        return ItemWrite(object_id, text, None, "ann", "a")
+
+    write(conn, "shop", [mine("p1", "one")], [], embed)
+    second = live(conn, "two", {"a": "x"})
+    write(conn, "shop", [], ["p1"], embed)
+    write(conn, "shop", [mine("p2", "two")], [], embed)
+    rollback(conn, "shop", embed)
+    assert content(conn, first) == {"a": "x", "p2": "two"}
+    write(conn, "shop", [mine("p0", "three")], [], embed)
+    assert content(conn, first) == {"a": "x", "p0": "three"}
+    rollback(conn, "shop", embed)
+    assert content(conn, second) == {"a": "x", "p0": "three"}
+    third = live(conn, "three", {"a": "x"})
+    assert content(conn, third) == {"a": "x", "p0": "three"}
+    with pytest.raises(ItemError, match="one user for the same original") as caught:
+        write(conn, "shop", [mine("p3", "four"), mine("p4", "five")], [], embed)
+    assert caught.value.item_ids == ["p3", "p4"]
+
+
+def test_a_write_leaves_objects_that_are_not_as_expected_any_more(conn: psycopg.Connection) -> None:
+    serving = live(conn, "one", {"a": "x", "b": "y", "c": "z"})
+    known = serving.collection.source_hashes(conn, ["a", "b", "c", "d"])
+    write(conn, "shop", [], ["b", "c"], embed)
+    put(conn, d="new")
+    late = [ItemWrite(object_id, "late") for object_id in ("a", "b", "d")]
+    result = write(conn, "shop", late, ["c"], embed, known)
+    assert (result.upserted, result.deleted, result.stale) == (1, 0, ("b", "c", "d"))
+    assert content(conn, serving) == {"a": "late", "d": "new"}
+
+
 def test_writes_before_anything_is_live_reach_the_first_release(conn: psycopg.Connection) -> None:
     release = built(conn, "one", {"a": "x"})
     put(conn, b="early")
@@ -523,8 +559,8 @@ def test_every_text_of_a_release_and_of_a_write_may_hold_anything(conn: psycopg.
     assert live_now is not None
     assert live_now.run_id == nasty
     assert content(conn, live_now) == {nasty: nasty, "own": nasty}
-    save_sync_state(conn, nasty, nasty, None, compared=True, counts={nasty: 1})
-    assert id_difference(conn, live_now.collection, [f"{nasty} new"]) == IdDifference([f"{nasty} new"], [nasty], 1)
+    save_sync_state(conn, nasty, nasty, None, compared=True, release_id=None, counts={nasty: 1})
+    assert id_difference(conn, live_now.collection, [f"{nasty} new"]) == IdDifference([f"{nasty} new"], [nasty], [], 1)
     state = read_sync_state(conn, nasty)
     assert state is not None
     assert state.source == nasty

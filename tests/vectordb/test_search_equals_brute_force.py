@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from estudio_core.models.aggregation import PartTable, object_similarities
+from estudio_core.vectordb import search as search_module
 from estudio_core.vectordb.collection import Collection
 from estudio_core.vectordb.filters import parse_filter
 from estudio_core.vectordb.index_build import build_index
@@ -383,6 +386,28 @@ def test_sort_by_orders_numbers_as_numbers_and_leaves_missing_last(conn: psycopg
     assert [hit.object_id for hit in down] == ["0", "3"]
     near = search(conn, collection, np.eye(5)[0], sort_by="price", max_distance=0.5)
     assert [hit.object_id for hit in near] == ["0"]
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_what_is_deleted_while_objects_are_listed_leaves_no_gap(
+    conn: psycopg.Connection,
+    other: Callable[[], psycopg.Connection],
+    monkeypatch: pytest.MonkeyPatch,
+    in_transaction: bool,
+) -> None:
+    collection = load(conn, SearchIndexInfo(dimensions=4), items_of(np.eye(4)))
+    order = search_module.sorted_rows
+
+    def deleted_after(*arguments: Any) -> Any:
+        rows = order(*arguments)
+        with other() as second:
+            collection.delete_items(second, ["00000"])
+        return rows
+
+    monkeypatch.setattr(search_module, "sorted_rows", deleted_after)
+    with conn.transaction() if in_transaction else nullcontext():
+        found = find_by_filter(conn, collection, limit=3)
+    assert [entry.object_id for entry in found] == [f"0000{n + in_transaction}" for n in range(3)]
 
 
 def test_a_search_leaves_no_setting_behind(conn: psycopg.Connection) -> None:
