@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import psycopg
 
-from estudio_core.errors import ReleaseError
+from estudio_core.errors import ConcurrentReleaseError, ReleaseError
 from estudio_core.vectordb.change_log import (
     EmbedWrites,
     apply,
@@ -54,10 +54,10 @@ __all__ = [
 
 LOCK_TIMEOUT_S = 30.0
 """How long a switch waits for writers to end."""
-EMBEDDED_UNDER_LOCK = 16
-"""Most items that are embedded while writers wait; with more, another round of catching up comes first."""
-ROUNDS = 5
-"""Rounds of catching up before the switch takes what is left under the lock."""
+EMBEDDED_UNDER_LOCK = (0, 0, 0, 0, 16, 16, 16, 256)
+"""Most items that are embedded while writers wait, by round of catching up. The first rounds allow none: what they find
+is embedded after the lock is given back, which also opens the model. A source that is being synced all the time leaves
+one batch of 128 in every round; the last one takes it."""
 DROP_TIMEOUT_S = 5.0
 """How long dropping a collection waits for searches in it; it is tried again at the next clean-up."""
 
@@ -76,7 +76,8 @@ def switch(
 
     Raises:
         ReleaseError: the release is not verified; nothing was changed.
-        ConcurrentReleaseError: a writer or another switch did not end in time; nothing was changed.
+        ConcurrentReleaseError: a writer or another switch did not end in time, or writes came faster than they could be
+            applied; nothing was changed.
     """
     return _point_to(conn, release, ("verified",), "switched", embed, actor, lock_timeout_s)
 
@@ -102,6 +103,7 @@ def rollback(
 
     Raises:
         ReleaseError: there is nothing to go back to, or `target` is not one that was live.
+        ConcurrentReleaseError: as for `switch`.
     """
     with conn.transaction():
         goal = target or previous_release(conn, plugin)
@@ -120,7 +122,7 @@ def _point_to(
     lock_timeout_s: float,
 ) -> Release:
     done: frozenset[int] = frozenset()
-    for last_round in [False] * (ROUNDS - 1) + [True]:
+    for most_embedded in EMBEDDED_UNDER_LOCK:
         with conn.transaction():
             current = require_state(conn, release, (*allowed, "live"))
         if current.state == "live":
@@ -130,13 +132,17 @@ def _point_to(
             own_switch(conn, release.plugin, lock_timeout_s)
             if get_release(conn, release.release_id).state != "live":
                 entries = pending(conn, release, done)
-                if len(entries) > EMBEDDED_UNDER_LOCK and not last_round:
+                if sum(entry.write is not None for entry in entries) > most_embedded:
                     continue
                 if entries:  # writers wait for every round trip from here on
                     apply(conn, release, entries, embed)
                 _move_pointer(conn, release, allowed, event, actor)
             return get_release(conn, release.release_id)
-    raise AssertionError("the last round always returns")
+    raise ConcurrentReleaseError(
+        f"Plugin {release.plugin!r} is written to faster than release {release.release_id} can follow: after "
+        f"{len(EMBEDDED_UNDER_LOCK)} rounds it still lacks more than {EMBEDDED_UNDER_LOCK[-1]} items. Nothing was "
+        "changed; try again when fewer writes come in."
+    )
 
 
 def _move_pointer(

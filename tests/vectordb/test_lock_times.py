@@ -1,0 +1,121 @@
+"""What writers wait for: nothing slow happens while they do, and nothing grows with the change log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import psycopg
+import pytest
+
+from estudio_core.errors import ConcurrentReleaseError
+from estudio_core.vectordb import deployments
+from estudio_core.vectordb.change_log import ItemWrite, write
+from estudio_core.vectordb.deployments import live_release, rollback, switch
+from estudio_core.vectordb.items import IndexedItem
+from estudio_core.vectordb.locks import lock_key
+from estudio_core.vectordb.releases import Release
+from tests.vectordb.test_releases import content, embed, live, put, verified
+
+
+def writers_wait(conn: psycopg.Connection) -> bool:
+    """Return whether a session has the switch lock of the shop alone."""
+    key = lock_key("switch", "shop") % 2**64
+    row = conn.execute(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted"
+        " AND classid::bigint = %s AND objid::bigint = %s",
+        (key >> 32, key % 2**32),
+    ).fetchone()
+    return row != (0,)
+
+
+class Watched:
+    """Embeds, and notes how many items at a time: `free` without and `locked` under the exclusive lock."""
+
+    def __init__(self, watcher: psycopg.Connection) -> None:
+        self.watcher = watcher
+        self.free: list[int] = []
+        self.locked: list[int] = []
+
+    def __call__(self, release: Release, writes: Sequence[ItemWrite], stored: Mapping[str, str]) -> list[IndexedItem]:
+        (self.locked if writers_wait(self.watcher) else self.free).append(len(writes))
+        return embed(release, writes, stored)
+
+
+def write_before_each_lock(
+    monkeypatch: pytest.MonkeyPatch, writer: psycopg.Connection, rounds: int, items: int
+) -> None:
+    """Let `writer` write between catching up and the lock, in the first `rounds` rounds."""
+    own_switch = deployments.own_switch
+    written = []
+
+    def overtaken(conn: psycopg.Connection, plugin: str, timeout_s: float) -> None:
+        if len(written) < rounds:
+            written.append(plugin)
+            put(writer, **{f"late-{len(written)}-{i}": "between" for i in range(items)})
+        own_switch(conn, plugin, timeout_s)
+
+    monkeypatch.setattr(deployments, "own_switch", overtaken)
+
+
+def test_a_write_between_catching_up_and_the_lock_is_embedded_without_the_lock(
+    conn: psycopg.Connection, other: Callable[[], psycopg.Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = live(conn, "one", {"a": "x"})
+    second = verified(conn, "two", {"a": "x"})
+    with other() as writer, other() as watcher:
+        watched = Watched(watcher)
+        write_before_each_lock(monkeypatch, writer, rounds=1, items=1)
+        assert content(conn, switch(conn, second, watched)) == {"a": "x", "late-1-0": "between"}
+        monkeypatch.undo()
+        write_before_each_lock(monkeypatch, writer, rounds=2, items=20)
+        assert len(content(conn, rollback(conn, "shop", watched))) == 41
+    assert (watched.free, watched.locked) == ([1, 20, 20], [])
+    assert live_release(conn, "shop") == deployments.get_release(conn, first.release_id)
+
+
+def test_a_deletion_between_catching_up_and_the_lock_needs_no_further_round(
+    conn: psycopg.Connection, other: Callable[[], psycopg.Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live(conn, "one", {"a": "x", "b": "y"})
+    second = verified(conn, "two", {"a": "x", "b": "y"})
+    own_switch = deployments.own_switch
+    locks = []
+    with other() as writer:
+
+        def overtaken(conn: psycopg.Connection, plugin: str, timeout_s: float) -> None:
+            locks.append(plugin)
+            write(writer, "shop", [], ["b"], embed)
+            own_switch(conn, plugin, timeout_s)
+
+        monkeypatch.setattr(deployments, "own_switch", overtaken)
+        assert content(conn, switch(conn, second, embed)) == {"a": "x"}
+    assert len(locks) == 1
+
+
+def test_where_writes_never_pause_a_few_items_are_embedded_under_the_lock_after_others_were_without(
+    conn: psycopg.Connection, other: Callable[[], psycopg.Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live(conn, "one", {"a": "x"})
+    second = verified(conn, "two", {"a": "x"})
+    with other() as writer, other() as watcher:
+        watched = Watched(watcher)
+        write_before_each_lock(monkeypatch, writer, rounds=100, items=3)
+        assert len(content(conn, switch(conn, second, watched))) == 16
+    assert (watched.free, watched.locked) == ([3, 3, 3, 3], [3])
+
+
+def test_where_writes_come_faster_than_they_are_applied_nothing_is_switched(
+    conn: psycopg.Connection, other: Callable[[], psycopg.Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = live(conn, "one", {"a": "x"})
+    second = verified(conn, "two", {"a": "x"})
+    monkeypatch.setattr(deployments, "EMBEDDED_UNDER_LOCK", (0, 2))
+    with other() as writer, other() as watcher:
+        watched = Watched(watcher)
+        write_before_each_lock(monkeypatch, writer, rounds=2, items=3)
+        with pytest.raises(ConcurrentReleaseError, match="lacks more than 2 items"):
+            switch(conn, second, watched)
+        assert (watched.free, watched.locked) == ([3], [])
+        assert live_release(conn, "shop") == deployments.get_release(conn, first.release_id)
+        assert switch(conn, second, watched).state == "live"
+    assert watched.locked == []
