@@ -60,6 +60,8 @@ is embedded after the lock is given back, which also opens the model. A source t
 one batch of 128 in every round; the last one takes it."""
 DROP_TIMEOUT_S = 5.0
 """How long dropping a collection waits for searches in it; it is tried again at the next clean-up."""
+_DROPPED: tuple[State, ...] = ("retired", "failed")
+"""States whose collection serves nobody, for good or until its run begins again."""
 
 
 def switch(
@@ -166,24 +168,29 @@ def _move_pointer(
 
 
 def retire_releases(conn: psycopg.Connection, plugin: str, keep: int, *, actor: str = DEFAULT_ACTOR) -> list[Release]:
-    """Drop collections that nothing refers to, prune the change log, and return the releases concerned.
+    """Drop collections that nothing refers to, prune the change log, and return the releases whose ones are gone.
 
     Kept: the live release, the one before it, and further ones that were live last, up to `keep` in all; and all that
     are being built. Collections of failed releases are dropped. One that is in use just now is left for the next time.
+    Writers wait for the change of state alone, not for the tables.
 
     Raises:
         ReleaseError: `keep` is below 2, so that no rollback would be left; or a table is not ours.
     """
     if keep < 2:
         raise ReleaseError(f"keep={keep} would leave nothing to roll back to. Keep 2 or more releases.")
-    retired = []
     with conn.transaction():
-        candidates = list_releases(conn, plugin)
+        candidates = [release for release in list_releases(conn, plugin) if release.state in ("previous", *_DROPPED)]
+        kept = _kept(conn, plugin, keep)
+    retired = []
     for candidate in candidates:
+        if candidate.release_id in kept:
+            continue
+        if candidate.state == "previous":
+            _retire(conn, candidate, keep)
         try:
-            with conn.transaction():
-                if _retire(conn, candidate, keep, actor):
-                    retired.append(get_release(conn, candidate.release_id))
+            if _drop(conn, candidate, actor):
+                retired.append(get_release(conn, candidate.release_id))
         except psycopg.errors.LockNotAvailable:
             continue
     with conn.transaction():
@@ -192,18 +199,25 @@ def retire_releases(conn: psycopg.Connection, plugin: str, keep: int, *, actor: 
     return retired
 
 
-def _retire(conn: psycopg.Connection, release: Release, keep: int, actor: str) -> bool:
-    own_start(conn, release.plugin)  # no release begins again while its collection is dropped
-    own_switch(conn, release.plugin, LOCK_TIMEOUT_S)  # and none becomes live
-    current = get_release(conn, release.release_id)
-    if current.state == "previous" and current.release_id not in _kept(conn, release.plugin, keep):
-        set_state(conn, current, "retired", ("previous",))
-    elif current.state != "failed" or not current.collection.exists(conn):
-        return False
-    with lock_timeout(conn, DROP_TIMEOUT_S):
-        current.collection.drop(conn)
-    record_event(conn, current, "collection dropped", actor, {"collection": current.collection_id})
-    return True
+def _retire(conn: psycopg.Connection, release: Release, keep: int) -> None:
+    with conn.transaction():
+        own_switch(conn, release.plugin, LOCK_TIMEOUT_S)  # none becomes live meanwhile
+        current = get_release(conn, release.release_id)
+        if current.state == "previous" and current.release_id not in _kept(conn, release.plugin, keep):
+            release.collection.exists(conn)  # a table that is not ours changes no state
+            set_state(conn, current, "retired", ("previous",))
+
+
+def _drop(conn: psycopg.Connection, release: Release, actor: str) -> bool:
+    with conn.transaction():
+        own_start(conn, release.plugin)  # no release begins again while its collection is dropped
+        current = get_release(conn, release.release_id)
+        if current.state not in _DROPPED or not current.collection.exists(conn):
+            return False
+        with lock_timeout(conn, DROP_TIMEOUT_S):
+            current.collection.drop(conn)
+        record_event(conn, current, "collection dropped", actor, {"collection": current.collection_id})
+        return True
 
 
 def _kept(conn: psycopg.Connection, plugin: str, keep: int) -> set[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from estudio_core.errors import ConcurrentReleaseError
 from estudio_core.vectordb import deployments
 from estudio_core.vectordb.change_log import ItemWrite, write
-from estudio_core.vectordb.deployments import live_release, rollback, switch
+from estudio_core.vectordb.deployments import live_release, retire_releases, rollback, switch
 from estudio_core.vectordb.items import IndexedItem
 from estudio_core.vectordb.locks import lock_key
 from estudio_core.vectordb.releases import Release
@@ -119,3 +120,33 @@ def test_where_writes_come_faster_than_they_are_applied_nothing_is_switched(
         assert live_release(conn, "shop") == deployments.get_release(conn, first.release_id)
         assert switch(conn, second, watched).state == "live"
     assert watched.locked == []
+
+
+def test_a_clean_up_that_waits_for_a_reader_keeps_no_writer_waiting_and_is_finished_by_the_next(
+    conn: psycopg.Connection, other: Callable[[], psycopg.Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deployments, "DROP_TIMEOUT_S", 1.5)
+    old, *_ = [live(conn, run, {"a": "x"}) for run in ("one", "two", "three")]
+
+    def clean_up() -> list[Release]:
+        with other() as cleaner:
+            return retire_releases(cleaner, "shop", keep=2)
+
+    with other() as reader, ThreadPoolExecutor(1) as pool:
+        with reader.transaction():
+            reader.execute(psycopg.sql.SQL("SELECT FROM {}").format(old.collection.parts))
+            cleaning = pool.submit(clean_up)
+            while not waits_for_a_table(conn):
+                assert not cleaning.done()
+            conn.execute("SET lock_timeout = '200ms'")
+            put(conn, b="meanwhile")
+            assert cleaning.result() == []
+        assert deployments.get_release(conn, old.release_id).state == "retired"
+        assert old.collection.exists(conn)
+        assert [release.release_id for release in clean_up()] == [old.release_id]
+    assert not old.collection.exists(conn)
+
+
+def waits_for_a_table(conn: psycopg.Connection) -> bool:
+    row = conn.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'relation' AND NOT granted").fetchone()
+    return row != (0,)
