@@ -10,7 +10,7 @@ import pytest
 
 from estudio_core.errors import ConcurrentReleaseError
 from estudio_core.vectordb import deployments
-from estudio_core.vectordb.change_log import ItemWrite, write
+from estudio_core.vectordb.change_log import ItemWrite, catch_up, pending, write
 from estudio_core.vectordb.deployments import live_release, retire_releases, rollback, switch
 from estudio_core.vectordb.items import IndexedItem
 from estudio_core.vectordb.locks import lock_key
@@ -150,3 +150,61 @@ def test_a_clean_up_that_waits_for_a_reader_keeps_no_writer_waiting_and_is_finis
 def waits_for_a_table(conn: psycopg.Connection) -> bool:
     row = conn.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'relation' AND NOT granted").fetchone()
     return row != (0,)
+
+
+LOGGED = 20_000
+
+
+def fill_the_log(conn: psycopg.Connection) -> None:
+    conn.execute(
+        "INSERT INTO estudio.change_log (plugin, op, object_id, data, payload)"
+        " SELECT 'shop', 'upsert', 'old-' || n, '\"x\"', '{}' FROM generate_series(1, %s) n",
+        (LOGGED,),
+    )
+    conn.execute("ANALYZE estudio.change_log")
+
+
+def entries_read(conn: psycopg.Connection) -> int:
+    """Return how many rows of the change log the open transaction has read, by scan or through an index."""
+    row = conn.execute(
+        "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables"
+        " WHERE schemaname = 'estudio' AND relname = 'change_log'"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+@pytest.mark.parametrize("deletes", [[], ["a"]])
+def test_a_write_reads_what_it_concerns_and_not_the_log(conn: psycopg.Connection, deletes: list[str]) -> None:
+    live(conn, "one", {"a": "x"})
+    write(conn, "shop", [ItemWrite("ana-a", "mine", None, "ana", "a")], [], embed)
+    fill_the_log(conn)
+    with conn.transaction():
+        write(conn, "shop", [ItemWrite("b", "new")], deletes, embed)
+        assert entries_read(conn) < 20
+
+
+def test_what_a_release_lacks_is_found_without_reading_the_log(conn: psycopg.Connection) -> None:
+    first = live(conn, "one", {"a": "x"})
+    write(conn, "shop", [ItemWrite("ana-a", "mine", None, "ana", "a")], [], embed)
+    fill_the_log(conn)
+    second = verified(conn, "two", {"a": "x"})
+    put(conn, b="new")
+    with conn.transaction():
+        assert [entry.object_id for entry in pending(conn, second)] == ["ana-a", "b"]
+        assert entries_read(conn) < 20
+    catch_up(conn, switch(conn, second, embed), embed)
+    conn.execute("ANALYZE estudio.change_log")
+    put(conn, c="newer")
+    with conn.transaction():
+        assert [entry.object_id for entry in pending(conn, first)] == ["c"]
+        assert entries_read(conn) < 20
+
+
+def test_entries_that_are_applied_already_are_not_sent_again(conn: psycopg.Connection) -> None:
+    live(conn, "one", {"a": "x"})
+    second = verified(conn, "two", {"a": "x"})
+    put(conn, b="new")
+    put(conn, c="new")
+    first_entry, second_entry = pending(conn, second)
+    assert pending(conn, second, {first_entry.seq}) == [second_entry]
