@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     """Port of the Triton server, gRPC."""
 
     inference_timeout_s: float = Field(default=10.0, gt=0)
-    """Deadline of one inference request, seconds."""
+    """Deadline of one inference request, seconds. A query that its own process can encode too waits less."""
 
     inference_threads: int | None = Field(default=None, ge=1)
     """CPU threads of a model that encodes text. Unset: OMP_NUM_THREADS, else one per physical core."""

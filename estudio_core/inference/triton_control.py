@@ -10,7 +10,7 @@ from typing import Any
 from estudio_core.errors import InferenceUnavailableError, ModelError
 from estudio_core.export.manifest import EntryManifest, read_verified
 from estudio_core.inference.golden import check_golden
-from estudio_core.inference.triton_calls import call, connect
+from estudio_core.inference.triton_calls import ATTEMPTS, call, connect
 from estudio_core.inference.triton_embedder import TritonEmbedder
 
 LOAD_TIMEOUT_S = 300.0
@@ -27,11 +27,12 @@ class TritonControl:
     Args:
         url: `host:port` of the server's gRPC endpoint.
         timeout_s: Deadline of requests other than loading.
+        attempts: How often a request is tried while the server is away or late.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 10.0) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 10.0, attempts: int = ATTEMPTS) -> None:
         self.url = url
-        self._timeout_s = timeout_s
+        self._timeout_s, self._attempts = timeout_s, attempts
         self._client: Any = connect(url)
 
     def load(self, entry: Path, *, timeout_s: float = LOAD_TIMEOUT_S) -> EntryManifest:
@@ -71,7 +72,9 @@ class TritonControl:
             ModelError: the server gives other vectors.
             InferenceUnavailableError: the server does not answer in time, or has not loaded the model.
         """
-        embedder = TritonEmbedder(self.url, entry, manifest=manifest, timeout_s=self._timeout_s)
+        embedder = TritonEmbedder(
+            self.url, entry, manifest=manifest, timeout_s=self._timeout_s, attempts=self._attempts
+        )
         try:
             return check_golden(embedder, embedder.manifest, where=f"Triton at {self.url}")
         finally:
@@ -102,6 +105,7 @@ class TritonControl:
             model=name,
             url=self.url,
             doing="unload",
+            attempts=self._attempts,
         )
 
     def is_ready(self, name: str) -> bool:
@@ -116,6 +120,7 @@ class TritonControl:
                 model=name,
                 url=self.url,
                 doing="ready",
+                attempts=self._attempts,
             )
         )
 
@@ -130,6 +135,7 @@ class TritonControl:
             model="(all)",
             url=self.url,
             doing="index",
+            attempts=self._attempts,
         )
         return {
             model.name: f"{model.state}: {model.reason}" if model.reason else str(model.state)
@@ -159,7 +165,13 @@ class TritonControl:
         self._client.close()
 
     def _ask_to_load(self, name: str, timeout_s: float) -> None:
-        call(lambda: self._client.load_model(name, client_timeout=timeout_s), model=name, url=self.url, doing="load")
+        call(
+            lambda: self._client.load_model(name, client_timeout=timeout_s),
+            model=name,
+            url=self.url,
+            doing="load",
+            attempts=self._attempts,
+        )
 
     def _wait_until_ready(self, name: str, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s

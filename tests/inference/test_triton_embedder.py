@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -260,3 +261,45 @@ def test_without_anything_else_to_encode_with_a_server_that_is_away_is_an_error(
         with pytest.raises(InferenceUnavailableError, match=r"Triton at 127\.0\.0\.1:1"):
             standby.embed_queries(["x"])
     standby.close()
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """Address of a server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+def test_a_server_that_accepts_and_never_answers_keeps_no_query_waiting(served, silent_server):
+    local = OnnxEmbedder(served[1])
+    standby = StandbyEmbedder(silent_server, served[1], lambda: local, timeout_s=10)
+    for longest_s in (2.0, 0.5):
+        started = time.monotonic()
+        np.testing.assert_allclose(standby.embed_queries(TEXTS), local.embed_queries(TEXTS), atol=1e-5)
+        assert time.monotonic() - started < longest_s
+    standby.close()
+
+
+def test_a_server_that_hangs_later_keeps_one_query_waiting_for_two_short_attempts(server, served, standby):
+    expected = standby.embed_queries(TEXTS)
+    assert standby.server_answers
+    server[0].delay_s = 3.0
+    for longest_s in (2.5, 0.5):
+        started = time.monotonic()
+        np.testing.assert_allclose(standby.embed_queries(TEXTS), expected, atol=1e-5)
+        assert time.monotonic() - started < longest_s
+
+
+def test_a_slow_server_answers_queries_where_nothing_else_can(server, served):
+    def missing() -> Any:
+        raise MissingDependencyError("ONNX Runtime is not installed.")
+
+    standby = StandbyEmbedder(server[1], served[1], missing, timeout_s=10)
+    server[0].delay_s = 1.0
+    assert standby.embed_queries(["x"]).shape == (1, 32)
+    server[0].session = open_session(served[1].parent / "shop_v2" / MODEL_FILE)
+    fresh = StandbyEmbedder(server[1], served[1], missing, timeout_s=10)
+    with pytest.raises(ModelError, match="gives other vectors"):
+        fresh.embed_queries(["x"])
+    standby.close()
+    fresh.close()
