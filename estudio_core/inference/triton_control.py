@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from estudio_core.errors import InferenceUnavailableError, ModelError
+from estudio_core.errors import InferenceUnavailableError, ModelError, ModelNotLoadedError
 from estudio_core.export.manifest import EntryManifest, read_verified
 from estudio_core.inference.golden import check_golden
 from estudio_core.inference.triton_calls import ATTEMPTS, call, connect
@@ -80,15 +81,25 @@ class TritonControl:
         finally:
             embedder.close()
 
-    def check_loaded(self, repository: Path) -> list[str]:
+    def check_loaded(self, repository: Path, needed: Collection[str] = ()) -> list[str]:
         """Return the names of the models that are called ready, once each has given its golden vectors.
+
+        Args:
+            repository: The server's repository.
+            needed: Models that have to be among them.
 
         Raises:
             RepositoryError: the entry of one is missing or damaged.
             ModelError: one gives other vectors.
+            ModelNotLoadedError: one of `needed` is not ready.
             InferenceUnavailableError: the server does not answer in time.
         """
         names = sorted(name for name, state in self.loaded().items() if state == "READY")
+        if missing := sorted(set(needed) - set(names)):
+            raise ModelNotLoadedError(
+                f"Triton at {self.url} has not loaded {', '.join(missing)}, which serves now; ready: "
+                f"{', '.join(names) or 'none'}. The next search or write has it loaded."
+            )
         for name in names:
             self.check(repository / name)
         return names
