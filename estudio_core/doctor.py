@@ -109,12 +109,13 @@ def _inference() -> Finding:
     settings = get_settings()
     if settings.inference == "embedded":
         return Finding("inference", "ok", "ONNX Runtime, in process")
+    from estudio_core.inference.released import live_models
     from estudio_core.inference.triton_control import TritonControl
 
     url = f"{settings.inference_host}:{settings.inference_grpc_port}"
     control = TritonControl(url)
     try:
-        models = control.check_loaded(settings.triton_repository)
+        models = control.check_loaded(settings.triton_repository, live_models())
     except EstudioError as error:
         return Finding("inference", "missing", str(error), "start Triton, or set ESTUDIO_INFERENCE=embedded")
     finally:

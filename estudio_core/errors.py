@@ -21,6 +21,7 @@
         ├── DatabaseUnavailableError
         │   └── ConnectionLostError
         ├── InferenceUnavailableError
+        │   └── ModelNotLoadedError
         └── TrackingUnavailableError
 
 Messages say what was given, what is legal, and what to do about it.
@@ -122,6 +123,10 @@ class ConnectionLostError(DatabaseUnavailableError):
 
 class InferenceUnavailableError(UnavailableError):
     """The inference server does not answer, or not in time."""
+
+
+class ModelNotLoadedError(InferenceUnavailableError):
+    """The inference server runs, and has not loaded the model."""
 
 
 class TrackingUnavailableError(UnavailableError):

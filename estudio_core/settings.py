@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     """Port of the Triton server, gRPC."""
 
     inference_timeout_s: float = Field(default=10.0, gt=0)
-    """Deadline of one inference request, seconds."""
+    """Deadline of one inference request, seconds. A query that its own process can encode too waits less."""
 
     inference_threads: int | None = Field(default=None, ge=1)
     """CPU threads of a model that encodes text. Unset: OMP_NUM_THREADS, else one per physical core."""
@@ -73,6 +73,10 @@ class Settings(BaseSettings):
 
     triton_instances: Literal["cpu", "gpu"] = "cpu"
     """Whether Triton is told to run new models on its CPU or its GPU."""
+
+    triton_threads: int | None = Field(default=None, ge=1)
+    """CPU threads with which Triton computes new models. Unset: one per physical core that the publishing process may
+    use. A server whose container has fewer CPUs would count the cores of its host without it."""
 
     inference_used_plugins: list[str] = Field(default_factory=list)
     """Names of the plugins to use, as a JSON list. Empty: every plugin that is found."""

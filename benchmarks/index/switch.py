@@ -1,7 +1,8 @@
-"""A switch and a rollback: in all, with the registry's alias, and the time in which writers have to wait."""
+"""A switch and a rollback while items are written: in all, with the registry's alias, and how long writers wait."""
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 import uuid
@@ -10,26 +11,35 @@ from contextlib import contextmanager
 from typing import Any
 
 from benchmarks.index.reindex import build, ensure_live, vectors_kept
-from benchmarks.index.timing import median
 from estudio_core import database
 from estudio_core.export.manifest import EntryManifest
+from estudio_core.pipeline.embed_writes import embed_writes
 from estudio_core.pipeline.rollback import rollback
 from estudio_core.pipeline.switch import switch
 from estudio_core.pipeline.verify import verify
-from estudio_core.vectordb import deployments
-from estudio_core.vectordb.locks import share_switch
+from estudio_core.vectordb import deployments, releases
+from estudio_core.vectordb.change_log import ItemWrite, write
+
+LOGGED = 20_000
+"""Entries that the change log holds before: some days of a busy source."""
+WRITTEN = [f"written-{number}" for number in range(8)]
+"""Items that the writer writes over and over."""
+READY_S = 60.0
+"""How long the first write may take, which opens the model."""
 
 
 def measure_switch(plugin: str, entry: EntryManifest, *, rounds: int = 3) -> dict[str, Any]:
-    """Build releases of the same model and switch to each, and back, as the DAGs do.
+    """Build releases of the same model and switch to each, and back, as the DAGs do, while items are written.
+
+    The change log holds `LOGGED` older entries, as it does after days without a clean-up.
 
     Returns:
-        For `switch` and `rollback`: seconds of each step in all, milliseconds under the exclusive lock, and the longest
-        wait of a writer that asked for the shared lock all the time.
+        For `switch` and `rollback`, of the longest round: seconds of each step in all, milliseconds under the exclusive
+        lock, and the longest wait of a write for the lock that writes share; and all rounds.
     """
     ensure_live(plugin, entry)
     measured: dict[str, list[dict[str, float]]] = {"switch": [], "rollback": []}
-    with vectors_kept(plugin, entry):
+    with vectors_kept(plugin, entry), _full_log(plugin):
         for number in range(rounds):
             run_id = f"switch-{uuid.uuid4().hex[:8]}"
             verified = verify(plugin, build(plugin, entry, run_id).as_dict()).as_dict()
@@ -43,12 +53,30 @@ def measure_switch(plugin: str, entry: EntryManifest, *, rounds: int = 3) -> dic
         "objects": ensure_live(plugin, entry).stats["objects"],
         **{
             name: {
-                **{key: median([values[key] for values in all_rounds]) for key in all_rounds[0]},
+                **{key: max(values[key] for values in all_rounds) for key in all_rounds[0]},
                 "rounds": all_rounds,
             }
             for name, all_rounds in measured.items()
         },
     }
+
+
+@contextmanager
+def _full_log(plugin: str) -> Iterator[None]:
+    """Have older entries in the change log inside the block: deletions of objects that never were."""
+    with database.connect(autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO estudio.change_log (plugin, op, object_id)"
+            " SELECT %s, 'delete', 'logged-' || n FROM generate_series(1, %s) n",
+            (plugin, LOGGED),
+        )
+        connection.execute("ANALYZE estudio.change_log")
+        try:
+            yield
+        finally:
+            connection.execute(
+                "DELETE FROM estudio.change_log WHERE plugin = %s AND object_id LIKE 'logged-%%'", (plugin,)
+            )
 
 
 def _connect_registry(plugin: str) -> None:
@@ -59,11 +87,16 @@ def _connect_registry(plugin: str) -> None:
 
 
 def _timed(plugin: str, step: Callable[[], Any]) -> dict[str, float]:
-    with _lock_times() as under_lock, _waiting_writer(plugin) as waits:
+    with _lock_times() as under_lock, _writer(plugin) as waits:
         began = time.perf_counter()
         step()
         seconds = time.perf_counter() - began
-    return {"seconds": seconds, "lock_ms": max(under_lock) * 1000, "longest_wait_ms": max(waits) * 1000}
+    return {
+        "seconds": seconds,
+        "lock_ms": max(under_lock) * 1000,
+        "longest_wait_ms": max(waits) * 1000,
+        "writes": len(waits),
+    }
 
 
 @contextmanager
@@ -71,46 +104,70 @@ def _lock_times() -> Iterator[list[float]]:
     """Yield the seconds from each exclusive lock that is taken to the end of its transaction."""
     times: list[float] = []
     taken: list[float] = []
-    own, point_to = deployments.own_switch, deployments._point_to
+    own, catch_up, point_to = deployments.own_switch, deployments.catch_up, deployments._point_to
+
+    def given_back() -> None:
+        if taken:
+            times.append(time.perf_counter() - taken.pop())
 
     def noted_own(*args: Any) -> None:
         own(*args)
         taken.append(time.perf_counter())
 
+    def noted_catch_up(*args: Any) -> Any:
+        given_back()  # the lock of a round that found too much
+        return catch_up(*args)
+
     def noted_point_to(*args: Any) -> Any:
         result = point_to(*args)
-        times.append(time.perf_counter() - taken[-1])
+        given_back()
         return result
 
-    deployments.own_switch, deployments._point_to = noted_own, noted_point_to
+    deployments.own_switch, deployments.catch_up, deployments._point_to = noted_own, noted_catch_up, noted_point_to
     try:
         yield times
     finally:
-        deployments.own_switch, deployments._point_to = own, point_to
+        deployments.own_switch, deployments.catch_up, deployments._point_to = own, catch_up, point_to
 
 
 @contextmanager
-def _waiting_writer(plugin: str) -> Iterator[list[float]]:
-    """Yield how long a writer waited each time that it asked for the lock which writers share."""
+def _writer(plugin: str) -> Iterator[list[float]]:
+    """Write items of new content, one after another, and yield how long each write waited for the shared lock."""
     waits: list[float] = []
-    stop = threading.Event()
-    ready = threading.Event()
+    failures: list[BaseException] = []
+    stop, ready = threading.Event(), threading.Event()
+    share_switch = releases.share_switch
 
-    def write() -> None:
-        with database.connect(autocommit=True) as connection:
-            while not stop.is_set():
-                began = time.perf_counter()
-                with connection.transaction():
-                    share_switch(connection, plugin)
-                waits.append(time.perf_counter() - began)
-                ready.set()
-                stop.wait(0.0005)
+    def noted_share_switch(*args: Any) -> None:
+        began = time.perf_counter()
+        share_switch(*args)
+        waits.append(time.perf_counter() - began)
 
-    writer = threading.Thread(target=write, daemon=True)
+    def work() -> None:
+        try:
+            embed = embed_writes(plugin)
+            with database.connect(autocommit=True) as connection:
+                for number in itertools.count():
+                    if stop.is_set():
+                        break
+                    text = {"title": f"Written lamp {time.time_ns()}", "short_description": ""}
+                    write(connection, plugin, [ItemWrite(WRITTEN[number % len(WRITTEN)], text)], [], embed)
+                    ready.set()
+                write(connection, plugin, [], WRITTEN, embed)
+        except BaseException as error:
+            failures.append(error)
+            ready.set()
+
+    releases.share_switch = noted_share_switch
+    writer = threading.Thread(target=work, daemon=True)
     writer.start()
-    ready.wait(30)
     try:
+        ready.wait(READY_S)
+        waits.clear()
         yield waits
     finally:
         stop.set()
         writer.join()
+        releases.share_switch = share_switch
+    if failures:
+        raise failures[0]

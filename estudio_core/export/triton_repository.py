@@ -75,7 +75,7 @@ class ExportOptions(BaseModel):
     instances: Literal["cpu", "gpu"] = "cpu"
     """Where Triton runs the model."""
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads of Triton's instance; None: one per core."""
+    """CPU threads of Triton's instance; None: one per core of the host, whatever its container may use."""
     include_torch: bool = True
     """Whether the entry carries the torch weights too, for bulk encoding: twice the size on disk."""
     opset: int = Field(default=OPSET, ge=14, le=20)

@@ -30,7 +30,8 @@ _lock = threading.Lock()
 def open_query_embedder(entry_name: str, *, repository: Path | None = None, url: str | None = None) -> Embedder:
     """Return what encodes queries with the entry: Triton or this process, as the setting `inference` says.
 
-    It has answered the golden texts as stored. The same object is returned again in this process; do not close it.
+    It has answered the golden texts as stored; a Triton that was restarted is told to load the entry again. The same
+    object is returned again in this process; do not close it.
 
     Args:
         entry_name: `<plugin>_v<version>`.
@@ -110,13 +111,7 @@ def ensure_served(entry_name: str, *, repository: Path | None = None, url: str |
         InferenceUnavailableError: Triton does not answer.
     """
     if get_settings().inference == "triton":
-        from estudio_core.inference.triton_control import TritonControl
-
-        control = TritonControl(url or _address())
-        try:
-            control.load(_entry(entry_name, repository))
-        finally:
-            control.close()
+        _load(url or _address(), _entry(entry_name, repository))
     open_query_embedder(entry_name, repository=repository, url=url)
 
 
@@ -191,13 +186,23 @@ def _open_onnx(entry: Path) -> Embedder:
 def _open_triton(url: str, entry: Path) -> Embedder:
     from estudio_core.inference.triton_embedder import TritonEmbedder
 
-    embedder = TritonEmbedder(url, entry, timeout_s=get_settings().inference_timeout_s)
+    embedder = TritonEmbedder(url, entry, timeout_s=get_settings().inference_timeout_s, load=lambda: _load(url, entry))
     try:
         check_golden(embedder, embedder.manifest, where=f"Triton at {url}")
     except EstudioError:
         embedder.close()
         raise
     return embedder
+
+
+def _load(url: str, entry: Path) -> None:
+    from estudio_core.inference.triton_control import TritonControl
+
+    control = TritonControl(url)
+    try:
+        control.load(entry)
+    finally:
+        control.close()
 
 
 def _open_torch(entry: Path) -> Embedder:

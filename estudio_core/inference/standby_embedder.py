@@ -11,11 +11,15 @@ from pathlib import Path
 from estudio_core.errors import EstudioError, InferenceUnavailableError, MissingDependencyError, ModelError
 from estudio_core.inference.batching import TokenisedTexts
 from estudio_core.inference.embedder import Embedder, Vectors
+from estudio_core.inference.golden import check_golden
 from estudio_core.inference.triton_control import TritonControl
 from estudio_core.inference.triton_embedder import TritonEmbedder
 
 ATTEMPTS = 2
 """Requests before this process computes itself: a query is not kept waiting where something else can answer it."""
+QUERY_TIMEOUT_S = 0.75
+"""Longest deadline of an attempt while this process can compute itself: a server that accepts and never answers costs a
+query less than 2 s, and only the first one, as the next ones do not ask it."""
 FIRST_LOOK_S, LONGEST_LOOK_S = 0.5, 15.0
 """Time between two looks whether the server is back; it doubles."""
 FORGOTTEN_S = 60.0
@@ -34,7 +38,7 @@ class StandbyEmbedder:
         url: `host:port` of the server's gRPC endpoint.
         entry: Folder of the entry.
         open_local: Opens what encodes in this process; called once, when it is needed.
-        timeout_s: Deadline of one attempt.
+        timeout_s: Deadline of one attempt where nothing but the server can encode.
 
     Raises:
         RepositoryError: the entry is missing or damaged.
@@ -42,12 +46,14 @@ class StandbyEmbedder:
 
     def __init__(self, url: str, entry: Path, open_local: Callable[[], Embedder], timeout_s: float) -> None:
         self._url, self._entry, self._timeout_s = url, entry, timeout_s
-        self._served = TritonEmbedder(url, entry, timeout_s=timeout_s, attempts=ATTEMPTS)
+        self._query_timeout_s = min(timeout_s, QUERY_TIMEOUT_S)
+        self._served = TritonEmbedder(url, entry, timeout_s=self._query_timeout_s, attempts=ATTEMPTS)
         self._open_local = open_local
         self._local: Embedder | None = None
+        self._patient: TritonEmbedder | None = None
         self._lock = threading.Lock()
         self._asked_at = time.monotonic()
-        # The first look tries the server with the golden texts, before any query is answered by it.
+        # The server is tried with the golden texts before any query is answered by it.
         self._tried = False
         self._looking = False
         self._closed = False
@@ -86,9 +92,9 @@ class StandbyEmbedder:
     def close(self) -> None:
         """Close the channel, and free the memory."""
         self._closed = True
-        self._served.close()
-        if self._local is not None:
-            self._local.close()
+        for embedder in (self._served, self._patient, self._local):
+            if embedder is not None:
+                embedder.close()
 
     def _embed(self, compute: Callable[[Embedder], Vectors]) -> Vectors:
         self._asked_at = time.monotonic()
@@ -102,19 +108,29 @@ class StandbyEmbedder:
                 failure = error
                 self._look_for_server(error)
         try:
-            return compute(self._in_process())
+            local = self._in_process()
         except MissingDependencyError:
-            if failure is None:
-                return compute(self._served)
-            raise failure from None
+            if isinstance(failure, ModelError):
+                raise failure from None
+            return self._wait_for_server(compute)
+        return compute(local)
 
     def _check(self) -> None:
-        control = TritonControl(self._url, timeout_s=self._timeout_s)
+        control = TritonControl(self._url, timeout_s=self._query_timeout_s, attempts=1)
         try:
             control.check(self._entry, self._served.manifest)
         finally:
             control.close()
         self._tried = True
+
+    def _wait_for_server(self, compute: Callable[[Embedder], Vectors]) -> Vectors:
+        with self._lock:
+            served = self._patient = self._patient or TritonEmbedder(
+                self._url, self._entry, manifest=self._served.manifest, timeout_s=self._timeout_s, attempts=ATTEMPTS
+            )
+        if not self._tried:
+            check_golden(served, served.manifest, where=f"Triton at {self._url}")
+        return compute(served)
 
     def _in_process(self) -> Embedder:
         with self._lock:
@@ -126,7 +142,7 @@ class StandbyEmbedder:
         with self._lock:
             if self._looking:
                 return
-            self._looking = True
+            self._looking, self._tried = True, False
         logger.warning("Queries for %s are encoded in this process: %s", self._served.name, error)
         threading.Thread(target=self._look, name="estudio-look-for-triton", daemon=True).start()
 

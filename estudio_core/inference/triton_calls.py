@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from estudio_core.errors import InferenceUnavailableError, ModelError
+from estudio_core.errors import InferenceUnavailableError, ModelError, ModelNotLoadedError
 
 T = TypeVar("T")
 
@@ -54,7 +54,8 @@ def call(action: Callable[[], T], *, model: str, url: str, doing: str, attempts:
         attempts: How often to try at most.
 
     Raises:
-        InferenceUnavailableError: the server did not answer in any attempt, or has not loaded the model.
+        InferenceUnavailableError: the server did not answer in any attempt.
+        ModelNotLoadedError: the server runs, and has not loaded the model.
         ModelError: the server answered that it cannot do this.
     """
     from tenacity import RetryError, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -78,7 +79,7 @@ def call(action: Callable[[], T], *, model: str, url: str, doing: str, attempts:
         refused = f"Triton at {url} refused ({doing}, model {model}): {error}."
         if _is_unknown_model(error):
             # A server that was restarted has no model until it is told to load one: a step that is tried again does.
-            raise InferenceUnavailableError(f"{refused} Load it first: a release does.") from error
+            raise ModelNotLoadedError(f"{refused} Load it first: a release does.") from error
         raise ModelError(refused) from error
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from estudio_core.errors import InferenceUnavailableError, ModelError
+from estudio_core.errors import InferenceUnavailableError, ModelError, ModelNotLoadedError
 from estudio_core.export.manifest import EntryManifest, read_verified
 from estudio_core.inference.golden import check_golden
-from estudio_core.inference.triton_calls import call, connect
+from estudio_core.inference.triton_calls import ATTEMPTS, call, connect
 from estudio_core.inference.triton_embedder import TritonEmbedder
 
 LOAD_TIMEOUT_S = 300.0
@@ -27,11 +28,12 @@ class TritonControl:
     Args:
         url: `host:port` of the server's gRPC endpoint.
         timeout_s: Deadline of requests other than loading.
+        attempts: How often a request is tried while the server is away or late.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 10.0) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 10.0, attempts: int = ATTEMPTS) -> None:
         self.url = url
-        self._timeout_s = timeout_s
+        self._timeout_s, self._attempts = timeout_s, attempts
         self._client: Any = connect(url)
 
     def load(self, entry: Path, *, timeout_s: float = LOAD_TIMEOUT_S) -> EntryManifest:
@@ -71,21 +73,33 @@ class TritonControl:
             ModelError: the server gives other vectors.
             InferenceUnavailableError: the server does not answer in time, or has not loaded the model.
         """
-        embedder = TritonEmbedder(self.url, entry, manifest=manifest, timeout_s=self._timeout_s)
+        embedder = TritonEmbedder(
+            self.url, entry, manifest=manifest, timeout_s=self._timeout_s, attempts=self._attempts
+        )
         try:
             return check_golden(embedder, embedder.manifest, where=f"Triton at {self.url}")
         finally:
             embedder.close()
 
-    def check_loaded(self, repository: Path) -> list[str]:
+    def check_loaded(self, repository: Path, needed: Collection[str] = ()) -> list[str]:
         """Return the names of the models that are called ready, once each has given its golden vectors.
+
+        Args:
+            repository: The server's repository.
+            needed: Models that have to be among them.
 
         Raises:
             RepositoryError: the entry of one is missing or damaged.
             ModelError: one gives other vectors.
+            ModelNotLoadedError: one of `needed` is not ready.
             InferenceUnavailableError: the server does not answer in time.
         """
         names = sorted(name for name, state in self.loaded().items() if state == "READY")
+        if missing := sorted(set(needed) - set(names)):
+            raise ModelNotLoadedError(
+                f"Triton at {self.url} has not loaded {', '.join(missing)}, which serves now; ready: "
+                f"{', '.join(names) or 'none'}. The next search or write has it loaded."
+            )
         for name in names:
             self.check(repository / name)
         return names
@@ -102,6 +116,7 @@ class TritonControl:
             model=name,
             url=self.url,
             doing="unload",
+            attempts=self._attempts,
         )
 
     def is_ready(self, name: str) -> bool:
@@ -116,6 +131,7 @@ class TritonControl:
                 model=name,
                 url=self.url,
                 doing="ready",
+                attempts=self._attempts,
             )
         )
 
@@ -130,6 +146,7 @@ class TritonControl:
             model="(all)",
             url=self.url,
             doing="index",
+            attempts=self._attempts,
         )
         return {
             model.name: f"{model.state}: {model.reason}" if model.reason else str(model.state)
@@ -159,7 +176,13 @@ class TritonControl:
         self._client.close()
 
     def _ask_to_load(self, name: str, timeout_s: float) -> None:
-        call(lambda: self._client.load_model(name, client_timeout=timeout_s), model=name, url=self.url, doing="load")
+        call(
+            lambda: self._client.load_model(name, client_timeout=timeout_s),
+            model=name,
+            url=self.url,
+            doing="load",
+            attempts=self._attempts,
+        )
 
     def _wait_until_ready(self, name: str, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from estudio_core.errors import ModelError
+from estudio_core.errors import ModelError, ModelNotLoadedError
 from estudio_core.export.manifest import TOKENIZER_FILE, EntryManifest, read_verified
 from estudio_core.export.onnx_export import ATTENTION_MASK, EMBEDDING, INPUT_IDS
 from estudio_core.export.triton_config import ITEM_PRIORITY, QUERY_PRIORITY
@@ -33,6 +33,7 @@ class TritonEmbedder:
         manifest: Its manifest, where files were verified already.
         timeout_s: Deadline of one attempt.
         attempts: How often a request is tried while the server is away or late.
+        load: Has the server load the entry; called where it has not, as after a restart, and the request is repeated.
 
     Raises:
         RepositoryError: the entry is missing or damaged.
@@ -46,12 +47,13 @@ class TritonEmbedder:
         manifest: EntryManifest | None = None,
         timeout_s: float = 10.0,
         attempts: int = ATTEMPTS,
+        load: Callable[[], object] | None = None,
     ) -> None:
         entry = Path(entry)
         self.url = url
         self.manifest = manifest or read_verified(entry, [TOKENIZER_FILE])
         self._tokenizer = EntryTokenizer(entry, self.manifest)
-        self._timeout_s, self._attempts = timeout_s, attempts
+        self._timeout_s, self._attempts, self._load = timeout_s, attempts, load
         self._client: Any = connect(url)
 
     @property
@@ -119,19 +121,29 @@ class TritonEmbedder:
             given = grpc.InferInput(tensor, list(values.shape), "INT64")
             given.set_data_from_numpy(values)
             inputs.append(given)
-        answer = call(
-            lambda: client.infer(
-                self.name,
-                inputs,
-                outputs=[grpc.InferRequestedOutput(EMBEDDING)],
-                priority=priority,
-                client_timeout=self._timeout_s,
-            ),
-            model=self.name,
-            url=self.url,
-            doing="infer",
-            attempts=self._attempts,
-        )
+
+        def infer() -> Any:
+            return call(
+                lambda: client.infer(
+                    self.name,
+                    inputs,
+                    outputs=[grpc.InferRequestedOutput(EMBEDDING)],
+                    priority=priority,
+                    client_timeout=self._timeout_s,
+                ),
+                model=self.name,
+                url=self.url,
+                doing="infer",
+                attempts=self._attempts,
+            )
+
+        try:
+            answer = infer()
+        except ModelNotLoadedError:
+            if self._load is None:
+                raise
+            self._load()
+            answer = infer()
         vectors = answer.as_numpy(EMBEDDING)
         expected = (len(token_ids), self.dimensions)
         if vectors is None or vectors.shape != expected or not np.isfinite(vectors).all():

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from estudio_core.errors import ConfigurationError, EstudioError, InferenceUnavailableError, MissingDependencyError
+from estudio_core.inference.released import live_models
 from estudio_core.inference.triton_control import TritonControl
 from estudio_core.local.services import ServiceStatus
 from estudio_core.settings import get_settings
@@ -53,8 +54,8 @@ def metrics_address(home: Path) -> str | None:
 def triton_status(home: Path) -> ServiceStatus | None:
     """Return the state of the server of the installation in `home`; None where none was started.
 
-    It is healthy when every model that it calls ready gives its golden vectors: a server whose backend process has
-    died still says that it is ready.
+    It is healthy when the models of live releases are ready, where the database can tell them, and every model that it
+    calls ready gives its golden vectors: a server whose backend process has died still says that it is ready.
     """
     server = TritonServer.load(state_file()) if _is_ours(home) else None
     if server is None:
@@ -69,7 +70,7 @@ def _is_healthy(server: TritonServer) -> bool:
         return False
     control = TritonControl(server.url, timeout_s=HEALTH_TIMEOUT_S)
     try:
-        control.check_loaded(Path(server.repository))
+        control.check_loaded(Path(server.repository), live_models())
     except EstudioError as error:
         logger.warning("Triton is not healthy: %s", error)
         return False

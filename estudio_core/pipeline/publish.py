@@ -20,6 +20,7 @@ def publish_model(plugin_name: str, version: str) -> EntryManifest:
     from estudio_core.errors import DimensionError
     from estudio_core.export.manifest import entry_name
     from estudio_core.export.triton_repository import ExportOptions, publish_entry
+    from estudio_core.inference.host import usable_cores
     from estudio_core.inference.opening import ensure_served
     from estudio_core.models.storage import load_model
     from estudio_core.pipeline.export_quality import ranking_check
@@ -42,7 +43,11 @@ def publish_model(plugin_name: str, version: str) -> EntryManifest:
         name,
         model,
         {"registered_version": number},
-        options=ExportOptions(precision=precision, instances=settings.triton_instances),
+        options=ExportOptions(
+            precision=precision,
+            instances=settings.triton_instances,
+            threads=settings.triton_threads or usable_cores(),
+        ),
         ranking_check=check,
     )
     ensure_served(name)

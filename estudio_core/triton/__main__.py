@@ -10,6 +10,7 @@ import typer
 
 from estudio_core.errors import EstudioError
 from estudio_core.export.triton_repository import list_entries
+from estudio_core.inference.released import released_models
 from estudio_core.inference.triton_control import TritonControl
 from estudio_core.settings import get_settings
 from estudio_core.triton.environment import prepare as prepare_environment
@@ -26,7 +27,7 @@ def state_file() -> Path:
 
 
 def start_server() -> TritonServer:
-    """Start the installation's server, unless it runs, and load each plugin's newest entries, `keep_releases` of them.
+    """Start the installation's server, unless it runs, and load what `models_to_load` names.
 
     An entry that cannot be loaded is logged and keeps no other from serving.
 
@@ -48,14 +49,29 @@ def start_server() -> TritonServer:
     )
     server.save(state_file())
     control = TritonControl(server.url)
-    for _, entries in itertools.groupby(list_entries(settings.triton_repository), key=lambda entry: entry.plugin):
-        for entry in list(entries)[-settings.keep_releases :]:
-            try:
-                control.load(settings.triton_repository / entry.name)
-            except EstudioError as error:
-                logger.warning("%s is not served: %s", entry.name, error)
+    for name in models_to_load():
+        try:
+            control.load(settings.triton_repository / name)
+        except EstudioError as error:
+            logger.warning("%s is not served: %s", name, error)
     control.close()
     return server
+
+
+def models_to_load() -> list[str]:
+    """Return the entries of the repository that a server which starts has to serve.
+
+    Of each plugin those of the live release and the one before it; where nothing is live, or the database does not
+    answer, the newest, `keep_releases` of them.
+    """
+    settings = get_settings()
+    released = released_models()
+    names: list[str] = []
+    for plugin, entries in itertools.groupby(list_entries(settings.triton_repository), key=lambda entry: entry.plugin):
+        there = [entry.name for entry in entries]
+        needed = [name for name in released.get(plugin, ()) if name in there]
+        names += needed or there[-settings.keep_releases :]
+    return names
 
 
 def stop_server() -> bool:

@@ -247,6 +247,8 @@ _PERSONAL = sql.SQL("(c.op = 'upsert' AND c.user_id IS NOT NULL)")
 
 def _personal_rows(conn: psycopg.Connection, plugin: str, originals: Sequence[str]) -> set[str]:
     """Return the ids of the living personal rows that stand for `originals`."""
+    if not originals:
+        return set()
     rows = conn.execute(
         sql.SQL(
             "SELECT c.object_id FROM estudio.change_log c WHERE c.plugin = %s AND c.original_id = ANY(%s) AND {} AND {}"
@@ -274,20 +276,32 @@ def _replaced_rows(conn: psycopg.Connection, plugin: str, upserts: Sequence[Item
 
 def pending(conn: psycopg.Connection, release: Release, but: Collection[int] = ()) -> list[ChangeEntry]:
     """Return the last visible entry of each object that `release` may lack, without the sequence numbers `but`."""
+    # Read first, as the planner needs the marks to see that few entries follow them. They only grow: older ones name
+    # entries too many, never too few.
+    marks = conn.execute(
+        "SELECT applied_seq, applied_xid::text, live_at IS NULL FROM estudio.deployments WHERE release_id = %s",
+        (release.release_id,),
+    ).fetchone()
+    if marks is None:
+        return []
     rows = conn.execute(
         sql.SQL(
-            "SELECT c.seq, c.op, c.object_id, c.data, c.payload, c.user_id, c.original_id"
-            " FROM estudio.change_log c JOIN estudio.deployments d ON d.plugin = c.plugin WHERE d.release_id = %s"
-            " AND (c.seq > d.applied_seq AND c.xid >= d.applied_xid OR d.live_at IS NULL AND {}) AND {}"
-            " ORDER BY c.object_id"
+            "SELECT c.seq, c.op, c.object_id, c.data, c.payload, c.user_id, c.original_id FROM ("
+            "SELECT c.seq FROM estudio.change_log c"
+            " WHERE c.plugin = %(plugin)s AND c.seq > %(seq)s AND c.xid >= %(xid)s::xid8"
+            " UNION SELECT c.seq FROM estudio.change_log c"
+            " WHERE %(never_live)s AND c.plugin = %(plugin)s AND {}"
+            ") lacking JOIN estudio.change_log c USING (seq) WHERE c.seq <> ALL(%(but)s) AND {} ORDER BY c.object_id"
         ).format(_PERSONAL, _LAST),
-        (release.release_id,),
+        {
+            "plugin": release.plugin,
+            **dict(zip(("seq", "xid", "never_live"), marks, strict=True)),
+            "but": list(but),
+        },
     )
-    known = set(but)
     return [
         ChangeEntry(seq, object_id, ItemWrite(object_id, *item) if op == "upsert" else None)
         for seq, op, object_id, *item in rows
-        if seq not in known
     ]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import psycopg
 
-from estudio_core.errors import ReleaseError
+from estudio_core.errors import ConcurrentReleaseError, ReleaseError
 from estudio_core.vectordb.change_log import (
     EmbedWrites,
     apply,
@@ -54,12 +54,14 @@ __all__ = [
 
 LOCK_TIMEOUT_S = 30.0
 """How long a switch waits for writers to end."""
-EMBEDDED_UNDER_LOCK = 16
-"""Most items that are embedded while writers wait; with more, another round of catching up comes first."""
-ROUNDS = 5
-"""Rounds of catching up before the switch takes what is left under the lock."""
+EMBEDDED_UNDER_LOCK = (0, 0, 0, 0, 16, 16, 16, 256)
+"""Most items that are embedded while writers wait, by round of catching up. The first rounds allow none: what they find
+is embedded after the lock is given back, which also opens the model. A source that is being synced all the time leaves
+one batch of 128 in every round; the last one takes it."""
 DROP_TIMEOUT_S = 5.0
 """How long dropping a collection waits for searches in it; it is tried again at the next clean-up."""
+_DROPPED: tuple[State, ...] = ("retired", "failed")
+"""States whose collection serves nobody, for good or until its run begins again."""
 
 
 def switch(
@@ -76,7 +78,8 @@ def switch(
 
     Raises:
         ReleaseError: the release is not verified; nothing was changed.
-        ConcurrentReleaseError: a writer or another switch did not end in time; nothing was changed.
+        ConcurrentReleaseError: a writer or another switch did not end in time, or writes came faster than they could be
+            applied; nothing was changed.
     """
     return _point_to(conn, release, ("verified",), "switched", embed, actor, lock_timeout_s)
 
@@ -102,6 +105,7 @@ def rollback(
 
     Raises:
         ReleaseError: there is nothing to go back to, or `target` is not one that was live.
+        ConcurrentReleaseError: as for `switch`.
     """
     with conn.transaction():
         goal = target or previous_release(conn, plugin)
@@ -120,7 +124,7 @@ def _point_to(
     lock_timeout_s: float,
 ) -> Release:
     done: frozenset[int] = frozenset()
-    for last_round in [False] * (ROUNDS - 1) + [True]:
+    for most_embedded in EMBEDDED_UNDER_LOCK:
         with conn.transaction():
             current = require_state(conn, release, (*allowed, "live"))
         if current.state == "live":
@@ -130,13 +134,17 @@ def _point_to(
             own_switch(conn, release.plugin, lock_timeout_s)
             if get_release(conn, release.release_id).state != "live":
                 entries = pending(conn, release, done)
-                if len(entries) > EMBEDDED_UNDER_LOCK and not last_round:
+                if sum(entry.write is not None for entry in entries) > most_embedded:
                     continue
                 if entries:  # writers wait for every round trip from here on
                     apply(conn, release, entries, embed)
                 _move_pointer(conn, release, allowed, event, actor)
             return get_release(conn, release.release_id)
-    raise AssertionError("the last round always returns")
+    raise ConcurrentReleaseError(
+        f"Plugin {release.plugin!r} is written to faster than release {release.release_id} can follow: after "
+        f"{len(EMBEDDED_UNDER_LOCK)} rounds it still lacks more than {EMBEDDED_UNDER_LOCK[-1]} items. Nothing was "
+        "changed; try again when fewer writes come in."
+    )
 
 
 def _move_pointer(
@@ -160,24 +168,29 @@ def _move_pointer(
 
 
 def retire_releases(conn: psycopg.Connection, plugin: str, keep: int, *, actor: str = DEFAULT_ACTOR) -> list[Release]:
-    """Drop collections that nothing refers to, prune the change log, and return the releases concerned.
+    """Drop collections that nothing refers to, prune the change log, and return the releases whose ones are gone.
 
     Kept: the live release, the one before it, and further ones that were live last, up to `keep` in all; and all that
     are being built. Collections of failed releases are dropped. One that is in use just now is left for the next time.
+    Writers wait for the change of state alone, not for the tables.
 
     Raises:
         ReleaseError: `keep` is below 2, so that no rollback would be left; or a table is not ours.
     """
     if keep < 2:
         raise ReleaseError(f"keep={keep} would leave nothing to roll back to. Keep 2 or more releases.")
-    retired = []
     with conn.transaction():
-        candidates = list_releases(conn, plugin)
+        candidates = [release for release in list_releases(conn, plugin) if release.state in ("previous", *_DROPPED)]
+        kept = _kept(conn, plugin, keep)
+    retired = []
     for candidate in candidates:
+        if candidate.release_id in kept:
+            continue
+        if candidate.state == "previous":
+            _retire(conn, candidate, keep)
         try:
-            with conn.transaction():
-                if _retire(conn, candidate, keep, actor):
-                    retired.append(get_release(conn, candidate.release_id))
+            if _drop(conn, candidate, actor):
+                retired.append(get_release(conn, candidate.release_id))
         except psycopg.errors.LockNotAvailable:
             continue
     with conn.transaction():
@@ -186,18 +199,25 @@ def retire_releases(conn: psycopg.Connection, plugin: str, keep: int, *, actor: 
     return retired
 
 
-def _retire(conn: psycopg.Connection, release: Release, keep: int, actor: str) -> bool:
-    own_start(conn, release.plugin)  # no release begins again while its collection is dropped
-    own_switch(conn, release.plugin, LOCK_TIMEOUT_S)  # and none becomes live
-    current = get_release(conn, release.release_id)
-    if current.state == "previous" and current.release_id not in _kept(conn, release.plugin, keep):
-        set_state(conn, current, "retired", ("previous",))
-    elif current.state != "failed" or not current.collection.exists(conn):
-        return False
-    with lock_timeout(conn, DROP_TIMEOUT_S):
-        current.collection.drop(conn)
-    record_event(conn, current, "collection dropped", actor, {"collection": current.collection_id})
-    return True
+def _retire(conn: psycopg.Connection, release: Release, keep: int) -> None:
+    with conn.transaction():
+        own_switch(conn, release.plugin, LOCK_TIMEOUT_S)  # none becomes live meanwhile
+        current = get_release(conn, release.release_id)
+        if current.state == "previous" and current.release_id not in _kept(conn, release.plugin, keep):
+            release.collection.exists(conn)  # a table that is not ours changes no state
+            set_state(conn, current, "retired", ("previous",))
+
+
+def _drop(conn: psycopg.Connection, release: Release, actor: str) -> bool:
+    with conn.transaction():
+        own_start(conn, release.plugin)  # no release begins again while its collection is dropped
+        current = get_release(conn, release.release_id)
+        if current.state not in _DROPPED or not current.collection.exists(conn):
+            return False
+        with lock_timeout(conn, DROP_TIMEOUT_S):
+            current.collection.drop(conn)
+        record_event(conn, current, "collection dropped", actor, {"collection": current.collection_id})
+        return True
 
 
 def _kept(conn: psycopg.Connection, plugin: str, keep: int) -> set[int]:

@@ -56,6 +56,9 @@ DO $$ BEGIN
     END IF;
 END $$;
 CREATE INDEX IF NOT EXISTS change_log_plugin_seq ON estudio.change_log (plugin, seq);
+CREATE INDEX IF NOT EXISTS change_log_plugin_xid ON estudio.change_log (plugin, xid);
+CREATE INDEX IF NOT EXISTS change_log_object ON estudio.change_log (plugin, object_id, seq);
+CREATE INDEX IF NOT EXISTS change_log_personal ON estudio.change_log (plugin, original_id) WHERE user_id IS NOT NULL;
 
 CREATE TABLE IF NOT EXISTS estudio.optimizations (
     collection_id text NOT NULL,

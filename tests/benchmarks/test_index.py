@@ -20,6 +20,7 @@ from benchmarks.index.sync import measure_sync
 from benchmarks.index.table import markdown, plot
 from benchmarks.index.timing import Stages
 from benchmarks.index.triton_client import measure_triton_client
+from estudio_core import database
 from estudio_core.demo.catalog import load_judgments
 from estudio_core.errors import MissingDependencyError
 from estudio_core.export.triton_repository import publish_entry
@@ -27,6 +28,7 @@ from estudio_core.pipeline.manifests import BuiltManifest
 from estudio_core.pipeline.plugin_access import open_plugin
 from estudio_core.settings import get_settings
 from estudio_core.triton.environment import prepare
+from estudio_core.vectordb.releases import live_release
 from tests.pipeline.conftest import forget_plugins
 
 PRODUCTS = 40
@@ -83,6 +85,13 @@ def test_a_catalog_is_indexed_synced_and_switched(bench_plugin: None) -> None:
     for name in ("switch", "rollback"):
         assert 0 < switched[name]["lock_ms"] < switched[name]["seconds"] * 1000
         assert switched[name]["longest_wait_ms"] > 0
+        assert switched[name]["writes"] > 0
+    with database.connect() as connection:
+        live = live_release(connection, PLUGIN)
+        assert live is not None
+        assert live.collection.stats(connection).objects == PRODUCTS, "what was written meanwhile is gone again"
+        logged = connection.execute("SELECT count(*) FROM estudio.change_log WHERE object_id LIKE 'logged-%'")
+        assert logged.fetchone() == (0,)
     assert len(bars.switch_rows(switched)) == 4
 
 

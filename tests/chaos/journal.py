@@ -5,8 +5,8 @@ Kinds of lines, times in seconds since the epoch:
     intent    an operation is about to be tried:  n, op ("upsert" or "delete"), id, version, at
     ack       it was acknowledged:                n, at
     error     it failed:                          n, error, at
-    search    a search and its answer:            query, began, ended, release, model, and hits as
-              [[id, title, similarity], ..]; or its error
+    search    a search and its answer:            query, limit, began, ended, release, model, and hits
+              as [[id, title, similarity], ..]; or its error
     probe     a search for one object after the acknowledgement of its last operation: as search, id, expected (a
               version, or None after a deletion)
 """

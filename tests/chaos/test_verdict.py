@@ -35,7 +35,8 @@ def similarities(model: str, query: str, texts: Sequence[str]) -> list[float]:
 
 def answer(kind: str = "search", at: float = 10.0, **fields: Any) -> dict[str, Any]:
     hits = [["0", title(0, 0), 0.1], ["1", title(1, 0), 0.1]]
-    return {"kind": kind, "query": "q", "began": at, "ended": at + 1, "release": 1, "model": "1", "hits": hits} | fields
+    told = {"query": "q", "limit": 2, "began": at, "ended": at + 1, "release": 1, "model": "1", "hits": hits}
+    return {"kind": kind, **told, **fields}
 
 
 def kinds(violations: list[Violation]) -> list[tuple[str, float | None]]:
@@ -90,6 +91,8 @@ def test_content(journal: list[dict[str, Any]], content: list[Stored], found: li
         pytest.param(
             answer(hits=[["0", title(0, 0), 0.1], ["0", title(0, 0), 0.1]]), [("duplicated", 10.0)], id="found twice"
         ),
+        pytest.param(answer(hits=[]), [("lost", 10.0)], id="found in an empty collection"),
+        pytest.param(answer(hits=[["0", title(0, 0), 0.1]]), [("lost", 10.0)], id="found less than there is"),
         pytest.param(answer(error="InferenceUnavailableError: away"), [("failed", 10.0)], id="failed"),
         pytest.param(answer(at=19.5, error="DatabaseUnavailableError: away"), [], id="failed into an outage"),
         pytest.param(answer(at=21.0, error="DatabaseUnavailableError: away"), [], id="failed out of an outage"),

@@ -94,7 +94,8 @@ class Traffic:
             noted: dict[str, Any] = {"error": _named(error)}
         else:
             noted = {"release": answer.release_id, "model": answer.model_version, "hits": _hits(answer)}
-        self.journal.add(kind, query=query, began=began, ended=time.time(), **noted, **fields)
+        limit = options["limit"]
+        self.journal.add(kind, query=query, limit=limit, began=began, ended=time.time(), **noted, **fields)
 
 
 def _hits(answer: SearchAnswer) -> list[tuple[str, str, float]]:

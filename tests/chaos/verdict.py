@@ -9,9 +9,9 @@ from typing import Any, Literal
 from tests.chaos.shop import title
 
 Kind = Literal["lost", "duplicated", "failed", "mixed", "state"]
-"""`lost`: an acknowledged write is not there, or another content is. `duplicated`: an object is there twice. `failed`:
-a search failed while the database was up. `mixed`: hits that the release named in the answer cannot have given.
-`state`: pointer, tables, model repository or registry do not fit each other."""
+"""`lost`: an acknowledged write is not there, or another content is, or a search found too few. `duplicated`: an object
+is there twice. `failed`: a search failed while the database was up. `mixed`: hits that the release named in the answer
+cannot have given. `state`: pointer, tables, model repository or registry do not fit each other."""
 
 SAME_SIMILARITY = 0.05
 """Items are encoded in bfloat16 where the processor can: similarities differ by hundredths at most. Those of two random
@@ -98,7 +98,10 @@ def check_searches(
     versions: Mapping[int, str],
     similarities: Similarities,
 ) -> list[Violation]:
-    """Check every answer; `versions` are the model versions of all releases."""
+    """Check every answer; `versions` are the model versions of all releases.
+
+    A search without a filter finds as many items as it asked for, as at any time there are more.
+    """
     violations = []
     for line in journal:
         if line["kind"] not in {"search", "probe"}:
@@ -111,6 +114,9 @@ def check_searches(
         ids = [hit[0] for hit in line["hits"]]
         if len(set(ids)) != len(ids):
             violations.append(Violation("duplicated", at, f"A search found {ids}."))
+        if line["kind"] == "search" and len(ids) != line["limit"]:
+            wanted = f"there are more items than the {line['limit']} that were asked for"
+            violations.append(Violation("lost", at, f"Release {line['release']} gave {len(ids)} hits; {wanted}."))
         if mixed := _mixed(line, versions, similarities):
             violations.append(Violation("mixed", at, mixed))
         if line["kind"] == "probe":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -14,14 +15,18 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from estudio_core.errors import InferenceUnavailableError, MissingDependencyError, ModelError
+from estudio_core import database, doctor
+from estudio_core.errors import InferenceUnavailableError, MissingDependencyError, ModelError, ModelNotLoadedError
 from estudio_core.export.manifest import MODEL_FILE
+from estudio_core.inference import opening
 from estudio_core.inference.embedder import Embedder
 from estudio_core.inference.onnx_embedder import OnnxEmbedder
 from estudio_core.inference.onnx_session import open_session
 from estudio_core.inference.standby_embedder import StandbyEmbedder
 from estudio_core.inference.triton_control import TritonControl
 from estudio_core.inference.triton_embedder import TritonEmbedder
+from estudio_core.settings import get_settings
+from tests.vectordb.test_releases import live
 
 TEXTS = ["usb c charger", "a", "wireless headphones " * 40, "", "usb c charger"]
 
@@ -187,6 +192,44 @@ def test_a_server_that_is_restarted_while_it_loads_is_asked_to_load_again(server
     control.close()
 
 
+def test_what_encodes_with_a_server_has_it_load_the_entry_again_after_a_restart(server, served, monkeypatch):
+    monkeypatch.setenv("ESTUDIO_INFERENCE", "triton")
+    get_settings.cache_clear()
+    try:
+        for _ in range(2):  # once when it is opened, and once while it is in use
+            server[0].loaded.clear()
+            embedder = opening.open_query_embedder("shop_v1", repository=served[1].parent, url=server[1])
+            assert embedder.embed_items(["x"]).shape == (1, 32)
+            assert server[0].loaded == {"shop_v1"}
+    finally:
+        opening.close_embedders()
+        monkeypatch.undo()
+        get_settings.cache_clear()
+
+
+def test_a_server_without_a_model_that_serves_is_not_healthy(server, served):
+    control = TritonControl(server[1])
+    assert control.check_loaded(served[1].parent, {"shop_v1"}) == ["shop_v1"]
+    server[0].loaded.clear()
+    assert control.check_loaded(served[1].parent) == []
+    with pytest.raises(ModelNotLoadedError, match=r"has not loaded shop_v1.*ready: none"):
+        control.check_loaded(served[1].parent, {"shop_v1"})
+    control.close()
+
+
+def test_the_doctor_misses_a_live_model_that_the_server_has_not_loaded(server, served, estudio_home, monkeypatch):
+    monkeypatch.setenv("ESTUDIO_INFERENCE", "triton")
+    monkeypatch.setenv("ESTUDIO_INFERENCE_GRPC_PORT", server[1].split(":")[1])
+    monkeypatch.setenv("ESTUDIO_TRITON_REPOSITORY", str(served[1].parent))
+    get_settings.cache_clear()
+    server[0].loaded.clear()
+    assert doctor._inference().state == "ok"
+    with database.connect(autocommit=True) as connection:
+        live(connection, "v1", {"a": "x"})
+    finding = doctor._inference()
+    assert (finding.state, "has not loaded shop_v1" in finding.detail) == ("missing", True)
+
+
 def test_loading_ends_with_the_golden_texts(server, served):
     server[0].loaded.clear()
     control = TritonControl(server[1])
@@ -260,3 +303,45 @@ def test_without_anything_else_to_encode_with_a_server_that_is_away_is_an_error(
         with pytest.raises(InferenceUnavailableError, match=r"Triton at 127\.0\.0\.1:1"):
             standby.embed_queries(["x"])
     standby.close()
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """Address of a server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+def test_a_server_that_accepts_and_never_answers_keeps_no_query_waiting(served, silent_server):
+    local = OnnxEmbedder(served[1])
+    standby = StandbyEmbedder(silent_server, served[1], lambda: local, timeout_s=10)
+    for longest_s in (2.0, 0.5):
+        started = time.monotonic()
+        np.testing.assert_allclose(standby.embed_queries(TEXTS), local.embed_queries(TEXTS), atol=1e-5)
+        assert time.monotonic() - started < longest_s
+    standby.close()
+
+
+def test_a_server_that_hangs_later_keeps_one_query_waiting_for_two_short_attempts(server, served, standby):
+    expected = standby.embed_queries(TEXTS)
+    assert standby.server_answers
+    server[0].delay_s = 3.0
+    for longest_s in (2.5, 0.5):
+        started = time.monotonic()
+        np.testing.assert_allclose(standby.embed_queries(TEXTS), expected, atol=1e-5)
+        assert time.monotonic() - started < longest_s
+
+
+def test_a_slow_server_answers_queries_where_nothing_else_can(server, served):
+    def missing() -> Any:
+        raise MissingDependencyError("ONNX Runtime is not installed.")
+
+    standby = StandbyEmbedder(server[1], served[1], missing, timeout_s=10)
+    server[0].delay_s = 1.0
+    assert standby.embed_queries(["x"]).shape == (1, 32)
+    server[0].session = open_session(served[1].parent / "shop_v2" / MODEL_FILE)
+    fresh = StandbyEmbedder(server[1], served[1], missing, timeout_s=10)
+    with pytest.raises(ModelError, match="gives other vectors"):
+        fresh.embed_queries(["x"])
+    standby.close()
+    fresh.close()

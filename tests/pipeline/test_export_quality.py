@@ -14,6 +14,7 @@ import pytest
 
 from estudio_core.errors import ExportError
 from estudio_core.export.manifest import read_verified
+from estudio_core.inference.host import usable_cores
 from estudio_core.pipeline.publish import publish_model
 from estudio_core.pipeline.register import register_base_model
 from estudio_core.settings import get_settings
@@ -66,6 +67,18 @@ def test_what_int8_loses_is_in_the_manifest(shop: Shop, own_ranking: Path) -> No
     assert 0 < manifest.ranking.loss < 0.5
     assert {path.name for path in (get_settings().triton_repository / name / "1").iterdir()} == {"model.onnx"}
     assert publish_model("shop", version).digest == manifest.digest, "publishing again changes nothing"
+
+
+@pytest.mark.parametrize(("threads", "expected"), [("3", 3), (None, usable_cores())])
+def test_triton_computes_with_as_many_threads_as_it_is_given(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, threads: str | None, expected: int
+) -> None:
+    if threads is not None:
+        monkeypatch.setenv("ESTUDIO_TRITON_THREADS", threads)
+        get_settings.cache_clear()
+    name = publish_model("shop", register_base_model("shop")).name
+    config = (get_settings().triton_repository / name / "config.pbtxt").read_text()
+    assert f'key: "intra_op_thread_count" value {{ string_value: "{expected}" }}' in config
 
 
 def test_a_loss_above_the_bound_is_refused(shop: Shop, own_ranking: Path) -> None:
