@@ -60,13 +60,11 @@ class PowerLaw(Examination):
 
     def at(self, positions: NDArray[np.int64]) -> Floats:
         """Return the chances at 0-based positions."""
-        chances: Floats = (positions + 1.0) ** -self.exponent
-        return chances
+        return np.asarray((positions + 1.0) ** -self.exponent, dtype=np.float64)
 
     def inverse_at(self, positions: NDArray[np.int64]) -> Floats:
         """Return what a click at each position stands for, without a rounding in between."""
-        inverse: Floats = (positions + 1.0) ** self.exponent
-        return inverse
+        return np.asarray((positions + 1.0) ** self.exponent, dtype=np.float64)
 
     @property
     def is_even(self) -> bool:
