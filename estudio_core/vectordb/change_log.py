@@ -1,28 +1,15 @@
 """Acknowledged writes: into the live collection and into the change log, in one transaction.
 
-A collection that is not live (being built, or kept for a rollback) catches up from the log. Which entries it has is
-told by two marks, because a sequence number is handed out before its transaction commits, and a smaller one may commit
-after a larger one:
+A collection that is not live catches up from the log: `catching_up`.
 
-- `applied_xid`, set at any time to the oldest transaction still running: all entries of older transactions are visible
-  for good, and applied. A slow writer holds this mark back; it is neither skipped nor waited for.
-- `applied_seq`, set only under the exclusive switch lock, when no writer is between its first lock and its commit:
-  all numbers handed out so far are visible.
-
-A personal row is in no item source: its last entry is kept as long as the row lives, and a release that was never live
-lacks it whatever its marks say. It goes with its original, and gives way to a later one of the same user for the same
-original, by an entry of its own.
-
-An entry is in the collection when `seq <= applied_seq` or `xid < applied_xid`. Writers of the same object follow each
-other (`lock_objects`) before they get their numbers, so the order of the numbers is the order of the writes. Only the
-last entry of an object counts: a writer that joins an old transaction has an old `xid`, so the marks alone may cover
-the last entry and not the one before it.
+A personal row is in no item source: its last entry is kept as long as the row lives. It goes with its original, and
+gives way to a later one of the same user for the same original, by an entry of its own.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,10 +20,7 @@ from psycopg.types.json import Json, Jsonb
 from estudio_core.errors import ItemError, ModelError
 from estudio_core.vectordb.items import IndexedItem, KeptItem, check_text, source_hash
 from estudio_core.vectordb.locks import lock_objects
-from estudio_core.vectordb.releases import Release, add_stats, get_release, live_for_write, live_release
-
-APPLY_BATCH = 500
-"""Objects that are embedded and written together while catching up."""
+from estudio_core.vectordb.releases import Release, live_for_write, live_release
 
 
 @dataclass(frozen=True)
@@ -89,15 +73,6 @@ class WriteResult:
     stale: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class ChangeEntry:
-    """The last write of an object that a collection lacks; `write` is None for a deletion."""
-
-    seq: int
-    object_id: str
-    write: ItemWrite | None
-
-
 def write(
     conn: psycopg.Connection,
     plugin: str,
@@ -109,8 +84,7 @@ def write(
     """Write to the live collection and the change log in one transaction; when this returns, nothing loses it.
 
     Embedding happens before any lock is taken; if the live release changes meanwhile, or an object whose vectors were
-    to stay, it is repeated. On a connection
-    inside an open transaction, the write is acknowledged when the caller commits.
+    to stay, it is repeated. On a connection inside an open transaction, the write is acknowledged when the caller commits.
 
     Args:
         conn: Connection.
@@ -133,7 +107,7 @@ def write(
             live = live_release(conn, plugin)
             personal = _personal_rows(conn, plugin, deletes) | _replaced_rows(conn, plugin, upserts)
         try:
-            items, kept = _embedded(conn, embed, live, upserts) if live is not None else ([], [])
+            items, kept = embedded(conn, embed, live, upserts) if live is not None else ([], [])
         except (psycopg.errors.UndefinedTable, ModelError):
             with conn.transaction():
                 now = live_release(conn, plugin)
@@ -217,9 +191,14 @@ def _jsonb(payload: dict[str, Any] | None) -> Jsonb | None:
     return None if payload is None else Jsonb(payload)
 
 
-def _embedded(
+def embedded(
     conn: psycopg.Connection, embed: EmbedWrites, release: Release, writes: Sequence[ItemWrite]
 ) -> tuple[list[IndexedItem], list[KeptItem]]:
+    """Return the items of `writes`, with vectors by the model of `release` or to be kept.
+
+    Raises:
+        ItemError: other objects came back than were asked for.
+    """
     if not writes:
         return [], []
     with conn.transaction():
@@ -236,12 +215,12 @@ def _embedded(
     )
 
 
-_LAST = sql.SQL(
+LAST = sql.SQL(
     "NOT EXISTS (SELECT 1 FROM estudio.change_log n WHERE n.plugin = c.plugin AND n.object_id = c.object_id"
     " AND n.seq > c.seq)"
 )
 """Condition of entries `c`: the last visible one of its object."""
-_PERSONAL = sql.SQL("(c.op = 'upsert' AND c.user_id IS NOT NULL)")
+PERSONAL = sql.SQL("(c.op = 'upsert' AND c.user_id IS NOT NULL)")
 """Condition of entries `c`: it writes a personal row. The last entry of one that lives does."""
 
 
@@ -252,7 +231,7 @@ def _personal_rows(conn: psycopg.Connection, plugin: str, originals: Sequence[st
     rows = conn.execute(
         sql.SQL(
             "SELECT c.object_id FROM estudio.change_log c WHERE c.plugin = %s AND c.original_id = ANY(%s) AND {} AND {}"
-        ).format(_PERSONAL, _LAST),
+        ).format(PERSONAL, LAST),
         (plugin, list(originals)),
     )
     return {row[0] for row in rows}
@@ -268,113 +247,7 @@ def _replaced_rows(conn: psycopg.Connection, plugin: str, upserts: Sequence[Item
             "SELECT c.object_id FROM estudio.change_log c"
             " JOIN unnest(%s::text[], %s::text[]) AS n (user_id, original_id)"
             " ON c.user_id = n.user_id AND c.original_id = n.original_id WHERE c.plugin = %s AND {} AND {}"
-        ).format(_PERSONAL, _LAST),
+        ).format(PERSONAL, LAST),
         ([user for user, _ in personal], [original for _, original in personal], plugin),
     )
     return {row[0] for row in rows}.difference(item.object_id for item in upserts)
-
-
-def pending(conn: psycopg.Connection, release: Release, but: Collection[int] = ()) -> list[ChangeEntry]:
-    """Return the last visible entry of each object that `release` may lack, without the sequence numbers `but`."""
-    # Read first, as the planner needs the marks to see that few entries follow them. They only grow: older ones name
-    # entries too many, never too few.
-    marks = conn.execute(
-        "SELECT applied_seq, applied_xid::text, live_at IS NULL FROM estudio.deployments WHERE release_id = %s",
-        (release.release_id,),
-    ).fetchone()
-    if marks is None:
-        return []
-    rows = conn.execute(
-        sql.SQL(
-            "SELECT c.seq, c.op, c.object_id, c.data, c.payload, c.user_id, c.original_id FROM ("
-            "SELECT c.seq FROM estudio.change_log c"
-            " WHERE c.plugin = %(plugin)s AND c.seq > %(seq)s AND c.xid >= %(xid)s::xid8"
-            " UNION SELECT c.seq FROM estudio.change_log c"
-            " WHERE %(never_live)s AND c.plugin = %(plugin)s AND {}"
-            ") lacking JOIN estudio.change_log c USING (seq) WHERE c.seq <> ALL(%(but)s) AND {} ORDER BY c.object_id"
-        ).format(_PERSONAL, _LAST),
-        {
-            "plugin": release.plugin,
-            **dict(zip(("seq", "xid", "never_live"), marks, strict=True)),
-            "but": list(but),
-        },
-    )
-    return [
-        ChangeEntry(seq, object_id, ItemWrite(object_id, *item) if op == "upsert" else None)
-        for seq, op, object_id, *item in rows
-    ]
-
-
-def catch_up(
-    conn: psycopg.Connection, release: Release, embed: EmbedWrites, done: Collection[int] = ()
-) -> frozenset[int]:
-    """Apply what the change log has and `release` lacks, without holding off writers.
-
-    Args:
-        conn: Connection.
-        release: A release that is not live.
-        embed: Embeds items with the model of a release.
-        done: Entries that this process has applied already.
-
-    Returns:
-        `done` and the entries applied now: until older transactions have ended they remain pending by the marks.
-    """
-    with conn.transaction():
-        row = conn.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text").fetchone()
-        assert row is not None
-        # Read after the mark: every entry below the mark is visible to this later statement.
-        entries = pending(conn, release, done)
-    for start in range(0, len(entries), APPLY_BATCH):
-        apply(conn, release, entries[start : start + APPLY_BATCH], embed)
-    with conn.transaction():
-        conn.execute(
-            "UPDATE estudio.deployments SET applied_xid = %s::xid8 WHERE release_id = %s AND applied_xid < %s::xid8",
-            (row[0], release.release_id, row[0]),
-        )
-    return frozenset(done) | {entry.seq for entry in entries}
-
-
-def apply(conn: psycopg.Connection, release: Release, entries: Sequence[ChangeEntry], embed: EmbedWrites) -> None:
-    """Write entries of different objects into the collection of `release`, in one transaction."""
-    writes = [entry.write for entry in entries if entry.write is not None]
-    deletes = [entry.object_id for entry in entries if entry.write is None]
-    while True:
-        items, kept = _embedded(conn, embed, release, writes)
-        with conn.transaction():
-            if not release.collection.keep_items(conn, kept):
-                continue
-            release.collection.upsert_items(conn, items)
-            release.collection.delete_items(conn, deletes)
-            changed = int(get_release(conn, release.release_id).stats.get("changed_objects", 0)) + len(entries)
-            add_stats(conn, release, {"changed_objects": changed})
-            return
-
-
-def mark_applied(conn: psycopg.Connection, release: Release) -> None:
-    """Note that all of the log is in the collection. Only under the exclusive switch lock."""
-    conn.execute(
-        "UPDATE estudio.deployments SET applied_seq = GREATEST(applied_seq,"
-        " (SELECT COALESCE(max(seq), 0) FROM estudio.change_log WHERE plugin = %s)) WHERE release_id = %s",
-        (release.plugin, release.release_id),
-    )
-
-
-def prune(conn: psycopg.Connection, plugin: str) -> int:
-    """Delete the entries that no release can need any more; return how many.
-
-    Living personal rows keep theirs. The live release has all; a failed one begins again without them; the others need
-    what their marks do not cover, and the entries that followed it. The caller holds the start lock, so that no release
-    begins between the look and the deletion.
-    """
-    return conn.execute(
-        sql.SQL(
-            "WITH needed AS (SELECT c.object_id, min(c.seq) AS seq FROM estudio.change_log c"
-            " WHERE c.plugin = %(plugin)s AND (c.xid >= pg_snapshot_xmin(pg_current_snapshot()) OR EXISTS"
-            " (SELECT 1 FROM estudio.deployments d WHERE d.plugin = c.plugin"
-            " AND d.state IN ('building', 'built', 'verified', 'previous')"
-            " AND c.seq > d.applied_seq AND c.xid >= d.applied_xid)) GROUP BY c.object_id)"
-            " DELETE FROM estudio.change_log c WHERE c.plugin = %(plugin)s AND NOT ({} AND {})"
-            " AND NOT EXISTS (SELECT 1 FROM needed n WHERE n.object_id = c.object_id AND n.seq <= c.seq)"
-        ).format(_PERSONAL, _LAST),
-        {"plugin": plugin},
-    ).rowcount

@@ -10,14 +10,8 @@ from __future__ import annotations
 import psycopg
 
 from estudio_core.errors import ConcurrentReleaseError, ReleaseError
-from estudio_core.vectordb.change_log import (
-    EmbedWrites,
-    apply,
-    catch_up,
-    mark_applied,
-    pending,
-    prune,
-)
+from estudio_core.vectordb.catching_up import apply, catch_up, mark_applied, pending, prune
+from estudio_core.vectordb.change_log import EmbedWrites
 from estudio_core.vectordb.locks import build_lock, lock_timeout, own_start, own_switch
 from estudio_core.vectordb.releases import (
     DEFAULT_ACTOR,

@@ -13,7 +13,7 @@ CREATE TABLE IF NOT EXISTS estudio.deployments (
     stats         jsonb NOT NULL DEFAULT '{}',
     run_id        text NOT NULL,
     reason        text,
-    -- A change-log entry is in the collection when seq <= applied_seq or xid < applied_xid (see change_log.py).
+    -- A change-log entry is in the collection when seq <= applied_seq or xid < applied_xid (see catching_up.py).
     applied_seq   bigint NOT NULL,
     applied_xid   xid8 NOT NULL,
     created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),

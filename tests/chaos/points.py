@@ -103,8 +103,8 @@ POINTS = (
         Halt("estudio_core.inference.golden:check_golden"),
         short=True,
     ),
-    Point("writes applied, not noted", "verify", "task", Halt(f"{_INDEX}.change_log:apply", "after")),
-    Point("writes applied, not noted", "verify", "session", Halt(f"{_INDEX}.change_log:apply", "after")),
+    Point("writes applied, not noted", "verify", "task", Halt(f"{_INDEX}.catching_up:apply", "after")),
+    Point("writes applied, not noted", "verify", "session", Halt(f"{_INDEX}.catching_up:apply", "after")),
     Point("recall measured", "verify", "task", Halt(f"{_INDEX}.verification:_breadth", "after")),
     Point(
         "pointer moved, not committed",

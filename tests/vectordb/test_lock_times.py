@@ -10,7 +10,8 @@ import pytest
 
 from estudio_core.errors import ConcurrentReleaseError
 from estudio_core.vectordb import deployments
-from estudio_core.vectordb.change_log import ItemWrite, catch_up, pending, write
+from estudio_core.vectordb.catching_up import catch_up, pending
+from estudio_core.vectordb.change_log import ItemWrite, write
 from estudio_core.vectordb.deployments import live_release, retire_releases, rollback, switch
 from estudio_core.vectordb.items import IndexedItem
 from estudio_core.vectordb.locks import lock_key

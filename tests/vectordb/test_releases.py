@@ -13,7 +13,8 @@ import pytest
 
 from estudio_core.errors import ConcurrentReleaseError, DimensionError, ItemError, ReleaseError, VerificationError
 from estudio_core.vectordb import deployments
-from estudio_core.vectordb.change_log import ItemWrite, pending, write
+from estudio_core.vectordb.catching_up import pending
+from estudio_core.vectordb.change_log import ItemWrite, write
 from estudio_core.vectordb.deployments import (
     build_lock,
     catch_up,

@@ -11,7 +11,8 @@ import psycopg
 import pytest
 
 from estudio_core.errors import ModelError
-from estudio_core.vectordb.change_log import ItemWrite, catch_up, pending, prune, write
+from estudio_core.vectordb.catching_up import catch_up, pending, prune
+from estudio_core.vectordb.change_log import ItemWrite, write
 from estudio_core.vectordb.deployments import build_lock, retire_releases, rollback, start_release, switch
 from estudio_core.vectordb.items import IndexedItem
 from estudio_core.vectordb.releases import Release
