@@ -84,7 +84,8 @@ def write(
     """Write to the live collection and the change log in one transaction; when this returns, nothing loses it.
 
     Embedding happens before any lock is taken; if the live release changes meanwhile, or an object whose vectors were
-    to stay, it is repeated. On a connection inside an open transaction, the write is acknowledged when the caller commits.
+    to stay, it is repeated. On a connection inside an open transaction, the write is acknowledged when the caller
+    commits.
 
     Args:
         conn: Connection.
