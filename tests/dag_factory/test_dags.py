@@ -49,6 +49,8 @@ for dag_id, dag in sorted(bag.dags.items()):
         "timeouts": [t.task_id for t in dag.tasks if t.execution_timeout is None],
         "pools": sorted({t.pool for t in dag.tasks}),
         "retries": {t.task_id: t.retries for t in dag.tasks},
+        "retry_delays_s": sorted({t.retry_delay.total_seconds() for t in dag.tasks}),
+        "retry_policies": sorted({type(t.retry_policy).__name__ for t in dag.tasks}),
         "max_active_runs": dag.max_active_runs,
         "catchup": dag.catchup,
         "tags": sorted(dag.tags),
@@ -156,7 +158,15 @@ def test_every_dag_is_bounded_tagged_documented_and_uses_existing_pools(parsed: 
         assert dag["doc"]
         assert set(dag["pools"]) <= {*POOLS, "default_pool"}
         assert dag["timeouts"] == []
-    assert parsed["dags"]["shop__fine_tune"]["retries"]["train"] == 1
+
+
+def test_every_task_is_tried_again_also_those_that_carry_a_decision_on(parsed: dict[str, Any]) -> None:
+    for dag in parsed["dags"].values():
+        assert set(dag["retries"].values()) == {1}
+        assert dag["retry_delays_s"] == [10]
+        assert dag["retry_policies"] == ["ExceptionRetryPolicy"]
+    assert {"approve", "release"} <= set(parsed["dags"]["shop__fine_tune"]["retries"])
+    assert "start_training" in parsed["dags"]["shop__watch"]["retries"]
 
 
 def test_schedules_are_the_plugin_s_and_a_release_starts_when_an_alias_is_moved(parsed: dict[str, Any]) -> None:
