@@ -245,6 +245,9 @@ def test_fine_tuning_may_wait_for_new_sessions_and_improvement_for_a_clock(tmp_p
     serialized = json.dumps(result["dags"]["shop__fine_tune"]["serialized"])
     assert "x-estudio://shop/sessions" in serialized
     assert "SessionsTrigger" in serialized
+    tasks = [task["__var"] for task in result["dags"]["shop__fine_tune"]["serialized"]["tasks"]]
+    [extract] = [task for task in tasks if task["task_id"] == "extract"]
+    assert extract["op_args"] == ["shop", 500]
     assert result["dags"]["shop__improve"]["schedule"] == "@daily"
     assert "connected" in result
     assert result["connected"] is False
