@@ -35,6 +35,9 @@ ERROR_KEY = "error"
 TRAINING_POOL = "estudio_training"
 INDEX_POOL = "estudio_index"
 
+URGENT: dict[str, Any] = {"priority_weight": 1000, "weight_rule": "absolute"}
+"""Options of short tasks on which it hangs what is served: they go before every task that waits for a slot."""
+
 _HOPELESS = ("ConfigurationError", "DataError", "ModelError", "ReleaseError")
 RETRY_POLICY = ExceptionRetryPolicy(
     rules=[

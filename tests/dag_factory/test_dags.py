@@ -58,6 +58,8 @@ for dag_id, dag in sorted(bag.dags.items()):
         "links": {t.task_id: sorted(link.name for link in t.operator_extra_links) for t in dag.tasks},
         "told": {w: len(getattr(dag, f"on_{w}_callback") or ()) for w in ("failure", "success")},
         "outlets": sorted({o.uri for t in dag.tasks for o in t.outlets}),
+        "inlets": {t.task_id: sorted(i.uri for i in t.inlets) for t in dag.tasks if t.inlets},
+        "urgent": sorted(t.task_id for t in dag.tasks if t.weight_rule == "absolute" and t.priority_weight > 500),
         "schedule": str(dag.schedule),
         "params": {name: dag.params.get_param(name).schema | {"default": dag.params[name]} for name in dag.params},
         "serialized": DagSerialization.serialize_dag(dag) if len(bag.dags) < 100 else None,
@@ -166,6 +168,14 @@ def test_every_task_is_tried_again_also_those_that_carry_a_decision_on(parsed: d
         assert dag["retry_policies"] == ["ExceptionRetryPolicy"]
     assert {"approve", "release"} <= set(parsed["dags"]["shop__fine_tune"]["retries"])
     assert "start_training" in parsed["dags"]["shop__watch"]["retries"]
+
+
+def test_what_decides_what_is_served_goes_before_what_takes_long(parsed: dict[str, Any]) -> None:
+    urgent = {kind: parsed["dags"][f"shop__{kind}"]["urgent"] for kind in KINDS}
+    assert urgent.pop("rollback") == ["rollback"]
+    assert urgent.pop("release") == ["put_back", "take_up"]
+    assert urgent.pop("initialize") == ["put_back"]
+    assert not any(urgent.values())
 
 
 def test_schedules_are_the_plugin_s_and_a_release_starts_when_an_alias_is_moved(parsed: dict[str, Any]) -> None:
