@@ -12,8 +12,8 @@ from estudio_core import database
 from estudio_core.artifacts import ArtifactStore
 from estudio_core.errors import NotEnoughDataError, ReleaseError
 from estudio_core.improvement import ledger
-from estudio_core.log_context import bind_release
-from estudio_core.pipeline.improvement_report import write_report
+from estudio_core.pipeline.improvement_report import IMPROVEMENT_STEP, write_report
+from estudio_core.pipeline.improvement_sessions import check_enough, place, read_sessions
 from estudio_core.pipeline.manifests import ImprovementManifest
 from estudio_core.pipeline.plugin_access import open_plugin
 from estudio_core.plugin.run_params import ImproveParams
@@ -25,18 +25,10 @@ if TYPE_CHECKING:
 
     from estudio_core.evaluation.bootstrap import Estimate
     from estudio_core.improvement.learning import Key, Vectors
-    from estudio_core.plugin.contract import FineTuningMethod
     from estudio_core.preprocessing.ranking_data import FineTuningInput
 
 METRIC = "shown_ndcg@10"
 _FILE = "moved.npz"
-_STEP = "improvement"
-
-
-@dataclass(frozen=True)
-class _Sessions:
-    learned: list[FineTuningInput]
-    held_out: list[FineTuningInput]
 
 
 @dataclass(frozen=True)
@@ -51,6 +43,8 @@ class _Stored:
 def adjust(plugin_name: str, run_id: str, params: dict[str, Any]) -> ImprovementManifest:
     """Move vectors by the sessions since the last run, measure them on held-out sessions, and decide.
 
+    The newest sessions wait for a later run, until clicks on them have had `settle_minutes` to arrive.
+
     Sessions are divided by query as for training: those of the training side move vectors, those of the other side only
     measure, so that neither this nor the gate is asked about what was learned. Nothing is written to the collection.
 
@@ -62,12 +56,12 @@ def adjust(plugin_name: str, run_id: str, params: dict[str, Any]) -> Improvement
 
     wanted = ImproveParams.model_validate(params)
     plugin = open_plugin(plugin_name)
-    until = datetime.now(UTC)
+    until = datetime.now(UTC) - timedelta(minutes=wanted.settle_minutes)
     with database.connect() as connection:
         database.ensure_schema(connection)
-        release, since = _place(connection, plugin_name, wanted)
-        sessions = _sessions(connection, plugin, wanted, since, until)
-        _check_enough(sessions, wanted, since)
+        release, since = place(connection, plugin_name, wanted)
+        sessions = read_sessions(connection, plugin, wanted, since, until)
+        check_enough(sessions, wanted, since)
         stored = _stored(connection, release, [*sessions.learned, *sessions.held_out], wanted.personal)
         connection.commit()
     queries = _queries(release, [*sessions.learned, *sessions.held_out])
@@ -96,10 +90,10 @@ def adjust(plugin_name: str, run_id: str, params: dict[str, Any]) -> Improvement
     }
     state, reason = _decide(gains, bool(moved))
     store = ArtifactStore()
-    with store.publish(plugin_name, run_id, _STEP) as folder:
+    with store.publish(plugin_name, run_id, IMPROVEMENT_STEP) as folder:
         _save(folder / _FILE, moved, stored)
         manifest = ImprovementManifest(
-            uri=store.uri(plugin_name, run_id, _STEP),
+            uri=store.uri(plugin_name, run_id, IMPROVEMENT_STEP),
             release_id=release.release_id,
             state=state,
             reason=reason,
@@ -165,64 +159,6 @@ def revert_improvements(plugin_name: str, run_id: str, actor: str) -> int:
             )
         connection.commit()
     return objects
-
-
-def _place(connection: psycopg.Connection, plugin_name: str, wanted: ImproveParams) -> tuple[Release, datetime]:
-    """Return the live release and the time from which its sessions have moved nothing yet."""
-    release = live_release(connection, plugin_name)
-    if release is None or release.live_at is None:
-        raise NotEnoughDataError(f"Nothing is live for plugin {plugin_name!r}.")
-    bind_release(release.release_id)
-    before = ledger.history(connection, plugin_name, release.release_id)
-    if before and before[0].state == "off":
-        raise NotEnoughDataError(
-            f"Switched off for release {release.release_id} since {before[0].at:%Y-%m-%d %H:%M}: {before[0].reason} "
-            "The next release starts anew."
-        )
-    went_live = release.live_at - timedelta(days=wanted.before_release_days)
-    return release, max([went_live, *(done.until for done in before[:1])])
-
-
-def _sessions(
-    connection: psycopg.Connection, plugin: FineTuningMethod, wanted: ImproveParams, since: datetime, until: datetime
-) -> _Sessions:
-    from estudio_core.clickstream.store import ClickstreamStore
-    from estudio_core.errors import DataError
-    from estudio_core.preprocessing.prepare_data import prepared
-    from estudio_core.preprocessing.ranking_data import ItemsSet, RankingData
-
-    with prepared(RankingData({}, ItemsSet({}))):
-        builder = plugin.get_fine_tuning_builder([])
-    inputs = []
-    window = until - timedelta(days=wanted.window_days)
-    for session in ClickstreamStore(connection).sessions(
-        plugin.meta.name, since=min(window, since), until=until, limit=wanted.max_sessions
-    ):
-        try:
-            converted = builder.clickstream_sessions_converter.convert(session, builder.query_retriever).input
-        except DataError:
-            continue  # training counts and logs them
-        if not converted.is_irrelevant and (converted.user_id is not None or not wanted.personal):
-            inputs.append(converted)
-    sides = builder.clickstream_sessions_splitter.split(inputs)
-    return _Sessions(
-        [session for session in sides["train"] if session.timestamp >= since.timestamp()],
-        [*sides["dev"], *sides["holdout"]],
-    )
-
-
-def _check_enough(sessions: _Sessions, wanted: ImproveParams, since: datetime) -> None:
-    if len(sessions.learned) < wanted.min_sessions:
-        raise NotEnoughDataError(
-            f"{len(sessions.learned)} clicked sessions to learn from since {since:%Y-%m-%d %H:%M}; "
-            f"{wanted.min_sessions} are needed."
-        )
-    queries = {session.query for session in sessions.held_out}
-    if len(queries) < wanted.min_held_out_queries:
-        raise NotEnoughDataError(
-            f"{len(queries)} held-out queries in the last {wanted.window_days} days; {wanted.min_held_out_queries} are "
-            "needed to measure whether moved vectors help. Widen the window, or wait for more sessions."
-        )
 
 
 def _stored(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,8 +73,10 @@ def test_clicks_move_vectors_within_the_bound_over_all_runs_and_the_next_release
     shop: Shop, conn: psycopg.Connection
 ) -> None:
     before = vectors(conn)
+    began = datetime.now(UTC) + timedelta(seconds=1)
     manifest = run("one")
     assert manifest.state == "applied"
+    assert datetime.fromisoformat(manifest.until) < began - timedelta(minutes=30)  # later clicks are on their way
     assert manifest.gain > 0
     assert manifest.objects > 10
     after = vectors(conn)
