@@ -142,6 +142,8 @@ def apply_improvement(plugin_name: str, run_id: str, adjusted: dict[str, Any]) -
 def revert_improvements(plugin_name: str, run_id: str, actor: str) -> int:
     """Give all moved vectors of the live release back what the model gave them; return how many there were.
 
+    A run that has done so and is cleared takes nothing back a second time: what was moved since is not its business.
+
     Raises:
         ReleaseError: nothing is live.
     """
@@ -152,11 +154,13 @@ def revert_improvements(plugin_name: str, run_id: str, actor: str) -> int:
             raise ReleaseError(
                 f"Nothing is live for plugin {plugin_name!r}. Run its DAG {plugin_name}__initialize first."
             )
+        done = next((done for done in ledger.history(connection, plugin_name) if done.run_id == run_id), None)
+        if done is not None:
+            return done.objects
         objects = ledger.take_back(connection, release)
-        if not any(done.run_id == run_id for done in ledger.history(connection, plugin_name)):
-            ledger.record(
-                connection, release, run_id, "reverted", datetime.now(UTC), objects, {}, f"Taken back by {actor}."
-            )
+        ledger.record(
+            connection, release, run_id, "reverted", datetime.now(UTC), objects, {}, f"Taken back by {actor}."
+        )
         connection.commit()
     return objects
 

@@ -40,8 +40,8 @@ def place(connection: psycopg.Connection, plugin_name: str, wanted: ImproveParam
         raise NotEnoughDataError(f"Nothing is live for plugin {plugin_name!r}.")
     bind_release(release.release_id)
     before = ledger.history(connection, plugin_name, release.release_id)
-    off = before[0] if before else None
-    if off is not None and off.state == "off":
+    off = next((done for done in before if done.state == "off"), None)
+    if off is not None:
         raise NotEnoughDataError(
             f"Switched off for release {release.release_id} since {off.at:%Y-%m-%d %H:%M}: {off.reason} "
             "The next release starts anew."

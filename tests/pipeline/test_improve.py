@@ -107,6 +107,14 @@ def test_what_was_moved_can_be_taken_back(conn: psycopg.Connection) -> None:
     assert all((before[i] == after).all() for i, after in vectors(conn).items())
     assert ledger.history(conn, "shop")[0].reason == "Taken back by ana."
 
+    conn.execute("UPDATE estudio.improvements SET until = until - interval '1 day'")
+    newer = run("two")
+    moved = vectors(conn)
+    assert revert_improvements("shop", "back", "ana") > 10  # cleared: the improvement since then is not its business
+    assert greatest_angle(moved, vectors(conn)) < 0.01
+    assert ledger.history(conn, "shop")[0].run_id == "two"
+    assert newer.state == "applied"
+
 
 def test_an_adjuster_that_harms_is_not_served_and_moved_vectors_that_harm_switch_it_off(
     shop: Shop, conn: psycopg.Connection
@@ -135,6 +143,9 @@ def test_an_adjuster_that_harms_is_not_served_and_moved_vectors_that_harm_switch
     assert all((base[i] == after[i]).all() for i in base)
     with pytest.raises(NotEnoughDataError, match="Switched off for release 1 since"):
         adjust("shop", "more", PARAMS)
+    revert_improvements("shop", "by hand", "ana")
+    with pytest.raises(NotEnoughDataError, match="Switched off for release 1 since"):
+        adjust("shop", "still off", PARAMS)
 
 
 def test_vectors_of_one_user_change_nothing_for_the_others(shop: Shop, conn: psycopg.Connection) -> None:
