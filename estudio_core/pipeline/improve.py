@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,9 +35,9 @@ _FILE = "moved.npz"
 class _Stored:
     """Vectors of the collection now, those the model gave, and the hash of what they were computed from."""
 
-    now: dict[Key, Vectors]
-    base: dict[Key, Vectors]
-    hashes: dict[Key, str]
+    now: dict[Key, Vectors] = field(default_factory=dict)
+    base: dict[Key, Vectors] = field(default_factory=dict)
+    hashes: dict[Key, str] = field(default_factory=dict)
 
 
 def adjust(plugin_name: str, run_id: str, params: dict[str, Any]) -> ImprovementManifest:
@@ -127,6 +127,7 @@ def apply_improvement(plugin_name: str, run_id: str, adjusted: dict[str, Any]) -
         if any(done.run_id == run_id for done in ledger.history(connection, plugin_name)):
             return manifest.reason
         objects = 0
+        ledger.drop_stale(connection, release)
         if manifest.state == "applied":
             with ArtifactStore().fetch(manifest.uri) as folder:
                 objects = ledger.apply(connection, release, read_moved(folder))
@@ -173,26 +174,23 @@ def _stored(
 
     keys = dict.fromkeys(key for session in sessions for key in keys_of(session, personal))
     moved = ledger.base_vectors(connection, release)
-    stored = _Stored({}, {}, {})
-    own: dict[Key, Vectors] = {}
-    for user in dict.fromkeys([None, *(user for _, user in keys)]):
-        ids = [object_id for object_id, of_user in keys if of_user == user or user is None]
+    everybody = find_by_ids(connection, release.collection, [key[0] for key in keys], with_vectors=True)
+    shared = {found.object_id: found for found in everybody if found.vectors is not None}
+    stored = _Stored()
+    for user in dict.fromkeys(user for _, user in keys):
+        ids = [object_id for object_id, of_user in keys if of_user == user and object_id in shared]
         for found in find_by_ids(connection, release.collection, ids, user_id=user, with_vectors=True):
-            if found.vectors is None:
+            own = shared[found.original_id or found.object_id]
+            if found.user_id is not None and found.object_id not in moved:
+                continue  # a personal row of the application's own
+            current = found if found.content_hash == own.content_hash else own  # else made of an earlier text
+            if current.vectors is None or own.vectors is None:
                 continue
-            key = (found.original_id or found.object_id, user)
-            if user is None:
-                content_hash, base = moved.get(found.object_id, ("", found.vectors))
-                own[key] = base if content_hash == found.content_hash else found.vectors
-            stored.now[key] = found.vectors
-            stored.hashes[key] = found.content_hash
-    for key in list(stored.now):
-        if key not in keys:
-            del stored.now[key]
-            continue
-        stored.base[key] = own[key[0], None]
-        if stored.now[key].shape != stored.base[key].shape:  # a personal row of a text that has changed since
-            stored.now[key] = stored.base[key]
+            key = (own.object_id, user)
+            content_hash, base = moved.get(own.object_id, ("", own.vectors))
+            stored.now[key] = current.vectors
+            stored.base[key] = base if content_hash == own.content_hash else own.vectors
+            stored.hashes[key] = own.content_hash
     return stored
 
 

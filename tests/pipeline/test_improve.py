@@ -16,6 +16,7 @@ from estudio_core.errors import NotEnoughDataError, ReleaseError
 from estudio_core.improvement import ledger
 from estudio_core.pipeline.improve import adjust, apply_improvement, read_moved, revert_improvements
 from estudio_core.vectordb.deployments import live_release
+from estudio_core.vectordb.items import IndexedItem
 from estudio_core.vectordb.search import find_by_ids
 from tests.pipeline.steps import initialize, release
 
@@ -158,3 +159,42 @@ def test_vectors_of_one_user_change_nothing_for_the_others(shop: Shop, conn: psy
     assert greatest_angle(before, vectors(conn, "u2")) < 0.01
     revert_improvements("shop", "back", "ana")
     assert greatest_angle(before, vectors(conn, "u1")) < 0.01
+
+
+def test_personal_vectors_end_with_the_text_they_were_made_of_and_an_application_s_own_are_left_alone(
+    shop: Shop, conn: psycopg.Connection
+) -> None:
+    shop.sql("UPDATE estudio.ubi_queries SET client_id = 'u1'")
+    live = live_release(conn, "shop")
+    assert live is not None
+    [original] = find_by_ids(conn, live.collection, ["4"], with_vectors=True)
+    assert original.vectors is not None
+    own = IndexedItem("mine", None, original.content_hash, -original.vectors, user_id="u1", original_id="4")
+    live.collection.upsert_items(conn, [own])
+    assert run("one", personal=True).state == "applied"
+    assert (vectors(conn, "u1")["4"] == -original.vectors).all()
+    assert greatest_angle({"3": vectors(conn)["3"]}, {"3": vectors(conn, "u1")["3"]}) > 0.5
+
+    # The item's text changes, and with it its vectors: those of the user were made of what it was.
+    [changed] = find_by_ids(conn, live.collection, ["3"], with_vectors=True)
+    assert changed.vectors is not None
+    live.collection.upsert_items(conn, [IndexedItem("3", changed.payload, "another text", -changed.vectors)])
+    conn.execute("UPDATE estudio.improvements SET until = until - interval '1 day'")
+    run("two", personal=True)
+    assert greatest_angle({"3": vectors(conn)["3"]}, {"3": vectors(conn, "u1")["3"]}) <= 10.01
+    hashes = {entry.content_hash for entry in find_by_ids(conn, live.collection, ["3"], user_id="u1")}
+    assert hashes == {"another text"}
+    assert (vectors(conn, "u1")["4"] == -original.vectors).all()
+
+    # A row that no session is about any more goes as well.
+    [_, *rest] = ledger.base_vectors(conn, live)
+    stale = next(stored_id for stored_id in rest if "\x1f" in stored_id)
+    item = stale.partition("\x1f")[0]
+    [before] = find_by_ids(conn, live.collection, [item], with_vectors=True)
+    assert before.vectors is not None
+    live.collection.upsert_items(conn, [IndexedItem(item, before.payload, "yet another", before.vectors)])
+    with conn.transaction():
+        assert ledger.drop_stale(conn, live) == 1
+        assert ledger.drop_stale(conn, live) == 0
+    assert stale not in ledger.base_vectors(conn, live)
+    assert [entry.user_id for entry in find_by_ids(conn, live.collection, [item], user_id="u1")] == [None]
