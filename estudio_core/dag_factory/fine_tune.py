@@ -121,7 +121,8 @@ def fine_tune_dag(card: PluginCard) -> DAG:
         approve = ApprovalQuestion(
             task_id="approve",
             subject=f"Promote version {{{{ ti.xcom_pull('register')['version'] }}}} of {name}?",
-            body="{{ ti.xcom_pull('register')['summary'] }}",
+            body="{{ ti.xcom_pull('register')['summary'] }}\n\n"
+            f"[Report](/estudio/plugins/{name}/report?run_id={{{{ run_id | urlencode }}}})",
             options=["Promote", "Keep the champion"],
             options_mapping={"Promote": "request_release", "Keep the champion": "refuse"},
             response_timeout=timedelta(days=APPROVAL_DAYS),

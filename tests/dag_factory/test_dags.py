@@ -206,6 +206,9 @@ def test_tasks_link_to_what_they_made(parsed: dict[str, Any]) -> None:
     assert fine_tune["train"] == ["MLflow run"]
     assert fine_tune["evaluate"] == ["MLflow run", "Report"]
     assert fine_tune["register"] == ["Report"]
+    assert parsed["dags"]["shop__improve"]["links"]["adjust"] == ["Report"]
+    asked = json.dumps(parsed["dags"]["shop__fine_tune"]["serialized"])
+    assert "[Report](/estudio/plugins/shop/report?run_id={{ run_id | urlencode }})" in asked
     for kind in ("initialize", "release"):
         assert parsed["dags"][f"shop__{kind}"]["links"]["publish_model"] == ["Triton model"]
         assert parsed["dags"][f"shop__{kind}"]["links"]["switch"] == ["Estudio"]

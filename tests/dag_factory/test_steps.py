@@ -93,6 +93,8 @@ def test_buttons_lead_to_run_report_and_model(monkeypatch: pytest.MonkeyPatch) -
     report = f"{page}/report?run_id=manual__2026-01-01T00%3A00%3A00%2B00%3A00"
     assert address(links.ReportLink("shop"), {"uri": "x"}) == report
     assert address(links.ReportLink("shop"), {}) == ""  # the task failed
+    assert address(links.ImprovementLink("shop"), {"uri": "x"}) == report.replace("/report?", "/improvement?")
+    assert address(links.ImprovementLink("shop"), {}) == ""  # too few sessions
     assert address(links.ModelLink("shop"), {"name": "shop_v3"}) == f"{page}/models/shop_v3"
     assert address(links.PageLink("shop"), {}) == page
     get_settings.cache_clear()
