@@ -113,8 +113,9 @@ def fine_tune_dag(card: PluginCard) -> DAG:
         steps = Steps(card)
         sessions = steps(extract)(name, every)
         dataset = steps(preprocess, outlets=[dataset_asset(name)])(name, sessions)
-        trained = steps(train, pool=TRAINING_POOL, training=True, links=[MLflowRunLink(name)])(name, dataset)
-        looked_at = [MLflowRunLink(name), ReportLink(name)]
+        made_of, run_link = [dataset_asset(name)], MLflowRunLink(name)
+        trained = steps(train, pool=TRAINING_POOL, training=True, inlets=made_of, links=[run_link])(name, dataset)
+        looked_at = [run_link, ReportLink(name)]
         evaluated = steps(evaluate, pool=TRAINING_POOL, links=looked_at)(name, trained)
         registered = steps(register, outlets=[model_asset(name)], links=[ReportLink(name)])(name, evaluated)
         decision = steps.branch(decide)(registered)

@@ -76,7 +76,7 @@ def put_back(plugin: str, run_id: str | None = None) -> str:
 def release_tasks(steps: Steps, version: Any) -> Any:
     """Add the tasks from `version` to a live release; return the last one."""
     name = steps.card.meta.name
-    entry = steps(publish_model, links=[ModelLink(name)])(name, version)
+    entry = steps(publish_model, inlets=[model_asset(name)], links=[ModelLink(name)])(name, version)
     shards = steps(start_collection)(name, entry, steps.card.dag_settings.shards)
     loaded = (
         steps(embed_shard, pool=INDEX_POOL, map_index_template="{{ task.op_kwargs['shard']['label'] }}")

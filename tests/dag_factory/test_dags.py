@@ -231,6 +231,15 @@ def test_assets_join_the_dags_and_the_text_above_a_graph_comes_from_the_plugin(p
     assert parsed["dags"]["shop__fine_tune"]["outlets"] == ["x-estudio://shop/dataset", "x-estudio://shop/model"]
     for kind in ("initialize", "release", "rollback"):
         assert parsed["dags"][f"shop__{kind}"]["outlets"] == ["x-estudio://shop/release"]
+    assert {kind: parsed["dags"][f"shop__{kind}"]["inlets"] for kind in KINDS} == {
+        "fine_tune": {"train": ["x-estudio://shop/dataset"]},
+        "improve": {"adjust": ["x-estudio://shop/release"]},
+        "initialize": {"publish_model": ["x-estudio://shop/model"]},
+        "release": {"publish_model": ["x-estudio://shop/model"]},
+        "rollback": {},
+        "sync": {"sync": ["x-estudio://shop/release"]},
+        "watch": {"measure": ["x-estudio://shop/release"]},
+    }
     doc = parsed["dags"]["shop__fine_tune"]["doc"]
     for told in ("| Fine-tuning | 30 2 * * * |", "| Shards of an index | 3 |", "`shop.py`", "(/plugin/estudio)"):
         assert told in doc
