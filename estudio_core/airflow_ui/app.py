@@ -52,7 +52,18 @@ def report(plugin: str, user: Reader, run_id: str | None = None) -> HTMLResponse
     """Show the evaluation report of a training; of the latest where no run is named."""
     from estudio_core.airflow_ui import content
 
-    html = content.report(plugin, run_id)
+    return _own_page(content.report(plugin, run_id))
+
+
+@app.get("/plugins/{plugin}/improvement")
+def improvement(plugin: str, user: Reader, run_id: str) -> HTMLResponse:
+    """Show the report of an improvement."""
+    from estudio_core.airflow_ui import content
+
+    return _own_page(content.improvement_report(plugin, run_id))
+
+
+def _own_page(html: str | None) -> HTMLResponse:
     if html is None:
         raise HTTPException(404, "There is no such report.")
     # The report is our own page about texts from outside: it may draw itself and nothing else.

@@ -12,6 +12,7 @@ from estudio_core.improvement import ledger as improvements
 from estudio_core.improvement.ledger import Improvement
 from estudio_core.monitoring import ledger as monitoring
 from estudio_core.monitoring.ledger import Watch
+from estudio_core.pipeline.improvement_report import IMPROVEMENT_STEP
 from estudio_core.pipeline.trainings import Training, new_sessions, trainings
 from estudio_core.promotion import ledger as promotions
 from estudio_core.promotion.ledger import Promotion
@@ -113,10 +114,17 @@ def report(plugin: str, run_id: str | None) -> str | None:
     """Return the report of a training of this plugin, the latest by default; None where there is none."""
     with database.connect() as connection:
         found = [row for row in trainings(connection, plugin) if run_id in {None, row.run_id}]
-    if not found:
-        return None
+    return _page_in(found[0].report_uri) if found else None
+
+
+def improvement_report(plugin: str, run_id: str) -> str | None:
+    """Return the report of an improvement of this plugin; None where there is none."""
+    return _page_in(ArtifactStore().uri(plugin, run_id, IMPROVEMENT_STEP))
+
+
+def _page_in(uri: str) -> str | None:
     try:
-        with ArtifactStore().fetch(found[0].report_uri) as folder:
+        with ArtifactStore().fetch(uri) as folder:
             return (folder / "report.html").read_text(encoding="utf-8")
     except (DataError, FileNotFoundError):
         return None  # artifacts may have been cleared away

@@ -19,11 +19,15 @@ APPROVAL_DAYS = 7
 """How long a person has to answer; afterwards the task fails and the champion keeps serving."""
 
 
-def extract(plugin: str, run_id: str | None = None, params: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Take the sessions of the window from the clickstream."""
+def extract(
+    plugin: str, every: int | None = None, run_id: str | None = None, params: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Take the sessions of the window from the clickstream; rest where the new ones were trained on meanwhile."""
     from estudio_core.pipeline.extract import extract
 
-    return extract(plugin, str(run_id), params or {}).as_dict()
+    # The trigger is a doorbell, which rings again when the triggerer restarts: what it rang for is counted here.
+    rung = get_current_context()["dag_run"].run_type == "asset_triggered"
+    return extract(plugin, str(run_id), params or {}, every if rung else None).as_dict()
 
 
 def preprocess(plugin: str, sessions: dict[str, Any], run_id: str | None = None) -> dict[str, Any]:
@@ -107,17 +111,19 @@ def fine_tune_dag(card: PluginCard) -> DAG:
     schedule = card.dag_settings.schedule if every is None else [sessions_asset(name, every)]
     with plugin_dag(card, "fine_tune", "Fine-tune", doc, schedule=schedule, params=form(card.fine_tune_params)) as dag:
         steps = Steps(card)
-        sessions = steps(extract)(name)
+        sessions = steps(extract)(name, every)
         dataset = steps(preprocess, outlets=[dataset_asset(name)])(name, sessions)
-        trained = steps(train, pool=TRAINING_POOL, training=True, links=[MLflowRunLink(name)])(name, dataset)
-        looked_at = [MLflowRunLink(name), ReportLink(name)]
+        made_of, run_link = [dataset_asset(name)], MLflowRunLink(name)
+        trained = steps(train, pool=TRAINING_POOL, training=True, inlets=made_of, links=[run_link])(name, dataset)
+        looked_at = [run_link, ReportLink(name)]
         evaluated = steps(evaluate, pool=TRAINING_POOL, links=looked_at)(name, trained)
         registered = steps(register, outlets=[model_asset(name)], links=[ReportLink(name)])(name, evaluated)
         decision = steps.branch(decide)(registered)
         approve = ApprovalQuestion(
             task_id="approve",
             subject=f"Promote version {{{{ ti.xcom_pull('register')['version'] }}}} of {name}?",
-            body="{{ ti.xcom_pull('register')['summary'] }}",
+            body="{{ ti.xcom_pull('register')['summary'] }}\n\n"
+            f"[Report](/estudio/plugins/{name}/report?run_id={{{{ run_id | urlencode }}}})",
             options=["Promote", "Keep the champion"],
             options_mapping={"Promote": "request_release", "Keep the champion": "refuse"},
             response_timeout=timedelta(days=APPROVAL_DAYS),

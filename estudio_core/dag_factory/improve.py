@@ -6,7 +6,9 @@ from typing import Any
 
 from airflow.sdk import DAG, get_current_context
 
+from estudio_core.dag_factory.assets import release_asset
 from estudio_core.dag_factory.forms import form
+from estudio_core.dag_factory.links import ImprovementLink
 from estudio_core.dag_factory.steps import TRAINING_POOL, Steps, plugin_dag, started_by
 from estudio_core.plugin.discovery import PluginCard
 from estudio_core.plugin.run_params import ImproveParams
@@ -52,7 +54,7 @@ def improve_dag(card: PluginCard) -> DAG:
     ) as dag:
         steps = Steps(card)
         chosen = steps.branch(choose)()
-        adjusted = steps(adjust, pool=TRAINING_POOL)(name)
+        adjusted = steps(adjust, pool=TRAINING_POOL, inlets=[release_asset(name)], links=[ImprovementLink(name)])(name)
         chosen >> [adjusted, steps(revert)(name)]
         steps(apply)(name, adjusted)
     return dag

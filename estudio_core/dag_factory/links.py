@@ -74,6 +74,20 @@ class ReportLink(_PluginLink):
 
 
 @attrs.define()
+class ImprovementLink(_PluginLink):
+    """The report of an improvement."""
+
+    @property
+    def name(self) -> str:
+        """Text of the button."""
+        return "Report"
+
+    def address(self, returned: dict[str, Any], run_id: str) -> str:
+        """Return the page of this run's report."""
+        return self.page(f"/improvement?run_id={quote(run_id, safe='')}") if returned else ""
+
+
+@attrs.define()
 class ModelLink(_PluginLink):
     """The entry of the Triton repository."""
 

@@ -9,7 +9,7 @@ from airflow.sdk import DAG, get_current_context
 from estudio_core.dag_factory.assets import alias_asset
 from estudio_core.dag_factory.forms import form
 from estudio_core.dag_factory.release_steps import release_tasks
-from estudio_core.dag_factory.steps import Steps, plugin_dag, started_by
+from estudio_core.dag_factory.steps import URGENT, Steps, plugin_dag, started_by
 from estudio_core.plugin.discovery import PluginCard
 from estudio_core.plugin.run_params import ReleaseParams
 
@@ -34,5 +34,5 @@ def release_dag(card: PluginCard) -> DAG:
     )
     with plugin_dag(card, "release", "Release", doc, schedule=[alias_asset(name)], params=form(ReleaseParams())) as dag:
         steps = Steps(card)
-        release_tasks(steps, steps(take_up)(name))
+        release_tasks(steps, steps(take_up, **URGENT)(name))
     return dag

@@ -6,9 +6,9 @@ from typing import Any
 
 from airflow.sdk import get_current_context
 
-from estudio_core.dag_factory.assets import release_asset
+from estudio_core.dag_factory.assets import model_asset, release_asset
 from estudio_core.dag_factory.links import ModelLink, PageLink
-from estudio_core.dag_factory.steps import ERROR_KEY, INDEX_POOL, Steps
+from estudio_core.dag_factory.steps import ERROR_KEY, INDEX_POOL, URGENT, Steps
 
 
 def publish_model(plugin: str, version: Any) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def put_back(plugin: str, run_id: str | None = None) -> str:
 def release_tasks(steps: Steps, version: Any) -> Any:
     """Add the tasks from `version` to a live release; return the last one."""
     name = steps.card.meta.name
-    entry = steps(publish_model, links=[ModelLink(name)])(name, version)
+    entry = steps(publish_model, inlets=[model_asset(name)], links=[ModelLink(name)])(name, version)
     shards = steps(start_collection)(name, entry, steps.card.dag_settings.shards)
     loaded = (
         steps(embed_shard, pool=INDEX_POOL, map_index_template="{{ task.op_kwargs['shard']['label'] }}")
@@ -87,7 +87,7 @@ def release_tasks(steps: Steps, version: Any) -> Any:
     verified = steps(verify)(name, built)
     live = steps(switch, outlets=[release_asset(name)], links=[PageLink(name)])(name, verified)
     cleaned = steps(clean_up)(name, live)
-    failed = steps(put_back, trigger_rule="one_failed")(name)
+    failed = steps(put_back, trigger_rule="one_failed", **URGENT)(name)
     # Not after clean_up: a leaf of its own, it lets the whole run fail where a task before it has failed.
     [version, entry, shards, loaded, built, verified, live] >> failed
     return cleaned

@@ -8,7 +8,7 @@ from airflow.sdk import DAG, get_current_context
 
 from estudio_core.dag_factory.assets import release_asset
 from estudio_core.dag_factory.forms import form
-from estudio_core.dag_factory.steps import Steps, plugin_dag, started_by
+from estudio_core.dag_factory.steps import URGENT, Steps, plugin_dag, started_by
 from estudio_core.plugin.discovery import PluginCard
 from estudio_core.plugin.run_params import RollbackParams
 
@@ -25,5 +25,5 @@ def rollback_dag(card: PluginCard) -> DAG:
     doc = "Moves the live pointer and the alias `champion` back to an earlier release that is still kept."
     name = card.meta.name
     with plugin_dag(card, "rollback", "Rollback", doc, params=form(RollbackParams())) as dag:
-        Steps(card)(rollback, outlets=[release_asset(name)])(name)
+        Steps(card)(rollback, outlets=[release_asset(name)], **URGENT)(name)
     return dag

@@ -18,7 +18,9 @@ POLL_S = 60.0
 class SessionsTrigger(BaseEventTrigger):
     """Fires when `every` clicked sessions have come since the last training, and again at each multiple.
 
-    A training moves the mark from which sessions are counted. One that failed is tried again after `every` more.
+    A training moves the mark from which sessions are counted. One that failed is tried again after `every` more. The
+    event is a doorbell: after a restart of the triggerer it may ring again for the same sessions, and the run counts
+    for itself (`pipeline.extract`).
     """
 
     def __init__(self, plugin: str, every: int) -> None:

@@ -24,7 +24,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from estudio_core.dag_factory.notices import callbacks, deadlines
 from estudio_core.errors import NotEnoughDataError, NothingLiveError, SupersededError
 from estudio_core.log_context import step_context
-from estudio_core.plugin.dag_settings import DagKind
+from estudio_core.plugin.dag_settings import DagKind, DagSettings
 from estudio_core.plugin.discovery import PluginCard
 
 logger = structlog.get_logger("estudio.steps")
@@ -35,6 +35,9 @@ ERROR_KEY = "error"
 TRAINING_POOL = "estudio_training"
 INDEX_POOL = "estudio_index"
 
+URGENT: dict[str, Any] = {"priority_weight": 1000, "weight_rule": "absolute"}
+"""Options of short tasks on which it hangs what is served: they go before every task that waits for a slot."""
+
 _HOPELESS = ("ConfigurationError", "DataError", "ModelError", "ReleaseError")
 RETRY_POLICY = ExceptionRetryPolicy(
     rules=[
@@ -42,6 +45,11 @@ RETRY_POLICY = ExceptionRetryPolicy(
             exception="estudio_core.errors.ConcurrentReleaseError",
             action=RetryAction.RETRY,
             reason="Another build or switch is under way; it will end.",
+        ),
+        RetryRule(
+            exception="airflow.providers.standard.exceptions.HITLTimeoutError",
+            action=RetryAction.FAIL,
+            reason="Nobody answered in time; asking again would put the decision off for as long again.",
         ),
         *(
             RetryRule(
@@ -86,15 +94,9 @@ class Steps:
         return _inside_estudio(function, self.card.meta.name)
 
     def _options(self, function: Callable[..., Any], minutes: int | None = None) -> dict[str, Any]:
-        settings = self.card.dag_settings
         return {
             "task_id": function.__name__,
-            "retries": settings.retries,
-            "retry_delay": timedelta(seconds=10),
-            "retry_exponential_backoff": 2.0,
-            "max_retry_delay": timedelta(minutes=10),
-            "retry_policy": RETRY_POLICY,
-            "execution_timeout": timedelta(minutes=minutes or settings.task_timeout_minutes),
+            "execution_timeout": timedelta(minutes=minutes or self.card.dag_settings.task_timeout_minutes),
             "doc_md": function.__doc__,
         }
 
@@ -109,7 +111,7 @@ def plugin_dag(
         description=f"{title} ({card.meta.description or card.meta.name})",
         doc_md=_doc(card, title, doc),
         tags=["estudio", card.meta.name, *card.dag_settings.tags],
-        default_args={"owner": card.dag_settings.owner},
+        default_args=_of_every_task(card.dag_settings),
         max_active_runs=1,
         catchup=False,
         schedule=schedule,
@@ -118,6 +120,18 @@ def plugin_dag(
         on_success_callback=callbacks(card.dag_settings.on_success),
         deadline=deadlines(card.dag_settings, kind),
     )
+
+
+def _of_every_task(settings: DagSettings) -> dict[str, Any]:
+    """Return the options of all tasks of a DAG, those that `Steps` makes and operators alike."""
+    return {
+        "owner": settings.owner,
+        "retries": settings.retries,
+        "retry_delay": timedelta(seconds=10),
+        "retry_exponential_backoff": 2.0,
+        "max_retry_delay": timedelta(minutes=10),
+        "retry_policy": RETRY_POLICY,
+    }
 
 
 def _doc(card: PluginCard, title: str, doc: str) -> str:

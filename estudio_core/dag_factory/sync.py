@@ -6,6 +6,7 @@ from typing import Any
 
 from airflow.sdk import DAG
 
+from estudio_core.dag_factory.assets import release_asset
 from estudio_core.dag_factory.forms import form
 from estudio_core.dag_factory.steps import Steps, plugin_dag
 from estudio_core.plugin.discovery import PluginCard
@@ -28,5 +29,5 @@ def sync_dag(card: PluginCard) -> DAG:
     with plugin_dag(
         card, "sync", "Sync", doc, schedule=card.dag_settings.sync_schedule, params=form(SyncParams())
     ) as dag:
-        Steps(card)(sync)(card.meta.name)
+        Steps(card)(sync, inlets=[release_asset(card.meta.name)])(card.meta.name)
     return dag

@@ -9,6 +9,7 @@ import structlog
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, get_current_context
 
+from estudio_core.dag_factory.assets import release_asset
 from estudio_core.dag_factory.forms import form
 from estudio_core.dag_factory.links import PageLink
 from estudio_core.dag_factory.metrics import emit_gauges
@@ -60,7 +61,7 @@ def watch_dag(card: PluginCard) -> DAG:
     )
     with plugin_dag(card, "watch", "Watch", doc, schedule=settings.watch_schedule, params=form(settings.watch)) as dag:
         steps = Steps(card)
-        measured = steps(measure, links=[PageLink(name)])(name)
+        measured = steps(measure, inlets=[release_asset(name)], links=[PageLink(name)])(name)
         reaction = steps.branch(react)(measured)
         start_training = TriggerDagRunOperator(
             task_id="start_training",

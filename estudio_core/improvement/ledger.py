@@ -144,6 +144,35 @@ def take_back(conn: psycopg.Connection, release: Release) -> int:
     return len(ids)
 
 
+def drop_stale(conn: psycopg.Connection, release: Release) -> int:
+    """Delete personal rows whose original has another text by now; return how many. In the caller's transaction.
+
+    Such a row would hide the new text from its user. Where the release is not live, nothing is deleted.
+    """
+    live = live_for_write(conn, release.plugin)
+    if live is None or live.release_id != release.release_id:
+        return 0
+    rows = conn.execute(
+        "SELECT stored_id FROM estudio.improved_objects WHERE release_id = %s AND user_id IS NOT NULL"
+        " ORDER BY stored_id",
+        (release.release_id,),
+    ).fetchall()
+    dropped = 0
+    for start in range(0, len(rows), _AT_ONCE):
+        originals = {row[0]: row[0].partition("\x1f")[0] for row in rows[start : start + _AT_ONCE]}
+        lock_objects(conn, release.plugin, set(originals.values()))
+        found = find_by_ids(conn, release.collection, [*originals, *originals.values()])
+        hashes = {entry.object_id: entry.content_hash for entry in found}
+        stale = [row for row, original in originals.items() if row not in hashes or hashes[row] != hashes.get(original)]
+        release.collection.delete_items(conn, stale)
+        conn.execute(
+            "DELETE FROM estudio.improved_objects WHERE release_id = %s AND stored_id = ANY(%s)",
+            (release.release_id, stale),
+        )
+        dropped += len(stale)
+    return dropped
+
+
 def record(
     conn: psycopg.Connection,
     release: Release,

@@ -88,7 +88,8 @@ def airflow_environment(home: Path, *, project: Path, metadata_url: str, port: i
         "core.load_examples": False,
         "core.dags_are_paused_at_creation": False,
         "core.executor": "LocalExecutor",
-        "core.parallelism": max(2, min(os.cpu_count() or 2, 8)),
+        # Beside tasks that hold every slot of the pools, a rollback and one more find a place.
+        "core.parallelism": max(sum(slots for slots, _ in POOLS.values()) + 2, min(os.cpu_count() or 2, 8)),
         "core.fernet_key": secret(keys, "fernet_key"),
         "core.simple_auth_manager_users": f"{ADMIN_USER}:admin,{VIEWER_USER}:viewer",
         "core.simple_auth_manager_passwords_file": admin_password_file(keys),

@@ -58,6 +58,8 @@ def _print(installation: Installation, console: Console) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("part", "state", "memory", "address"):
         table.add_column(column, no_wrap=True)
+    answers = "[green]running[/]" if installation.database.answers else "[dim]stopped[/]"
+    table.add_row("database", answers, "", installation.database.address)
     for part in installation.services:
         state = "[green]running[/]" if part.healthy else "[yellow]starting[/]" if part.running else "[dim]stopped[/]"
         memory = f"{part.memory_mib} MiB" if part.memory_mib is not None else ""

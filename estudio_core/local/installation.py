@@ -15,6 +15,7 @@ from estudio_core.local.airflow_home import (
     ensure_airflow,
     secrets_folder,
 )
+from estudio_core.local.database_part import DatabaseStatus, database_status
 from estudio_core.local.generated_secrets import ADMIN_USER, admin_password_file
 from estudio_core.local.mlflow_ui import is_local_store, mlflow_service
 from estudio_core.local.ports import PREFERRED_PORTS, choose_port, remembered_port
@@ -36,6 +37,7 @@ class Installation:
     """Addresses of a running installation."""
 
     home: Path
+    database: DatabaseStatus
     airflow: str | None
     mlflow: str | None
     triton: str | None
@@ -156,6 +158,7 @@ def inspect(home: Path | None = None, *, project: Path | None = None) -> Install
     tracking_uri = get_settings().tracking_uri
     return Installation(
         home=home,
+        database=database_status(home),
         airflow=running["airflow-api-server"].address if "airflow-api-server" in running else None,
         mlflow=tracking_uri if mlflow is None else (running["mlflow"].address if "mlflow" in running else None),
         triton=triton.address if triton else None,

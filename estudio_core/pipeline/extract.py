@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from estudio_core import database
 from estudio_core.artifacts import ArtifactStore
@@ -12,20 +12,31 @@ from estudio_core.clickstream.sessions import SessionWithEvents
 from estudio_core.clickstream.store import ClickstreamStore
 from estudio_core.errors import NotEnoughDataError
 from estudio_core.pipeline.manifests import SessionsManifest
+from estudio_core.pipeline.trainings import new_sessions
 from estudio_core.plugin.run_params import FineTuneParams
 from estudio_core.progress import report
+
+if TYPE_CHECKING:
+    import psycopg
 
 SESSIONS_FILE = "sessions.jsonl"
 _REPORT_EACH = 1000
 
 
-def extract(plugin_name: str, run_id: str, params: dict[str, Any]) -> SessionsManifest:
+def extract(plugin_name: str, run_id: str, params: dict[str, Any], wanted_new: int | None = None) -> SessionsManifest:
     """Store the newest sessions of the window that ends now.
 
     A rerun of the same run reads the same window: its end is kept beside the sessions.
 
+    Args:
+        plugin_name: Name of the plugin.
+        run_id: Id of the run.
+        params: Fields of `FineTuneParams`.
+        wanted_new: Clicked sessions since the last training for which the run was started; None where it was started
+            for another reason.
+
     Raises:
-        NotEnoughDataError: there are fewer clicked sessions than `min_sessions`.
+        NotEnoughDataError: there are fewer clicked sessions than `min_sessions`, or fewer new ones than `wanted_new`.
     """
     wanted = FineTuneParams.model_validate(params).with_preset()
     store = ArtifactStore()
@@ -34,6 +45,8 @@ def extract(plugin_name: str, run_id: str, params: dict[str, Any]) -> SessionsMa
     counts = {"sessions": 0, "clicked_sessions": 0, "simulated_sessions": 0}
     with store.publish(plugin_name, run_id, "sessions") as folder, database.connect() as connection:
         database.ensure_schema(connection)
+        if wanted_new is not None:
+            _check_new(connection, plugin_name, run_id, until, wanted_new)
         with (folder / SESSIONS_FILE).open("w", encoding="utf-8") as file:
             for session in ClickstreamStore(connection).sessions(
                 plugin_name, since=since, until=until, limit=wanted.max_sessions
@@ -52,6 +65,16 @@ def extract(plugin_name: str, run_id: str, params: dict[str, Any]) -> SessionsMa
     report("Extract", counts["sessions"], counts["sessions"], "sessions")
     uri = store.uri(plugin_name, run_id, "sessions")
     return SessionsManifest(uri=uri, since=since.isoformat(), until=until.isoformat(), **counts)
+
+
+def _check_new(connection: psycopg.Connection, plugin_name: str, run_id: str, until: datetime, wanted: int) -> None:
+    """Refuse a run that was started for new sessions which another run has trained on meanwhile."""
+    found = new_sessions(connection, plugin_name, until=until, for_run=run_id)
+    if found < wanted:
+        raise NotEnoughDataError(
+            f"{found} clicked sessions of plugin {plugin_name!r} since the last training; this run was started for "
+            f"{wanted} of them. Start a run by hand to train all the same."
+        )
 
 
 def read_sessions(store: ArtifactStore, uri: str) -> list[SessionWithEvents]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,8 @@ from estudio_core import database
 from estudio_core.artifacts import ArtifactStore
 from estudio_core.errors import NotEnoughDataError, ReleaseError
 from estudio_core.improvement import ledger
-from estudio_core.log_context import bind_release
-from estudio_core.pipeline.improvement_report import write_report
+from estudio_core.pipeline.improvement_report import IMPROVEMENT_STEP, write_report
+from estudio_core.pipeline.improvement_sessions import check_enough, place, read_sessions
 from estudio_core.pipeline.manifests import ImprovementManifest
 from estudio_core.pipeline.plugin_access import open_plugin
 from estudio_core.plugin.run_params import ImproveParams
@@ -25,31 +25,25 @@ if TYPE_CHECKING:
 
     from estudio_core.evaluation.bootstrap import Estimate
     from estudio_core.improvement.learning import Key, Vectors
-    from estudio_core.plugin.contract import FineTuningMethod
     from estudio_core.preprocessing.ranking_data import FineTuningInput
 
 METRIC = "shown_ndcg@10"
 _FILE = "moved.npz"
-_STEP = "improvement"
-
-
-@dataclass(frozen=True)
-class _Sessions:
-    learned: list[FineTuningInput]
-    held_out: list[FineTuningInput]
 
 
 @dataclass(frozen=True)
 class _Stored:
     """Vectors of the collection now, those the model gave, and the hash of what they were computed from."""
 
-    now: dict[Key, Vectors]
-    base: dict[Key, Vectors]
-    hashes: dict[Key, str]
+    now: dict[Key, Vectors] = field(default_factory=dict)
+    base: dict[Key, Vectors] = field(default_factory=dict)
+    hashes: dict[Key, str] = field(default_factory=dict)
 
 
 def adjust(plugin_name: str, run_id: str, params: dict[str, Any]) -> ImprovementManifest:
     """Move vectors by the sessions since the last run, measure them on held-out sessions, and decide.
+
+    The newest sessions wait for a later run, until clicks on them have had `settle_minutes` to arrive.
 
     Sessions are divided by query as for training: those of the training side move vectors, those of the other side only
     measure, so that neither this nor the gate is asked about what was learned. Nothing is written to the collection.
@@ -62,12 +56,12 @@ def adjust(plugin_name: str, run_id: str, params: dict[str, Any]) -> Improvement
 
     wanted = ImproveParams.model_validate(params)
     plugin = open_plugin(plugin_name)
-    until = datetime.now(UTC)
+    until = datetime.now(UTC) - timedelta(minutes=wanted.settle_minutes)
     with database.connect() as connection:
         database.ensure_schema(connection)
-        release, since = _place(connection, plugin_name, wanted)
-        sessions = _sessions(connection, plugin, wanted, since, until)
-        _check_enough(sessions, wanted, since)
+        release, since = place(connection, plugin_name, wanted)
+        sessions = read_sessions(connection, plugin, wanted, since, until)
+        check_enough(sessions, wanted, since)
         stored = _stored(connection, release, [*sessions.learned, *sessions.held_out], wanted.personal)
         connection.commit()
     queries = _queries(release, [*sessions.learned, *sessions.held_out])
@@ -96,10 +90,10 @@ def adjust(plugin_name: str, run_id: str, params: dict[str, Any]) -> Improvement
     }
     state, reason = _decide(gains, bool(moved))
     store = ArtifactStore()
-    with store.publish(plugin_name, run_id, _STEP) as folder:
+    with store.publish(plugin_name, run_id, IMPROVEMENT_STEP) as folder:
         _save(folder / _FILE, moved, stored)
         manifest = ImprovementManifest(
-            uri=store.uri(plugin_name, run_id, _STEP),
+            uri=store.uri(plugin_name, run_id, IMPROVEMENT_STEP),
             release_id=release.release_id,
             state=state,
             reason=reason,
@@ -133,6 +127,7 @@ def apply_improvement(plugin_name: str, run_id: str, adjusted: dict[str, Any]) -
         if any(done.run_id == run_id for done in ledger.history(connection, plugin_name)):
             return manifest.reason
         objects = 0
+        ledger.drop_stale(connection, release)
         if manifest.state == "applied":
             with ArtifactStore().fetch(manifest.uri) as folder:
                 objects = ledger.apply(connection, release, read_moved(folder))
@@ -148,6 +143,8 @@ def apply_improvement(plugin_name: str, run_id: str, adjusted: dict[str, Any]) -
 def revert_improvements(plugin_name: str, run_id: str, actor: str) -> int:
     """Give all moved vectors of the live release back what the model gave them; return how many there were.
 
+    A run that has done so and is cleared takes nothing back a second time: what was moved since is not its business.
+
     Raises:
         ReleaseError: nothing is live.
     """
@@ -158,71 +155,15 @@ def revert_improvements(plugin_name: str, run_id: str, actor: str) -> int:
             raise ReleaseError(
                 f"Nothing is live for plugin {plugin_name!r}. Run its DAG {plugin_name}__initialize first."
             )
+        done = next((done for done in ledger.history(connection, plugin_name) if done.run_id == run_id), None)
+        if done is not None:
+            return done.objects
         objects = ledger.take_back(connection, release)
-        if not any(done.run_id == run_id for done in ledger.history(connection, plugin_name)):
-            ledger.record(
-                connection, release, run_id, "reverted", datetime.now(UTC), objects, {}, f"Taken back by {actor}."
-            )
+        ledger.record(
+            connection, release, run_id, "reverted", datetime.now(UTC), objects, {}, f"Taken back by {actor}."
+        )
         connection.commit()
     return objects
-
-
-def _place(connection: psycopg.Connection, plugin_name: str, wanted: ImproveParams) -> tuple[Release, datetime]:
-    """Return the live release and the time from which its sessions have moved nothing yet."""
-    release = live_release(connection, plugin_name)
-    if release is None or release.live_at is None:
-        raise NotEnoughDataError(f"Nothing is live for plugin {plugin_name!r}.")
-    bind_release(release.release_id)
-    before = ledger.history(connection, plugin_name, release.release_id)
-    if before and before[0].state == "off":
-        raise NotEnoughDataError(
-            f"Switched off for release {release.release_id} since {before[0].at:%Y-%m-%d %H:%M}: {before[0].reason} "
-            "The next release starts anew."
-        )
-    went_live = release.live_at - timedelta(days=wanted.before_release_days)
-    return release, max([went_live, *(done.until for done in before[:1])])
-
-
-def _sessions(
-    connection: psycopg.Connection, plugin: FineTuningMethod, wanted: ImproveParams, since: datetime, until: datetime
-) -> _Sessions:
-    from estudio_core.clickstream.store import ClickstreamStore
-    from estudio_core.errors import DataError
-    from estudio_core.preprocessing.prepare_data import prepared
-    from estudio_core.preprocessing.ranking_data import ItemsSet, RankingData
-
-    with prepared(RankingData({}, ItemsSet({}))):
-        builder = plugin.get_fine_tuning_builder([])
-    inputs = []
-    window = until - timedelta(days=wanted.window_days)
-    for session in ClickstreamStore(connection).sessions(
-        plugin.meta.name, since=min(window, since), until=until, limit=wanted.max_sessions
-    ):
-        try:
-            converted = builder.clickstream_sessions_converter.convert(session, builder.query_retriever).input
-        except DataError:
-            continue  # training counts and logs them
-        if not converted.is_irrelevant and (converted.user_id is not None or not wanted.personal):
-            inputs.append(converted)
-    sides = builder.clickstream_sessions_splitter.split(inputs)
-    return _Sessions(
-        [session for session in sides["train"] if session.timestamp >= since.timestamp()],
-        [*sides["dev"], *sides["holdout"]],
-    )
-
-
-def _check_enough(sessions: _Sessions, wanted: ImproveParams, since: datetime) -> None:
-    if len(sessions.learned) < wanted.min_sessions:
-        raise NotEnoughDataError(
-            f"{len(sessions.learned)} clicked sessions to learn from since {since:%Y-%m-%d %H:%M}; "
-            f"{wanted.min_sessions} are needed."
-        )
-    queries = {session.query for session in sessions.held_out}
-    if len(queries) < wanted.min_held_out_queries:
-        raise NotEnoughDataError(
-            f"{len(queries)} held-out queries in the last {wanted.window_days} days; {wanted.min_held_out_queries} are "
-            "needed to measure whether moved vectors help. Widen the window, or wait for more sessions."
-        )
 
 
 def _stored(
@@ -233,26 +174,23 @@ def _stored(
 
     keys = dict.fromkeys(key for session in sessions for key in keys_of(session, personal))
     moved = ledger.base_vectors(connection, release)
-    stored = _Stored({}, {}, {})
-    own: dict[Key, Vectors] = {}
-    for user in dict.fromkeys([None, *(user for _, user in keys)]):
-        ids = [object_id for object_id, of_user in keys if of_user == user or user is None]
+    everybody = find_by_ids(connection, release.collection, [key[0] for key in keys], with_vectors=True)
+    shared = {found.object_id: found for found in everybody if found.vectors is not None}
+    stored = _Stored()
+    for user in dict.fromkeys(user for _, user in keys):
+        ids = [object_id for object_id, of_user in keys if of_user == user and object_id in shared]
         for found in find_by_ids(connection, release.collection, ids, user_id=user, with_vectors=True):
-            if found.vectors is None:
+            own = shared[found.original_id or found.object_id]
+            if found.user_id is not None and found.object_id not in moved:
+                continue  # a personal row of the application's own
+            current = found if found.content_hash == own.content_hash else own  # else made of an earlier text
+            if current.vectors is None or own.vectors is None:
                 continue
-            key = (found.original_id or found.object_id, user)
-            if user is None:
-                content_hash, base = moved.get(found.object_id, ("", found.vectors))
-                own[key] = base if content_hash == found.content_hash else found.vectors
-            stored.now[key] = found.vectors
-            stored.hashes[key] = found.content_hash
-    for key in list(stored.now):
-        if key not in keys:
-            del stored.now[key]
-            continue
-        stored.base[key] = own[key[0], None]
-        if stored.now[key].shape != stored.base[key].shape:  # a personal row of a text that has changed since
-            stored.now[key] = stored.base[key]
+            key = (own.object_id, user)
+            content_hash, base = moved.get(own.object_id, ("", own.vectors))
+            stored.now[key] = current.vectors
+            stored.base[key] = base if content_hash == own.content_hash else own.vectors
+            stored.hashes[key] = own.content_hash
     return stored
 
 

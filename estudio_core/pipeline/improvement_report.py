@@ -14,6 +14,9 @@ from estudio_core.pipeline.manifests import ImprovementManifest
 if TYPE_CHECKING:
     from estudio_core.evaluation.evaluate import QueryMetrics
 
+IMPROVEMENT_STEP = "improvement"
+"""Step under which the report and the moved vectors of a run are published."""
+
 _MOST_QUERIES = 20
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Improvement of {{ plugin }}</title>

@@ -60,16 +60,34 @@ def trainings(conn: psycopg.Connection, plugin: str) -> list[Training]:
         ).fetchall()
 
 
-def new_sessions(conn: psycopg.Connection, plugin: str) -> int:
-    """Return the number of clicked sessions since the newest one that was trained on."""
+def new_sessions(
+    conn: psycopg.Connection, plugin: str, *, until: datetime | None = None, for_run: str | None = None
+) -> int:
+    """Return the number of clicked sessions since the newest one that was trained on.
+
+    Args:
+        conn: Connection to Estudio's database.
+        plugin: Name of the plugin.
+        until: End of the sessions to count; all by default.
+        for_run: A run that asks how many are new to it: its own earlier training does not count.
+    """
     from estudio_core.clickstream.store import ClickstreamStore
 
-    return ClickstreamStore(conn).count_sessions(plugin, since=trained_until(conn, plugin), clicked_only=True)
+    since = trained_until(conn, plugin, for_run=for_run)
+    return ClickstreamStore(conn).count_sessions(plugin, since=since, until=until, clicked_only=True)
 
 
-def trained_until(conn: psycopg.Connection, plugin: str) -> datetime | None:
-    """Return the end of the newest window of sessions that was trained on; None before the first training."""
-    row = conn.execute("SELECT max(until) FROM estudio.trainings WHERE plugin = %s", (plugin,)).fetchone()
+def trained_until(conn: psycopg.Connection, plugin: str, *, for_run: str | None = None) -> datetime | None:
+    """Return the end of the newest window of sessions that a registered version was trained on.
+
+    None before the first. A dry run leaves no version that could have learned from its sessions, so it is none; nor is
+    the training of `for_run`.
+    """
+    row = conn.execute(
+        "SELECT max(until) FROM estudio.trainings WHERE plugin = %s AND version IS NOT NULL"
+        " AND run_id IS DISTINCT FROM %s",
+        (plugin, for_run),
+    ).fetchone()
     assert row is not None
     until: datetime | None = row[0]
     return until

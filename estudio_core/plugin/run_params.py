@@ -219,6 +219,13 @@ class ImproveParams(StrictModel):
         title="Fewest held-out queries",
         description="With fewer, nothing is measured and nothing moved.",
     )
+    settle_minutes: int = Field(
+        default=30,
+        ge=0,
+        le=10_080,
+        title="Minutes to settle",
+        description="Time within which clicks on a search arrive. Newer sessions wait for the next run.",
+    )
     window_days: int = Field(
         default=90, ge=1, le=3650, title="Window", description="Days whose held-out sessions measure the effect."
     )

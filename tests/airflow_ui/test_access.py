@@ -20,7 +20,7 @@ def asked(dependant: Any) -> Iterator[Callable[..., Any]]:
 
 def test_every_route_asks_who_the_user_is_and_none_changes_anything() -> None:
     routes = list(app.routes)
-    assert len(routes) == 4
+    assert len(routes) == 5
     for route in routes:
         assert isinstance(route, APIRoute)  # no mounted files, no generated documentation
         calls = set(asked(route.dependant))

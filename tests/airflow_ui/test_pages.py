@@ -62,7 +62,10 @@ def filled(estudio_home: Path) -> None:
             report_uri=store.uri("shop", "tune 1", "evaluation"),
             numbers={},
         )
-        improvements.record(connection, made[1], "improve-1", "applied", now, 7, {"gain": 0.0123}, "it helps")
+        improvements.record(connection, made[1], "improve 1", "applied", now, 7, {"gain": 0.0123}, "it helps")
+        improvements.record(connection, made[1], "back", "reverted", now, 7, {}, "taken back")
+        with store.publish("shop", "improve 1", "improvement") as folder:
+            (folder / "report.html").write_text("what moved")
         for number, ndcg in enumerate((0.61, 0.64)):
             monitoring.record(
                 connection,
@@ -102,6 +105,12 @@ def test_the_page_shows_releases_pointer_promotions_plot_report_and_improvements
     assert content.report("shop", None) == content.report("shop", "tune 1") == "the report"
     assert content.report("shop", "another") is None
     assert content.report("books", "tune 1") is None
+    assert 'href="shop/improvement?run_id=improve%201"' in page
+    assert "improvement?run_id=back" not in page  # taking back measures nothing
+    assert content.improvement_report("shop", "improve 1") == "what moved"
+    assert content.improvement_report("shop", "../shop/improve 1") is None
+    assert content.improvement_report("books", "improve 1") is None
+    assert "<summary>1</summary>\nunseen_ndcg_at_10_after&nbsp;0.4<br>" in page  # numbers of a promotion
     assert '<a href="plugins/shop">' in pages.overview(content.overviews(content.plugin_names()))
 
 

@@ -35,12 +35,11 @@ globals().update(build_dags("{name}"))
 
 INSPECT = """
 import json, sys, time
-started = time.monotonic()
 from airflow.dag_processing.dagbag import DagBag
 from airflow.serialization.serialized_objects import DagSerialization
-imported = time.monotonic()
+before = time.process_time()
 bag = DagBag(dag_folder=sys.argv[1])
-parsed = time.monotonic()
+parse_s = time.process_time() - before
 heavy = "torch lightning transformers sentence_transformers ray mlflow onnx onnxruntime pandas pyarrow tritonclient"
 dags = {}
 for dag_id, dag in sorted(bag.dags.items()):
@@ -49,6 +48,8 @@ for dag_id, dag in sorted(bag.dags.items()):
         "timeouts": [t.task_id for t in dag.tasks if t.execution_timeout is None],
         "pools": sorted({t.pool for t in dag.tasks}),
         "retries": {t.task_id: t.retries for t in dag.tasks},
+        "retry_delays_s": sorted({t.retry_delay.total_seconds() for t in dag.tasks}),
+        "retry_policies": sorted({type(t.retry_policy).__name__ for t in dag.tasks}),
         "max_active_runs": dag.max_active_runs,
         "catchup": dag.catchup,
         "tags": sorted(dag.tags),
@@ -57,16 +58,18 @@ for dag_id, dag in sorted(bag.dags.items()):
         "links": {t.task_id: sorted(link.name for link in t.operator_extra_links) for t in dag.tasks},
         "told": {w: len(getattr(dag, f"on_{w}_callback") or ()) for w in ("failure", "success")},
         "outlets": sorted({o.uri for t in dag.tasks for o in t.outlets}),
+        "inlets": {t.task_id: sorted(i.uri for i in t.inlets) for t in dag.tasks if t.inlets},
+        "urgent": sorted(t.task_id for t in dag.tasks if t.weight_rule == "absolute" and t.priority_weight > 500),
         "schedule": str(dag.schedule),
         "params": {name: dag.params.get_param(name).schema | {"default": dag.params[name]} for name in dag.params},
-        "serialized": DagSerialization.serialize_dag(dag),
+        "serialized": DagSerialization.serialize_dag(dag) if len(bag.dags) < 100 else None,
     }
 print("RESULT " + json.dumps({
     "dags": dags,
     "errors": bag.import_errors,
     "heavy": [m for m in heavy.split() if m in sys.modules],
     "connected": "psycopg" in sys.modules,
-    "parse_s": parsed - imported,
+    "parse_s": parse_s,
 }, default=str, sort_keys=True))
 """
 
@@ -156,7 +159,23 @@ def test_every_dag_is_bounded_tagged_documented_and_uses_existing_pools(parsed: 
         assert dag["doc"]
         assert set(dag["pools"]) <= {*POOLS, "default_pool"}
         assert dag["timeouts"] == []
-    assert parsed["dags"]["shop__fine_tune"]["retries"]["train"] == 1
+
+
+def test_every_task_is_tried_again_also_those_that_carry_a_decision_on(parsed: dict[str, Any]) -> None:
+    for dag in parsed["dags"].values():
+        assert set(dag["retries"].values()) == {1}
+        assert dag["retry_delays_s"] == [10]
+        assert dag["retry_policies"] == ["ExceptionRetryPolicy"]
+    assert {"approve", "release"} <= set(parsed["dags"]["shop__fine_tune"]["retries"])
+    assert "start_training" in parsed["dags"]["shop__watch"]["retries"]
+
+
+def test_what_decides_what_is_served_goes_before_what_takes_long(parsed: dict[str, Any]) -> None:
+    urgent = {kind: parsed["dags"][f"shop__{kind}"]["urgent"] for kind in KINDS}
+    assert urgent.pop("rollback") == ["rollback"]
+    assert urgent.pop("release") == ["put_back", "take_up"]
+    assert urgent.pop("initialize") == ["put_back"]
+    assert not any(urgent.values())
 
 
 def test_schedules_are_the_plugin_s_and_a_release_starts_when_an_alias_is_moved(parsed: dict[str, Any]) -> None:
@@ -187,6 +206,9 @@ def test_tasks_link_to_what_they_made(parsed: dict[str, Any]) -> None:
     assert fine_tune["train"] == ["MLflow run"]
     assert fine_tune["evaluate"] == ["MLflow run", "Report"]
     assert fine_tune["register"] == ["Report"]
+    assert parsed["dags"]["shop__improve"]["links"]["adjust"] == ["Report"]
+    asked = json.dumps(parsed["dags"]["shop__fine_tune"]["serialized"])
+    assert "[Report](/estudio/plugins/shop/report?run_id={{ run_id | urlencode }})" in asked
     for kind in ("initialize", "release"):
         assert parsed["dags"][f"shop__{kind}"]["links"]["publish_model"] == ["Triton model"]
         assert parsed["dags"][f"shop__{kind}"]["links"]["switch"] == ["Estudio"]
@@ -209,6 +231,15 @@ def test_assets_join_the_dags_and_the_text_above_a_graph_comes_from_the_plugin(p
     assert parsed["dags"]["shop__fine_tune"]["outlets"] == ["x-estudio://shop/dataset", "x-estudio://shop/model"]
     for kind in ("initialize", "release", "rollback"):
         assert parsed["dags"][f"shop__{kind}"]["outlets"] == ["x-estudio://shop/release"]
+    assert {kind: parsed["dags"][f"shop__{kind}"]["inlets"] for kind in KINDS} == {
+        "fine_tune": {"train": ["x-estudio://shop/dataset"]},
+        "improve": {"adjust": ["x-estudio://shop/release"]},
+        "initialize": {"publish_model": ["x-estudio://shop/model"]},
+        "release": {"publish_model": ["x-estudio://shop/model"]},
+        "rollback": {},
+        "sync": {"sync": ["x-estudio://shop/release"]},
+        "watch": {"measure": ["x-estudio://shop/release"]},
+    }
     doc = parsed["dags"]["shop__fine_tune"]["doc"]
     for told in ("| Fine-tuning | 30 2 * * * |", "| Shards of an index | 3 |", "`shop.py`", "(/plugin/estudio)"):
         assert told in doc
@@ -235,6 +266,9 @@ def test_fine_tuning_may_wait_for_new_sessions_and_improvement_for_a_clock(tmp_p
     serialized = json.dumps(result["dags"]["shop__fine_tune"]["serialized"])
     assert "x-estudio://shop/sessions" in serialized
     assert "SessionsTrigger" in serialized
+    tasks = [task["__var"] for task in result["dags"]["shop__fine_tune"]["serialized"]["tasks"]]
+    [extract] = [task for task in tasks if task["task_id"] == "extract"]
+    assert extract["op_args"] == ["shop", 500]
     assert result["dags"]["shop__improve"]["schedule"] == "@daily"
     assert "connected" in result
     assert result["connected"] is False
@@ -268,9 +302,9 @@ def test_one_broken_plugin_is_one_import_error_and_no_more(tmp_path: Path) -> No
     assert "books.py, line 1" in message
 
 
+@pytest.mark.usefixtures("parsed")  # modules are compiled
 def test_a_hundred_plugins_are_parsed_quickly(tmp_path: Path) -> None:
     result = parse(tmp_path, folders(tmp_path, [f"shop_{number}" for number in range(100)]))
     assert len(result["dags"]) == 700
     assert result["heavy"] == []
-    # An idle machine of two cores takes less than 10 s; the limit allows for a busy one.
-    assert result["parse_s"] < 30, result["parse_s"]
+    assert result["parse_s"] < 10, result["parse_s"]  # processor time: others on the machine do not count

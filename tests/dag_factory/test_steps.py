@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 import structlog
-from airflow.sdk import BaseNotifier
+from airflow.providers.standard.exceptions import HITLTimeoutError
+from airflow.sdk import BaseNotifier, RetryAction
 from airflow.sdk.observability import stats
 from airflow.sdk.types import TaskInstanceKey
 from structlog.testing import LogCapture
 
 from estudio_core.dag_factory import links, notices
 from estudio_core.dag_factory.metrics import emit_gauges
+from estudio_core.dag_factory.steps import RETRY_POLICY
 from estudio_core.errors import ConfigurationError
 from estudio_core.log_context import bind_release, step_context
 from estudio_core.plugin.dag_settings import DagSettings, Notice
@@ -91,9 +93,17 @@ def test_buttons_lead_to_run_report_and_model(monkeypatch: pytest.MonkeyPatch) -
     report = f"{page}/report?run_id=manual__2026-01-01T00%3A00%3A00%2B00%3A00"
     assert address(links.ReportLink("shop"), {"uri": "x"}) == report
     assert address(links.ReportLink("shop"), {}) == ""  # the task failed
+    assert address(links.ImprovementLink("shop"), {"uri": "x"}) == report.replace("/report?", "/improvement?")
+    assert address(links.ImprovementLink("shop"), {}) == ""  # too few sessions
     assert address(links.ModelLink("shop"), {"name": "shop_v3"}) == f"{page}/models/shop_v3"
     assert address(links.PageLink("shop"), {}) == page
     get_settings.cache_clear()
+
+
+def test_a_question_nobody_answered_is_not_asked_again_and_a_lost_connection_is_tried_again() -> None:
+    assert RETRY_POLICY.evaluate(HITLTimeoutError("seven days"), 1, 2).action is RetryAction.FAIL
+    assert RETRY_POLICY.evaluate(ConfigurationError("wrong"), 1, 2).action is RetryAction.FAIL
+    assert RETRY_POLICY.evaluate(ConnectionError("reset"), 1, 2).action is not RetryAction.FAIL
 
 
 class Told(BaseNotifier):

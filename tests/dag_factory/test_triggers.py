@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.triggers.base import TriggerEvent
 
-from estudio_core.dag_factory import alias_trigger, sessions_trigger
+from estudio_core.dag_factory import alias_trigger, fine_tune, sessions_trigger
 from estudio_core.dag_factory.alias_trigger import AliasTrigger
 from estudio_core.dag_factory.sessions_trigger import SessionsTrigger
+from estudio_core.errors import NotEnoughDataError
 
 
 async def looks(*given: Any) -> AsyncIterator[Any]:
@@ -74,3 +77,16 @@ def test_sessions_ring_at_each_multiple_and_anew_after_a_training(monkeypatch: p
     monkeypatch.setattr(sessions_trigger, "POLL_S", 0.0)
     assert asyncio.run(collect()) == [500, 1003, 501]
     assert SessionsTrigger(**SessionsTrigger("shop", 500).serialize()[1]).every == 500
+
+
+@pytest.mark.parametrize(
+    ("run_type", "reason"),
+    [("asset_triggered", "0 clicked sessions .* since the last training"), ("manual", "0 clicked sessions .*; 50 are")],
+)
+def test_only_a_run_that_sessions_started_counts_whether_they_are_new(
+    run_type: str, reason: str, estudio_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = {"dag_run": SimpleNamespace(run_type=run_type)}
+    monkeypatch.setattr(fine_tune, "get_current_context", lambda: context)
+    with pytest.raises(NotEnoughDataError, match=reason):
+        fine_tune.extract("shop", 500, run_id="rung")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.main import get_command
 
 from estudio_core.cli import app
@@ -40,7 +41,7 @@ def test_it_builds_with_strict_links(tmp_path: Path) -> None:
 
 
 def test_every_block_is_of_a_kind_that_is_checked() -> None:
-    assert {language for _, language, _ in BLOCKS} == {"bash", "python"}
+    assert {language for _, language, _ in BLOCKS} == {"bash", "python", "yaml", "dockerfile"}
 
 
 @pytest.mark.parametrize(
@@ -79,6 +80,28 @@ def test_every_command_that_is_shown_exists(command: str) -> None:
     found.make_parser(found.make_context("check", words, resilient_parsing=True))
     options = {name for parameter in found.params for name in parameter.opts}
     assert {word for word in words if word.startswith("-")} <= options
+
+
+def test_the_pod_of_a_task_is_one_that_airflow_s_executor_takes_and_mounts_what_it_declares() -> None:
+    [pod] = [yaml.safe_load(block) for _, kind, block in BLOCKS if kind == "yaml"]
+    assert (pod["apiVersion"], pod["kind"], pod["spec"]["restartPolicy"]) == ("v1", "Pod", "Never")
+    [container] = pod["spec"]["containers"]
+    assert container["name"] == "base"  # the executor sets the command of the container of this name
+    volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+    compose = yaml.safe_load((PROJECT / "docker-compose.yaml").read_text())
+    places = {volume.split(":")[1] for volume in compose["x-airflow-volumes"]}
+    assert {mount["mountPath"] for mount in container["volumeMounts"]} <= places
+    assert all(set(source) < {"configMapRef", "secretRef"} for source in container["envFrom"])
+
+
+def test_an_image_that_is_shown_starts_from_ours_and_ends_as_its_user() -> None:
+    [shown] = [block.splitlines() for _, kind, block in BLOCKS if kind == "dockerfile"]
+    own = (PROJECT / "Dockerfile").read_text().splitlines()
+    image = yaml.safe_load((PROJECT / "docker-compose.yaml").read_text())["x-estudio"]["image"]
+    assert shown[0] == f"FROM {image}"
+    assert shown[-1] == next(line for line in own if line.startswith("USER"))
+    assert "--constraint requirements.lock" in " ".join(shown)
 
 
 def test_every_setting_and_dag_that_is_named_exists() -> None:

@@ -49,6 +49,11 @@ def test_work_of_a_dead_scheduler_is_taken_up_within_a_minute_of_the_next_start(
     assert int(environment["AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL"]) + heartbeats_missing_s <= 60
 
 
+def test_tasks_that_hold_all_slots_of_the_pools_leave_room_for_a_rollback(environment: dict[str, str]) -> None:
+    held = sum(pool["slots"] for pool in airflow_home.pools_definition().values())
+    assert int(environment["AIRFLOW__CORE__PARALLELISM"]) >= held + 2
+
+
 def test_airflow_accepts_every_option(environment: dict[str, str]) -> None:
     spec = importlib.util.find_spec("airflow")
     assert spec is not None

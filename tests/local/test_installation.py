@@ -227,7 +227,7 @@ def test_every_route_of_the_estudio_page_refuses_strangers_and_a_viewer_reads_bu
     wait_for_dag("shop__rollback", api=api, timeout_s=120)
     paths = [route.path.format(plugin="shop", name="shop_v1") for route in estudio_page.routes]
     assert set(paths) == {  # no generated documentation either
-        *("/", "/plugins/shop", "/plugins/shop/report", "/plugins/shop/models/shop_v1")
+        *("/", "/plugins/shop", "/plugins/shop/report", "/plugins/shop/improvement", "/plugins/shop/models/shop_v1")
     }
     claims = {"sub": "admin", "role": "ADMIN", "exp": time.time() + 600, "iat": time.time(), "aud": "apache-airflow"}
     foreign = {"Authorization": f"Bearer {jwt.encode(claims, 'a secret of somebody else' * 3, 'HS512')}"}
@@ -245,6 +245,7 @@ def test_every_route_of_the_estudio_page_refuses_strangers_and_a_viewer_reads_bu
         assert "Roll back to release" not in seen.text
         assert "Roll back to release 2" in client.get("/plugins/shop", headers=admin).text
         assert client.get("/plugins/shop/report", headers=viewer).status_code == 404  # nothing was trained yet
+        assert client.get("/plugins/shop/improvement?run_id=none", headers=viewer).status_code == 404
         assert client.get("/plugins/shop/models/shop_v1", headers=viewer).status_code == 404  # nothing was published
         assert client.get("/plugins/nothing", headers=admin).status_code == 404
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from estudio_core.errors import NotEnoughDataError, ReleaseError
 from estudio_core.improvement import ledger
 from estudio_core.pipeline.improve import adjust, apply_improvement, read_moved, revert_improvements
 from estudio_core.vectordb.deployments import live_release
+from estudio_core.vectordb.items import IndexedItem
 from estudio_core.vectordb.search import find_by_ids
 from tests.pipeline.steps import initialize, release
 
@@ -72,8 +74,10 @@ def test_clicks_move_vectors_within_the_bound_over_all_runs_and_the_next_release
     shop: Shop, conn: psycopg.Connection
 ) -> None:
     before = vectors(conn)
+    began = datetime.now(UTC) + timedelta(seconds=1)
     manifest = run("one")
     assert manifest.state == "applied"
+    assert datetime.fromisoformat(manifest.until) < began - timedelta(minutes=30)  # later clicks are on their way
     assert manifest.gain > 0
     assert manifest.objects > 10
     after = vectors(conn)
@@ -104,6 +108,14 @@ def test_what_was_moved_can_be_taken_back(conn: psycopg.Connection) -> None:
     assert all((before[i] == after).all() for i, after in vectors(conn).items())
     assert ledger.history(conn, "shop")[0].reason == "Taken back by ana."
 
+    conn.execute("UPDATE estudio.improvements SET until = until - interval '1 day'")
+    newer = run("two")
+    moved = vectors(conn)
+    assert revert_improvements("shop", "back", "ana") > 10  # cleared: the improvement since then is not its business
+    assert greatest_angle(moved, vectors(conn)) < 0.01
+    assert ledger.history(conn, "shop")[0].run_id == "two"
+    assert newer.state == "applied"
+
 
 def test_an_adjuster_that_harms_is_not_served_and_moved_vectors_that_harm_switch_it_off(
     shop: Shop, conn: psycopg.Connection
@@ -132,6 +144,9 @@ def test_an_adjuster_that_harms_is_not_served_and_moved_vectors_that_harm_switch
     assert all((base[i] == after[i]).all() for i in base)
     with pytest.raises(NotEnoughDataError, match="Switched off for release 1 since"):
         adjust("shop", "more", PARAMS)
+    revert_improvements("shop", "by hand", "ana")
+    with pytest.raises(NotEnoughDataError, match="Switched off for release 1 since"):
+        adjust("shop", "still off", PARAMS)
 
 
 def test_vectors_of_one_user_change_nothing_for_the_others(shop: Shop, conn: psycopg.Connection) -> None:
@@ -144,3 +159,42 @@ def test_vectors_of_one_user_change_nothing_for_the_others(shop: Shop, conn: psy
     assert greatest_angle(before, vectors(conn, "u2")) < 0.01
     revert_improvements("shop", "back", "ana")
     assert greatest_angle(before, vectors(conn, "u1")) < 0.01
+
+
+def test_personal_vectors_end_with_the_text_they_were_made_of_and_an_application_s_own_are_left_alone(
+    shop: Shop, conn: psycopg.Connection
+) -> None:
+    shop.sql("UPDATE estudio.ubi_queries SET client_id = 'u1'")
+    live = live_release(conn, "shop")
+    assert live is not None
+    [original] = find_by_ids(conn, live.collection, ["4"], with_vectors=True)
+    assert original.vectors is not None
+    own = IndexedItem("mine", None, original.content_hash, -original.vectors, user_id="u1", original_id="4")
+    live.collection.upsert_items(conn, [own])
+    assert run("one", personal=True).state == "applied"
+    assert (vectors(conn, "u1")["4"] == -original.vectors).all()
+    assert greatest_angle({"3": vectors(conn)["3"]}, {"3": vectors(conn, "u1")["3"]}) > 0.5
+
+    # The item's text changes, and with it its vectors: those of the user were made of what it was.
+    [changed] = find_by_ids(conn, live.collection, ["3"], with_vectors=True)
+    assert changed.vectors is not None
+    live.collection.upsert_items(conn, [IndexedItem("3", changed.payload, "another text", -changed.vectors)])
+    conn.execute("UPDATE estudio.improvements SET until = until - interval '1 day'")
+    run("two", personal=True)
+    assert greatest_angle({"3": vectors(conn)["3"]}, {"3": vectors(conn, "u1")["3"]}) <= 10.01
+    hashes = {entry.content_hash for entry in find_by_ids(conn, live.collection, ["3"], user_id="u1")}
+    assert hashes == {"another text"}
+    assert (vectors(conn, "u1")["4"] == -original.vectors).all()
+
+    # A row that no session is about any more goes as well.
+    [_, *rest] = ledger.base_vectors(conn, live)
+    stale = next(stored_id for stored_id in rest if "\x1f" in stored_id)
+    item = stale.partition("\x1f")[0]
+    [before] = find_by_ids(conn, live.collection, [item], with_vectors=True)
+    assert before.vectors is not None
+    live.collection.upsert_items(conn, [IndexedItem(item, before.payload, "yet another", before.vectors)])
+    with conn.transaction():
+        assert ledger.drop_stale(conn, live) == 1
+        assert ledger.drop_stale(conn, live) == 0
+    assert stale not in ledger.base_vectors(conn, live)
+    assert [entry.user_id for entry in find_by_ids(conn, live.collection, [item], user_id="u1")] == [None]

