@@ -147,7 +147,7 @@ def test_given_chances_weigh_inversely_and_positions_beyond_take_the_last() -> N
     assert weights == (1.0, 2.0, *[4.0] * 18)
     power = ByPosition(tuple((1 / (np.arange(12) + 1.0)).tolist()), "given")
     for pooling in ("query", "session"):
-        same = [weigh_evidence(log(), curve, pooling) for curve in (power, PowerLaw.given(1.0))]  # type: ignore[arg-type]
+        same = [weigh_evidence(log(), curve, pooling) for curve in (power, PowerLaw.given(1.0))]
         np.testing.assert_allclose(list(same[0].confidences.values()), list(same[1].confidences.values()))
         np.testing.assert_allclose(list(same[0].click_weights.values()), list(same[1].click_weights.values()))
 
@@ -180,6 +180,6 @@ def test_clicks_over_expected_clicks_tell_attraction_whatever_the_position() -> 
 
 def test_without_correction_all_is_as_if_every_position_were_looked_at() -> None:
     for pooling in ("query", "session"):
-        none = weigh_evidence(log(), PowerLaw.given(2.0), pooling, "none")  # type: ignore[arg-type]
-        assert none == weigh_evidence(log(), EVEN, pooling)  # type: ignore[arg-type]
+        none = weigh_evidence(log(), PowerLaw.given(2.0), pooling, "none")
+        assert none == weigh_evidence(log(), EVEN, pooling)
         assert {w for weights in none.click_weights.values() for w in weights} == {1.0}

@@ -25,7 +25,7 @@ plugin = create_text_plugin(
     "shop",
     items=PostgresItems(table="products", text="title", url="postgresql://nowhere/shop"),
     model=TextModel(name={model!r}, max_tokens=48),
-    training=TextTraining(num_fixed_layers=1, num_epochs=2, batch_size=4),
+    training=TextTraining(num_fixed_layers=1, num_epochs=2, batch_size=4, settings={settings}),
 )
 """
 
@@ -47,16 +47,20 @@ def data_of(dev: list[FineTuningInput]) -> RankingData:
     return RankingData({"train": sessions("train", 40), "dev": dev, "holdout": []}, items)
 
 
+def write_plugin(home: Path, model: Path, **settings: Any) -> None:
+    (home / "plugins" / "shop.py").write_text(PLUGIN.format(model=str(model), settings=settings))
+    forget_plugins()
+
+
 @pytest.fixture
 def config(
     small_model: Callable[..., Any], small_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[dict[str, Any]]:
     """What trials of a small shop get, but for the dataset."""
     (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins" / "shop.py").write_text(PLUGIN.format(model=str(small_model_folder)))
+    write_plugin(tmp_path, small_model_folder)
     monkeypatch.setenv("ESTUDIO_HOME", str(tmp_path))
     monkeypatch.setenv("ESTUDIO_PLUGINS_PATH", str(tmp_path / "plugins"))
-    forget_plugins()
     save_model(small_model(seed=1), tmp_path / "base")
     yield {
         "plugin": "shop", "dataset": str(tmp_path / "dataset"), "model": str(tmp_path / "base"), "seed": 1,
@@ -66,7 +70,7 @@ def config(
 
 
 def run(config: dict[str, Any], data: RankingData, folder: Path, **params: Any) -> tuple[Trial, list[Report]]:
-    Path(config["dataset"]).mkdir()
+    Path(config["dataset"]).mkdir(exist_ok=True)
     data.save(Path(config["dataset"]))
     folder.mkdir()
     trial = Trial(0, {"num_fixed_layers": 1, **params}, folder, "test_quality", lambda report: None)
@@ -88,6 +92,22 @@ def test_the_untrained_model_is_no_report_and_the_last_one_is_of_the_model_that_
     assert fitted["metrics"]["test_loss"] not in [report.validation.metrics["test_loss"] for report in reports[:-1]]
     assert load_model(str(trial.folder / "model")).encode_queries(["lamp"]).shape == (1, 32)
     assert fitted["steps"] == reports[-1].validation.step <= (TrainingConfig().max_steps or 0)
+
+
+def test_the_plugins_choice_of_position_bias_weighs_dev_clicks_too(
+    config: dict[str, Any], tmp_path: Path, small_model_folder: Path
+) -> None:
+    untrained: list[float] = []
+    for number, settings in enumerate([{"examination": (1.0, 0.9)}, {"examination": (1.0, 0.2)}]):
+        write_plugin(tmp_path, small_model_folder, max_steps=1, **settings)
+        trial, reports = run(config, data_of(sessions("dev", 12)), tmp_path / f"trial-{number}")
+        untrained.append(next(p.metrics["test_loss"] for p in reports[0].between if "test_loss" in p.metrics))
+        fitted = json.loads((trial.folder / "fit.json").read_text())
+        chance = settings["examination"][1]
+        assert (fitted["position_bias"], fitted["examination"]) == (
+            "ipw", f"1.00, {chance:.2f} by position, given by the plugin",
+        )  # fmt: skip
+    assert untrained[0] != untrained[1]
 
 
 def test_a_dev_split_without_clicks_is_named(config: dict[str, Any], tmp_path: Path) -> None:
