@@ -242,6 +242,15 @@ class ModelRegistry:
 
         self.wrapper.call(write)
 
+    def delete_tag(self, version: int, key: str) -> None:
+        """Take a tag off a version, if it is there."""
+
+        def delete(client: MlflowClient) -> None:
+            if key in client.get_model_version(self.name, str(version)).tags:
+                client.delete_model_version_tag(self.name, str(version), key)
+
+        self.wrapper.call(delete)
+
     def download(self, version: int | str) -> Path:
         """Return a local folder with a version's files, downloaded once and checked by digest.
 

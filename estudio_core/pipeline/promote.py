@@ -9,6 +9,7 @@ from estudio_core import database
 from estudio_core.errors import NotEnoughDataError
 from estudio_core.pipeline.manifests import RegistrationManifest
 from estudio_core.pipeline.plugin_access import open_plugin
+from estudio_core.pipeline.switch import FAILURE_TAG
 from estudio_core.plugin.run_params import ReleaseParams
 from estudio_core.promotion import ledger
 from estudio_core.promotion.aliases import observe
@@ -96,9 +97,8 @@ def take_up(plugin_name: str, run_id: str, params: dict[str, Any], actor: str, *
             promotion = ledger.take_up(connection, plugin_name, run_id)
             if promotion is None:
                 raise NotEnoughDataError(f"No moved alias of {plugin_name!r} waits for a release any more.")
-        elif promotion is None or promotion.outcome == "failed":
-            version = promotion.to_version if promotion else ReleaseParams.model_validate(params).version
-            number = registry.resolve(version)
+        elif promotion is None:
+            number = registry.resolve(ReleaseParams.model_validate(params).version)
             promotion = ledger.request(
                 connection,
                 plugin_name,
@@ -108,6 +108,7 @@ def take_up(plugin_name: str, run_id: str, params: dict[str, Any], actor: str, *
                 run_id=run_id,
                 numbers=registry.numbers_of(number),
             )
+        promotion = ledger.reopen(connection, promotion)
         ledger.require_open(connection, promotion)
         return promotion.to_version
 
@@ -127,7 +128,7 @@ def put_back(plugin_name: str, run_id: str, errors: Sequence[str]) -> str:
         live = live_release(connection, plugin_name)
     if promotion.outcome == "failed":
         reason = promotion.reason  # of the first attempt, where this one is repeated
-        registry.set_tags(int(promotion.to_version), {"estudio.release": f"failed: {reason}"[:2000]})
+        registry.set_tags(int(promotion.to_version), {FAILURE_TAG: f"failed: {reason}"[:2000]})
         if promotion.alias == "challenger":
             registry.put_back("challenger", promotion.alias_before, reason=reason, actor=f"release {run_id}")
         if live is not None:

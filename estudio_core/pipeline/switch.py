@@ -17,6 +17,9 @@ from estudio_core.vectordb import deployments
 if TYPE_CHECKING:
     import psycopg
 
+FAILURE_TAG = "estudio.release"
+"""Tag of a model version whose last release failed: the reason."""
+
 
 def switch(plugin_name: str, verified: dict[str, Any]) -> LiveManifest:
     """Move the pointer to a verified release in one transaction, then the registry alias `champion` to its version.
@@ -29,7 +32,7 @@ def switch(plugin_name: str, verified: dict[str, Any]) -> LiveManifest:
     manifest = VerifiedManifest.model_validate(verified)
     with database.connect(autocommit=True) as connection, ledger.one_at_a_time(connection, plugin_name):
         release = deployments.get_release(connection, manifest.release_id)
-        promotion = ledger.of_run(connection, plugin_name, release.run_id) or ledger.request(
+        promotion = ledger.request(
             connection, plugin_name, "manual", "estudio", release.model_version, run_id=release.run_id
         )
         observe(connection, open_plugin(plugin_name).get_manager().registry)
@@ -44,21 +47,24 @@ def make_live(
 ) -> LiveManifest:
     """Move the pointer with `move`, time it, let the alias `champion` name the version that serves, and say so.
 
-    The pointer decides; the alias follows. The caller holds `ledger.one_at_a_time`.
+    The pointer decides; the trail follows at once, the alias as soon as MLflow answers. The caller holds
+    `ledger.one_at_a_time`.
     """
     began = time.monotonic()
     live = move()
     took_ms = (time.monotonic() - began) * 1000
-    before = deployments.previous_release(connection, promotion.plugin)
     numbers = {name: live.stats[name] for name in ("recall_at_10",) if name in live.stats}
-    open_plugin(promotion.plugin).get_manager().promote(
+    ledger.end(connection, promotion, "live", release_id=live.release_id, numbers=numbers)
+    before = deployments.previous_release(connection, promotion.plugin)
+    manager = open_plugin(promotion.plugin).get_manager()
+    manager.promote(
         live.model_version,
         f"release {live.release_id} is live",
         promotion.actor,
         promotion.numbers | numbers,
         former=int(before.model_version) if before else None,
     )
-    ledger.end(connection, promotion, "live", release_id=live.release_id, numbers=numbers)
+    manager.registry.delete_tag(int(live.model_version), FAILURE_TAG)
     return LiveManifest(
         release_id=live.release_id,
         previous_release_id=before.release_id if before else None,

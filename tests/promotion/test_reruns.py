@@ -1,0 +1,120 @@
+"""What a release run does that is cleared and run again from one of its steps, after a failure or after a rollback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from estudio_core.errors import SupersededError, TrackingUnavailableError
+from estudio_core.pipeline.promote import put_back, take_up
+from estudio_core.pipeline.switch import switch
+from estudio_core.promotion import ledger
+from estudio_core.vectordb.releases import live_release
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from estudio_core.experiments.model_registry import ModelRegistry
+    from estudio_core.vectordb.releases import Release
+
+    Build = Callable[[str, str], Release]
+
+
+def manifest(release: Release) -> dict[str, Any]:
+    """What `verify` hands to `switch`."""
+    return {"release_id": release.release_id, "recall_at_10": 1.0, "ef_search": 40, "golden_queries": 0}
+
+
+def served(conn: psycopg.Connection) -> str:
+    live = live_release(conn, "shop")
+    assert live is not None
+    return live.model_version
+
+
+def away(monkeypatch: pytest.MonkeyPatch, registry: ModelRegistry, method: str) -> None:
+    """Let MLflow be away for one method of the registry."""
+
+    def unanswered(*_: Any, **__: Any) -> None:
+        raise TrackingUnavailableError("MLflow does not answer")
+
+    monkeypatch.setattr(type(registry), method, unanswered)
+
+
+def test_a_switch_cleared_after_a_failure_is_open_again_and_the_trail_and_the_version_say_live(
+    registry: ModelRegistry, conn: psycopg.Connection, live: Build, verified: Build
+) -> None:
+    live("first", "1")
+    take_up("shop", "failed", {"version": "2"}, "ana")
+    release = verified("failed", "2")
+    put_back("shop", "failed", ["switch: no connection"])
+    assert "estudio.release" in registry.versions()[2].tags
+    switch("shop", manifest(release))
+    assert served(conn) == "2"
+    [row] = ledger.history(conn, "shop")
+    assert (row.outcome, row.reason, row.release_id) == ("live", "", release.release_id)
+    assert "estudio.release" not in registry.versions()[2].tags
+    assert registry.aliases()["champion"] == 2
+
+
+@pytest.mark.parametrize("way", ["manual", "rollback"])
+def test_a_switch_cleared_after_a_failure_undoes_nothing_that_was_asked_for_since(
+    registry: ModelRegistry, conn: psycopg.Connection, live: Build, verified: Build, way: ledger.Way
+) -> None:
+    live("first", "1")
+    take_up("shop", "failed", {"version": "2"}, "ana")
+    release = verified("failed", "2")
+    put_back("shop", "failed", ["switch: no connection"])
+    newer = ledger.request(conn, "shop", way, "ben", "1", run_id="newer")
+    ledger.end(conn, newer, "live")
+    for again in (lambda: switch("shop", manifest(release)), lambda: take_up("shop", "failed", {}, "ana")):
+        with pytest.raises(SupersededError, match=r"failed to release version 2 .* version 1 was asked for by ben"):
+            again()
+    assert served(conn) == "1"
+    assert ledger.history(conn, "shop")[1].outcome == "failed"
+
+
+def test_a_run_cleared_after_a_failure_undoes_no_release_that_nobody_asked_for(
+    registry: ModelRegistry, conn: psycopg.Connection, live: Build
+) -> None:
+    live("first", "1")
+    take_up("shop", "failed", {"version": "2"}, "ana")
+    put_back("shop", "failed", ["verify: recall@10 is 0.2"])
+    second = live("second", "3")
+    with pytest.raises(SupersededError, match=f"release {second.release_id} went live"):
+        take_up("shop", "failed", {}, "ana")
+
+
+def test_a_release_that_went_live_before_mlflow_went_away_is_live_in_the_trail(
+    registry: ModelRegistry, conn: psycopg.Connection, live: Build, verified: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live("first", "1")
+    take_up("shop", "run", {"version": "2"}, "ana")
+    release = verified("run", "2")
+    with monkeypatch.context() as patch:
+        away(patch, registry, "promote")
+        with pytest.raises(TrackingUnavailableError):
+            switch("shop", manifest(release))
+    put_back("shop", "run", ["switch: MLflow does not answer"])
+    assert ledger.history(conn, "shop")[0].outcome == "live"
+    switch("shop", manifest(release))
+    assert registry.aliases()["champion"] == 2
+
+
+def test_an_open_promotion_whose_process_died_behind_the_pointer_is_live_whatever_comes_next(
+    registry: ModelRegistry, conn: psycopg.Connection, live: Build
+) -> None:
+    live("first", "1")
+    take_up("shop", "died", {"version": "2"}, "ana")
+    second = live("died", "2")
+    put_back("shop", "died", ["switch: killed"])
+    row = ledger.of_run(conn, "shop", "died")
+    assert row is not None
+    assert (row.outcome, row.release_id) == ("live", second.release_id)
+    take_up("shop", "again", {"version": "3"}, "ana")
+    third = live("again", "3")
+    ledger.supersede(conn, "shop", "Version 1 was asked for by ben.")
+    row = ledger.of_run(conn, "shop", "again")
+    assert row is not None
+    assert (row.outcome, row.release_id) == ("live", third.release_id)
