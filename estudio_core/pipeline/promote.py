@@ -67,9 +67,16 @@ def refuse_release(plugin_name: str, registered: dict[str, Any], release_run_id:
 
 
 def initialize_version(plugin_name: str, version: str, run_id: str, actor: str) -> str:
-    """Ask for the first release of the base model; return its version."""
+    """Ask for the first release of the base model; return its version.
+
+    Raises:
+        SupersededError: this is a rerun, and something newer was asked for or went live since.
+    """
     with database.connect(autocommit=True) as connection:
-        ledger.request(connection, plugin_name, "initialize", actor, version, run_id=run_id, reason="base model")
+        promotion = ledger.request(
+            connection, plugin_name, "initialize", actor, version, run_id=run_id, reason="base model"
+        )
+        ledger.require_open(connection, promotion)
     return version
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from estudio_core.errors import SupersededError, TrackingUnavailableError
-from estudio_core.pipeline.promote import put_back, take_up
+from estudio_core.pipeline.promote import initialize_version, put_back, take_up
+from estudio_core.pipeline.rollback import rollback
 from estudio_core.pipeline.switch import switch
 from estudio_core.promotion import ledger
 from estudio_core.vectordb.releases import live_release
@@ -118,3 +119,29 @@ def test_an_open_promotion_whose_process_died_behind_the_pointer_is_live_whateve
     row = ledger.of_run(conn, "shop", "again")
     assert row is not None
     assert (row.outcome, row.release_id) == ("live", third.release_id)
+
+
+def test_a_rollback_that_is_run_again_undoes_no_later_release(
+    registry: ModelRegistry, conn: psycopg.Connection, live: Build
+) -> None:
+    first = live("first", "1")
+    live("second", "2")
+    back = ledger.request(conn, "shop", "rollback", "ben", "1", run_id="back", release_id=first.release_id)
+    ledger.end(conn, back, "live")
+    live("third", "3")
+    with pytest.raises(SupersededError, match=f"Run back made release {first.release_id} live"):
+        rollback("shop", {}, "back", "ben")
+    assert served(conn) == "3"
+
+
+def test_an_initialization_that_is_run_again_undoes_no_later_release(
+    registry: ModelRegistry, conn: psycopg.Connection, live: Build
+) -> None:
+    initialize_version("shop", "1", "first", "ana")
+    promotion = ledger.of_run(conn, "shop", "first")
+    assert promotion is not None
+    ledger.end(conn, promotion, "live", release_id=live("first", "1").release_id)
+    assert initialize_version("shop", "1", "first", "ana") == "1"  # nothing has come after it
+    live("second", "2")
+    with pytest.raises(SupersededError, match="running it again does not undo that"):
+        initialize_version("shop", "1", "first", "ana")
