@@ -52,16 +52,15 @@ def refuse_release(plugin_name: str, registered: dict[str, Any], release_run_id:
     reason = f"Refused by {actor}."
     registry = open_plugin(plugin_name).get_manager().registry
     with database.connect(autocommit=True) as connection:
-        promotion = ledger.request(
+        ledger.refuse(
             connection,
             plugin_name,
-            "approval",
             actor,
             wanted.version,
             run_id=release_run_id,
+            reason=reason,
             numbers=registry.numbers_of(int(wanted.version)),
         )
-        ledger.end(connection, promotion, "refused", reason=reason)
     registry.set_tags(int(wanted.version), {"estudio.approval": reason})
     return reason
 

@@ -115,6 +115,30 @@ def reopen(conn: psycopg.Connection, promotion: Promotion) -> Promotion:
     )
 
 
+def refuse(
+    conn: psycopg.Connection,
+    plugin: str,
+    actor: str,
+    to_version: str,
+    *,
+    run_id: str,
+    reason: str,
+    numbers: Mapping[str, float] | None = None,
+) -> None:
+    """Write down that a person refused a candidate, whose release the run `run_id` would have carried out.
+
+    What else is under way goes on: nothing was asked for. What has gone live stays so.
+    """
+    live = live_release(conn, plugin)
+    conn.execute(
+        "INSERT INTO estudio.promotions (plugin, way, actor, from_version, to_version, run_id, outcome, reason, numbers,"
+        " ended_at) VALUES (%s, 'approval', %s, %s, %s, %s, 'refused', %s, %s, clock_timestamp())"
+        " ON CONFLICT (plugin, run_id) DO UPDATE SET outcome = 'refused', actor = EXCLUDED.actor,"
+        " reason = EXCLUDED.reason, ended_at = EXCLUDED.ended_at WHERE promotions.outcome IN ('open', 'failed')",
+        (plugin, actor, live.model_version if live else None, to_version, run_id, reason, Jsonb(dict(numbers or {}))),
+    )
+
+
 def supersede(conn: psycopg.Connection, plugin: str, reason: str) -> None:
     """Close the open promotion of a plugin, if there is one."""
     _settle(conn, plugin)
