@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from estudio_core.errors import SupersededError, TrackingUnavailableError
+from estudio_core.pipeline import embed
+from estudio_core.pipeline.collection import build_index, start_collection
+from estudio_core.pipeline.embed import embed_shard
+from estudio_core.pipeline.manifests import EntryManifest, ShardManifest
 from estudio_core.pipeline.promote import initialize_version, put_back, take_up
+from estudio_core.pipeline.publish import publish_model
 from estudio_core.pipeline.rollback import rollback
 from estudio_core.pipeline.switch import switch
+from estudio_core.pipeline.verify import verify
 from estudio_core.promotion import ledger
-from estudio_core.vectordb.releases import live_release
+from estudio_core.vectordb.index_info import SearchIndexInfo
+from estudio_core.vectordb.items import IndexedItem
+from estudio_core.vectordb.releases import live_release, start_release
 
 if TYPE_CHECKING:
     import psycopg
@@ -145,3 +154,52 @@ def test_an_initialization_that_is_run_again_undoes_no_later_release(
     live("second", "2")
     with pytest.raises(SupersededError, match="running it again does not undo that"):
         initialize_version("shop", "1", "first", "ana")
+
+
+@pytest.mark.parametrize("end", ["superseded", "rolled back", "failed, then rolled back"])
+def test_no_step_of_a_release_goes_on_once_something_newer_was_asked_for(
+    registry: ModelRegistry, conn: psycopg.Connection, live: Build, end: str
+) -> None:
+    live("first", "1")
+    take_up("shop", "run", {"version": "2"}, "ana")
+    release = start_release(conn, "shop", "shop_v2", "2", SearchIndexInfo(dimensions=2), "run")
+    if end.startswith("failed"):
+        put_back("shop", "run", ["embed_shard: no connection"])
+    way: ledger.Way = "manual" if end == "superseded" else "rollback"
+    newer = ledger.request(conn, "shop", way, "ben", "1", run_id="newer")
+    if way == "rollback":
+        ledger.end(conn, newer, "live")
+    entry = EntryManifest(name="shop_v2", version="2", digest="d", dimensions=2).as_dict()
+    shard = ShardManifest(label="1 of 1", release_id=release.release_id, after=None, until=None, count=1).as_dict()
+    loaded = {"release_id": release.release_id, "label": "1 of 1", "items": 1, "parts": 1, "reused": 0}
+    loaded |= {"invalid": {}, "invalid_items": 0, "seconds": 1.0}
+    built = {"release_id": release.release_id, "items": 1, "parts": 1, "invalid_items": 0, "seconds": 1.0}
+    steps: dict[str, Callable[[], Any]] = {
+        "take_up": lambda: take_up("shop", "run", {}, "ana"),
+        "publish_model": lambda: publish_model("shop", "2", "run"),
+        "start_collection": lambda: start_collection("shop", entry, 1, "run"),
+        "embed_shard": lambda: embed_shard("shop", shard),
+        "build_index": lambda: build_index("shop", [loaded]),
+        "verify": lambda: verify("shop", built),
+        "switch": lambda: switch("shop", manifest(release)),
+    }
+    for step, rerun in steps.items():
+        with pytest.raises(SupersededError):
+            rerun()
+            pytest.fail(f"{step} went on")
+    assert served(conn) == "1"
+
+
+def test_a_shard_stops_between_items_once_something_newer_was_asked_for(
+    registry: ModelRegistry, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_up("shop", "run", {"version": "2"}, "ana")
+    release = start_release(conn, "shop", "shop_v2", "2", SearchIndexInfo(dimensions=2), "run")
+    monkeypatch.setattr(embed, "CHECK_S", 0.0)
+    vector = np.zeros((1, 2), np.float32)
+    items = (IndexedItem(str(number), {}, "h", vector) for number in range(3))
+    wanted = embed._while_wanted(items, release)
+    assert next(wanted).object_id == "0"
+    ledger.request(conn, "shop", "rollback", "ben", "1", run_id="back")
+    with pytest.raises(SupersededError, match="asked for by ben"):
+        next(wanted)
