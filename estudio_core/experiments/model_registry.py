@@ -185,11 +185,14 @@ class ModelRegistry:
                 self._move(alias, version, "put back", reason, actor, {})
 
     def numbers_of(self, version: int) -> dict[str, float]:
-        """Return the metrics of the gate that a version was registered with; empty where there was no gate."""
+        """Return the metrics of the gate that a version was registered with.
+
+        Empty where there was no gate, or where its run is gone.
+        """
         run_id = self.versions()[version].run_id
         if run_id is None:
             return {}
-        metrics = self.wrapper.call(lambda client: client.get_run(run_id)).data.metrics
+        metrics = self.wrapper.call(lambda client: _metrics(client, run_id))
         return {name: value for name, value in sorted(metrics.items()) if name.endswith(("_before", "_after", "_gain"))}
 
     def record(
@@ -397,6 +400,17 @@ def folder_digest(folder: Path) -> str:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         digest.update(f"{path.relative_to(folder).as_posix()}\x1f{content}\x1e".encode())
     return digest.hexdigest()
+
+
+def _metrics(client: MlflowClient, run_id: str) -> dict[str, float]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return dict(client.get_run(run_id).data.metrics)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return {}
+        raise
 
 
 def _registered_version(version: Any) -> RegisteredVersion:
