@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DIGEST_TAG = "estudio.digest"
+FAILURE_TAG = "estudio.release"
+"""Tag of a model version whose last release failed: the reason."""
 _MODELS_PER_PAGE = 100
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from estudio_core import database
 from estudio_core.errors import NotEnoughDataError
+from estudio_core.experiments.model_registry import FAILURE_TAG
 from estudio_core.pipeline.manifests import RegistrationManifest
 from estudio_core.pipeline.plugin_access import open_plugin
-from estudio_core.pipeline.switch import FAILURE_TAG
 from estudio_core.plugin.run_params import ReleaseParams
 from estudio_core.promotion import ledger
 from estudio_core.promotion.aliases import observe
@@ -99,8 +99,11 @@ def take_up(plugin_name: str, run_id: str, params: dict[str, Any], actor: str, *
         database.ensure_schema(connection)
         promotion = ledger.of_run(connection, plugin_name, run_id)
         if promotion is None and by_alias:
-            observe(connection, registry)
+            # Taken up before MLflow is asked: while MLflow is away, the run's retries find it as theirs.
             promotion = ledger.take_up(connection, plugin_name, run_id)
+            if promotion is None:
+                observe(connection, registry)
+                promotion = ledger.take_up(connection, plugin_name, run_id)
             if promotion is None:
                 raise NotEnoughDataError(f"No moved alias of {plugin_name!r} waits for a release any more.")
         elif promotion is None:

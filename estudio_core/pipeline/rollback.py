@@ -12,6 +12,7 @@ from estudio_core.pipeline.manifests import LiveManifest
 from estudio_core.pipeline.switch import make_live
 from estudio_core.plugin.run_params import RollbackParams
 from estudio_core.promotion import ledger
+from estudio_core.promotion.turns import one_at_a_time
 from estudio_core.vectordb import deployments
 
 
@@ -34,7 +35,7 @@ def rollback(plugin_name: str, params: dict[str, Any], run_id: str, actor: str) 
     from estudio_core.inference.opening import ensure_served
 
     wanted = RollbackParams.model_validate(params).target
-    with database.connect(autocommit=True) as connection, ledger.one_at_a_time(connection, plugin_name):
+    with database.connect(autocommit=True) as connection, one_at_a_time(connection, plugin_name):
         database.ensure_schema(connection)
         done = ledger.of_run(connection, plugin_name, run_id)
         if done is not None:

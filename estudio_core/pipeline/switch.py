@@ -7,18 +7,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from estudio_core import database
+from estudio_core.experiments.model_registry import FAILURE_TAG
 from estudio_core.pipeline.embed_writes import embed_writes
 from estudio_core.pipeline.manifests import LiveManifest, VerifiedManifest
 from estudio_core.pipeline.plugin_access import open_plugin
 from estudio_core.promotion import ledger
 from estudio_core.promotion.aliases import observe
+from estudio_core.promotion.turns import one_at_a_time
 from estudio_core.vectordb import deployments
 
 if TYPE_CHECKING:
     import psycopg
-
-FAILURE_TAG = "estudio.release"
-"""Tag of a model version whose last release failed: the reason."""
 
 
 def switch(plugin_name: str, verified: dict[str, Any]) -> LiveManifest:
@@ -30,7 +29,7 @@ def switch(plugin_name: str, verified: dict[str, Any]) -> LiveManifest:
         ConcurrentReleaseError: writers or another switch did not end in time; nothing was changed.
     """
     manifest = VerifiedManifest.model_validate(verified)
-    with database.connect(autocommit=True) as connection, ledger.one_at_a_time(connection, plugin_name):
+    with database.connect(autocommit=True) as connection, one_at_a_time(connection, plugin_name):
         release = deployments.get_release(connection, manifest.release_id)
         promotion = ledger.request(
             connection, plugin_name, "manual", "estudio", release.model_version, run_id=release.run_id
@@ -48,7 +47,7 @@ def make_live(
     """Move the pointer with `move`, time it, let the alias `champion` name the version that serves, and say so.
 
     The pointer decides; the trail follows at once, the alias as soon as MLflow answers. The caller holds
-    `ledger.one_at_a_time`.
+    `one_at_a_time`.
     """
     began = time.monotonic()
     live = move()

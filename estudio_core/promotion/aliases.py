@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from estudio_core.errors import UnavailableError
 from estudio_core.experiments.alias_audit import AliasMove, foreign_moves_of
 from estudio_core.experiments.model_registry import ModelRegistry
-from estudio_core.promotion import ledger
+from estudio_core.promotion import ledger, reconcile
 from estudio_core.vectordb.releases import live_release
 
 if TYPE_CHECKING:
@@ -28,18 +28,22 @@ ACTOR = "somebody in MLflow"
 def observe_all(connection: psycopg.Connection, wrapper: MLflowClientWrapper) -> list[ledger.Promotion]:
     """Write down what somebody asked for in MLflow since the last look, and return what waits for a release run.
 
+    What a lost request left behind is put right (see `reconcile`).
     One read of the registry, whatever the number of plugins. Models of others, and plugins that are not live, are left
     alone; a model that cannot be read is logged and leaves the others alone.
 
     Raises:
         TrackingUnavailableError, DatabaseUnavailableError: a server does not answer.
     """
+    reconcile.end_abandoned(connection)
     ours = {row[0] for row in connection.execute("SELECT plugin FROM estudio.pointers").fetchall()}
     for model in wrapper.call(_all_models):
         if model.name not in ours:
             continue
         try:
-            _observe(connection, ModelRegistry(wrapper, model.name), foreign_moves_of(model))
+            registry = ModelRegistry(wrapper, model.name)
+            _observe(connection, registry, foreign_moves_of(model))
+            reconcile.put_right(connection, registry, model)
         except UnavailableError:
             raise
         except Exception:

@@ -1,15 +1,14 @@
 """The table `estudio.promotions`: at most one promotion of a plugin is open, and the latest request is the one.
 
 A request closes the open one before it as `superseded`. A release asks `require_open` before it goes on, and switches
-inside `one_at_a_time`, so that an older promotion never goes live after a younger one.
+inside `turns.one_at_a_time`, so that an older promotion never goes live after a younger one.
 
 The pointer decides what is live: an open promotion whose release it names has gone live, whatever its process came to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, LiteralString
@@ -131,8 +130,8 @@ def refuse(
     """
     live = live_release(conn, plugin)
     conn.execute(
-        "INSERT INTO estudio.promotions (plugin, way, actor, from_version, to_version, run_id, outcome, reason, numbers,"
-        " ended_at) VALUES (%s, 'approval', %s, %s, %s, %s, 'refused', %s, %s, clock_timestamp())"
+        "INSERT INTO estudio.promotions (plugin, way, actor, from_version, to_version, run_id, outcome, reason,"
+        " numbers, ended_at) VALUES (%s, 'approval', %s, %s, %s, %s, 'refused', %s, %s, clock_timestamp())"
         " ON CONFLICT (plugin, run_id) DO UPDATE SET outcome = 'refused', actor = EXCLUDED.actor,"
         " reason = EXCLUDED.reason, ended_at = EXCLUDED.ended_at WHERE promotions.outcome IN ('open', 'failed')",
         (plugin, actor, live.model_version if live else None, to_version, run_id, reason, Jsonb(dict(numbers or {}))),
@@ -275,21 +274,6 @@ def get(conn: psycopg.Connection, promotion_id: int) -> Promotion:
 def history(conn: psycopg.Connection, plugin: str | None = None, limit: int | None = None) -> list[Promotion]:
     """Return promotions of a plugin, or of all, the latest request first."""
     return _select(conn, "%s::text IS NULL OR plugin = %s", (plugin, plugin), limit)
-
-
-@contextmanager
-def one_at_a_time(conn: psycopg.Connection, plugin: str) -> Iterator[None]:
-    """Hold off other switches and rollbacks of `plugin` in the block; `conn` is in autocommit mode.
-
-    The lock belongs to the session: it is given back when the process dies.
-    """
-    key = lock_key("promotion", plugin)
-    conn.execute("SELECT pg_advisory_lock(%s)", (key,))
-    try:
-        yield
-    finally:
-        with suppress(psycopg.OperationalError):  # a session that broke has given its locks back
-            conn.execute("SELECT pg_advisory_unlock(%s)", (key,))
 
 
 def _settle(conn: psycopg.Connection, plugin: str) -> None:

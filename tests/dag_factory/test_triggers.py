@@ -74,3 +74,9 @@ def test_sessions_ring_at_each_multiple_and_anew_after_a_training(monkeypatch: p
     monkeypatch.setattr(sessions_trigger, "POLL_S", 0.0)
     assert asyncio.run(collect()) == [500, 1003, 501]
     assert SessionsTrigger(**SessionsTrigger("shop", 500).serialize()[1]).every == 500
+
+
+def test_a_request_that_no_run_has_taken_up_rings_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alias_trigger, "RING_AGAIN_S", 0.0)
+    seen = ({}, {"shop": (4, "2")}, {"shop": (4, "2")}, {})
+    assert events("shop", *seen) == [{"promotion": 4, "version": "2"}] * 2
