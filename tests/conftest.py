@@ -90,3 +90,26 @@ def small_model() -> Callable[..., Any]:
     from tests.small_model import build_small_model
 
     return build_small_model
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite store of MLflow with all tables and nothing in it: creating one takes MLflow over a second."""
+    from estudio_core.experiments.mlflow_client import MLflowClientWrapper
+
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    assert MLflowClientWrapper(f"sqlite:///{file}").client
+    return file
+
+
+@pytest.fixture(scope="session")
+def write_model() -> Callable[[Path, str], Path]:
+    """Writes files that stand for a saved model into a folder."""
+
+    def write(folder: Path, content: str) -> Path:
+        (folder / "tokenizer").mkdir(parents=True, exist_ok=True)
+        (folder / "model.safetensors").write_bytes(content.encode() * 100)
+        (folder / "tokenizer" / "tokenizer.json").write_text("{}")
+        return folder
+
+    return write

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Hashable
 from typing import Any
 
@@ -14,15 +15,18 @@ logger = logging.getLogger(__name__)
 POLL_S = 10.0
 """Seconds between two looks: with the scheduler's own pace, a release starts well within a minute."""
 
+RING_AGAIN_S = 300.0
+"""Seconds after which a promotion that no run has taken up rings again: the run that the ring started has failed."""
+
 Waiting = dict[str, tuple[int, str]]
 """Number and version of the promotion that waits for a release run, by plugin."""
 
 
 class AliasTrigger(BaseEventTrigger):
-    """Fires once for each promotion that somebody asks for by moving an alias in MLflow.
+    """Fires for each promotion that somebody asks for by moving an alias in MLflow.
 
-    The event is a doorbell: the release run reads from `estudio.promotions` what it has to do. After a restart of the
-    triggerer, a promotion that no run has taken up rings again.
+    The event is a doorbell: the release run reads from `estudio.promotions` what it has to do. A promotion that no run
+    has taken up rings again after `RING_AGAIN_S`, and after a restart of the triggerer.
     """
 
     def __init__(self, plugin: str) -> None:
@@ -48,12 +52,13 @@ class AliasTrigger(BaseEventTrigger):
             await asyncio.sleep(POLL_S)
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Waiting]) -> AsyncIterator[TriggerEvent]:
-        """Yield an event for each new promotion of this plugin."""
-        rung = 0
+        """Yield an event for each new promotion of this plugin, and again for one that still waits."""
+        rung, rung_at = 0, 0.0
         async for waiting in shared_stream:
             number, version = waiting.get(self.plugin, (0, ""))
-            if number > rung:
-                rung = number
+            now = time.monotonic()
+            if number > rung or (number == rung > 0 and now - rung_at >= RING_AGAIN_S):
+                rung, rung_at = number, now
                 yield TriggerEvent({"promotion": number, "version": version})  # type: ignore[no-untyped-call]
 
     async def run(self) -> AsyncIterator[TriggerEvent]:

@@ -11,11 +11,11 @@ from estudio_core.dag_factory.links import ModelLink, PageLink
 from estudio_core.dag_factory.steps import ERROR_KEY, INDEX_POOL, URGENT, Steps
 
 
-def publish_model(plugin: str, version: Any) -> dict[str, Any]:
+def publish_model(plugin: str, version: Any, run_id: str | None = None) -> dict[str, Any]:
     """Export the version to ONNX, check it against the trained model, and publish it to the Triton repository."""
     from estudio_core.pipeline.publish import publish_model
 
-    return publish_model(plugin, str(version)).as_dict()
+    return publish_model(plugin, str(version), str(run_id)).as_dict()
 
 
 def start_collection(

@@ -45,9 +45,9 @@ class AliasMove:
 
 
 def entries_of(model: RegisteredModel) -> list[AuditEntry]:
-    """Return the audit trail of a model, oldest first."""
+    """Return the audit trail of a model, oldest first; a tag that only looks like an entry is left out."""
     texts = [text for key, text in model.tags.items() if key.startswith(AUDIT_TAG)]
-    return sorted((AuditEntry(**json.loads(text)) for text in texts), key=lambda entry: entry.at)
+    return sorted((entry for text in texts if (entry := _entry(text)) is not None), key=lambda entry: entry.at)
 
 
 def foreign_moves_of(model: RegisteredModel) -> list[AliasMove]:
@@ -60,7 +60,15 @@ def foreign_moves_of(model: RegisteredModel) -> list[AliasMove]:
         named = int(model.aliases[alias])
         last = next((entry.to_version for entry in reversed(entries) if entry.alias == alias), None)
         noted = model.tags.get(KNOWN_TAG + alias)
-        known = last if noted is None else int(noted) if noted else None
+        known = last if noted is None else int(noted) if noted.isdecimal() else None
         if named not in {known, last}:
             moves.append(AliasMove(model.name, alias, named, known))
     return moves
+
+
+def _entry(text: str) -> AuditEntry | None:
+    try:
+        entry = AuditEntry(**json.loads(text))
+    except (ValueError, TypeError):
+        return None
+    return entry if isinstance(entry.at, str) else None

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DIGEST_TAG = "estudio.digest"
+FAILURE_TAG = "estudio.release"
+"""Tag of a model version whose last release failed: the reason."""
 _MODELS_PER_PAGE = 100
 
 
@@ -185,11 +187,14 @@ class ModelRegistry:
                 self._move(alias, version, "put back", reason, actor, {})
 
     def numbers_of(self, version: int) -> dict[str, float]:
-        """Return the metrics of the gate that a version was registered with; empty where there was no gate."""
+        """Return the metrics of the gate that a version was registered with.
+
+        Empty where there was no gate, or where its run is gone.
+        """
         run_id = self.versions()[version].run_id
         if run_id is None:
             return {}
-        metrics = self.wrapper.call(lambda client: client.get_run(run_id)).data.metrics
+        metrics = self.wrapper.call(lambda client: _metrics(client, run_id))
         return {name: value for name, value in sorted(metrics.items()) if name.endswith(("_before", "_after", "_gain"))}
 
     def record(
@@ -241,6 +246,15 @@ class ModelRegistry:
                 client.set_model_version_tag(self.name, str(version), key, value)
 
         self.wrapper.call(write)
+
+    def delete_tag(self, version: int, key: str) -> None:
+        """Take a tag off a version, if it is there."""
+
+        def delete(client: MlflowClient) -> None:
+            if key in client.get_model_version(self.name, str(version)).tags:
+                client.delete_model_version_tag(self.name, str(version), key)
+
+        self.wrapper.call(delete)
 
     def download(self, version: int | str) -> Path:
         """Return a local folder with a version's files, downloaded once and checked by digest.
@@ -388,6 +402,17 @@ def folder_digest(folder: Path) -> str:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         digest.update(f"{path.relative_to(folder).as_posix()}\x1f{content}\x1e".encode())
     return digest.hexdigest()
+
+
+def _metrics(client: MlflowClient, run_id: str) -> dict[str, float]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return dict(client.get_run(run_id).data.metrics)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return {}
+        raise
 
 
 def _registered_version(version: Any) -> RegisteredVersion:

@@ -10,6 +10,7 @@ from estudio_core.errors import DataError, VerificationError
 from estudio_core.log_context import bind_release
 from estudio_core.pipeline.manifests import BuiltManifest, EntryManifest, LoadedShard, ShardManifest
 from estudio_core.pipeline.plugin_access import open_plugin
+from estudio_core.promotion.ledger import require_open_run
 
 MOST_INVALID_SHARE = 0.5
 """A build of which more items than this cannot be used is refused: the plugin reads the wrong column."""
@@ -19,6 +20,7 @@ def start_collection(plugin_name: str, entry: dict[str, Any], shards: int, run_i
     """Open the release of this run and divide the items of the source; a rerun returns the same release.
 
     Raises:
+        SupersededError: a later promotion has taken the place of this run's.
         ConcurrentReleaseError: another release of this plugin is being built.
         DataError: the source has no items.
     """
@@ -28,6 +30,7 @@ def start_collection(plugin_name: str, entry: dict[str, Any], shards: int, run_i
     plugin = open_plugin(plugin_name)
     with database.connect(autocommit=True) as connection:
         database.ensure_schema(connection)
+        require_open_run(connection, plugin_name, run_id)
         release = start_release(
             connection, plugin_name, published.name, published.version, plugin.get_search_index_info(), run_id
         )
@@ -51,6 +54,7 @@ def build_index(plugin_name: str, shards: list[dict[str, Any]]) -> BuiltManifest
     """Index the loaded collection, apply the plugin's optimizations, and mark the release as built.
 
     Raises:
+        SupersededError: a later promotion has taken the place of this run's.
         DataError: more than half of the items could not be used.
         VerificationError: the collection does not hold what the shards have loaded.
     """
@@ -73,6 +77,7 @@ def build_index(plugin_name: str, shards: list[dict[str, Any]]) -> BuiltManifest
     with database.connect(autocommit=True) as connection, build_lock(connection, plugin_name):
         bind_release(loaded[0].release_id)
         release = get_release(connection, loaded[0].release_id)
+        require_open_run(connection, plugin_name, release.run_id)
         collection = release.collection
         stats = collection.stats(connection)
         # More is possible: a shard that was run again after an item of its range had been deleted.

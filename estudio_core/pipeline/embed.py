@@ -12,12 +12,16 @@ from estudio_core.pipeline.manifests import LoadedShard, ShardManifest
 from estudio_core.pipeline.plugin_access import ItemParts, open_plugin
 from estudio_core.pipeline.vector_store import VectorStore
 from estudio_core.progress import report
+from estudio_core.promotion.ledger import require_open_run
 from estudio_core.vectordb.items import IndexedItem
 from estudio_core.vectordb.locks import build_lock
-from estudio_core.vectordb.releases import get_release
+from estudio_core.vectordb.releases import Release, get_release
 
 _REPORT_EACH = 256
 _LISTED_INVALID = 200
+
+CHECK_S = 2.0
+"""Seconds after which a shard asks again whether its release is still wanted."""
 
 
 def embed_shard(plugin_name: str, shard: dict[str, Any]) -> LoadedShard:
@@ -27,6 +31,7 @@ def embed_shard(plugin_name: str, shard: dict[str, Any]) -> LoadedShard:
     built already is left as it is.
 
     Raises:
+        SupersededError: a later promotion has taken the place of the release's, also while items are embedded.
         ReleaseError: there is no such release, or another one of this plugin is being built.
         RepositoryError, ModelError: the published model cannot be used.
     """
@@ -41,6 +46,7 @@ def embed_shard(plugin_name: str, shard: dict[str, Any]) -> LoadedShard:
     done = Encoding()
     with database.connect(autocommit=True) as connection, build_lock(connection, plugin_name, shared=True):
         release = get_release(connection, wanted.release_id)
+        require_open_run(connection, plugin_name, release.run_id)
         if release.state == "building":
             digest = read_manifest(get_settings().triton_repository / release.model_name).digest
             batches = plugin.get_data_loader().iter_items(KeyRange(wanted.after, wanted.until, wanted.count))
@@ -50,7 +56,7 @@ def embed_shard(plugin_name: str, shard: dict[str, Any]) -> LoadedShard:
                 done,
                 VectorStore.load(plugin_name, digest),
             )
-            release.collection.copy_items(connection, _reported(items, wanted.count))
+            release.collection.copy_items(connection, _while_wanted(_reported(items, wanted.count), release))
     return LoadedShard(
         release_id=wanted.release_id,
         label=wanted.label,
@@ -61,6 +67,16 @@ def embed_shard(plugin_name: str, shard: dict[str, Any]) -> LoadedShard:
         invalid_items=len(done.invalid),
         seconds=round(time.monotonic() - began, 1),
     )
+
+
+def _while_wanted(items: Iterator[IndexedItem], release: Release) -> Iterator[IndexedItem]:
+    asked = time.monotonic()
+    for item in items:
+        if time.monotonic() - asked >= CHECK_S:
+            with database.transaction() as connection:  # the one that copies is busy with that
+                require_open_run(connection, release.plugin, release.run_id)
+            asked = time.monotonic()
+        yield item
 
 
 def _reported(items: Iterator[IndexedItem], total: int) -> Iterator[IndexedItem]:

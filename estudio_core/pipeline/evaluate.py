@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from estudio_core import database
 from estudio_core.artifacts import ArtifactStore
 from estudio_core.errors import DataError
 from estudio_core.evaluation.gate import Group, decide
@@ -18,6 +19,7 @@ from estudio_core.pipeline.manifests import EvaluationManifest, TrainingManifest
 from estudio_core.pipeline.plugin_access import ItemParts, open_plugin
 from estudio_core.pipeline.vector_store import VectorStore
 from estudio_core.preprocessing.ranking_data import RankingData
+from estudio_core.vectordb.releases import live_release
 
 if TYPE_CHECKING:
     from estudio_core.evaluation.judgments import Judgments
@@ -128,8 +130,10 @@ def _champion(exam: Exam, plugin: FineTuningMethod, training: TrainingManifest) 
     from estudio_core.pipeline.publish import publish_model
     from estudio_core.settings import get_settings
 
-    version = plugin.get_manager().aliases().get("champion") or int(training.start_version)
-    name = publish_model(plugin.meta.name, str(version)).name
+    with database.connect() as connection:
+        live = live_release(connection, plugin.meta.name)
+    version = live.model_version if live else training.start_version
+    name = publish_model(plugin.meta.name, version).name
     digest = read_manifest(get_settings().triton_repository / name).digest
     known = VectorStore.from_live_collection(plugin.meta.name, digest)
     return exam.sit(f"version {version}", open_bulk_embedder(name), digest, known)[0]

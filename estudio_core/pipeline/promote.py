@@ -7,6 +7,7 @@ from typing import Any
 
 from estudio_core import database
 from estudio_core.errors import NotEnoughDataError
+from estudio_core.experiments.model_registry import FAILURE_TAG
 from estudio_core.pipeline.manifests import RegistrationManifest
 from estudio_core.pipeline.plugin_access import open_plugin
 from estudio_core.plugin.run_params import ReleaseParams
@@ -51,24 +52,30 @@ def refuse_release(plugin_name: str, registered: dict[str, Any], release_run_id:
     reason = f"Refused by {actor}."
     registry = open_plugin(plugin_name).get_manager().registry
     with database.connect(autocommit=True) as connection:
-        promotion = ledger.request(
+        ledger.refuse(
             connection,
             plugin_name,
-            "approval",
             actor,
             wanted.version,
             run_id=release_run_id,
+            reason=reason,
             numbers=registry.numbers_of(int(wanted.version)),
         )
-        ledger.end(connection, promotion, "refused", reason=reason)
     registry.set_tags(int(wanted.version), {"estudio.approval": reason})
     return reason
 
 
 def initialize_version(plugin_name: str, version: str, run_id: str, actor: str) -> str:
-    """Ask for the first release of the base model; return its version."""
+    """Ask for the first release of the base model; return its version.
+
+    Raises:
+        SupersededError: this is a rerun, and something newer was asked for or went live since.
+    """
     with database.connect(autocommit=True) as connection:
-        ledger.request(connection, plugin_name, "initialize", actor, version, run_id=run_id, reason="base model")
+        promotion = ledger.request(
+            connection, plugin_name, "initialize", actor, version, run_id=run_id, reason="base model"
+        )
+        ledger.require_open(connection, promotion)
     return version
 
 
@@ -92,13 +99,15 @@ def take_up(plugin_name: str, run_id: str, params: dict[str, Any], actor: str, *
         database.ensure_schema(connection)
         promotion = ledger.of_run(connection, plugin_name, run_id)
         if promotion is None and by_alias:
-            observe(connection, registry)
+            # Taken up before MLflow is asked: while MLflow is away, the run's retries find it as theirs.
             promotion = ledger.take_up(connection, plugin_name, run_id)
             if promotion is None:
+                observe(connection, registry)
+                promotion = ledger.take_up(connection, plugin_name, run_id)
+            if promotion is None:
                 raise NotEnoughDataError(f"No moved alias of {plugin_name!r} waits for a release any more.")
-        elif promotion is None or promotion.outcome == "failed":
-            version = promotion.to_version if promotion else ReleaseParams.model_validate(params).version
-            number = registry.resolve(version)
+        elif promotion is None:
+            number = registry.resolve(ReleaseParams.model_validate(params).version)
             promotion = ledger.request(
                 connection,
                 plugin_name,
@@ -108,6 +117,7 @@ def take_up(plugin_name: str, run_id: str, params: dict[str, Any], actor: str, *
                 run_id=run_id,
                 numbers=registry.numbers_of(number),
             )
+        promotion = ledger.reopen(connection, promotion)
         ledger.require_open(connection, promotion)
         return promotion.to_version
 
@@ -127,7 +137,7 @@ def put_back(plugin_name: str, run_id: str, errors: Sequence[str]) -> str:
         live = live_release(connection, plugin_name)
     if promotion.outcome == "failed":
         reason = promotion.reason  # of the first attempt, where this one is repeated
-        registry.set_tags(int(promotion.to_version), {"estudio.release": f"failed: {reason}"[:2000]})
+        registry.set_tags(int(promotion.to_version), {FAILURE_TAG: f"failed: {reason}"[:2000]})
         if promotion.alias == "challenger":
             registry.put_back("challenger", promotion.alias_before, reason=reason, actor=f"release {run_id}")
         if live is not None:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from estudio_core import database
 from estudio_core.pipeline.manifests import EntryManifest
 from estudio_core.pipeline.plugin_access import open_plugin
+from estudio_core.promotion.ledger import require_open_run
 from estudio_core.settings import get_settings
 
 
-def publish_model(plugin_name: str, version: str) -> EntryManifest:
+def publish_model(plugin_name: str, version: str, run_id: str | None = None) -> EntryManifest:
     """Export `version`, check it against the trained model, publish it, and try it with its golden texts.
 
     Publishing what is published already changes nothing.
 
+    Args:
+        plugin_name: The plugin.
+        version: Number or alias.
+        run_id: The release run that it is for; None for an evaluation.
+
     Raises:
+        SupersededError: a later promotion has taken the place of the run's.
         ExportError: the graph does not compute what the model computes, or in fewer bits ranks worse than allowed.
         RepositoryError: the repository cannot be written, or the name holds another model.
         DimensionError: the model's vectors do not fit the plugin's index.
@@ -25,6 +33,9 @@ def publish_model(plugin_name: str, version: str) -> EntryManifest:
     from estudio_core.models.storage import load_model
     from estudio_core.pipeline.export_quality import ranking_check
 
+    if run_id is not None:
+        with database.connect(autocommit=True) as connection:
+            require_open_run(connection, plugin_name, run_id)
     plugin = open_plugin(plugin_name)
     manager = plugin.get_manager()
     number = manager.registry.resolve(version)

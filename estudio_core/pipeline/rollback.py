@@ -12,14 +12,15 @@ from estudio_core.pipeline.manifests import LiveManifest
 from estudio_core.pipeline.switch import make_live
 from estudio_core.plugin.run_params import RollbackParams
 from estudio_core.promotion import ledger
+from estudio_core.promotion.turns import one_at_a_time
 from estudio_core.vectordb import deployments
 
 
 def rollback(plugin_name: str, params: dict[str, Any], run_id: str, actor: str) -> LiveManifest:
     """Apply newer writes to the earlier collection, move the pointer back, and the alias `champion` with it.
 
-    A release that is being built is superseded: who rolls back wants what was, not what comes next. The same run again
-    leads to the same release.
+    A release that is being built is called off: who rolls back wants what was, not what comes next. The same run again
+    leads to the same release, and does nothing once something newer went live.
 
     Args:
         plugin_name: The plugin.
@@ -28,14 +29,17 @@ def rollback(plugin_name: str, params: dict[str, Any], run_id: str, actor: str) 
         actor: Who wants it.
 
     Raises:
+        SupersededError: this is a rerun, and something newer was asked for or went live since; nothing was changed.
         ReleaseError: there is nothing to go back to; nothing was changed.
     """
     from estudio_core.inference.opening import ensure_served
 
     wanted = RollbackParams.model_validate(params).target
-    with database.connect(autocommit=True) as connection, ledger.one_at_a_time(connection, plugin_name):
+    with database.connect(autocommit=True) as connection, one_at_a_time(connection, plugin_name):
         database.ensure_schema(connection)
         done = ledger.of_run(connection, plugin_name, run_id)
+        if done is not None:
+            ledger.require_open(connection, done)
         target: deployments.Release | None
         if done is not None and done.release_id is not None:  # a killed attempt has chosen already
             target = deployments.get_release(connection, done.release_id)
@@ -51,7 +55,7 @@ def rollback(plugin_name: str, params: dict[str, Any], run_id: str, actor: str) 
             )
         bind_release(target.release_id)
         ensure_served(target.model_name)
-        promotion = done or ledger.request(
+        promotion = ledger.request(
             connection,
             plugin_name,
             "rollback",

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from estudio_core import database
+from estudio_core.experiments.model_registry import FAILURE_TAG
 from estudio_core.pipeline.embed_writes import embed_writes
 from estudio_core.pipeline.manifests import LiveManifest, VerifiedManifest
 from estudio_core.pipeline.plugin_access import open_plugin
 from estudio_core.promotion import ledger
 from estudio_core.promotion.aliases import observe
+from estudio_core.promotion.turns import one_at_a_time
 from estudio_core.vectordb import deployments
 
 if TYPE_CHECKING:
@@ -27,9 +29,9 @@ def switch(plugin_name: str, verified: dict[str, Any]) -> LiveManifest:
         ConcurrentReleaseError: writers or another switch did not end in time; nothing was changed.
     """
     manifest = VerifiedManifest.model_validate(verified)
-    with database.connect(autocommit=True) as connection, ledger.one_at_a_time(connection, plugin_name):
+    with database.connect(autocommit=True) as connection, one_at_a_time(connection, plugin_name):
         release = deployments.get_release(connection, manifest.release_id)
-        promotion = ledger.of_run(connection, plugin_name, release.run_id) or ledger.request(
+        promotion = ledger.request(
             connection, plugin_name, "manual", "estudio", release.model_version, run_id=release.run_id
         )
         observe(connection, open_plugin(plugin_name).get_manager().registry)
@@ -44,21 +46,24 @@ def make_live(
 ) -> LiveManifest:
     """Move the pointer with `move`, time it, let the alias `champion` name the version that serves, and say so.
 
-    The pointer decides; the alias follows. The caller holds `ledger.one_at_a_time`.
+    The pointer decides; the trail follows at once, the alias as soon as MLflow answers. The caller holds
+    `one_at_a_time`.
     """
     began = time.monotonic()
     live = move()
     took_ms = (time.monotonic() - began) * 1000
-    before = deployments.previous_release(connection, promotion.plugin)
     numbers = {name: live.stats[name] for name in ("recall_at_10",) if name in live.stats}
-    open_plugin(promotion.plugin).get_manager().promote(
+    ledger.end(connection, promotion, "live", release_id=live.release_id, numbers=numbers)
+    before = deployments.previous_release(connection, promotion.plugin)
+    manager = open_plugin(promotion.plugin).get_manager()
+    manager.promote(
         live.model_version,
         f"release {live.release_id} is live",
         promotion.actor,
         promotion.numbers | numbers,
         former=int(before.model_version) if before else None,
     )
-    ledger.end(connection, promotion, "live", release_id=live.release_id, numbers=numbers)
+    manager.registry.delete_tag(int(live.model_version), FAILURE_TAG)
     return LiveManifest(
         release_id=live.release_id,
         previous_release_id=before.release_id if before else None,

@@ -8,6 +8,7 @@ from estudio_core import database
 from estudio_core.errors import VerificationError
 from estudio_core.pipeline.embed_writes import embed_writes
 from estudio_core.pipeline.manifests import BuiltManifest, VerifiedManifest
+from estudio_core.promotion.ledger import require_open_run
 from estudio_core.vectordb.deployments import build_lock, catch_up, get_release
 from estudio_core.vectordb.verification import verify_release
 
@@ -21,6 +22,7 @@ def verify(plugin_name: str, built: dict[str, Any]) -> VerifiedManifest:
     A release that is verified or live already is left as it is.
 
     Raises:
+        SupersededError: a later promotion has taken the place of this run's.
         VerificationError: a check failed; the live release keeps serving.
         ModelError: the encoder does not give its golden vectors.
     """
@@ -32,6 +34,7 @@ def verify(plugin_name: str, built: dict[str, Any]) -> VerifiedManifest:
     manifest = BuiltManifest.model_validate(built)
     with database.connect(autocommit=True) as connection, build_lock(connection, plugin_name):
         release = get_release(connection, manifest.release_id)
+        require_open_run(connection, plugin_name, release.run_id)
         ensure_served(release.model_name)
         entry = read_manifest(get_settings().triton_repository / release.model_name)
         if release.state == "built":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from estudio_core.errors import UnavailableError
 from estudio_core.experiments.alias_audit import AliasMove, foreign_moves_of
 from estudio_core.experiments.model_registry import ModelRegistry
-from estudio_core.promotion import ledger
+from estudio_core.promotion import ledger, reconcile
 from estudio_core.vectordb.releases import live_release
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
     from estudio_core.experiments.mlflow_client import MLflowClientWrapper
 
+logger = logging.getLogger(__name__)
+
 ACTOR = "somebody in MLflow"
 """MLflow's registry does not say who moved an alias."""
 
@@ -24,15 +28,28 @@ ACTOR = "somebody in MLflow"
 def observe_all(connection: psycopg.Connection, wrapper: MLflowClientWrapper) -> list[ledger.Promotion]:
     """Write down what somebody asked for in MLflow since the last look, and return what waits for a release run.
 
-    One read of the registry, whatever the number of plugins.
+    What a lost request left behind is put right (see `reconcile`).
+    One read of the registry, whatever the number of plugins. Models of others, and plugins that are not live, are left
+    alone; a model that cannot be read is logged and leaves the others alone.
 
     Raises:
         TrackingUnavailableError, DatabaseUnavailableError: a server does not answer.
     """
+    reconcile.end_abandoned(connection)
+    ours = {row[0] for row in connection.execute("SELECT plugin FROM estudio.pointers").fetchall()}
     for model in wrapper.call(_all_models):
-        moves = foreign_moves_of(model)
-        if moves:
-            _observe(connection, ModelRegistry(wrapper, model.name), moves)
+        if model.name not in ours:
+            continue
+        try:
+            registry = ModelRegistry(wrapper, model.name)
+            _observe(connection, registry, foreign_moves_of(model))
+            reconcile.put_right(connection, registry, model)
+        except UnavailableError:
+            raise
+        except Exception:
+            if connection.broken:
+                raise
+            logger.exception("The aliases of the model %r were not looked at", model.name)
     return ledger.waiting(connection)
 
 

@@ -1,13 +1,14 @@
 """The table `estudio.promotions`: at most one promotion of a plugin is open, and the latest request is the one.
 
 A request closes the open one before it as `superseded`. A release asks `require_open` before it goes on, and switches
-inside `one_at_a_time`, so that an older promotion never goes live after a younger one.
+inside `turns.one_at_a_time`, so that an older promotion never goes live after a younger one.
+
+The pointer decides what is live: an open promotion whose release it names has gone live, whatever its process came to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, LiteralString
@@ -69,12 +70,17 @@ def request(
 
     Repeated is a call with the same `run_id`, or for aliases with the same alias and version. The row of a run that
     failed is opened again: somebody had it rerun.
+
+    Raises:
+        SupersededError: the run failed, and something newer was asked for or went live since.
     """
     with conn.transaction():
         conn.execute("SELECT pg_advisory_xact_lock(%s)", (lock_key("promotion request", plugin),))
         found = of_run(conn, plugin, run_id) if run_id is not None else _open_alias(conn, plugin, alias, to_version)
         if found is not None and found.outcome != "failed":
             return found
+        if found is not None:
+            _require_latest(conn, found)
         supersede(conn, plugin, f"Version {to_version} was asked for by {actor}.")
         if found is not None:
             return _one(
@@ -95,8 +101,46 @@ def request(
         )
 
 
+def reopen(conn: psycopg.Connection, promotion: Promotion) -> Promotion:
+    """Ask once more for what a failed run was to bring; a promotion that did not fail stays as it is.
+
+    Raises:
+        SupersededError: something newer was asked for or went live since.
+    """
+    if promotion.outcome != "failed":
+        return promotion
+    return request(
+        conn, promotion.plugin, promotion.way, promotion.actor, promotion.to_version, run_id=promotion.run_id
+    )
+
+
+def refuse(
+    conn: psycopg.Connection,
+    plugin: str,
+    actor: str,
+    to_version: str,
+    *,
+    run_id: str,
+    reason: str,
+    numbers: Mapping[str, float] | None = None,
+) -> None:
+    """Write down that a person refused a candidate, whose release the run `run_id` would have carried out.
+
+    What else is under way goes on: nothing was asked for. What has gone live stays so.
+    """
+    live = live_release(conn, plugin)
+    conn.execute(
+        "INSERT INTO estudio.promotions (plugin, way, actor, from_version, to_version, run_id, outcome, reason,"
+        " numbers, ended_at) VALUES (%s, 'approval', %s, %s, %s, %s, 'refused', %s, %s, clock_timestamp())"
+        " ON CONFLICT (plugin, run_id) DO UPDATE SET outcome = 'refused', actor = EXCLUDED.actor,"
+        " reason = EXCLUDED.reason, ended_at = EXCLUDED.ended_at WHERE promotions.outcome IN ('open', 'failed')",
+        (plugin, actor, live.model_version if live else None, to_version, run_id, reason, Jsonb(dict(numbers or {}))),
+    )
+
+
 def supersede(conn: psycopg.Connection, plugin: str, reason: str) -> None:
     """Close the open promotion of a plugin, if there is one."""
+    _settle(conn, plugin)
     conn.execute(
         "UPDATE estudio.promotions SET outcome = 'superseded', reason = %s, ended_at = clock_timestamp()"
         " WHERE plugin = %s AND outcome = 'open'",
@@ -132,6 +176,8 @@ def waiting(conn: psycopg.Connection) -> list[Promotion]:
 def require_open(conn: psycopg.Connection, promotion: Promotion) -> None:
     """Refuse to go on with a promotion that another one has taken the place of.
 
+    One that failed may go on while nothing newer was asked for: somebody had a step of its run rerun.
+
     Raises:
         SupersededError: it has; the message says which.
     """
@@ -141,12 +187,49 @@ def require_open(conn: psycopg.Connection, promotion: Promotion) -> None:
             f"Version {current.to_version} of {current.plugin!r} does not go live any more. {current.reason} "
             "To have it all the same, start a new release run."
         )
+    if current.outcome == "failed":
+        _require_latest(conn, current)
     live = live_release(conn, current.plugin)
     if current.outcome == "live" and live is not None and live.release_id != current.release_id:
         raise SupersededError(
             f"Run {current.run_id} made release {current.release_id} live, and release {live.release_id} has taken its "
             "place since: running it again does not undo that. To have it again, roll back to it or start a new "
             "release run."
+        )
+
+
+def require_open_run(conn: psycopg.Connection, plugin: str, run_id: str) -> None:
+    """Do what `require_open` does for the promotion that a run carries out; a run without one may go on.
+
+    Raises:
+        SupersededError: another promotion has taken its place.
+    """
+    promotion = of_run(conn, plugin, run_id)
+    if promotion is not None:
+        require_open(conn, promotion)
+
+
+def _require_latest(conn: psycopg.Connection, failed: Promotion) -> None:
+    with conn.cursor() as cursor:
+        row = cursor.execute(
+            "SELECT 'version ' || to_version || ' was asked for by ' || actor FROM estudio.promotions"
+            " WHERE plugin = %(plugin)s AND promotion_id <> %(id)s AND requested_at > %(requested)s"
+            " AND outcome IN ('open', 'live', 'superseded')"
+            " UNION ALL SELECT 'release ' || release_id || ' went live' FROM estudio.pointers"
+            " JOIN estudio.deployments d USING (plugin, release_id)"
+            " WHERE plugin = %(plugin)s AND switched_at > %(ended)s AND d.run_id IS DISTINCT FROM %(run)s LIMIT 1",
+            {
+                "plugin": failed.plugin,
+                "id": failed.promotion_id,
+                "requested": failed.requested_at,
+                "ended": failed.ended_at,
+                "run": failed.run_id,
+            },
+        ).fetchone()
+    if row is not None:
+        raise SupersededError(
+            f"Run {failed.run_id} failed to release version {failed.to_version} of {failed.plugin!r}, and {row[0]} "
+            "since: running it again does not undo that. To have it all the same, start a new release run."
         )
 
 
@@ -159,12 +242,25 @@ def end(
     release_id: int | None = None,
     numbers: Mapping[str, float] | None = None,
 ) -> Promotion:
-    """Write down what became of an open promotion; one that has ended stays as it is."""
+    """Write down what became of an open promotion; one that has ended, or has gone live, stays as it is.
+
+    What has gone live is `live`, even where the next request came while the pointer moved.
+    """
+    if outcome != "live":
+        _settle(conn, promotion.plugin)
     conn.execute(
-        "UPDATE estudio.promotions SET outcome = %s, reason = COALESCE(%s, reason),"
-        " release_id = COALESCE(%s, release_id), numbers = numbers || %s, ended_at = clock_timestamp()"
-        " WHERE promotion_id = %s AND outcome = 'open'",
-        (outcome, reason, release_id, Jsonb(dict(numbers or {})), promotion.promotion_id),
+        "UPDATE estudio.promotions SET outcome = %(outcome)s, release_id = COALESCE(%(release)s, release_id),"
+        " reason = COALESCE(%(reason)s, CASE WHEN outcome = 'open' THEN reason ELSE '' END),"
+        " numbers = numbers || %(numbers)s, ended_at = clock_timestamp()"
+        " WHERE promotion_id = %(id)s"
+        " AND (outcome = 'open' OR %(outcome)s = 'live' AND outcome IN ('failed', 'superseded'))",
+        {
+            "outcome": outcome,
+            "release": release_id,
+            "reason": reason,
+            "numbers": Jsonb(dict(numbers or {})),
+            "id": promotion.promotion_id,
+        },
     )
     return get(conn, promotion.promotion_id)
 
@@ -180,19 +276,15 @@ def history(conn: psycopg.Connection, plugin: str | None = None, limit: int | No
     return _select(conn, "%s::text IS NULL OR plugin = %s", (plugin, plugin), limit)
 
 
-@contextmanager
-def one_at_a_time(conn: psycopg.Connection, plugin: str) -> Iterator[None]:
-    """Hold off other switches and rollbacks of `plugin` in the block; `conn` is in autocommit mode.
-
-    The lock belongs to the session: it is given back when the process dies.
-    """
-    key = lock_key("promotion", plugin)
-    conn.execute("SELECT pg_advisory_lock(%s)", (key,))
-    try:
-        yield
-    finally:
-        with suppress(psycopg.OperationalError):  # a session that broke has given its locks back
-            conn.execute("SELECT pg_advisory_unlock(%s)", (key,))
+def _settle(conn: psycopg.Connection, plugin: str) -> None:
+    """Note as live an open promotion whose process moved the pointer and died before it could say so."""
+    conn.execute(
+        "UPDATE estudio.promotions p SET outcome = 'live', release_id = d.release_id, ended_at = clock_timestamp()"
+        " FROM estudio.pointers o JOIN estudio.deployments d ON d.release_id = o.release_id"
+        " WHERE p.plugin = %s AND o.plugin = p.plugin AND p.outcome = 'open'"
+        " AND (p.run_id = d.run_id OR p.release_id = d.release_id)",
+        (plugin,),
+    )
 
 
 def _open_alias(conn: psycopg.Connection, plugin: str, alias: str | None, version: str) -> Promotion | None:

@@ -90,3 +90,9 @@ def test_only_a_run_that_sessions_started_counts_whether_they_are_new(
     monkeypatch.setattr(fine_tune, "get_current_context", lambda: context)
     with pytest.raises(NotEnoughDataError, match=reason):
         fine_tune.extract("shop", 500, run_id="rung")
+
+
+def test_a_request_that_no_run_has_taken_up_rings_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alias_trigger, "RING_AGAIN_S", 0.0)
+    seen = ({}, {"shop": (4, "2")}, {"shop": (4, "2")}, {})
+    assert events("shop", *seen) == [{"promotion": 4, "version": "2"}] * 2

@@ -8,7 +8,6 @@ import pytest
 
 from estudio_core.experiments.manager import ExperimentsManager
 from estudio_core.experiments.metrics_accumulator import MetricsAccumulator
-from estudio_core.experiments.mlflow_client import MLflowClientWrapper
 from estudio_core.settings import get_settings
 
 
@@ -22,33 +21,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     get_settings.cache_clear()
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite store with all tables and nothing in it: creating one takes MLflow over a second."""
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    assert MLflowClientWrapper(f"sqlite:///{file}").client
-    return file
-
-
 @pytest.fixture
 def manager(home: Path, empty_store: Path) -> ExperimentsManager:
     home.mkdir()
     shutil.copy(empty_store, home / "mlflow.db")
     accumulators = [MetricsAccumulator("train_loss", calc_mean=True), MetricsAccumulator("test_ndcg@10")]
     return ExperimentsManager(None, "test_ndcg@10", "shop", accumulators)
-
-
-@pytest.fixture(scope="session")
-def write_model() -> Callable[[Path, str], Path]:
-    """Writes files that stand for a saved model into a folder."""
-
-    def write(folder: Path, content: str) -> Path:
-        (folder / "tokenizer").mkdir(parents=True, exist_ok=True)
-        (folder / "model.safetensors").write_bytes(content.encode() * 100)
-        (folder / "tokenizer" / "tokenizer.json").write_text("{}")
-        return folder
-
-    return write
 
 
 @pytest.fixture

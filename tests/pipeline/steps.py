@@ -44,7 +44,7 @@ def initialize(plugin: str, run_id: str = "initialize-1", shards: int = 2) -> Li
 
 def release(plugin: str, version: str, run_id: str, shards: int = 2) -> LiveManifest:
     """Do what `<plugin>__release` does."""
-    entry = publish_model(plugin, version)
+    entry = publish_model(plugin, version, run_id)
     loaded = [
         embed_shard(plugin, shard.as_dict()).as_dict()
         for shard in start_collection(plugin, entry.as_dict(), shards, run_id)
