@@ -10,7 +10,7 @@ from estudio_core import database
 from estudio_core.pipeline.item_vectors import Encoding, encode_items, split_items
 from estudio_core.pipeline.manifests import LoadedShard, ShardManifest
 from estudio_core.pipeline.plugin_access import ItemParts, open_plugin
-from estudio_core.pipeline.vector_store import VectorStore
+from estudio_core.pipeline.vector_store import ServedVectors, VectorStore
 from estudio_core.progress import report
 from estudio_core.promotion.ledger import require_open_run
 from estudio_core.vectordb.items import IndexedItem
@@ -28,7 +28,8 @@ def embed_shard(plugin_name: str, shard: dict[str, Any]) -> LoadedShard:
     """Load the items of one key range into the collection of a release that is being built.
 
     All or nothing: a killed attempt leaves no row, and a rerun replaces what a finished one wrote. A release that is
-    built already is left as it is.
+    built already is left as it is. Vectors that evaluation computed, or that a collection of the same model holds for
+    the same content, are taken from there.
 
     Raises:
         SupersededError: a later promotion has taken the place of the release's, also while items are embedded.
@@ -54,7 +55,7 @@ def embed_shard(plugin_name: str, shard: dict[str, Any]) -> LoadedShard:
                 split_items(batches, ItemParts(plugin), digest, done),
                 open_bulk_embedder(release.model_name),
                 done,
-                VectorStore.load(plugin_name, digest),
+                ServedVectors(VectorStore.load(plugin_name, digest), release),
             )
             release.collection.copy_items(connection, _while_wanted(_reported(items, wanted.count), release))
     return LoadedShard(

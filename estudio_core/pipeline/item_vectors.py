@@ -20,7 +20,7 @@ from estudio_core.vectordb.items import IndexedItem, source_hash
 if TYPE_CHECKING:
     from estudio_core.inference.batching import TokenisedTexts
     from estudio_core.inference.embedder import Embedder, Vectors
-    from estudio_core.pipeline.vector_store import VectorStore
+    from estudio_core.pipeline.vector_store import ServedVectors, VectorStore
     from estudio_core.sources.data_loader import DownloadedItem, LoadResult
 
 T = TypeVar("T")
@@ -67,7 +67,7 @@ def split_items(batches: Iterable[LoadResult], parts_of: ItemParts, digest: str,
 
 
 def encode_items(
-    items: Iterable[SplitItem], embedder: Embedder, done: Encoding, known: VectorStore | None = None
+    items: Iterable[SplitItem], embedder: Embedder, done: Encoding, known: VectorStore | ServedVectors | None = None
 ) -> Iterator[IndexedItem]:
     """Yield the items with their vectors, taking those that are known already from `known`."""
     read = prefetched(groups(items, ENCODE_BATCH))
@@ -98,11 +98,13 @@ class _Tokenised:
     texts: TokenisedTexts
 
 
-def _tokenised(read: Iterable[list[SplitItem]], embedder: Embedder, known: VectorStore | None) -> Iterator[_Tokenised]:
+def _tokenised(
+    read: Iterable[list[SplitItem]], embedder: Embedder, known: VectorStore | ServedVectors | None
+) -> Iterator[_Tokenised]:
     for group in read:
         found: dict[int, Vectors] = {}
         if known is not None:
-            found = {i: stored for i, s in enumerate(group) if (stored := known.get(s.content_hash)) is not None}
+            found = known.find([(split.item.id, split.content_hash) for split in group])
         fresh = [i for i in range(len(group)) if i not in found]
         texts = embedder.tokenise_items([part for i in fresh for part in group[i].parts])
         yield _Tokenised(group, found, fresh, texts)

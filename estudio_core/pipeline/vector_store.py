@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from estudio_core.inference.embedder import Vectors
     from estudio_core.vectordb.collection import Collection
     from estudio_core.vectordb.items import IndexedItem
+    from estudio_core.vectordb.releases import Release
 
 _FILE = "vectors.npz"
 _STEP = "vectors"
@@ -25,9 +26,13 @@ class VectorStore:
     def __init__(self, vectors: dict[str, Vectors]) -> None:
         self._vectors = vectors
 
-    def get(self, content_hash: str) -> Vectors | None:
-        """Return the part vectors, or None where they are not known."""
-        return self._vectors.get(content_hash)
+    def find(self, items: Sequence[tuple[str, str]]) -> dict[int, Vectors]:
+        """Return the vectors that are known, by place in `items`, which are pairs of object id and content hash."""
+        return {
+            place: vectors
+            for place, (_, content_hash) in enumerate(items)
+            if (vectors := self._vectors.get(content_hash)) is not None
+        }
 
     def __len__(self) -> int:
         """Return the number of items."""
@@ -76,6 +81,59 @@ class VectorStore:
             return cls({})
         with store.fetch(uri) as folder:
             return cls(_read(folder / _FILE))
+
+
+class ServedVectors:
+    """Part vectors of collections that serve, or would after a rollback, from the model of a release being built.
+
+    What `improve` has moved is left out: a release starts from what the model gives.
+
+    Args:
+        stored: Vectors that are known besides, and go first.
+        release: The release that is being built.
+    """
+
+    def __init__(self, stored: VectorStore, release: Release) -> None:
+        from estudio_core import database
+        from estudio_core.vectordb.releases import list_releases
+
+        self._stored = stored
+        with database.connection() as connection:
+            self._releases = [
+                other
+                for other in list_releases(connection, release.plugin)
+                if other.state in ("live", "previous") and other.model_name == release.model_name
+            ]
+
+    def find(self, items: Sequence[tuple[str, str]]) -> dict[int, Vectors]:
+        """Return the vectors that are known, by place in `items`, which are pairs of object id and content hash."""
+        found = self._stored.find(items)
+        for release in self._releases:
+            places = {items[i][0]: i for i in range(len(items)) if i not in found}
+            for object_id, content_hash, vectors in _unmoved(release, list(places)):
+                if content_hash == items[places[object_id]][1]:
+                    found[places[object_id]] = vectors
+        return found
+
+
+def _unmoved(release: Release, object_ids: list[str]) -> list[tuple[str, str, Vectors]]:
+    """Return id, content hash and vectors of these objects, as far as the collection holds what the model gave."""
+    import psycopg
+
+    from estudio_core import database
+    from estudio_core.vectordb.search import find_by_ids
+
+    try:
+        with database.connection() as connection:
+            moved = connection.execute(
+                "SELECT stored_id FROM estudio.improved_objects WHERE release_id = %s AND stored_id = ANY(%s)",
+                (release.release_id, object_ids),
+            ).fetchall()
+            unmoved = [object_id for object_id in object_ids if (object_id,) not in set(moved)]
+            stored = find_by_ids(connection, release.collection, unmoved, with_vectors=True)
+    except psycopg.errors.UndefinedTable:
+        return []  # it has been cleaned up meanwhile
+    return [(each.object_id, each.content_hash, each.vectors) for each in stored if each.vectors is not None]
 
 
 def _stored_vectors(connection: psycopg.Connection, collection: Collection) -> dict[str, Vectors]:

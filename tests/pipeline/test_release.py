@@ -6,6 +6,7 @@ import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from psycopg import sql
 
@@ -23,6 +24,7 @@ from estudio_core.searching import search
 from estudio_core.settings import get_settings
 from estudio_core.vectordb.locks import build_lock
 from estudio_core.vectordb.releases import fail_release, get_release, live_release, start_release
+from estudio_core.vectordb.search import find_by_ids
 from tests.pipeline.steps import build_release
 
 if TYPE_CHECKING:
@@ -53,6 +55,31 @@ def test_a_release_is_verified_by_golden_texts_asked_anew(indexed_shop: Shop) ->
     assert live is not None
     assert live.run_id == "first"
     assert len(search("shop", "red lamp", limit=5).hits) == 5
+
+
+def test_a_model_that_is_released_again_encodes_only_what_changed(indexed_shop: Shop) -> None:
+    with database.connect(autocommit=True) as connection:
+        connection.execute("UPDATE products SET title = 'a violet umbrella' WHERE id = 7")
+        live = live_release(connection, "shop")
+        assert live is not None
+        before = {o.object_id: o for o in find_by_ids(connection, live.collection, ["3", "8"], with_vectors=True)}
+        connection.execute(
+            "INSERT INTO estudio.improved_objects (release_id, stored_id, content_hash, parts, base)"
+            " VALUES (%s, '8', %s, 1, '{0}')",
+            (live.release_id, before["8"].content_hash),
+        )
+    shards = loaded("second")
+    assert [shard["invalid"] for shard in shards] == [{}, {}]
+    assert (sum(s["items"] for s in shards), sum(s["reused"] for s in shards)) == (
+        60,
+        58,
+    )  # not 7, which changed, nor 8
+    with database.connect() as connection:
+        collection = get_release(connection, shards[0]["release_id"]).collection
+        after = {o.object_id: o for o in find_by_ids(connection, collection, ["3", "7", "8"], with_vectors=True)}
+    assert after["3"].vectors.tolist() == before["3"].vectors.tolist()  # type: ignore[union-attr]
+    assert np.allclose(after["8"].vectors, before["8"].vectors, atol=1e-2)  # type: ignore[arg-type]
+    assert after["7"].content_hash != before["3"].content_hash
 
 
 def test_a_collection_that_lost_rows_is_refused(indexed_shop: Shop) -> None:
