@@ -98,7 +98,7 @@ def test_the_plugins_choice_of_position_bias_weighs_dev_clicks_too(
     config: dict[str, Any], tmp_path: Path, small_model_folder: Path
 ) -> None:
     untrained: list[float] = []
-    for number, settings in enumerate([{"examination": (1.0, 0.9)}, {"examination": (1.0, 0.2)}]):
+    for number, settings in enumerate([{"examination": (1.0, 0.9)}, {"examination": (1.0, 0.25)}]):
         write_plugin(tmp_path, small_model_folder, max_steps=1, **settings)
         trial, reports = run(config, data_of(sessions("dev", 12)), tmp_path / f"trial-{number}")
         untrained.append(next(p.metrics["test_loss"] for p in reports[0].between if "test_loss" in p.metrics))
