@@ -285,7 +285,8 @@ def test_a_person_approves_in_airflow_with_the_numbers_beside_the_question(
     stack: Stack, api: AirflowApi, admin: Person, first_runs: dict[str, RunState]
 ) -> None:
     fine_tune = f"{MAIN}__fine_tune"
-    local.trigger(fine_tune, {"num_epochs": 1, "promotion": "approval"}, "asked", api=stack.api())
+    conf = {"num_epochs": 2, "promotion": "approval"}  # another model than that of `by_hand`
+    local.trigger(fine_tune, conf, "asked", api=stack.api())
     path = f"/dags/{fine_tune}/dagRuns/asked/hitlDetails"
     until(lambda: api.json("GET", path)["hitl_details"] or None, "the question", poll_s=1)
     admin.answer(fine_tune, "asked", "approve", "Promote", "11-question")
