@@ -113,7 +113,12 @@ def line_chart(curve: Curve, width: float = 440.0, height: float = 210.0) -> Lin
         return None
     xs = [x for _, points in series for x, _ in points]
     y_ticks = nice_ticks(min(y for _, p in series for _, y in p), max(y for _, p in series for _, y in p), 4)
-    x_ticks = [tick for tick in nice_ticks(min(xs), max(xs), 5) if min(xs) <= tick <= max(xs)]
+    whole = all(float(x).is_integer() for x in xs)  # steps, releases: there is nothing between them
+    x_ticks = [
+        tick
+        for tick in nice_ticks(min(xs), max(xs), 5)
+        if min(xs) <= tick <= max(xs) and (float(tick).is_integer() or not whole)
+    ]
     high = max(xs) if max(xs) > min(xs) else min(xs) + 1.0
     x_of = Scale(min(xs), high, _LEFT, width - _RIGHT)
     y_of = Scale(y_ticks[0], y_ticks[-1], height - _BOTTOM, _TOP)
