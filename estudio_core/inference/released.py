@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+import psycopg
+
 from estudio_core import database
 from estudio_core.errors import EstudioError
 from estudio_core.settings import get_settings
@@ -23,12 +25,13 @@ def released_models() -> dict[str, list[str]]:
         return {}
     try:
         with database.connect() as connection:
-            database.ensure_schema(connection)
             models = {}
             for plugin in {release.plugin for release in list_releases(connection)}:
                 releases = (live_release(connection, plugin), previous_release(connection, plugin))
                 models[plugin] = list(dict.fromkeys(release.model_name for release in releases if release is not None))
             return {plugin: names for plugin, names in models.items() if names}
+    except psycopg.errors.UndefinedTable:
+        return {}  # nothing was ever released here
     except EstudioError as error:
         logger.warning("Which models the releases need is not known: %s", error)
         return {}

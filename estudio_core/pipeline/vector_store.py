@@ -125,11 +125,12 @@ def _unmoved(release: Release, object_ids: list[str]) -> list[tuple[str, str, Ve
 
     try:
         with database.connection() as connection:
-            moved = connection.execute(
+            rows = connection.execute(
                 "SELECT stored_id FROM estudio.improved_objects WHERE release_id = %s AND stored_id = ANY(%s)",
                 (release.release_id, object_ids),
-            ).fetchall()
-            unmoved = [object_id for object_id in object_ids if (object_id,) not in set(moved)]
+            )
+            moved = {row[0] for row in rows}
+            unmoved = [object_id for object_id in object_ids if object_id not in moved]
             stored = find_by_ids(connection, release.collection, unmoved, with_vectors=True)
     except psycopg.errors.UndefinedTable:
         return []  # it has been cleaned up meanwhile

@@ -207,6 +207,10 @@ class Collection:
             DimensionError: a vector does not have the dimension of the index.
             ItemError: a vector is zero or not finite, an id comes twice, a payload is no JSON.
         """
+        with conn.transaction():
+            return self._copy(conn, items, empty=self._is_empty(conn))
+
+    def _copy(self, conn: psycopg.Connection, items: Iterable[IndexedItem], *, empty: bool) -> CopyCount:
         register_vectors(conn)
         seen: set[str] = set()
         encoding = conn.info.encoding
@@ -217,7 +221,6 @@ class Collection:
 
         objects = parts = 0
         with conn.transaction():
-            empty = self._is_empty(conn)
             for chunk in _one_ahead(packed, _chunks(items)):
                 if not empty:
                     self._delete(conn, self._present(conn, chunk))
@@ -234,7 +237,7 @@ class Collection:
         """
         with conn.transaction():
             lock_objects(conn, self.collection_id, [item.object_id for item in items])
-            return self.copy_items(conn, items)
+            return self._copy(conn, items, empty=False)
 
     def delete_items(self, conn: psycopg.Connection, object_ids: Sequence[str]) -> int:
         """Delete objects, and the personal rows that stand for them; return how many of the ids were there."""

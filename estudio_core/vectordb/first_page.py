@@ -5,7 +5,7 @@ rows of the index, the same order, the same hits. Settings and statement are sen
 thousand vectors the several round trips took 2.5 times as long as a bare nearest-neighbour statement.
 
 The scan is not iterative: an iterative one finds the same first `ef_search` rows, but keeps what it passed by for a
-continuation that this page does not need, which makes it a third slower.
+continuation that this page does not need: the bare statement took 1.1 to 1.4 times as long with it.
 """
 
 from __future__ import annotations
