@@ -64,6 +64,7 @@ def search(
     sort: Annotated[str | None, typer.Option(help="Payload field to order by; -field for descending.")] = None,
     hybrid: Annotated[bool, typer.Option("--hybrid", help="Fuse with a full-text search for the words.")] = False,
     user: Annotated[str | None, typer.Option(help="Whose personal vectors to use.")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Compare all items instead of asking the index.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Search the live release of a plugin."""
@@ -84,6 +85,7 @@ def search(
         sort_by=SortBy(sort.removeprefix("-"), sort.startswith("-")) if sort else None,
         user_id=user,
         hybrid=hybrid,
+        exact=exact,
     )
     if as_json:
         typer.echo(

@@ -56,6 +56,7 @@ def search(
     sort_by: SortBy | str | None = None,
     user_id: str | None = None,
     hybrid: bool = False,
+    exact: bool = False,
 ) -> SearchAnswer:
     """Answer `query` from the live release of `plugin`: its encoder and its collection, never two releases mixed.
 
@@ -69,6 +70,7 @@ def search(
         sort_by: Order by this payload field instead of by similarity; give `max_distance` with it.
         user_id: Whose personal vectors to use where there are any.
         hybrid: Fuse the order by similarity with that of a full-text search for the words of `query`.
+        exact: Compare all items instead of asking the index: slower, and the same after every build of the index.
 
     Raises:
         NothingLiveError: nothing is live yet.
@@ -85,6 +87,7 @@ def search(
         sort_by=sort_by,
         user_id=user_id,
         hybrid=hybrid,
+        exact=exact,
     )
     try:
         release, found = _answered(plugin, wanted)

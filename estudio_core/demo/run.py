@@ -15,7 +15,7 @@ from rich.table import Table
 from estudio_core import database, local
 from estudio_core.artifacts import ArtifactStore
 from estudio_core.demo.catalog import demo_queries, load_catalog
-from estudio_core.demo.clickstream import SEARCHED_DEPTH, replay_clickstream
+from estudio_core.demo.clickstream import rankings_of, replay_clickstream
 from estudio_core.demo.follow import follow
 from estudio_core.errors import ConfigurationError
 from estudio_core.local.installation import RUN_COMPONENTS, START_TIMEOUT_S
@@ -96,10 +96,7 @@ def _initialize(console: Console) -> list[SearchAnswer]:
         follow(console, f"{dag_id}: base model, ONNX, index", dag_id, run_id)
     searched = demo_queries().searched
     with console.status("Simulating users…"):
-        rankings = {
-            query: [(hit.object_id, hit.similarity) for hit in search(PLUGIN, query, limit=SEARCHED_DEPTH).hits]
-            for query in searched
-        }
+        rankings = rankings_of(PLUGIN)
         with database.transaction() as connection:
             clicks = replay_clickstream(connection, rankings)
     console.print(

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from estudio_core import database
-from estudio_core.demo.catalog import demo_queries
-from estudio_core.demo.clickstream import SEARCHED_DEPTH, replay_clickstream
+from estudio_core.demo.clickstream import rankings_of, replay_clickstream
 from estudio_core.monitoring.ledger import history
 from estudio_core.searching import search
 from estudio_core.vectordb.deployments import list_releases, live_release
@@ -33,10 +32,7 @@ def test_from_a_table_to_a_released_fine_tuned_model_and_back(
     assert answer.model_version == "1"
     assert len({hit.object_id for hit in answer.hits}) == 5
 
-    rankings = {
-        query: [(hit.object_id, hit.similarity) for hit in search(PLUGIN, query, limit=SEARCHED_DEPTH).hits]
-        for query in demo_queries().searched
-    }
+    rankings = rankings_of(PLUGIN)
     with database.transaction() as connection:
         replay_clickstream(connection, rankings, sessions=200)
 

@@ -92,14 +92,9 @@ class Stack:
 
     def replay_clicks(self) -> None:
         """Log simulated searches of the main plugin over what its live release finds."""
-        from estudio_core.demo.catalog import demo_queries
-        from estudio_core.demo.clickstream import SEARCHED_DEPTH, replay_clickstream
-        from estudio_core.searching import search
+        from estudio_core.demo.clickstream import rankings_of, replay_clickstream
 
-        rankings = {
-            query: [(hit.object_id, hit.similarity) for hit in search(MAIN, query, limit=SEARCHED_DEPTH).hits]
-            for query in demo_queries().searched
-        }
+        rankings = rankings_of(MAIN)
         with database.transaction() as connection:
             replay_clickstream(connection, rankings, application=MAIN, sessions=SESSIONS)
 
