@@ -7,7 +7,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -61,7 +61,7 @@ def database_url() -> str:
     configured = get_settings().database_url
     if configured is not None:
         return configured.get_secret_value()
-    folder = (get_settings().home / "postgres").absolute()
+    folder = _embedded_folder(get_settings().home)
     known = _embedded.get(folder)
     if known is not None and known.runs(folder):
         return known.url
@@ -69,6 +69,12 @@ def database_url() -> str:
     process_id = int((folder / _PID_FILE).read_text().splitlines()[0])
     _embedded[folder] = _Embedded(url, _identity(folder), process_id)
     return url
+
+
+@lru_cache(maxsize=4)
+def _embedded_folder(home: Path) -> Path:
+    """Return where the embedded server of `home` is; asked by every search, thus made once."""
+    return (home / "postgres").absolute()
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ _embedded: dict[Path, _Embedded] = {}
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    status = os.stat(folder / _PID_FILE)
+    status = os.stat(f"{folder}/{_PID_FILE}")
     return status.st_ino, status.st_mtime_ns
 
 
@@ -257,10 +263,12 @@ def connection() -> Iterator[psycopg.Connection]:
         DatabaseUnavailableError: no connection within 15 seconds.
         ConnectionLostError: it broke.
     """
-    with ExitStack() as borrowed:
-        pooled = _borrow(borrowed)
+    source, pooled = _borrow()
+    try:
         with outages_named():
             yield pooled
+    finally:
+        source.putconn(pooled)
 
 
 @contextmanager
@@ -275,15 +283,16 @@ def transaction() -> Iterator[psycopg.Connection]:
         yield pooled
 
 
-def _borrow(borrowed: ExitStack) -> psycopg.Connection:
+def _borrow() -> tuple[ConnectionPool, psycopg.Connection]:
+    """Take a connection out of this process's pool."""
     from psycopg_pool import PoolTimeout
 
     deadline = time.monotonic() + CONNECTION_TIMEOUT_S
     while True:
+        source = pool()
         try:
             # Asked again and again: a pool that has given up an attempt begins a new one only for a new request.
-            wait_s = min(2 * RECONNECT_S, max(0.1, deadline - time.monotonic()))
-            return borrowed.enter_context(pool().connection(timeout=wait_s))
+            return source, source.getconn(timeout=min(2 * RECONNECT_S, max(0.1, deadline - time.monotonic())))
         except PoolTimeout as error:
             if time.monotonic() > deadline:
                 raise DatabaseUnavailableError(

@@ -11,12 +11,13 @@ continuation that this page does not need: the bare statement took 1.1 to 1.4 ti
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import psycopg
 from psycopg import sql
 
 from estudio_core.vectordb.collection import Collection
-from estudio_core.vectordb.hits import SearchHit, nearest_part
+from estudio_core.vectordb.hits import SearchHit
 from estudio_core.vectordb.index_build import searched_rows
 from estudio_core.vectordb.ordering import EXACT_ROWS, FIRST_BLOCK, Request
 
@@ -51,20 +52,34 @@ def first_page(
     # What is sent in one pipeline is one transaction, so that the settings end with it.
     with conn.pipeline():
         conn.execute(_SETTINGS, (str(ef_search),), prepare=True)
-        cursor = conn.execute(_statement(collection, by_index), request.values(limit=limit, offset=offset))
+        values = {"q": request.vector, "limit": limit, "offset": offset}
+        cursor = conn.execute(_statement(collection, by_index), values)
     rows = cursor.fetchall()
-    if not rows or rows[0][-1] < wanted:
+    if not rows or rows[0][-1] < FIRST_BLOCK:
         return None
-    hits = [
-        SearchHit(object_id, distance, payload, None if collection.averages else part)
-        for object_id, distance, payload, part, _ in rows
-    ]
-    return sorted(hits, key=lambda hit: (hit.distance, hit.object_id))
+    if request.max_distance is not None and max(row[-2] for row in rows) > request.max_distance:
+        return None
+    hits = _hits(collection, rows)
+    return hits if len(hits) == limit else None
+
+
+def _hits(collection: Collection, rows: list[tuple[Any, ...]]) -> list[SearchHit]:
+    """Return one hit for each object, with its nearest part, by (distance, id)."""
+    payloads = {object_id: payload for object_id, _, part, payload, *_ in rows if collection.averages or part == 0}
+    nearest: dict[str, SearchHit] = {}
+    for distance, object_id, part in sorted((distance, object_id, part) for object_id, distance, part, *_ in rows):
+        if object_id not in nearest:
+            shown = None if collection.averages else part
+            nearest[object_id] = SearchHit(object_id, distance, payloads[object_id], shown)
+    return list(nearest.values())
 
 
 @lru_cache(maxsize=64)
 def _statement(collection: Collection, by_index: bool) -> bytes:
-    """Return the statement: hits in any order, each with how many objects the block has in all."""
+    """Return the statement: all parts of the page's objects, in any order; one of each object has its payload.
+
+    Behind them the distance at which the scan met the object, and how many rows it met in all.
+    """
     request = Request(collection, None, None, None, None)
     large: sql.Composable = sql.SQL("true")
     if not by_index:
@@ -73,23 +88,23 @@ def _statement(collection: Collection, by_index: bool) -> bytes:
         )
     return (
         sql.SQL(
-            "WITH scanned AS MATERIALIZED (SELECT p.object_id, {distance} AS distance FROM {parts} p"
-            " WHERE {searched} AND {large} ORDER BY {distance} LIMIT {block}),"
-            " page AS (SELECT s.object_id, count(*) OVER () AS met FROM scanned s"
-            " WHERE (SELECT count(*) FROM scanned) = {block} GROUP BY s.object_id"
-            " HAVING %(far)s::float8 IS NULL OR min(s.distance) <= %(far)s::float8"
-            ' ORDER BY min(s.distance), s.object_id COLLATE "C" LIMIT %(limit)s OFFSET %(offset)s)'
-            " SELECT w.object_id, n.distance, o.payload, n.part, w.met FROM page w"
-            " JOIN {objects} o ON o.object_id = w.object_id CROSS JOIN {nearest} n"
+            "SELECT w.object_id, {distance}, p.part, CASE WHEN {first} THEN o.payload END, w.met_at, w.scanned"
+            " FROM (SELECT s.object_id, min(s.distance) AS met_at, (sum(count(*)) OVER ())::int AS scanned"
+            " FROM (SELECT p.object_id, {distance} AS distance FROM {parts} p WHERE {searched} AND {large}"
+            " ORDER BY {distance} LIMIT {block}) s GROUP BY s.object_id"
+            ' ORDER BY min(s.distance), s.object_id COLLATE "C" LIMIT %(limit)s OFFSET %(offset)s) w'
+            " JOIN {objects} o ON o.object_id = w.object_id"
+            " JOIN {parts} p ON p.object_id = w.object_id AND {compared}"
         )
         .format(
             distance=request.distance,
+            first=sql.SQL("true" if collection.averages else "p.part = 0"),
             parts=collection.parts,
             searched=searched_rows(collection, sql.SQL("p.")),
             large=large,
             block=sql.Literal(FIRST_BLOCK),
             objects=collection.objects,
-            nearest=nearest_part(request, sql.SQL("w.object_id")),
+            compared=request.compared,
         )
         .as_bytes(None)
     )
