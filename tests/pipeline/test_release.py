@@ -120,6 +120,19 @@ def test_a_search_that_is_overtaken_by_releases_is_answered_by_the_live_one(
     assert (answer.release_id, len(answer.hits), len(asked)) == (3, 5, 2)
 
 
+def test_an_exact_search_does_not_ask_the_index(indexed_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = search("shop", "red lamp", limit=5).hits
+
+    def asked(*_: object, **__: object) -> None:
+        raise AssertionError("the index was asked")
+
+    for way in ("first_page", "index_rows"):
+        monkeypatch.setattr(f"estudio_core.vectordb.search.{way}", asked)
+    with pytest.raises(AssertionError, match="the index was asked"):
+        search("shop", "red lamp", limit=5)
+    assert search("shop", "red lamp", limit=5, exact=True).hits == expected
+
+
 def test_clean_up_deletes_what_killed_publications_and_removals_left(indexed_shop: Shop) -> None:
     repository = get_settings().triton_repository
     work = staging.prepare(repository)
