@@ -61,7 +61,7 @@ def database_url() -> str:
     configured = get_settings().database_url
     if configured is not None:
         return configured.get_secret_value()
-    folder = _embedded_folder(get_settings().home)
+    folder = (get_settings().home / "postgres").absolute()
     known = _embedded.get(folder)
     if known is not None and known.runs(folder):
         return known.url
@@ -69,12 +69,6 @@ def database_url() -> str:
     process_id = int((folder / _PID_FILE).read_text().splitlines()[0])
     _embedded[folder] = _Embedded(url, _identity(folder), process_id)
     return url
-
-
-@lru_cache(maxsize=4)
-def _embedded_folder(home: Path) -> Path:
-    """Return where the embedded server of `home` is; asked by every search, thus made once."""
-    return (home / "postgres").absolute()
 
 
 @dataclass(frozen=True)

@@ -55,9 +55,10 @@ def first_page(
         values = {"q": request.vector, "limit": limit, "offset": offset}
         cursor = conn.execute(_statement(collection, by_index), values)
     rows = cursor.fetchall()
-    if not rows or rows[0][-1] < FIRST_BLOCK:
+    if not rows:
         return None
-    if request.max_distance is not None and max(row[-2] for row in rows) > request.max_distance:
+    *_, met_at, scanned = zip(*rows, strict=True)
+    if scanned[0] < FIRST_BLOCK or (request.max_distance is not None and max(met_at) > request.max_distance):
         return None
     hits = _hits(collection, rows)
     return hits if len(hits) == limit else None
