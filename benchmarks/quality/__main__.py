@@ -121,8 +121,8 @@ def _write(sections: dict[str, list[Row]], texts: list[str], suffix: str) -> Non
         f"Model {MODEL}, 3 of 6 layers frozen, texts cut to 64 tokens, the same budget of encoded tokens for all "
         "(that of ours), the same number format. A query that several divisions judge counts once. *Seen* queries are "
         "those of the log; a tenth of them are development queries, which nobody trains on. *Unseen* ones are among "
-        "40 that no setting was chosen on. Seconds are of the wall clock; the machine had other work during some units, and "
-        "some were paused: `make bench-training` compares speed.\n\n"
+        "40 that no setting was chosen on. Seconds are of the wall clock; the machine had other work during some "
+        "units, and some were paused: `make bench-training` compares speed.\n\n"
         f"This table was put together by `python -m benchmarks.quality` on: {describe()}. Each unit's file names the "
         "machine it was measured on.\n"
     )
