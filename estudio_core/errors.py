@@ -14,6 +14,7 @@
     │   └── RepositoryError       an entry is missing, corrupt, or cannot be written
     ├── ReleaseError              a release is in a state that does not allow what was asked
     │   ├── NothingLiveError      the plugin has no live release yet
+    │   ├── ReleaseMovedError     another release went live since the pointer was read: read it again
     │   ├── VerificationError     a new index did not pass its checks; the live release keeps serving
     │   ├── SupersededError       a later promotion has taken the place of this one: skip, do not fail
     │   └── ConcurrentReleaseError
@@ -95,6 +96,10 @@ class ReleaseError(EstudioError):
 
 class NothingLiveError(ReleaseError):
     """The plugin has no live release yet."""
+
+
+class ReleaseMovedError(ReleaseError):
+    """Another release went live since the pointer was read."""
 
 
 class VerificationError(ReleaseError):

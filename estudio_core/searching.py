@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from estudio_core import database
-from estudio_core.errors import ConnectionLostError, ModelError
+from estudio_core.errors import ConnectionLostError
 
 if TYPE_CHECKING:
     from estudio_core.vectordb.ordering import SortBy
-    from estudio_core.vectordb.releases import Release
     from estudio_core.vectordb.search import SearchHit
+    from estudio_core.vectordb.serving import Serving
 
 
 @dataclass(frozen=True)
@@ -77,6 +75,9 @@ def search(
         InferenceUnavailableError: the query cannot be encoded now.
         DatabaseUnavailableError: the index cannot be read now.
     """
+    from estudio_core.vectordb.search_session import renew_connections
+    from estudio_core.vectordb.serving import answered
+
     wanted = partial(
         _found,
         query=query,
@@ -90,11 +91,11 @@ def search(
         exact=exact,
     )
     try:
-        release, found = _answered(plugin, wanted)
+        release, found = answered(plugin, wanted)
     except ConnectionLostError:
         # The server was restarted since the pool last asked. Reading again harms nobody.
-        database.pool().check()
-        release, found = _answered(plugin, wanted)
+        renew_connections()
+        release, found = answered(plugin, wanted)
     cosine = release.index_info.metric_type == "cosine"
     return SearchAnswer(
         plugin=plugin,
@@ -113,34 +114,15 @@ def search(
     )
 
 
-def _answered(plugin: str, wanted: Callable[[Release], list[SearchHit]]) -> tuple[Release, list[SearchHit]]:
-    """Return the live release and what it finds."""
-    import psycopg
-
-    release = _live(plugin)
-    while True:
-        try:
-            return release, wanted(release)
-        except (psycopg.errors.UndefinedTable, ModelError):
-            # A search that was slow: releases have followed each other meanwhile, and its own was cleaned up.
-            now = _live(plugin)
-            if now.release_id == release.release_id:
-                raise
-            release = now
-
-
-def _live(plugin: str) -> Release:
-    from estudio_core.vectordb.releases import serving_release
-
-    with database.connection() as connection:
-        return serving_release(connection, plugin)
-
-
-def _found(release: Release, query: str, *, hybrid: bool, **options: Any) -> list[SearchHit]:
+def _found(serving: Serving, query: str, *, hybrid: bool, **options: Any) -> list[SearchHit]:
     """Search the collection of one release with the encoder of the same."""
     from estudio_core.inference.opening import open_search_embedder
-    from estudio_core.vectordb import search as vector_search
+    from estudio_core.vectordb.search import search as search_collection
+    from estudio_core.vectordb.search_session import search_connection
 
+    release = serving.release
     vector = open_search_embedder(release.model_name).embed_queries([query])[0]
-    with database.connection() as connection:
-        return vector_search.search(connection, release.collection, vector, text=query if hybrid else None, **options)
+    with search_connection() as conn:
+        return search_collection(
+            conn, release.collection, vector, text=query if hybrid else None, while_live=serving, **options
+        )

@@ -21,8 +21,11 @@ from benchmarks.index.generated import Vectors, generated_release, query_vectors
 from benchmarks.index.timing import median, percentiles_ms
 from estudio_core import database
 from estudio_core.vectordb.collection import register_vectors
-from estudio_core.vectordb.releases import Release, live_release, serving_release
+from estudio_core.vectordb.hits import SearchHit
+from estudio_core.vectordb.releases import Release, live_release
 from estudio_core.vectordb.search import search
+from estudio_core.vectordb.search_session import search_connection
+from estudio_core.vectordb.serving import Serving, answered
 
 BARE, OURS, WHOLE = "bare statement", "Estudio, search", "Estudio, pointer and search"
 CONTENDERS = (BARE, OURS, WHOLE)
@@ -128,16 +131,16 @@ def _contenders(stack: ExitStack, plugin: str) -> dict[str, Find]:
     assert release is not None
 
     def ours(vector: Any) -> list[tuple[str, float]]:
-        with database.connection() as pooled:
-            hits = search(pooled, release.collection, vector, limit=LIMIT)
+        with search_connection() as session:
+            hits = search(session, release.collection, vector, limit=LIMIT)
         return [(hit.object_id, hit.distance) for hit in hits]
 
     def whole(vector: Any) -> list[tuple[str, float]]:
-        with database.connection() as pooled:
-            live = serving_release(pooled, plugin)
-        with database.connection() as pooled:
-            hits = search(pooled, live.collection, vector, limit=LIMIT)
-        return [(hit.object_id, hit.distance) for hit in hits]
+        def find(serving: Serving) -> list[SearchHit]:
+            with search_connection() as session:
+                return search(session, serving.release.collection, vector, limit=LIMIT, while_live=serving)
+
+        return [(hit.object_id, hit.distance) for hit in answered(plugin, find)[1]]
 
     return {BARE: _bare(connection, release), OURS: ours, WHOLE: whole}
 

@@ -1,8 +1,12 @@
 """The first page of a search without conditions, in one round trip.
 
 What `ordering.index_rows` does in several statements where a page lies in its first block, this does in one: the same
-rows of the index, the same order, the same hits. Settings and statement are sent together. On a collection of 20
-thousand vectors the several round trips took 2.5 times as long as a bare nearest-neighbour statement.
+rows of the index, the same order, the same hits. A search session has the settings already; elsewhere they are sent
+together with the statement. On a collection of 20 thousand vectors the several round trips took 2.5 times as long as a
+bare nearest-neighbour statement.
+
+Most collections hold one part of each object. While that is so, and a small index tells, a row of the scan is an
+object, and the statement need not look for further parts.
 
 The scan is not iterative: an iterative one finds the same first `ef_search` rows, but keeps what it passed by for a
 continuation that this page does not need: the bare statement took 1.1 to 1.4 times as long with it.
@@ -10,32 +14,63 @@ continuation that this page does not need: the bare statement took 1.1 to 1.4 ti
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
+from estudio_core.database import SCHEMA
 from estudio_core.vectordb.collection import Collection
 from estudio_core.vectordb.hits import SearchHit
 from estudio_core.vectordb.index_build import searched_rows
 from estudio_core.vectordb.ordering import EXACT_ROWS, FIRST_BLOCK, Request
+from estudio_core.vectordb.search_session import BREADTH, SETTINGS, forget_settings, is_search_session, set_breadth
+from estudio_core.vectordb.serving import Serving
 
-_SETTINGS = (
-    "SELECT set_config('hnsw.ef_search', %s, true), set_config('hnsw.iterative_scan', 'off', true),"
-    " set_config('jit', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true),"
-    " set_config('enable_seqscan', 'off', true),"
-    " set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true)"
+SHAPE_S = 5.0
+"""What is known of a collection's shape is asked anew after this time."""
+_SETTINGS = "SELECT set_config(%s, %s, true)" + "".join(
+    f", set_config('{name}', '{value}', true)" for name, value in SETTINGS.items()
 )
 
 
+@dataclass(frozen=True)
+class _Shape:
+    """What decides on the statement.
+
+    Attributes:
+        large: More rows than are compared one by one, by the server's own estimate, which it renews now and then.
+        several: An object may have several parts. If not, the statement itself makes sure that this is still so.
+        seen: By `time.monotonic()`.
+    """
+
+    large: bool
+    several: bool
+    seen: float
+
+
+_shapes: dict[Collection, _Shape] = {}
+
+
 def first_page(
-    conn: psycopg.Connection, request: Request, limit: int, offset: int, ef_search: int, *, by_index: bool
+    conn: psycopg.Connection,
+    request: Request,
+    limit: int,
+    offset: int,
+    ef_search: int,
+    *,
+    by_index: bool,
+    while_live: Serving | None = None,
 ) -> list[SearchHit] | None:
     """Return the hits of a page within the first block of the index's order; None where this way does not lead there.
 
     That is so for pages further back, for filters and personal rows, for collections that are compared exactly, for a
-    breadth below the block's, and where the block is not full or holds too few objects that are near enough.
+    breadth below the block's, where the block is not full or holds too few objects that are near enough, and where
+    `while_live` is not live any more.
 
     Args:
         conn: Idle connection in autocommit mode.
@@ -44,68 +79,120 @@ def first_page(
         offset: Objects of the order to leave out first.
         ef_search: Breadth of the scan.
         by_index: Use the index whatever the size of the collection.
+        while_live: Find nothing unless this is what is live.
     """
     wanted = limit + offset
     if not 0 < limit <= wanted <= FIRST_BLOCK <= ef_search or request.filter is not None or request.user_id is not None:
         return None
     collection = request.collection
-    # What is sent in one pipeline is one transaction, so that the settings end with it.
-    with conn.pipeline():
-        conn.execute(_SETTINGS, (str(ef_search),), prepare=True)
-        values = {"q": request.vector, "limit": limit, "offset": offset}
-        cursor = conn.execute(_statement(collection, by_index), values)
-    rows = cursor.fetchall()
+    shape = _shape(conn, collection)
+    if not (shape.large or by_index):
+        return None
+    values = {"q": request.vector, "limit": limit, "offset": offset}
+    if while_live is not None:
+        values |= while_live.values
+    rows = _rows(conn, _statement(collection, while_live is not None, shape.several), values, ef_search)
+    if not rows and not shape.several and _shape(conn, collection, anew=True).several:
+        # An object of several parts has been written since.
+        rows = _rows(conn, _statement(collection, while_live is not None, True), values, ef_search)
     if not rows:
         return None
-    *_, met_at, scanned = zip(*rows, strict=True)
+    *_, met_at, scanned, _ = zip(*rows, strict=True)
     if scanned[0] < FIRST_BLOCK or (request.max_distance is not None and max(met_at) > request.max_distance):
         return None
     hits = _hits(collection, rows)
     return hits if len(hits) == limit else None
 
 
+def _shape(conn: psycopg.Connection, collection: Collection, *, anew: bool = False) -> _Shape:
+    """Return the shape of a collection as it was at most `SHAPE_S` ago."""
+    known = _shapes.get(collection)
+    if anew or known is None or time.monotonic() - known.seen > SHAPE_S:
+        statement = sql.SQL(
+            "SELECT (SELECT reltuples FROM pg_class WHERE oid = %s::regclass) > %s, to_regclass(%s) IS NULL OR {}"
+        ).format(_exists_several(collection))
+        index = sql.Identifier(SCHEMA, collection.name("several"))
+        values = (collection.parts.as_string(conn), EXACT_ROWS, index.as_string(conn))
+        row = conn.execute(statement, values).fetchone()
+        assert row is not None
+        known = _shapes[collection] = _Shape(row[0], row[1] and not collection.averages, time.monotonic())
+    return known
+
+
+def _exists_several(collection: Collection) -> sql.Composable:
+    return sql.SQL("EXISTS (SELECT FROM {} x WHERE x.part > 0)").format(collection.parts)
+
+
+def _rows(conn: psycopg.Connection, statement: bytes, values: dict[str, Any], ef_search: int) -> list[tuple[Any, ...]]:
+    """Run the statement with its settings, which on a search session are there already."""
+    if is_search_session(conn):
+        set_breadth(conn, ef_search)
+        rows = conn.execute(statement, values, prepare=True).fetchall()
+        if not rows or rows[0][-1] == str(ef_search):
+            return rows
+        # A pooler between here and the server has given this client another session, or reset it.
+        forget_settings(conn)
+    # What is sent in one pipeline is one transaction, so that the settings end with it.
+    with conn.pipeline():
+        conn.execute(_SETTINGS, (BREADTH, str(ef_search)), prepare=True)
+        cursor = conn.execute(statement, values)
+    return cursor.fetchall()
+
+
 def _hits(collection: Collection, rows: list[tuple[Any, ...]]) -> list[SearchHit]:
     """Return one hit for each object, with its nearest part, by (distance, id)."""
-    payloads = {object_id: payload for object_id, _, part, payload, *_ in rows if collection.averages or part == 0}
+    rows.sort(key=itemgetter(1, 0, 2))
+    payloads = {row[0]: row[3] for row in rows if row[2] == 0}
+    averages = collection.averages
     nearest: dict[str, SearchHit] = {}
-    for distance, object_id, part in sorted((distance, object_id, part) for object_id, distance, part, *_ in rows):
+    for object_id, distance, part, *_ in rows:
         if object_id not in nearest:
-            shown = None if collection.averages else part
-            nearest[object_id] = SearchHit(object_id, distance, payloads[object_id], shown)
+            nearest[object_id] = SearchHit(object_id, distance, payloads[object_id], None if averages else part)
     return list(nearest.values())
 
 
 @lru_cache(maxsize=64)
-def _statement(collection: Collection, by_index: bool) -> bytes:
+def _statement(collection: Collection, checked: bool, several: bool) -> bytes:
     """Return the statement: all parts of the page's objects, in any order; one of each object has its payload.
 
-    Behind them the distance at which the scan met the object, and how many rows it met in all.
+    Behind them the distance at which the scan met the object, how many rows it met in all, and the breadth. Without
+    `several` every object is one row of the scan, and nothing is found where that is not so.
     """
     request = Request(collection, None, None, None, None)
-    large: sql.Composable = sql.SQL("true")
-    if not by_index:
-        large = sql.SQL("(SELECT reltuples FROM pg_class WHERE oid = {}::regclass) > {}").format(
-            sql.Literal(collection.parts.as_string(None)), sql.Literal(EXACT_ROWS)
-        )
-    return (
-        sql.SQL(
-            "SELECT w.object_id, {distance}, p.part, CASE WHEN {first} THEN o.payload END, w.met_at, w.scanned"
-            " FROM (SELECT s.object_id, min(s.distance) AS met_at, (sum(count(*)) OVER ())::int AS scanned"
-            " FROM (SELECT p.object_id, {distance} AS distance FROM {parts} p WHERE {searched} AND {large}"
-            " ORDER BY {distance} LIMIT {block}) s GROUP BY s.object_id"
-            ' ORDER BY min(s.distance), s.object_id COLLATE "C" LIMIT %(limit)s OFFSET %(offset)s) w'
-            " JOIN {objects} o ON o.object_id = w.object_id"
-            " JOIN {parts} p ON p.object_id = w.object_id AND {compared}"
-        )
-        .format(
-            distance=request.distance,
-            first=sql.SQL("true" if collection.averages else "p.part = 0"),
-            parts=collection.parts,
-            searched=searched_rows(collection, sql.SQL("p.")),
-            large=large,
-            block=sql.Literal(FIRST_BLOCK),
-            objects=collection.objects,
-            compared=request.compared,
-        )
-        .as_bytes(None)
+    conditions = [searched_rows(collection, sql.SQL("p."))]
+    if checked:
+        conditions.append(sql.SQL(Serving.holds))
+    if not several and not collection.averages:
+        conditions.append(sql.SQL("NOT {}").format(_exists_several(collection)))
+    scan = sql.SQL(
+        "SELECT p.object_id, {distance} AS distance FROM {parts} p WHERE {conditions} ORDER BY {distance} LIMIT {block}"
+    ).format(
+        distance=request.distance,
+        parts=collection.parts,
+        conditions=sql.SQL(" AND ").join(conditions),
+        block=sql.Literal(FIRST_BLOCK),
     )
+    page = _PAGE_OF_ROWS if not several else _PAGE_OF_OBJECTS
+    return page.format(
+        scan=scan,
+        objects=collection.objects,
+        parts=collection.parts,
+        distance=request.distance,
+        compared=request.compared,
+    ).as_bytes(None)
+
+
+_PAGE_OF_ROWS = sql.SQL(
+    "SELECT w.object_id, w.distance, 0, o.payload, w.distance, w.scanned, current_setting('hnsw.ef_search')"
+    " FROM (SELECT s.object_id, s.distance, (count(*) OVER ())::int AS scanned FROM ({scan}) s"
+    ' ORDER BY s.distance, s.object_id COLLATE "C" LIMIT %(limit)s OFFSET %(offset)s) w'
+    " JOIN {objects} o ON o.object_id = w.object_id"
+)
+_PAGE_OF_OBJECTS = sql.SQL(
+    "SELECT w.object_id, {distance}, p.part, CASE WHEN p.part = 0 THEN o.payload END, w.met_at, w.scanned,"
+    " current_setting('hnsw.ef_search')"
+    " FROM (SELECT s.object_id, min(s.distance) AS met_at, (sum(count(*)) OVER ())::int AS scanned FROM ({scan}) s"
+    ' GROUP BY s.object_id ORDER BY min(s.distance), s.object_id COLLATE "C" LIMIT %(limit)s OFFSET %(offset)s) w'
+    " JOIN {objects} o ON o.object_id = w.object_id"
+    " JOIN {parts} p ON p.object_id = w.object_id AND {compared}"
+)

@@ -32,10 +32,6 @@ _COLUMNS = (
 )
 
 
-_serving: dict[str, tuple[Any, Release]] = {}
-"""By plugin: where the pointer stood, and the release that it named."""
-
-
 @dataclass(frozen=True)
 class Release:
     """One row of `estudio.deployments`.
@@ -194,26 +190,6 @@ def require_live(conn: psycopg.Connection, plugin: str) -> Release:
     if live is None:
         raise NothingLiveError(f"Nothing is live for plugin {plugin!r}. Run its DAG {plugin}__initialize first.")
     return live
-
-
-def serving_release(conn: psycopg.Connection, plugin: str) -> Release:
-    """Return the live release of `plugin` for a search: the pointer is read, the release only after it has moved.
-
-    Model, collection, index and breadth of a release do not change once it is live. Its counters, which do, may be old.
-
-    Raises:
-        NothingLiveError: there is none yet.
-    """
-    pointer = conn.execute(
-        "SELECT release_id, switched_at::text FROM estudio.pointers WHERE plugin = %s", (plugin,)
-    ).fetchone()
-    known = _serving.get(plugin)
-    if known is None or known[0] != pointer:
-        known = pointer, require_live(conn, plugin)
-        # The pointer may have moved between the two statements: what belongs together is remembered, nothing else.
-        if pointer is not None and pointer[0] == known[1].release_id:
-            _serving[plugin] = known
-    return known[1]
 
 
 def previous_release(conn: psycopg.Connection, plugin: str) -> Release | None:

@@ -24,6 +24,8 @@ from estudio_core.vectordb.first_page import first_page
 from estudio_core.vectordb.hits import SearchHit, nearest_part
 from estudio_core.vectordb.hybrid import hybrid_rows
 from estudio_core.vectordb.ordering import Request, Row, SortBy, exact_rows, index_rows, is_small, sorted_rows
+from estudio_core.vectordb.search_session import is_search_session, planner_as_usual
+from estudio_core.vectordb.serving import Serving
 
 MAX_SCAN_TUPLES = 40_000
 """Rows that one index scan looks at before the rest is searched exactly. Fixed, so that all pages see one order."""
@@ -64,11 +66,12 @@ def search(
     ef_search: int | None = None,
     exact: bool = False,
     by_index: bool = False,
+    while_live: Serving | None = None,
 ) -> list[SearchHit]:
     """Return the objects nearest to `vector`, exactly `limit` of them where that many match.
 
     Args:
-        conn: Connection; settings of the search are undone at its end.
+        conn: Connection; settings of the search are undone at its end. One of `search_session` is fastest.
         collection: What to search.
         vector: Query vector, [dimensions].
         limit: Most objects to return.
@@ -81,8 +84,10 @@ def search(
         ef_search: Breadth of the index scan, 1 to 1000; by default the collection's.
         exact: Compare all objects, whatever their number.
         by_index: Use the index even where comparing all objects is cheaper; this is what verification measures.
+        while_live: Search only if this is what is live; give the collection of its release.
 
     Raises:
+        ReleaseMovedError: `while_live` is not live any more.
         ConfigurationError: an argument is out of range, or the filter is wrong.
         DimensionError: the vector does not fit the collection.
         DataError: the vector is zero or not finite.
@@ -106,15 +111,17 @@ def search(
         user_id,
         max_distance,
     )
-    idle = conn.info.transaction_status == TransactionStatus.IDLE
+    idle = conn.pgconn.transaction_status == TransactionStatus.IDLE
     if idle and conn.autocommit and text is None and sort_by is None and not exact:
-        page = first_page(conn, request, limit, offset, breadth, by_index=by_index)
+        page = first_page(conn, request, limit, offset, breadth, by_index=by_index, while_live=while_live)
         if page is not None:
             return page
     # Nothing is written. In a caller's transaction, rolling back to here takes back the settings of this search and
     # nothing else; one of its own is committed, because psycopg forgets its prepared statements at a rollback.
     with conn.transaction(force_rollback=not idle):
         _settings(conn, breadth, own_snapshot=idle)
+        if while_live is not None:
+            while_live.require(conn)
         if sort_by is not None:
             return _hits(conn, request, sorted_rows(conn, request, _sort(sort_by), limit, offset))
         by_scan = by_index or not (exact or is_small(conn, request))
@@ -238,7 +245,8 @@ def _query_vector(collection: Collection, vector: Any) -> Any:
             f"The query vector has shape {array.shape}; collection {collection.collection_id!r} compares vectors of "
             f"shape ({collection.index_info.dimensions},). Encode the query with the model of the same release."
         )
-    if not np.isfinite(array).all() or not array.any():
+    # The square tells of nearly all vectors in one pass; it may overflow or vanish where the numbers do not.
+    if not 0.0 < array @ array < np.inf and not (np.isfinite(array).all() and array.any()):
         raise DataError("The query vector is zero or not finite; it has no distance to anything.")
     return HalfVector(array) if collection.vector_type == "halfvec" else Vector(array)
 
@@ -254,11 +262,18 @@ def _sort(given: SortBy | str | None) -> SortBy | None:
 def _settings(conn: psycopg.Connection, ef_search: int, *, own_snapshot: bool) -> None:
     """Set up this transaction: one snapshot where it is ours alone, the index scan, and plans that use it."""
     isolation = sql.SQL(_OWN_SNAPSHOT if own_snapshot else "")
+    planner = sql.SQL(planner_as_usual() if is_search_session(conn) else "")
     conn.execute(
         sql.SQL(
-            "{} SET LOCAL hnsw.ef_search = {}; SET LOCAL hnsw.iterative_scan = relaxed_order;"
+            "{}{} SET LOCAL hnsw.ef_search = {}; SET LOCAL hnsw.iterative_scan = relaxed_order;"
             " SET LOCAL hnsw.max_scan_tuples = {}; SET LOCAL hnsw.scan_mem_multiplier = {}; SET LOCAL jit = off"
-        ).format(isolation, sql.Literal(ef_search), sql.Literal(MAX_SCAN_TUPLES), sql.Literal(SCAN_MEMORY_MULTIPLIER))
+        ).format(
+            isolation,
+            planner,
+            sql.Literal(ef_search),
+            sql.Literal(MAX_SCAN_TUPLES),
+            sql.Literal(SCAN_MEMORY_MULTIPLIER),
+        )
     )
 
 
