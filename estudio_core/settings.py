@@ -104,7 +104,7 @@ class Settings(BaseSettings):
     most a quarter of the memory, of another at most 512 MB."""
 
     database_pool_size: int = Field(default=5, ge=1)
-    """Connections kept open by one process."""
+    """Connections that one process opens, at most; searches have as many of their own."""
 
     @property
     def artifacts_root(self) -> str:
