@@ -50,6 +50,10 @@ class TrainingConfig:
     """Course of the rate after warm-up, down to 0."""
     gradient_clip: float = 1.0
     """Largest L2 norm of the gradient; 0: not clipped."""
+    dropout: float | None = 0.0
+    """Chance of dropout in the layers that are trained; None: the model's own. On four development partitions of the
+    Chorus queries (simulated clicks, one seed) nDCG@10 gained +0.188 on queries asked and +0.097 on queries never asked
+    without it, +0.182 and +0.093 with MiniLM's 0.1, for which a step took 1.3 times as long on two CPU cores."""
     num_fixed_layers: int = 3
     """Lowest transformer layers (and the embeddings) that are not trained."""
     margin: float | None = None
@@ -161,6 +165,7 @@ class TrainingConfig:
             self.negative_downsampling,
             "a share in (0, 1]",
         )
+        _require(self.dropout is None or 0 <= self.dropout < 1, "dropout", self.dropout, "a chance in [0, 1), or None")
         _require(
             self.in_batch_negatives or not self.mined_negatives,
             "mined_negatives",

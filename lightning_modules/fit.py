@@ -28,6 +28,7 @@ from lightning_modules.config import TrainingConfig
 from lightning_modules.data_module import SessionsDataModule, batches_per_epoch
 from lightning_modules.dev_evaluation import DevEvaluation
 from lightning_modules.encoding import TextEncoder
+from lightning_modules.dropout import dropout_of
 from lightning_modules.interpolation import Interpolation, choose_share, mixed
 from lightning_modules.losses import CosineProbMarginRankingLoss, ProbMarginRankingLoss
 from lightning_modules.precision import LightningPrecision, autocast, choose_precision
@@ -102,7 +103,11 @@ def fit(
     if not train:
         raise NotEnoughDataError("No training session has a click: collect more sessions, or widen the window.")
     job = _Job(model, train, data, config, loss, click_propensity, confidences)
-    with _threads(config.threads, config.devices), several_ranks(config.devices, _follow, job) as ranks:
+    with (
+        _threads(config.threads, config.devices),
+        dropout_of(model, config.dropout),
+        several_ranks(config.devices, _follow, job) as ranks,
+    ):
         parts = _prepare(job, 0, on_metrics)
         ranks.join()
         base_weights = weights_of(model)
@@ -195,7 +200,7 @@ def _prepare(job: _Job, rank: int, on_metrics: OnMetrics | None = None) -> _Part
 
 def _follow(job: _Job, rank: int, join: Callable[[], None]) -> None:
     """Train as a further rank, in a process of its own."""
-    with _threads(job.config.threads, job.config.devices):
+    with _threads(job.config.threads, job.config.devices), dropout_of(job.model, job.config.dropout):
         parts = _prepare(job, rank)
         join()
         _train(parts, rank)

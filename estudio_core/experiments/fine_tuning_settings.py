@@ -72,6 +72,8 @@ class FineTuningSettings(StrictModel):
     plus this are left out; None: none is."""
     drift_penalty: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """Weight of how far vectors move from those of the model before training."""
+    dropout: float | Literal["model"] | None = None
+    """Chance of dropout while training; "model": what the model came with."""
     gradient_cache: bool | None = None
     """Memory independent of `batch_size`, for one more forward pass; on one device only."""
     compile: Literal["auto", "on", "off"] | None = None
@@ -99,6 +101,13 @@ class FineTuningSettings(StrictModel):
     def _number_or_all(cls, value: Any) -> Any:
         if isinstance(value, int) and value < 1:
             raise ValueError("give 1 or more, or 'all'")
+        return value
+
+    @field_validator("dropout")
+    @classmethod
+    def _chance_or_model(cls, value: Any) -> Any:
+        if isinstance(value, float | int) and not 0 <= value < 1:
+            raise ValueError("give a chance in [0, 1), or 'model'")
         return value
 
     @field_validator("examination_exponent")

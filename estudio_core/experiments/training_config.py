@@ -24,8 +24,8 @@ _SAME_NAME = (
 )  # fmt: skip
 DEFAULTS_OF_TRAINING = (
     "sessions_per_query", "max_negatives", "max_positives", "in_batch_negatives", "mined_negatives",
-    "false_negative_guard", "drift_penalty", "gradient_cache", "compile", "encode_batch_tokens", "cache_frozen_mb",
-    "cache_frozen_disk_mb",
+    "false_negative_guard", "drift_penalty", "dropout", "gradient_cache", "compile", "encode_batch_tokens",
+    "cache_frozen_mb", "cache_frozen_disk_mb",
 )  # fmt: skip
 """Settings that take the default of `TrainingConfig` where they are None."""
 _LOSS_FIELDS = {"loss_form": "form", "scale": "scale", "shift": "shift", "hardness_temperature": "temperature"}
@@ -61,7 +61,7 @@ def to_training_config(
 
     values: dict[str, Any] = {name: getattr(params, name) for name in _SAME_NAME}
     given = {name: value for name in DEFAULTS_OF_TRAINING if (value := getattr(settings, name)) is not None}
-    values |= {name: None if value == "all" else value for name, value in given.items()}
+    values |= {name: None if value in ("all", "model") else value for name, value in given.items()}
     values |= {
         "items_weight_decay": params.weight_decay,
         "examples_order": tuple(int(stage) for stage in params.examples_order),

@@ -32,11 +32,14 @@ class History:
     kept_weights: dict[str, Tensor] = field(default_factory=dict)
 
 
-CERTAINTY = 0.95
+CERTAINTY = 0.99
+"""Of a test that is repeated at every validation, against the luckiest one so far. With 0.95 one of four trainings on
+development partitions of the Chorus queries ended after a third of its steps, with a gain of +0.172 and +0.026 nDCG@10 on
+queries asked and never asked; with 0.99 it went on to +0.205 and +0.048 (simulated clicks, one seed)."""
 
 
 def certainly_worse(values: Floats, best: Floats) -> bool:
-    """Return True where the mean of `values` is below that of `best`, with 95 % certainty (one-sided t-test).
+    """Return True where the mean of `values` is below that of `best`, with 99 % certainty (one-sided t-test).
 
     The test is on the differences query by query: [queries] each, NaN where a query has no value. One query alone
     makes nothing certain.

@@ -61,6 +61,7 @@ def test_settings_decide_where_a_trial_says_nothing() -> None:
         ("sessions_per_query", 2, 2), ("max_negatives", 7, 7), ("max_negatives", "all", None), ("max_positives", 1, 1),
         ("max_positives", "all", None), ("in_batch_negatives", False, False), ("mined_negatives", 3, 3),
         ("false_negative_guard", -0.1, -0.1), ("drift_penalty", 0.5, 0.5), ("gradient_cache", True, True),
+        ("dropout", 0.2, 0.2), ("dropout", "model", None),
         ("compile", "off", "off"), ("encode_batch_tokens", 512, 512), ("cache_frozen_mb", 0, 0),
         ("cache_frozen_disk_mb", 5, 5),
     ],
