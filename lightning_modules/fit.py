@@ -27,8 +27,8 @@ from lightning_modules.compilation import choose_backend
 from lightning_modules.config import TrainingConfig
 from lightning_modules.data_module import SessionsDataModule, batches_per_epoch
 from lightning_modules.dev_evaluation import DevEvaluation
-from lightning_modules.encoding import TextEncoder
 from lightning_modules.dropout import dropout_of
+from lightning_modules.encoding import TextEncoder
 from lightning_modules.interpolation import Interpolation, choose_share, mixed
 from lightning_modules.losses import CosineProbMarginRankingLoss, ProbMarginRankingLoss
 from lightning_modules.precision import LightningPrecision, autocast, choose_precision

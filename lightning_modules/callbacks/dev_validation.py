@@ -34,8 +34,8 @@ class History:
 
 CERTAINTY = 0.99
 """Of a test that is repeated at every validation, against the luckiest one so far. With 0.95 one of four trainings on
-development partitions of the Chorus queries ended after a third of its steps, with a gain of +0.172 and +0.026 nDCG@10 on
-queries asked and never asked; with 0.99 it went on to +0.205 and +0.048 (simulated clicks, one seed)."""
+development partitions of the Chorus queries ended after a third of its steps, with a gain of +0.172 and +0.026 nDCG@10
+on queries asked and never asked; with 0.99 it went on to +0.205 and +0.048 (simulated clicks, one seed)."""
 
 
 def certainly_worse(values: Floats, best: Floats) -> bool:
