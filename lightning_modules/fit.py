@@ -16,7 +16,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from estudio_core.errors import NotEnoughDataError
+from estudio_core.errors import ConfigurationError, NotEnoughDataError
 from estudio_core.models.embeddings_model import EmbeddingsModelInterface
 from estudio_core.preprocessing.ranking_data import FineTuningInput, RankingData
 from lightning_modules.batches import BatchBuilder, Weights
@@ -92,12 +92,17 @@ def fit(
 
     Raises:
         NotEnoughDataError: no training session has a click.
-        ConfigurationError: more frozen layers than the model has.
+        ConfigurationError: the model has no more layers than are frozen.
     """
     started = time.monotonic()
     config = config or TrainingConfig()
     loss = _configured(loss or CosineProbMarginRankingLoss(), config)
     model.freeze_layers(config.num_fixed_layers)
+    if not model.trainable_parameters():
+        raise ConfigurationError(
+            f"num_fixed_layers is {config.num_fixed_layers}: nothing of this {type(model).__name__} is left to train. "
+            f"Use a number from 0 to {config.num_fixed_layers - 1}."
+        )
     model.train()  # Lightning keeps the mode a model has, and a loaded one is in evaluation mode
     train = [s for s in data.clickstream["train"] if not s.is_irrelevant and len(s.results) > 0]
     if not train:

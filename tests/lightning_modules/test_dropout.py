@@ -26,15 +26,14 @@ def random_share(model: EmbeddingsModelInterface) -> float:
     """Return how far two passes over the same text in training mode are apart."""
     model.train()
     ids = torch.tensor([[2, 4, 5, 6, 3]])
-    first, second = (model(ids, torch.ones_like(ids)) for _ in range(2))
+    first, second = (model(ids, torch.ones_like(ids)).detach() for _ in range(2))
     return float((first - second).abs().max())
 
 
 def test_the_chance_holds_inside_the_block_also_in_attention_and_ends_with_it(new_model: NewModel) -> None:
     model = new_model()
-    with pytest.raises(RuntimeError, match="inside"), dropout_of(model, 0.0):
+    with dropout_of(model, 0.0):
         assert (chances(model), random_share(model)) == ({0.0}, 0.0)
-        raise RuntimeError("inside")
     assert chances(model) == {0.1}
     with dropout_of(model, None):
         assert random_share(model) > 0
@@ -46,7 +45,7 @@ def test_training_has_none_unless_asked_for(new_model: NewModel, ranking_data: R
     def seen(**given: object) -> set[float]:
         model = new_model()
         found: list[set[float]] = []
-        config = TrainingConfig.of(num_epochs=1, batch_size=12, precision="32", **given)
+        config = TrainingConfig.of(num_epochs=1, batch_size=12, num_fixed_layers=1, precision="32", **given)
         fit(model, ranking_data, config, on_metrics=lambda *_: found.append(chances(model)))
         assert chances(model) == {0.1}, "it is the model's again"
         return set.union(*found)
@@ -58,5 +57,5 @@ def test_training_has_none_unless_asked_for(new_model: NewModel, ranking_data: R
 
 @pytest.mark.parametrize("chance", [-0.1, 1.0, float("nan")])
 def test_what_is_no_chance_is_refused(chance: float) -> None:
-    with pytest.raises(ConfigurationError, match="dropout is .*legal is a chance in"):
+    with pytest.raises(ConfigurationError, match=r"dropout is .*legal is a chance in"):
         TrainingConfig(dropout=chance)

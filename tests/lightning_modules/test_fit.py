@@ -76,9 +76,11 @@ def test_kept_outputs_of_frozen_layers_change_nothing(new_model: NewModel, ranki
         assert a == pytest.approx(b, abs=2e-4)
 
 
-def test_more_frozen_layers_than_there_are_is_refused(new_model: NewModel, ranking_data: RankingData) -> None:
+def test_a_model_of_which_nothing_would_be_trained_is_refused(new_model: NewModel, ranking_data: RankingData) -> None:
     with pytest.raises(ConfigurationError, match="has 3 layers"):
         fit(new_model(), ranking_data, TrainingConfig.of(**QUICK | {"num_fixed_layers": 4}))
+    with pytest.raises(ConfigurationError, match=r"nothing of this .* is left to train\. Use a number from 0 to 2"):
+        fit(new_model(), ranking_data, TrainingConfig.of(**QUICK | {"num_fixed_layers": 3}))
 
 
 def test_earlier_weights_are_put_back_when_training_ruins_the_model(
@@ -171,7 +173,7 @@ def test_the_given_loss_is_not_changed(new_model: NewModel, ranking_data: Rankin
 def test_sessions_without_clicks_alone_are_not_enough(new_model: NewModel) -> None:
     data = RankingData({"train": [session("1", "lamp", ["a"], [0])]}, ItemsSet({"a": ["lamp"]}))
     with pytest.raises(NotEnoughDataError, match="No training session has a click"):
-        fit(new_model(), data)
+        fit(new_model(), data, TrainingConfig.of(**QUICK))
 
 
 def test_click_weights_of_zero_teach_nothing(new_model: NewModel, ranking_data: RankingData) -> None:
