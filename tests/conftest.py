@@ -21,7 +21,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from estudio_core import database
+from estudio_core import database, embedded_postgres
 from estudio_core.settings import get_settings
 from tests.small_model import minilm_folder
 
@@ -47,9 +47,9 @@ def databases_folder() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def postgres_server(databases_folder: Path) -> Iterator[str]:
     """URL of an embedded PostgreSQL that lives as long as the test session."""
-    url = database.start_embedded(databases_folder / "postgres")
+    url = embedded_postgres.start(databases_folder / "postgres")
     yield url
-    database.stop_embedded(databases_folder / "postgres")
+    embedded_postgres.stop(databases_folder / "postgres")
 
 
 @pytest.fixture

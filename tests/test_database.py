@@ -12,7 +12,7 @@ import psutil
 import psycopg
 import pytest
 
-from estudio_core import database
+from estudio_core import database, embedded_postgres
 from estudio_core.errors import DatabaseUnavailableError
 from estudio_core.settings import get_settings
 
@@ -48,7 +48,7 @@ def test_a_crash_is_one_error_and_what_comes_after_the_restart_works_again(
 ) -> None:
     folder = databases_folder / "crashing"
     try:
-        monkeypatch.setenv("ESTUDIO_DATABASE_URL", database.start_embedded(folder))
+        monkeypatch.setenv("ESTUDIO_DATABASE_URL", embedded_postgres.start(folder))
         get_settings.cache_clear()
         with database.connect() as connection:
             database.ensure_schema(connection)
@@ -63,13 +63,13 @@ def test_a_crash_is_one_error_and_what_comes_after_the_restart_works_again(
 
         with pytest.raises(DatabaseUnavailableError, match="went away"):
             crash()
-        database.start_embedded(folder)
+        embedded_postgres.start(folder)
         with database.transaction() as connection:
             assert connection.execute("SELECT to_regclass('lost')").fetchone() == (None,)
         with pytest.raises(psycopg.errors.UndefinedTable), database.transaction() as connection:
             connection.execute("SELECT FROM lost")
     finally:
-        database.stop_embedded(folder)
+        embedded_postgres.stop(folder)
         get_settings.cache_clear()
 
 

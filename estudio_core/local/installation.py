@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from estudio_core import database
+from estudio_core import embedded_postgres
 from estudio_core.local import services
 from estudio_core.local.airflow_home import (
     COMPONENTS,
@@ -140,7 +140,7 @@ def stop_all(home: Path | None = None, *, keep_database: bool = False) -> list[s
     stopped = services.stop(*workers, *([mlflow] if mlflow else []))
     stopped += services.stop(server)  # tasks that are ending report their state to it
     stopped += stop_triton(home)
-    if not keep_database and (home / "postgres").exists() and database.stop_embedded(home / "postgres"):
+    if not keep_database and (home / "postgres").exists() and embedded_postgres.stop(home / "postgres"):
         stopped.append("database")
     return stopped
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import psycopg
 
-from estudio_core import database
+from estudio_core import embedded_postgres
 from estudio_core.errors import DatabaseUnavailableError, MissingDependencyError
 from estudio_core.triton.environment import prepare
 from estudio_core.triton.server import TritonServer
@@ -65,7 +65,7 @@ class DatabaseFault:
         while True:
             try:
                 if start:
-                    database.start_embedded(self.folder)
+                    embedded_postgres.start(self.folder)
                 with psycopg.connect(os.environ["ESTUDIO_DATABASE_URL"], connect_timeout=5) as connection:
                     connection.execute("SELECT 1")
             except (DatabaseUnavailableError, psycopg.OperationalError):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 
-from estudio_core import database
+from estudio_core import database, embedded_postgres
 from estudio_core.context import context
 from estudio_core.inference.opening import close_embedders
 from estudio_core.settings import get_settings
@@ -70,7 +70,7 @@ class Shop:
 @contextmanager
 def open_shop(folder: Path, database_folder: Path, *, items: int, models: int) -> Iterator[Shop]:
     """Make an installation of its own, which this process and its children use inside the block."""
-    url = database.start_embedded(database_folder)
+    url = embedded_postgres.start(database_folder)
     before = dict(os.environ)
     plugins = folder / "plugins"
     os.environ |= {
@@ -94,7 +94,7 @@ def open_shop(folder: Path, database_folder: Path, *, items: int, models: int) -
         os.environ.clear()
         os.environ.update(before)
         _forget()
-        database.stop_embedded(database_folder)
+        embedded_postgres.stop(database_folder)
 
 
 def _forget() -> None:

