@@ -19,15 +19,17 @@ from estudio_core.demo.clickstream import rankings_of, replay_clickstream
 from estudio_core.demo.follow import follow
 from estudio_core.errors import ConfigurationError
 from estudio_core.local.installation import RUN_COMPONENTS, START_TIMEOUT_S
-from estudio_core.searching import SearchAnswer, search
+from estudio_core.searching import search
 from estudio_core.settings import get_settings
 from estudio_core.vectordb.deployments import live_release
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from estudio_core.evaluation.report_data import QueryChange, Report
+
 PLUGIN = "demo_catalog"
-SHOWN_SEARCHES = 3
+SHOWN_RESULTS = 3
 _COLUMN_WIDTH = 58
 
 
@@ -60,9 +62,9 @@ def run_demo(console: Console, *, fresh: bool = False) -> DemoOutcome:
     console.rule("[bold]Estudio: semantic search that learns from its users")
     try:
         _start(console, home)
-        before = _initialize(console)
+        _initialize(console)
         report = _fine_tune(console)
-        promoted = _show_outcome(console, home, before, report)
+        promoted = _show_outcome(console, report)
     finally:
         if not were_running:
             console.print("[dim]Stopping Airflow…[/]")
@@ -86,8 +88,8 @@ def _start(console: Console, home: Path) -> None:
     console.print("Airflow runs: API server, scheduler, DAG processor.")
 
 
-def _initialize(console: Console) -> list[SearchAnswer]:
-    """Make the base model live, replay the clickstream over its rankings, and return the searches to show."""
+def _initialize(console: Console) -> None:
+    """Make the base model live, and replay the clickstream over its rankings."""
     with database.transaction() as connection:
         live = live_release(connection, PLUGIN)
     if live is None:
@@ -104,7 +106,6 @@ def _initialize(console: Console) -> list[SearchAnswer]:
         f"{clicks.clicked_sessions:,} with clicks drawn from human ratings. "
         f"{len(demo_queries().never_searched)} rated queries are never searched."
     )
-    return [search(PLUGIN, query, limit=3) for query in _shown_queries()]
 
 
 def _fine_tune(console: Console) -> Path:
@@ -119,16 +120,18 @@ def _fine_tune(console: Console) -> Path:
     return Path(store.uri(PLUGIN, run_id, "evaluation"))
 
 
-def _show_outcome(console: Console, home: Path, before: list[SearchAnswer], folder: Path) -> bool:
-    """Print the table, three searches before and after, and where everything is."""
+def _show_outcome(console: Console, folder: Path) -> bool:
+    """Print the table, three queries before and after, and where everything is."""
     from estudio_core.evaluation.report import render_terminal
     from estudio_core.evaluation.report_data import Report
 
     report = Report.model_validate(json.loads((folder / "report.json").read_text()))
     console.print()
     console.print(render_terminal(report))
-    for earlier, query in zip(before, _shown_queries(), strict=True):
-        console.print(_side_by_side(query, earlier, search(PLUGIN, query, limit=3)))
+    for what, query in _examples(report).items():
+        console.print(_side_by_side(what, query))
+    live = search(PLUGIN, report.queries[0].query)
+    console.print(f"Searches are answered by release {live.release_id}, model version {live.model_version}.")
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -144,18 +147,29 @@ def _show_outcome(console: Console, home: Path, before: list[SearchAnswer], fold
     return report.decision.promoted
 
 
-def _shown_queries() -> list[str]:
-    """Return queries to show: one that users searched, and two that nobody ever did."""
-    queries = demo_queries()
-    return [queries.searched[0], *queries.never_searched[: SHOWN_SEARCHES - 1]]
+def _examples(report: Report) -> dict[str, QueryChange]:
+    """Return the queries that gained most, of either group, and the one that lost most."""
+    changes = sorted(report.queries, key=lambda query: query.change)
+    most = {query.group: query for query in changes}
+    return {
+        "gained most of those users searched": most["seen"],
+        "gained most of those nobody searched": most["unseen"],
+        "lost most of all": changes[0],
+    }
 
 
-def _side_by_side(query: str, before: SearchAnswer, after: SearchAnswer) -> Table:
-    table = Table(title=f"“{query}”", title_justify="left", title_style="bold")
-    for name, answer in (("before", before), ("after", after)):
-        table.add_column(f"{name} (model version {answer.model_version})", width=_COLUMN_WIDTH, no_wrap=True)
-    for first, second in zip(before.hits, after.hits, strict=False):
-        table.add_row(str(first.payload.get("title")), str(second.payload.get("title")))
+def _side_by_side(what: str, query: QueryChange) -> Table:
+    table = Table(
+        title=f"“{query.query}” {what}: nDCG@10 {query.before:.2f} → {query.after:.2f}",
+        title_justify="left",
+        title_style="bold",
+        caption="human rating 0 to 3, ? where nobody rated it",
+        caption_justify="left",
+    )
+    for name in ("before", "after"):
+        table.add_column(name, width=_COLUMN_WIDTH, no_wrap=True)
+    for pair in zip(query.results_before[:SHOWN_RESULTS], query.results_after[:SHOWN_RESULTS], strict=False):
+        table.add_row(*(f"{'?' if line.grade is None else f'{line.grade:g}'}  {line.title}" for line in pair))
     return table
 
 
