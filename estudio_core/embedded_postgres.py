@@ -24,7 +24,7 @@ def url_of(home: Path) -> str:
     Raises:
         MissingDependencyError, DatabaseUnavailableError: as `start`.
     """
-    folder = _folder(home, os.getcwd())
+    folder = _folder(home, "" if home.is_absolute() else os.getcwd())
     known = _met.get(folder)
     if known is not None and known.runs(folder):
         return known.url

@@ -12,14 +12,22 @@ from torch import nn
 def dropout_of(model: nn.Module, chance: float | None) -> Iterator[None]:
     """Let all dropout of `model` have this chance inside the block; None: what the model came with.
 
-    It is the probability of the model's `torch.nn.Dropout` modules, from which attention too takes its own.
+    It is the probability of the model's `torch.nn.Dropout` modules, from which BERT's attention takes its own, and the
+    number `attention_dropout` that newer encoders keep instead.
     """
-    modules = [] if chance is None else [module for module in model.modules() if isinstance(module, nn.Dropout)]
-    before = [module.p for module in modules]
+    places = [] if chance is None else [place for module in model.modules() for place in _places(module)]
+    before = [getattr(module, name) for module, name in places]
     try:
-        for module in modules:
-            module.p = float(chance or 0.0)
+        for module, name in places:
+            setattr(module, name, chance)
         yield
     finally:
-        for module, original in zip(modules, before, strict=True):
-            module.p = original
+        for (module, name), original in zip(places, before, strict=True):
+            setattr(module, name, original)
+
+
+def _places(module: nn.Module) -> list[tuple[nn.Module, str]]:
+    names = ["p"] if isinstance(module, nn.Dropout) else []
+    if isinstance(getattr(module, "attention_dropout", None), float):
+        names.append("attention_dropout")
+    return [(module, name) for name in names]

@@ -97,12 +97,12 @@ def fit(
     started = time.monotonic()
     config = config or TrainingConfig()
     loss = _configured(loss or CosineProbMarginRankingLoss(), config)
-    model.freeze_layers(config.num_fixed_layers)
-    if not model.trainable_parameters():
+    if config.num_fixed_layers >= model.num_layers:
         raise ConfigurationError(
-            f"num_fixed_layers is {config.num_fixed_layers}: nothing of this {type(model).__name__} is left to train. "
-            f"Use a number from 0 to {config.num_fixed_layers - 1}."
+            f"num_fixed_layers is {config.num_fixed_layers}, and this {type(model).__name__} has {model.num_layers} "
+            f"layers: none is left to train. Use a number from 0 to {model.num_layers - 1}."
         )
+    model.freeze_layers(config.num_fixed_layers)
     model.train()  # Lightning keeps the mode a model has, and a loaded one is in evaluation mode
     train = [s for s in data.clickstream["train"] if not s.is_irrelevant and len(s.results) > 0]
     if not train:

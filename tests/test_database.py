@@ -95,3 +95,19 @@ def test_a_server_that_is_away_is_asked_again_and_again_in_short_intervals(monke
     get_settings.cache_clear()
     waits = [later - earlier for earlier, later in zip([began, *asked], [*asked, time.monotonic()], strict=True)]
     assert max(waits) < 2.5, waits
+
+
+def test_a_server_is_found_also_where_the_working_folder_is_gone(
+    tmp_path: Path, estudio_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "home" / "postgres"
+    url = embedded_postgres.start(folder)
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    try:
+        assert embedded_postgres.url_of(tmp_path / "home") == url
+    finally:
+        monkeypatch.chdir(tmp_path)
+        embedded_postgres.stop(folder)

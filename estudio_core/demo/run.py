@@ -130,7 +130,7 @@ def _show_outcome(console: Console, folder: Path) -> bool:
     console.print(render_terminal(report))
     for what, query in _examples(report).items():
         console.print(_side_by_side(what, query))
-    live = search(PLUGIN, report.queries[0].query)
+    live = search(PLUGIN, demo_queries().searched[0])
     console.print(f"Searches are answered by release {live.release_id}, model version {live.model_version}.")
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(no_wrap=True)
@@ -148,14 +148,14 @@ def _show_outcome(console: Console, folder: Path) -> bool:
 
 
 def _examples(report: Report) -> dict[str, QueryChange]:
-    """Return the queries that gained most, of either group, and the one that lost most."""
-    changes = sorted(report.queries, key=lambda query: query.change)
-    most = {query.group: query for query in changes}
-    return {
-        "gained most of those users searched": most["seen"],
-        "gained most of those nobody searched": most["unseen"],
-        "lost most of all": changes[0],
+    """Return the queries that gained most, of either group, and the one that lost most; none where none did."""
+    gained = report.best_changes(len(report.queries))
+    examples = {
+        "gained most of those users searched": [query for query in gained if query.group == "seen"],
+        "gained most of those nobody searched": [query for query in gained if query.group == "unseen"],
+        "lost most of all": report.worst_changes(1),
     }
+    return {what: queries[0] for what, queries in examples.items() if queries}
 
 
 def _side_by_side(what: str, query: QueryChange) -> Table:

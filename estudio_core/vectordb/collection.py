@@ -170,12 +170,13 @@ class Collection:
                     sql.Identifier(self.name("objects_original")), self.objects
                 )
             )
-            # Empty where every object has one part, which is what searches ask it.
-            conn.execute(
-                sql.SQL("CREATE INDEX {} ON {} (part) WHERE part > 0").format(
-                    sql.Identifier(self.name("several")), self.parts
+            if not self.averages:
+                # Empty where every object has one part, which is what searches ask it.
+                conn.execute(
+                    sql.SQL("CREATE INDEX {} ON {} (part) WHERE part > 0").format(
+                        sql.Identifier(self.name("several")), self.parts
+                    )
                 )
-            )
             for table in (self.objects, self.parts):
                 conn.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(table, sql.Literal(self._mark)))
 

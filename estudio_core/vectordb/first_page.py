@@ -1,4 +1,4 @@
-"""The first page of a search without conditions, in one round trip.
+"""The first page of a search without conditions, in one round trip where searches follow each other.
 
 What `ordering.index_rows` does in several statements where a page lies in its first block, this does in one: the same
 rows of the index, the same order, the same hits. A search session has the settings already; elsewhere they are sent
@@ -6,7 +6,8 @@ together with the statement. On a collection of 20 thousand vectors the several 
 bare nearest-neighbour statement.
 
 Most collections hold one part of each object. While that is so, and a small index tells, a row of the scan is an
-object, and the statement need not look for further parts.
+object, and the statement need not look for further parts. Where very many further parts are being written, or were just
+deleted, looking into that index takes about a millisecond.
 
 The scan is not iterative: an iterative one finds the same first `ef_search` rows, but keeps what it passed by for a
 continuation that this page does not need: the bare statement took 1.1 to 1.4 times as long with it.
@@ -28,7 +29,7 @@ from estudio_core.vectordb.collection import Collection
 from estudio_core.vectordb.hits import SearchHit
 from estudio_core.vectordb.index_build import searched_rows
 from estudio_core.vectordb.ordering import EXACT_ROWS, FIRST_BLOCK, Request
-from estudio_core.vectordb.search_session import BREADTH, SETTINGS, forget_settings, is_search_session, set_breadth
+from estudio_core.vectordb.search_session import BREADTH, SETTINGS, is_search_session, set_breadth
 from estudio_core.vectordb.serving import Serving
 
 SHAPE_S = 5.0
@@ -92,12 +93,12 @@ def first_page(
     if while_live is not None:
         values |= while_live.values
     rows = _rows(conn, _statement(collection, while_live is not None, shape.several), values, ef_search)
-    if not rows and not shape.several and _shape(conn, collection, anew=True).several:
+    if not rows and not (shape.several or collection.averages) and _shape(conn, collection, anew=True).several:
         # An object of several parts has been written since.
         rows = _rows(conn, _statement(collection, while_live is not None, True), values, ef_search)
     if not rows:
         return None
-    *_, met_at, scanned, _ = zip(*rows, strict=True)
+    *_, met_at, scanned = zip(*rows, strict=True)
     if scanned[0] < FIRST_BLOCK or (request.max_distance is not None and max(met_at) > request.max_distance):
         return None
     hits = _hits(collection, rows)
@@ -127,11 +128,7 @@ def _rows(conn: psycopg.Connection, statement: bytes, values: dict[str, Any], ef
     """Run the statement with its settings, which on a search session are there already."""
     if is_search_session(conn):
         set_breadth(conn, ef_search)
-        rows = conn.execute(statement, values, prepare=True).fetchall()
-        if not rows or rows[0][-1] == str(ef_search):
-            return rows
-        # A pooler between here and the server has given this client another session, or reset it.
-        forget_settings(conn)
+        return conn.execute(statement, values, prepare=True).fetchall()
     # What is sent in one pipeline is one transaction, so that the settings end with it.
     with conn.pipeline():
         conn.execute(_SETTINGS, (BREADTH, str(ef_search)), prepare=True)
@@ -155,7 +152,7 @@ def _hits(collection: Collection, rows: list[tuple[Any, ...]]) -> list[SearchHit
 def _statement(collection: Collection, checked: bool, several: bool) -> bytes:
     """Return the statement: all parts of the page's objects, in any order; one of each object has its payload.
 
-    Behind them the distance at which the scan met the object, how many rows it met in all, and the breadth. Without
+    Behind them the distance at which the scan met the object, and how many rows it met in all. Without
     `several` every object is one row of the scan, and nothing is found where that is not so.
     """
     request = Request(collection, None, None, None, None)
@@ -183,14 +180,13 @@ def _statement(collection: Collection, checked: bool, several: bool) -> bytes:
 
 
 _PAGE_OF_ROWS = sql.SQL(
-    "SELECT w.object_id, w.distance, 0, o.payload, w.distance, w.scanned, current_setting('hnsw.ef_search')"
+    "SELECT w.object_id, w.distance, 0, o.payload, w.distance, w.scanned"
     " FROM (SELECT s.object_id, s.distance, (count(*) OVER ())::int AS scanned FROM ({scan}) s"
     ' ORDER BY s.distance, s.object_id COLLATE "C" LIMIT %(limit)s OFFSET %(offset)s) w'
     " JOIN {objects} o ON o.object_id = w.object_id"
 )
 _PAGE_OF_OBJECTS = sql.SQL(
-    "SELECT w.object_id, {distance}, p.part, CASE WHEN p.part = 0 THEN o.payload END, w.met_at, w.scanned,"
-    " current_setting('hnsw.ef_search')"
+    "SELECT w.object_id, {distance}, p.part, CASE WHEN p.part = 0 THEN o.payload END, w.met_at, w.scanned"
     " FROM (SELECT s.object_id, min(s.distance) AS met_at, (sum(count(*)) OVER ())::int AS scanned FROM ({scan}) s"
     ' GROUP BY s.object_id ORDER BY min(s.distance), s.object_id COLLATE "C" LIMIT %(limit)s OFFSET %(offset)s) w'
     " JOIN {objects} o ON o.object_id = w.object_id"

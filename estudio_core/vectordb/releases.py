@@ -188,8 +188,26 @@ def require_live(conn: psycopg.Connection, plugin: str) -> Release:
     """
     live = live_release(conn, plugin)
     if live is None:
-        raise NothingLiveError(f"Nothing is live for plugin {plugin!r}. Run its DAG {plugin}__initialize first.")
+        raise _nothing_live(plugin)
     return live
+
+
+def live_pointer(conn: psycopg.Connection, plugin: str) -> tuple[Release, datetime]:
+    """Return the live release of `plugin` and when the pointer was moved to it.
+
+    Raises:
+        NothingLiveError: there is none yet.
+    """
+    with conn.cursor(row_factory=dict_row) as cursor:
+        statement = sql.SQL(
+            "SELECT {}, switched_at FROM estudio.deployments JOIN estudio.pointers USING (plugin, release_id)"
+            " WHERE plugin = %s"
+        ).format(sql.SQL(_COLUMNS))
+        row = cursor.execute(statement, (plugin,)).fetchone()
+    if row is None:
+        raise _nothing_live(plugin)
+    switched_at = row.pop("switched_at")
+    return _release(row), switched_at
 
 
 def previous_release(conn: psycopg.Connection, plugin: str) -> Release | None:
@@ -303,7 +321,7 @@ def _wrong_state(release: Release, allowed: tuple[State, ...]) -> ReleaseError:
 
 @lru_cache(maxsize=16)
 def _selection(condition: LiteralString) -> bytes:
-    """Return the statement, put together once: every search reads the pointer with it."""
+    """Return the statement, put together once."""
     statement = sql.SQL("SELECT {} FROM estudio.deployments WHERE {} ORDER BY release_id")
     return statement.format(sql.SQL(_COLUMNS), sql.SQL(condition)).as_bytes(None)
 
@@ -311,4 +329,12 @@ def _selection(condition: LiteralString) -> bytes:
 def _select(conn: psycopg.Connection, condition: LiteralString, values: tuple[Any, ...]) -> list[Release]:
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(_selection(condition), values).fetchall()
-    return [Release(**{**row, "index_info": SearchIndexInfo.model_validate(row["index_info"])}) for row in rows]
+    return [_release(row) for row in rows]
+
+
+def _release(row: Mapping[str, Any]) -> Release:
+    return Release(**{**row, "index_info": SearchIndexInfo.model_validate(row["index_info"])})
+
+
+def _nothing_live(plugin: str) -> NothingLiveError:
+    return NothingLiveError(f"Nothing is live for plugin {plugin!r}. Run its DAG {plugin}__initialize first.")

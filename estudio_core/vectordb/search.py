@@ -245,8 +245,10 @@ def _query_vector(collection: Collection, vector: Any) -> Any:
             f"The query vector has shape {array.shape}; collection {collection.collection_id!r} compares vectors of "
             f"shape ({collection.index_info.dimensions},). Encode the query with the model of the same release."
         )
-    # The square tells of nearly all vectors in one pass; it may overflow or vanish where the numbers do not.
-    if not 0.0 < array @ array < np.inf and not (np.isfinite(array).all() and array.any()):
+    with np.errstate(over="ignore"):
+        square = array @ array
+    # It tells of nearly all vectors in one pass; it may overflow or vanish where the numbers do not.
+    if not 0.0 < square < np.inf and not (np.isfinite(array).all() and array.any()):
         raise DataError("The query vector is zero or not finite; it has no distance to anything.")
     return HalfVector(array) if collection.vector_type == "halfvec" else Vector(array)
 

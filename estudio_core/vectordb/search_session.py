@@ -9,6 +9,7 @@ from __future__ import annotations
 from weakref import WeakKeyDictionary
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 from estudio_core import database
 
@@ -53,17 +54,13 @@ def set_breadth(conn: psycopg.Connection, ef_search: int) -> None:
         _breadths[conn] = ef_search
 
 
-def forget_settings(conn: psycopg.Connection) -> None:
-    """Take `conn` for any other connection from now on: its server does not keep the settings."""
-    _breadths.pop(conn, None)
-
-
 def planner_as_usual() -> str:
     """Return the statements that end, for one transaction, what a search session sets."""
     return "".join(f" SET LOCAL {name} TO DEFAULT;" for name in SETTINGS)
 
 
 def _set_up(conn: psycopg.Connection) -> None:
-    for name, value in SETTINGS.items():
-        conn.execute("SELECT set_config(%s, %s, false)", (name, value))
+    conn.execute(
+        "SELECT set_config(name, value, false) FROM jsonb_each_text(%s) AS s (name, value)", (Jsonb(SETTINGS),)
+    )
     _breadths[conn] = 0

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from estudio_core.errors import DatabaseUnavailableError, EstudioError, ReleaseMovedError
-from estudio_core.vectordb.releases import Release, require_live
+from estudio_core.errors import InferenceUnavailableError, ModelError, ReleaseError, ReleaseMovedError
+from estudio_core.vectordb.releases import Release, live_pointer
 from estudio_core.vectordb.search_session import search_connection
 
 REMEMBERED_S = 60.0
@@ -83,9 +83,7 @@ def answered(plugin: str, find: Callable[[Serving], Found]) -> tuple[Release, Fo
     while True:
         try:
             found = find(serving)
-        except DatabaseUnavailableError:
-            raise
-        except (EstudioError, psycopg.errors.UndefinedTable):
+        except (ReleaseError, ModelError, InferenceUnavailableError, psycopg.errors.UndefinedTable):
             # Its model or collection may be gone because releases have followed each other meanwhile.
             now = read(plugin)
             if now.values == serving.values:
@@ -102,9 +100,5 @@ def read(plugin: str) -> Serving:
     Raises:
         NothingLiveError: there is none yet.
     """
-    with search_connection() as conn, conn.transaction():
-        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        release = require_live(conn, plugin)
-        row = conn.execute("SELECT switched_at FROM estudio.pointers WHERE plugin = %s", (plugin,)).fetchone()
-    assert row is not None
-    return Serving(release, row[0])
+    with search_connection() as conn:
+        return Serving(*live_pointer(conn, plugin))

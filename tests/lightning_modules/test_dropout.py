@@ -59,3 +59,11 @@ def test_training_has_none_unless_asked_for(new_model: NewModel, ranking_data: R
 def test_what_is_no_chance_is_refused(chance: float) -> None:
     with pytest.raises(ConfigurationError, match=r"dropout is .*legal is a chance in"):
         TrainingConfig(dropout=chance)
+
+
+def test_attention_that_keeps_its_chance_as_a_number_is_reached_too() -> None:
+    attention = nn.Module()
+    attention.attention_dropout = 0.2
+    with dropout_of(nn.Sequential(nn.Sequential(attention)), 0.0):
+        assert attention.attention_dropout == 0.0
+    assert attention.attention_dropout == 0.2

@@ -9,6 +9,13 @@ import psycopg
 import pytest
 
 from estudio_core import database
+from estudio_core.vectordb import first_page
+
+
+@pytest.fixture(autouse=True)
+def _no_shape_of_another_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Collections of the same name are in every test's database."""
+    monkeypatch.setattr(first_page, "_shapes", {})
 
 
 @pytest.fixture

@@ -90,17 +90,6 @@ def test_each_search_has_the_breadth_that_it_asks_for(session: psycopg.Connectio
         assert shown(session, ["hnsw.ef_search"]) == [str(breadth)]
 
 
-def test_a_session_that_a_pooler_has_reset_is_noticed(
-    conn: psycopg.Connection, session: psycopg.Connection, collection: Collection
-) -> None:
-    expected = search(session, collection, EAST, by_index=True)
-    session.execute("RESET ALL")
-    assert search(session, collection, EAST, by_index=True) == expected
-    assert not is_search_session(session), "its settings are sent along from now on"
-    assert search(session, collection, EAST, by_index=True, ef_search=77) == expected
-    assert shown(session, ["enable_sort"]) == ["on"]
-
-
 @pytest.mark.parametrize("collection", [MetricAggregationType.MIN], indirect=True)
 def test_an_object_of_several_parts_is_found_by_its_nearest_one_from_its_first_moment_on(
     conn: psycopg.Connection, session: psycopg.Connection, collection: Collection
