@@ -80,7 +80,7 @@ def _bare(url: str, entry: Path) -> Encode:
         inputs = [grpc.InferInput(name, [1, length], "INT64") for name in ("input_ids", "attention_mask")]
         inputs[0].set_data_from_numpy(tokens)
         inputs[1].set_data_from_numpy(mask)
-        answer = client.infer(manifest.name, inputs, outputs=wanted, priority=1)
+        answer = client.infer(manifest.name, inputs, outputs=wanted)
         vector: NDArray[np.float32] = answer.as_numpy("embedding")[0]
         return vector
 

@@ -11,7 +11,6 @@ import numpy as np
 from estudio_core.errors import ModelError, ModelNotLoadedError
 from estudio_core.export.manifest import TOKENIZER_FILE, EntryManifest, read_verified
 from estudio_core.export.onnx_export import ATTENTION_MASK, EMBEDDING, INPUT_IDS
-from estudio_core.export.triton_config import ITEM_PRIORITY, QUERY_PRIORITY
 from estudio_core.inference.batching import TokenisedTexts, bucket_length, embed_in_batches, padded, tokenise_texts
 from estudio_core.inference.embedder import Vectors
 from estudio_core.inference.entry_tokenizer import EntryTokenizer
@@ -73,7 +72,7 @@ class TritonEmbedder:
             InferenceUnavailableError: the server does not answer in time, or has not loaded the model.
             ModelError: the server cannot compute.
         """
-        return self._embed(tokenise_texts(texts, self._tokenizer.queries), QUERY_PRIORITY)
+        return self.embed_tokenised(tokenise_texts(texts, self._tokenizer.queries))
 
     def embed_items(self, texts: Sequence[str]) -> Vectors:
         """Return vectors of item part texts, float32 [len(texts), dimensions].
@@ -89,8 +88,14 @@ class TritonEmbedder:
         return tokenise_texts(texts, self._tokenizer.items)
 
     def embed_tokenised(self, texts: TokenisedTexts) -> Vectors:
-        """Return vectors of tokenised item parts, float32 [texts, dimensions]. Raises: as `embed_items`."""
-        return self._embed(texts, ITEM_PRIORITY)
+        """Return vectors of tokenised texts, float32 [texts, dimensions]. Raises: as `embed_items`."""
+        return embed_in_batches(
+            texts,
+            compute=self._compute,
+            dimensions=self.dimensions,
+            max_rows=self.manifest.max_batch_size,
+            max_tokens=MAX_TOKENS,
+        )
 
     def close(self) -> None:
         """Close the channel."""
@@ -98,16 +103,7 @@ class TritonEmbedder:
         if client is not None:
             client.close()
 
-    def _embed(self, texts: TokenisedTexts, priority: int) -> Vectors:
-        return embed_in_batches(
-            texts,
-            compute=lambda token_ids: self._compute(token_ids, priority),
-            dimensions=self.dimensions,
-            max_rows=self.manifest.max_batch_size,
-            max_tokens=MAX_TOKENS,
-        )
-
-    def _compute(self, token_ids: list[list[int]], priority: int) -> Vectors:
+    def _compute(self, token_ids: list[list[int]]) -> Vectors:
         from tritonclient import grpc
 
         client = self._client
@@ -128,7 +124,6 @@ class TritonEmbedder:
                     self.name,
                     inputs,
                     outputs=[grpc.InferRequestedOutput(EMBEDDING)],
-                    priority=priority,
                     client_timeout=self._timeout_s,
                 ),
                 model=self.name,

@@ -42,14 +42,12 @@ class Protocol(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.loaded = {"shop_v1"}
         self.forgets = 0  # so many requests to load are answered and forgotten
         self.shapes: list[list[int]] = []
-        self.priorities: list[int] = []
         self.peers: set[str] = set()
         self.lock = threading.Lock()
 
     def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802 (names of the protocol)
         with self.lock:
             self.shapes.append(list(request.inputs[0].shape))
-            self.priorities.append(request.parameters["priority"].uint64_param)
             self.peers.add(context.peer())
             failure = self.failures.pop(0) if self.failures else None
         time.sleep(self.delay_s)
@@ -116,14 +114,11 @@ def test_vectors_equal_those_of_the_in_process_embedder(served, embedder):
     assert embedder.embed_items([]).shape == (0, 32)
 
 
-def test_requests_have_bucketed_lengths_bounded_batches_and_queries_go_first(server, embedder):
+def test_requests_have_bucketed_lengths_and_bounded_batches(server, embedder):
     protocol, _ = server
     embedder.embed_items([f"item {i}" for i in range(150)] + ["long text " * 30])
     assert {length for _, length in protocol.shapes} <= {16, 32, 48}
     assert max(rows for rows, _ in protocol.shapes) == 64
-    embedder.embed_queries(["x"])
-    assert set(protocol.priorities[:-1]) == {2}
-    assert protocol.priorities[-1] == 1
 
 
 def test_one_channel_serves_all_requests(server, embedder):

@@ -105,6 +105,17 @@ def test_concurrent_queries_are_joined_into_batches(server, loaded):
     embedder.close()
 
 
+def test_one_query_after_another_waits_for_no_batcher(server, loaded):
+    """The scheduler of a server with levels of priority looks for what it has missed every half second."""
+    embedder = TritonEmbedder(server.url, loaded)
+    before = metric(server, "nv_inference_queue_duration_us", "shop_v1")
+    for _ in range(500):
+        embedder.embed_queries(["usb charger"])
+    waited_us = metric(server, "nv_inference_queue_duration_us", "shop_v1") - before
+    assert waited_us < 400_000
+    embedder.close()
+
+
 def test_two_versions_serve_side_by_side_and_the_old_one_is_unloaded(control, server, loaded, repository):
     control.load(repository / "shop_v2")
     first, second = TritonEmbedder(server.url, loaded), TritonEmbedder(server.url, repository / "shop_v2")
