@@ -51,9 +51,10 @@ class TrainingConfig:
     gradient_clip: float = 1.0
     """Largest L2 norm of the gradient; 0: not clipped."""
     dropout: float | None = 0.0
-    """Chance of dropout in the layers that are trained; None: the model's own. On four development partitions of the
-    Chorus queries (simulated clicks, one seed) nDCG@10 gained +0.188 on queries asked and +0.097 on queries never asked
-    without it, +0.182 and +0.093 with MiniLM's 0.1, for which a step took 1.3 times as long on two CPU cores."""
+    """Chance of dropout in the layers that are trained; None: the model's own. With MiniLM's 0.1 a step took 1.3 times
+    as long on two CPU cores, for no gain that was seen: on four development partitions of the Chorus queries nDCG@10
+    gained +0.182 on queries asked and +0.093 on queries never asked, without it +0.178 and +0.093 (simulated clicks,
+    one seed; both before validation became as patient as it is, see `callbacks.dev_validation.CERTAINTY`)."""
     num_fixed_layers: int = 3
     """Lowest transformer layers (and the embeddings) that are not trained."""
     margin: float | None = None

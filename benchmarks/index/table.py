@@ -28,7 +28,7 @@ def markdown(rows: Sequence[Row], machines: Sequence[str], drawing: str) -> str:
         "Contenders take turns in the same run; figures are medians, latencies percentiles over all rounds. Texts are",
         "the demo's products, vectors for search are generated in clusters. Search clients are processes; the bare",
         "statement is prepared, on a connection of its own, with the same `ef_search`. *Pointer and search* is all",
-        "that a search does in the database: which release is live, then the search, each on a pooled connection.",
+        "that a search does in the database: the statement also confirms that the release is still live.",
         "Stages of a re-index overlap. Processor seconds are those of the process and the database. Lock is from",
         "taking the exclusive lock to the end of its transaction.",
         "",

@@ -36,7 +36,7 @@ def triton_config(
 
     Queries have no priority over items: with levels of priority Triton's batcher prepares no batch ahead, and a request
     that comes before the last one's slot is free again waits for its next look, half a second later. On two CPU cores,
-    one client that asked again at once waited so in 2 to 24 % of its requests, and in none without levels.
+    one client that asked again at once waited so in 1 to 24 % of its requests, and in none without levels.
 
     Args:
         name: Name of the model, which is the entry's.

@@ -158,7 +158,7 @@ def _statement(collection: Collection, checked: bool, several: bool) -> bytes:
     request = Request(collection, None, None, None, None)
     conditions = [searched_rows(collection, sql.SQL("p."))]
     if checked:
-        conditions.append(sql.SQL(Serving.holds))
+        conditions.append(Serving.holds)
     if not several and not collection.averages:
         conditions.append(sql.SQL("NOT {}").format(_exists_several(collection)))
     scan = sql.SQL(

@@ -186,10 +186,7 @@ def require_live(conn: psycopg.Connection, plugin: str) -> Release:
     Raises:
         NothingLiveError: there is none yet.
     """
-    live = live_release(conn, plugin)
-    if live is None:
-        raise _nothing_live(plugin)
-    return live
+    return live_pointer(conn, plugin)[0]
 
 
 def live_pointer(conn: psycopg.Connection, plugin: str) -> tuple[Release, datetime]:
@@ -205,7 +202,7 @@ def live_pointer(conn: psycopg.Connection, plugin: str) -> tuple[Release, dateti
         ).format(sql.SQL(_COLUMNS))
         row = cursor.execute(statement, (plugin,)).fetchone()
     if row is None:
-        raise _nothing_live(plugin)
+        raise NothingLiveError(f"Nothing is live for plugin {plugin!r}. Run its DAG {plugin}__initialize first.")
     switched_at = row.pop("switched_at")
     return _release(row), switched_at
 
@@ -334,7 +331,3 @@ def _select(conn: psycopg.Connection, condition: LiteralString, values: tuple[An
 
 def _release(row: Mapping[str, Any]) -> Release:
     return Release(**{**row, "index_info": SearchIndexInfo.model_validate(row["index_info"])})
-
-
-def _nothing_live(plugin: str) -> NothingLiveError:
-    return NothingLiveError(f"Nothing is live for plugin {plugin!r}. Run its DAG {plugin}__initialize first.")

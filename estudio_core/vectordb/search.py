@@ -24,7 +24,7 @@ from estudio_core.vectordb.first_page import first_page
 from estudio_core.vectordb.hits import SearchHit, nearest_part
 from estudio_core.vectordb.hybrid import hybrid_rows
 from estudio_core.vectordb.ordering import Request, Row, SortBy, exact_rows, index_rows, is_small, sorted_rows
-from estudio_core.vectordb.search_session import is_search_session, planner_as_usual
+from estudio_core.vectordb.search_session import PLANNER_AS_USUAL, is_search_session
 from estudio_core.vectordb.serving import Serving
 
 MAX_SCAN_TUPLES = 40_000
@@ -71,7 +71,8 @@ def search(
     """Return the objects nearest to `vector`, exactly `limit` of them where that many match.
 
     Args:
-        conn: Connection; settings of the search are undone at its end. One of `search_session` is fastest.
+        conn: Connection; settings of the search are undone at its end. Fastest is one of `search_session`, which
+            keeps its own.
         collection: What to search.
         vector: Query vector, [dimensions].
         limit: Most objects to return.
@@ -264,7 +265,7 @@ def _sort(given: SortBy | str | None) -> SortBy | None:
 def _settings(conn: psycopg.Connection, ef_search: int, *, own_snapshot: bool) -> None:
     """Set up this transaction: one snapshot where it is ours alone, the index scan, and plans that use it."""
     isolation = sql.SQL(_OWN_SNAPSHOT if own_snapshot else "")
-    planner = sql.SQL(planner_as_usual() if is_search_session(conn) else "")
+    planner = sql.SQL(PLANNER_AS_USUAL if is_search_session(conn) else "")
     conn.execute(
         sql.SQL(
             "{}{} SET LOCAL hnsw.ef_search = {}; SET LOCAL hnsw.iterative_scan = relaxed_order;"

@@ -23,6 +23,8 @@ SETTINGS = {
     "enable_bitmapscan": "off",
 }
 """Of the statement that `first_page` sends."""
+PLANNER_AS_USUAL = "".join(f" SET LOCAL {name} TO DEFAULT;" for name in SETTINGS)
+"""Ends them for one transaction."""
 
 _breadths: WeakKeyDictionary[psycopg.Connection, int] = WeakKeyDictionary()
 
@@ -52,11 +54,6 @@ def set_breadth(conn: psycopg.Connection, ef_search: int) -> None:
     if _breadths[conn] != ef_search:
         conn.execute("SELECT set_config(%s, %s, false)", (BREADTH, str(ef_search)))
         _breadths[conn] = ef_search
-
-
-def planner_as_usual() -> str:
-    """Return the statements that end, for one transaction, what a search session sets."""
-    return "".join(f" SET LOCAL {name} TO DEFAULT;" for name in SETTINGS)
 
 
 def _set_up(conn: psycopg.Connection) -> None:

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg import sql
 
 from estudio_core.errors import InferenceUnavailableError, ModelError, ReleaseError, ReleaseMovedError
 from estudio_core.vectordb.releases import Release, live_pointer
@@ -39,7 +40,7 @@ class Serving:
     release: Release
     switched_at: datetime
 
-    holds = (
+    holds = sql.SQL(
         "EXISTS (SELECT FROM estudio.pointers"
         " WHERE plugin = %(plugin)s AND release_id = %(release)s AND switched_at = %(switched_at)s)"
     )
@@ -60,8 +61,7 @@ class Serving:
         Raises:
             ReleaseMovedError: it has.
         """
-        row = conn.execute(f"SELECT {self.holds}".encode(), self.values).fetchone()
-        if row is None or not row[0]:
+        if conn.execute(sql.SQL("SELECT {}").format(self.holds), self.values).fetchone() != (True,):
             raise ReleaseMovedError(
                 f"Release {self.release.release_id} of {self.release.plugin!r} is not live any more. Search again."
             )
