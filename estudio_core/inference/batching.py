@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,6 +104,14 @@ def tokenise_texts(texts: Sequence[str], tokenise: Callable[[list[str]], list[li
     return TokenisedTexts(tokenise(list(rows)) if rows else [], [rows[text] for text in texts])
 
 
+class MapBatches(Protocol):
+    """`map`, or that of a thread pool, which computes several batches at once."""
+
+    def __call__(self, compute: Callable[[list[int]], Vectors], batches: Iterable[list[int]], /) -> Iterable[Vectors]:
+        """Return what `compute` gives for each batch, in the order of `batches`."""
+        ...
+
+
 def embed_in_batches(
     texts: TokenisedTexts,
     *,
@@ -110,6 +119,7 @@ def embed_in_batches(
     dimensions: int,
     max_rows: int,
     max_tokens: int,
+    map_batches: MapBatches = map,
 ) -> Vectors:
     """Return the vectors of texts, float32 [texts, dimensions], in their order.
 
@@ -119,9 +129,12 @@ def embed_in_batches(
         dimensions: Length of one vector.
         max_rows: Most texts in one batch.
         max_tokens: Most tokens in one batch, padding counted.
+        map_batches: How `compute` is applied to the batches.
     """
     token_ids = texts.token_ids
     vectors = np.empty((len(token_ids), dimensions), dtype=np.float32)
-    for batch in length_sorted_batches([len(ids) for ids in token_ids], max_rows=max_rows, max_tokens=max_tokens):
-        vectors[batch] = compute([token_ids[index] for index in batch])
+    batches = length_sorted_batches([len(ids) for ids in token_ids], max_rows=max_rows, max_tokens=max_tokens)
+    computed = map_batches(lambda batch: compute([token_ids[index] for index in batch]), batches)
+    for batch, rows in zip(batches, computed, strict=True):
+        vectors[batch] = rows
     return vectors if len(token_ids) == len(texts.rows) else vectors[texts.rows]

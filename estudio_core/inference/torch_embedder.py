@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,9 +21,13 @@ from estudio_core.inference.host import inference_threads, multiplies_bfloat16
 if TYPE_CHECKING:
     import torch
 
-CPU_MAX_ROWS, CPU_MAX_TOKENS = 64, 8192
+CPU_MAX_ROWS, CPU_MAX_TOKENS = 32, 8192
 GPU_MAX_ROWS, GPU_MAX_TOKENS = 1024, 131_072
 """Texts and tokens of one computation: enough to keep the device busy, bounded for memory."""
+CPU_MAX_WORKERS = 4
+"""Batches computed at once on a CPU. A thread for each core and none within a batch waits for no other: on two cores
+they encode 1.1 to 1.2 times what two threads on one batch do, and lose less to what runs beside them. Beyond these,
+workers would wait for Python's lock, and threads go into the batches."""
 
 
 class TorchEmbedder:
@@ -67,8 +73,7 @@ class TorchEmbedder:
             half = on_gpu or multiplies_bfloat16()
         # float16 has three more bits of mantissa, and every GPU is fast at it; CPUs are at bfloat16.
         self._autocast_type: torch.dtype | None = (torch.float16 if on_gpu else torch.bfloat16) if half else None
-        if not on_gpu:
-            torch.set_num_threads(inference_threads())
+        self._workers = None if on_gpu else _start_workers(inference_threads())
         self._max_rows = GPU_MAX_ROWS if on_gpu else CPU_MAX_ROWS
         self._max_tokens = GPU_MAX_TOKENS if on_gpu else CPU_MAX_TOKENS
         self._tokenizer = EntryTokenizer(entry, self.manifest)
@@ -113,11 +118,15 @@ class TorchEmbedder:
             dimensions=self.dimensions,
             max_rows=self._max_rows,
             max_tokens=self._max_tokens,
+            map_batches=map if self._workers is None else self._workers.map,
         )
 
     def close(self) -> None:
-        """Free the model's memory."""
+        """Free the model's memory, and end the threads."""
         self._model = None
+        if self._workers is not None:
+            self._workers.shutdown()
+            self._workers = None
 
     def _compute(self, token_ids: list[list[int]]) -> Vectors:
         import torch
@@ -142,6 +151,27 @@ class TorchEmbedder:
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         normalised: Vectors = vectors / np.maximum(lengths, np.float32(1e-12))
         return normalised
+
+
+def _start_workers(threads: int) -> ThreadPoolExecutor | None:
+    """Return threads that compute a batch each, `threads` cores among them; None where one is enough."""
+    import torch
+
+    torch.set_num_threads(threads)
+    workers = min(threads, CPU_MAX_WORKERS)
+    if workers == 1:
+        return None
+
+    def take_share() -> None:
+        torch.get_num_threads()  # the first look takes the number that the process set last; the next line is to stay
+        torch.set_num_threads(threads // workers)
+
+    pool = ThreadPoolExecutor(workers, "estudio-encode", take_share)
+    all_started = Barrier(workers)
+    list(pool.map(lambda _: all_started.wait(), range(workers)))
+    # OpenMP keeps the number of each thread; this is for the one that opens the embedder, and those to come.
+    torch.set_num_threads(threads)
+    return pool
 
 
 def has_torch_weights(manifest: EntryManifest) -> bool:

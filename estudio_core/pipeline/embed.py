@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from estudio_core import database
+from estudio_core.pipeline.garbage import spare_what_is_loaded
 from estudio_core.pipeline.item_vectors import Encoding, encode_items, split_items
 from estudio_core.pipeline.manifests import LoadedShard, ShardManifest
 from estudio_core.pipeline.plugin_access import ItemParts, open_plugin
@@ -51,9 +52,11 @@ def embed_shard(plugin_name: str, shard: dict[str, Any]) -> LoadedShard:
         if release.state == "building":
             digest = read_manifest(get_settings().triton_repository / release.model_name).digest
             batches = plugin.get_data_loader().iter_items(KeyRange(wanted.after, wanted.until, wanted.count))
+            embedder = open_bulk_embedder(release.model_name)
+            spare_what_is_loaded()
             items = encode_items(
                 split_items(batches, ItemParts(plugin), digest, done),
-                open_bulk_embedder(release.model_name),
+                embedder,
                 done,
                 ServedVectors(VectorStore.load(plugin_name, digest), release),
             )

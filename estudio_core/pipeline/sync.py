@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from estudio_core import database
 from estudio_core.errors import DataError
 from estudio_core.log_context import bind_release
+from estudio_core.pipeline.garbage import spare_what_is_loaded
 from estudio_core.pipeline.item_vectors import prefetched
 from estudio_core.pipeline.item_writer import READ_BATCH, ItemWriter
 from estudio_core.pipeline.manifests import SyncManifest
@@ -63,6 +64,7 @@ def sync(plugin_name: str, params: dict[str, Any]) -> SyncManifest:
     wanted = SyncParams.model_validate(params)
     began = time.monotonic()
     loader = open_plugin(plugin_name).get_data_loader()
+    spare_what_is_loaded()
     with database.connect(autocommit=True) as connection:
         database.ensure_schema(connection)
         with sync_lock(connection, plugin_name):

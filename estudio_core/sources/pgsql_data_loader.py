@@ -300,12 +300,16 @@ class PgsqlDataLoader(DataLoader):
     ) -> LoadResult:
         result = LoadResult(watermark=watermark)
         for item_id, row in rows:
-            meta = metas[item_id] if metas is not None else self.item_meta_cls(object_id=item_id)
+            given = None if metas is None else metas[item_id]
             try:
                 data = self.to_item(row)
-                if self.payload_columns:
-                    payload = (meta.payload or {}) | self._payload(row)
-                    meta = meta.model_copy(update={"payload": payload})
+                payload = self._payload(row) if self.payload_columns else None
+                if given is None:
+                    meta = self.item_meta_cls(object_id=item_id, payload=payload)
+                elif payload is None:
+                    meta = given
+                else:
+                    meta = given.model_copy(update={"payload": (given.payload or {}) | payload})
             except ValueError as reason:
                 result.invalid[item_id] = str(reason)
             else:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
+import torch
 
 from estudio_core.errors import ModelError, RepositoryError
 from estudio_core.export.parity import cosines
@@ -45,3 +48,32 @@ def test_a_closed_embedder_says_so(served):
     embedder.close()
     with pytest.raises(ModelError, match="closed"):
         embedder.embed_queries(["x"])
+
+
+def test_batches_computed_at_once_give_the_same_vectors(served, monkeypatch):
+    """One worker for each thread, each with a thread of its own; whoever opened the embedder keeps all threads."""
+    texts = [f"{word} {number}" for number in range(40) for word in ("lamp", "usb c charger", "headphones " * 9)]
+    vectors, threads = {}, {}
+    before = torch.get_num_threads()
+    try:
+        for cores in (1, 2):
+            monkeypatch.setattr("estudio_core.inference.torch_embedder.inference_threads", lambda cores=cores: cores)
+            embedder = TorchEmbedder(served[1], device="cpu", half=False)
+            computing: set[tuple[str, int]] = set()
+            compute = embedder._compute
+
+            def noted(token_ids, compute=compute, computing=computing):
+                computing.add((threading.current_thread().name, torch.get_num_threads()))
+                return compute(token_ids)
+
+            monkeypatch.setattr(embedder, "_compute", noted)
+            vectors[cores] = embedder.embed_items(texts)
+            threads[cores] = computing
+            assert torch.get_num_threads() == cores
+            embedder.close()
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_allclose(vectors[1], vectors[2], atol=1e-6)
+    assert threads[1] == {(threading.current_thread().name, 1)}
+    assert {name.rpartition("_")[0] for name, _ in threads[2]} == {"estudio-encode"}
+    assert {count for _, count in threads[2]} == {1}

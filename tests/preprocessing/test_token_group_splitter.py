@@ -189,6 +189,21 @@ def test_blocks_that_differ_from_the_text_are_joined(tokenizer: Any) -> None:
     assert split("one two<b>three four</b>five six") == ["one two three four", "five six"]
 
 
+def test_a_text_that_fits_is_not_searched_for_blocks(tokenizer: Any) -> None:
+    class Counting(DummySentenceSplitter):
+        calls = 0
+
+        def __call__(self, text: str) -> list[str]:
+            type(self).calls += 1
+            return super().__call__(text)
+
+    splitter = TokenGroupTextSplitter(tokenizer, Counting(), max_tokens=20)
+    assert splitter("  One sentence. And one more. ") == ["One sentence. And one more."]
+    assert Counting.calls == 0
+    assert len(splitter("One sentence of some words. " * 5)) > 1
+    assert Counting.calls == 1
+
+
 def test_the_models_own_limit_is_taken_and_never_exceeded(tokenizer: Any, byte_tokenizer: Any) -> None:
     assert splitter(tokenizer, None).limit == 512
     assert byte_tokenizer.model_max_length > 1e20

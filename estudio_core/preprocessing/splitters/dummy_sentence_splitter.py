@@ -49,6 +49,8 @@ class DummySentenceSplitter(ItemSplitter):
     ['今日は晴れ。', '明日は雨。']
     """
 
+    keeps_text = True
+
     def __call__(self, text: str) -> list[str]:
         """Return the blocks, stripped, none of them empty."""
         return [block for block in (raw.strip() for raw in _blocks(text.splitlines(keepends=True))) if block]

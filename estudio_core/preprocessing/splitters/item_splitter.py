@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 
 class ItemSplitter(ABC):
@@ -11,6 +12,9 @@ class ItemSplitter(ABC):
 
     The same splitter has to serve training and the index; `fingerprint` tells whether two are the same.
     """
+
+    keeps_text: ClassVar[bool] = False
+    """Whether the parts are always slices of the text, in order, with nothing but whitespace between them."""
 
     @abstractmethod
     def __call__(self, text: str) -> list[str]:

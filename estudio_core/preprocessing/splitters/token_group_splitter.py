@@ -6,10 +6,14 @@ import logging
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from estudio_core.errors import ConfigurationError, ItemError
 from estudio_core.preprocessing.splitters.item_splitter import ItemSplitter
 from estudio_core.preprocessing.splitters.tokenizers import LazyTokenizer, TokenizerSource, encode
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 logger = logging.getLogger(__name__)
 
@@ -77,26 +81,31 @@ class TokenGroupTextSplitter(ItemSplitter):
         Raises:
             ItemError: the text is empty, has nothing that the tokenizer knows of, or cannot be cut small enough.
         """
-        text, block_starts = self._blocks(text)
-        spans, length = self._tokens(text)
+        text = text.strip()
+        block_starts = None
+        if self.split_sentences and not self.blocks_splitter.keeps_text:
+            text, block_starts = self._blocks(text)
+        if not text:
+            raise ItemError("The text is empty. Fill the column, or leave the row out of the source.")
+        encoding = self._encoded(text)
+        fits = len(encoding) <= self.limit
+        if fits and any(end > max(start, len(self.prefix)) for start, end in encoding.offsets):
+            return [text]
+        spans = self._spans(encoding)
         if not spans:
             raise ItemError("The tokenizer finds nothing in the text. Fill the column, or leave the row out.")
-        if length <= self.limit:
-            return [text]
-        capacity = self.limit - (length - len(spans))
+        if block_starts is None:
+            _, block_starts = self._blocks(text)
+        capacity = self.limit - (len(encoding) - len(spans))
         token_ends = [end for _, end in spans]
         starts = sorted({bisect_right(token_ends, start) for start in block_starts} - {len(spans)})
         return self._fitting(text, spans, starts, capacity, self.overlap_tokens)
 
     def _blocks(self, text: str) -> tuple[str, list[int]]:
         """Return the text to cut, and where its blocks start; the first starts at 0."""
-        text = text.strip()
-        if not self.split_sentences:
-            blocks = [text] if text else []
-        else:
-            blocks = [block.strip() for block in self.blocks_splitter(text) if block.strip()] if text else []
-        if not blocks:
-            raise ItemError("The text is empty. Fill the column, or leave the row out of the source.")
+        if not text or not self.split_sentences:
+            return text, [0]
+        blocks = [block.strip() for block in self.blocks_splitter(text) if block.strip()]
         starts, at = [], 0
         for block in blocks:
             start = text.find(block, at)
@@ -108,12 +117,14 @@ class TokenGroupTextSplitter(ItemSplitter):
             return text, starts
         return " ".join(blocks), list(accumulate((len(block) + 1 for block in blocks[:-1]), initial=0))
 
-    def _tokens(self, text: str) -> tuple[list[Span], int]:
-        """Return begin and end in `text` of its tokens, and the length of the whole input."""
+    def _encoded(self, text: str) -> Encoding:
         (encoding,) = encode(self.tokenizer.get(), [self.prefix + text])
+        return encoding
+
+    def _spans(self, encoding: Encoding) -> list[Span]:
+        """Return begin and end in the text, prefix left out, of the tokens of an encoding."""
         offset = len(self.prefix)
-        spans = [(max(0, s - offset), e - offset) for s, e in encoding.offsets if e > max(s, offset)]
-        return spans, len(encoding)
+        return [(max(0, s - offset), e - offset) for s, e in encoding.offsets if e > max(s, offset)]
 
     def _fitting(self, text: str, spans: list[Span], starts: list[int], capacity: int, overlap: int) -> list[str]:
         """Return parts of at most `limit` tokens, confirmed by encoding them; too long ones are cut again."""
@@ -132,7 +143,7 @@ class TokenGroupTextSplitter(ItemSplitter):
             if excess <= 0:
                 parts.append(piece)
             else:
-                parts += self._fitting(piece, self._tokens(piece)[0], [0], capacity - excess, 0)
+                parts += self._fitting(piece, self._spans(self._encoded(piece)), [0], capacity - excess, 0)
         return parts
 
     def _check_capacity(self, limit: int) -> None:
