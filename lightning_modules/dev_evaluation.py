@@ -13,6 +13,7 @@ from torch import Tensor
 from estudio_core.clickstream.examination_curve import PowerLaw
 from estudio_core.models.aggregation import PartTable, object_similarities
 from estudio_core.preprocessing.ranking_data import FineTuningInput
+from lightning_modules.base_vectors import BaseVectors
 from lightning_modules.batches import Weights
 from lightning_modules.config import TrainingConfig
 from lightning_modules.losses.prob_margin_ranking_loss import ProbMarginRankingLoss
@@ -53,7 +54,7 @@ class DevEvaluation:
     Args:
         bank: Texts, those of `sessions` among them.
         sessions: Dev sessions.
-        base_vectors: Vectors of the bank before training, [texts, dim].
+        base_vectors: Vectors of the texts before training, by row of the bank.
         config: Aggregation, metric, and exponent of the examination.
         click_propensity: For a session id, the weight of a click on each of its results; absent: from its position.
     """
@@ -62,7 +63,7 @@ class DevEvaluation:
         self,
         bank: TextBank,
         sessions: Sequence[FineTuningInput],
-        base_vectors: Tensor,
+        base_vectors: BaseVectors | Tensor,
         config: TrainingConfig,
         click_propensity: Weights | None = None,
     ) -> None:

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,13 +19,14 @@ from torch import Tensor
 from estudio_core.errors import ConfigurationError, NotEnoughDataError
 from estudio_core.models.embeddings_model import EmbeddingsModelInterface
 from estudio_core.preprocessing.ranking_data import FineTuningInput, RankingData
+from lightning_modules.base_vectors import BaseVectors, rows_of_training
 from lightning_modules.batches import BatchBuilder, Weights
 from lightning_modules.callbacks.dev_validation import DevValidation, OnMetrics
 from lightning_modules.callbacks.progress import ReportProgress
 from lightning_modules.callbacks.refresh_negatives import RefreshNegatives
 from lightning_modules.compilation import choose_backend
 from lightning_modules.config import TrainingConfig
-from lightning_modules.data_module import SessionsDataModule, batches_per_epoch
+from lightning_modules.data_module import SessionBatches, SessionsDataModule, batches_per_epoch
 from lightning_modules.dev_evaluation import DevEvaluation
 from lightning_modules.dropout import dropout_of
 from lightning_modules.encoding import TextEncoder
@@ -162,7 +163,7 @@ class _Parts:
 
 
 def _prepare(job: _Job, rank: int, on_metrics: OnMetrics | None = None) -> _Parts:
-    """Tokenise, encode all texts with the weights as they are, and put everything together."""
+    """Tokenise, encode what training will look at with the weights as they are, and put everything together."""
     config, model = job.config, job.model
     lightning.seed_everything(config.seed, verbose=False)
     device = device_of(rank, config.devices)
@@ -184,9 +185,14 @@ def _prepare(job: _Job, rank: int, on_metrics: OnMetrics | None = None) -> _Part
         half=precision != "32-true",
         compile_with=choose_backend(config.compile, device, total_steps),
     )
-    with autocast(precision, device):
-        base_vectors = encoder.vectors(range(len(bank)))
     builder = BatchBuilder(bank, job.data.clickstream["train"], config, job.click_propensity, job.confidences)
+
+    def encode(rows: Sequence[int]) -> Tensor:
+        with autocast(precision, device):
+            return encoder.vectors(rows)
+
+    base_vectors = BaseVectors(encode, len(bank))
+    base_vectors.add(rows_of_training(SessionBatches(job.train, builder, config), len(bank), total_steps, config))
     validation = DevValidation(
         DevEvaluation(bank, job.data.clickstream["dev"], base_vectors, config, job.click_propensity),
         every_steps=_steps_between_validations(config, len(job.train), epoch_steps),
@@ -198,6 +204,7 @@ def _prepare(job: _Job, rank: int, on_metrics: OnMetrics | None = None) -> _Part
     callbacks: list[lightning.Callback] = [validation, ReportProgress(total_steps)]
     if config.mined_negatives:
         callbacks.append(RefreshNegatives(builder, bank, precision))
+    base_vectors.seal()
     module = RankingModule(model, job.loss, encoder, base_vectors, config, total_steps)
     sessions = SessionsDataModule(job.train, builder, config)
     return _Parts(module, sessions, validation, callbacks, precision, total_steps)

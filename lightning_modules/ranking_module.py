@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from estudio_core.models.aggregation import object_similarities
 from estudio_core.models.embeddings_model import EmbeddingsModelInterface
+from lightning_modules.base_vectors import BaseVectors
 from lightning_modules.batches import SessionBatch
 from lightning_modules.config import TrainingConfig
 from lightning_modules.encoding import TextEncoder
@@ -30,7 +31,7 @@ class RankingModule(lightning.LightningModule):
         model: The model; frozen already.
         loss: Loss over pairs.
         encoder: Encodes the texts of the bank with `model`.
-        base_vectors: Vectors of all texts before training, [texts, dim]; reference of shifts, guard and drift.
+        base_vectors: Vectors of the texts before training, by row of the bank; reference of shifts, guard and drift.
         config: Everything else.
         total_steps: Optimiser steps of the whole training, for decay of the rate and the curriculum.
     """
@@ -40,7 +41,7 @@ class RankingModule(lightning.LightningModule):
         model: EmbeddingsModelInterface,
         loss: ProbMarginRankingLoss,
         encoder: TextEncoder,
-        base_vectors: Tensor,
+        base_vectors: BaseVectors | Tensor,
         config: TrainingConfig,
         total_steps: int,
     ) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.training.contenders import CONTENDERS
 from benchmarks.training.table import Results, write_table
-from benchmarks.training.units import Unit, measured
+from benchmarks.training.units import Unit, measured, stored
 
 RESULTS = Path(__file__).parent.parent / "results"
 SIZES, QUICK_SIZES = (1_000, 10_000, 100_000), (200,)
@@ -25,7 +25,8 @@ def main(argv: list[str] | None = None) -> int:
     asked = _arguments(argv)
     name = "training-quick" if asked.quick else "training"
     kept = asked.results / name
-    print(f"Training on {'the GPU ' + torch.cuda.get_device_name(0) if torch.cuda.is_available() else 'the CPU'}.")
+    if not asked.stored:
+        print(f"Training on {'the GPU ' + torch.cuda.get_device_name(0) if torch.cuda.is_available() else 'the CPU'}.")
     results: Results = []
     failed = 0
     units = [
@@ -37,6 +38,9 @@ def main(argv: list[str] | None = None) -> int:
         if any(part in contender for part in asked.only or [""])
     ]
     for number, unit in enumerate(units, start=1):
+        if asked.stored:
+            results += stored(unit, kept)
+            continue
         print(f"[{number}/{len(units)}] {unit.contender}, {unit.sessions:,} sessions", end=": ", flush=True)
         if "sentence-transformers" in unit.contender and not (find_spec("datasets") and find_spec("accelerate")):
             print("left out, its trainer needs: pip install 'sentence-transformers[train]'")
@@ -51,6 +55,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{result['sessions_per_s']:.1f} sessions/s, {result['peak_memory_mb']:,.0f} MB")
     if results:
         print(f"Table: {write_table(results, asked.results, name)}")
+    else:
+        print("Nothing is measured yet.", file=sys.stderr)
     return 1 if failed or not results else 0
 
 
@@ -65,6 +71,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="a small table, to see that everything runs")
     parser.add_argument("--fresh", action="store_true", help="measure again what has been measured")
+    parser.add_argument(
+        "--stored", action="store_true", help="write the table of what is stored, on any machine; measure nothing"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the table")
     asked = parser.parse_args(argv)
     asked.sessions = asked.sessions or (QUICK_SIZES if asked.quick else SIZES)

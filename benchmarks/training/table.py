@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ EPOCHS = 6
 
 def write_table(results: Results, folder: Path, name: str) -> Path:
     """Write `<name>.md` and its plot `<name>.svg`; return the path of the table."""
-    sizes = sorted({result["unit"]["sessions"] for result in results})
-    lines = ["# Training speed", "", *_machine(results), ""]
-    for size in sizes:
-        lines += [f"## {size:,} sessions", "", *_rows([r for r in results if r["unit"]["sessions"] == size]), ""]
+    lines = ["# Training speed", ""]
+    for of_machine in _by_machine(results):
+        lines += [f"## {of_machine[0]['machine']['processor']}", "", *_machine(of_machine), ""]
+        for size in sorted({result["unit"]["sessions"] for result in of_machine}):
+            rows = _rows([r for r in of_machine if r["unit"]["sessions"] == size])
+            lines += [f"### {size:,} sessions", "", *rows, ""]
     _plot(results, folder / f"{name}.svg")
     lines += [f"![Sessions per second, memory and preparation by number of sessions]({name}.svg)", ""]
     lines += [
@@ -31,6 +34,14 @@ def write_table(results: Results, folder: Path, name: str) -> Path:
     path = folder / f"{name}.md"
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
+
+
+def _by_machine(results: Results) -> list[Results]:
+    """Return the results of each machine: what different ones took is not to be compared."""
+    machines: dict[str, Results] = {}
+    for result in results:
+        machines.setdefault(json.dumps(result["machine"], sort_keys=True), []).append(result)
+    return list(machines.values())
 
 
 def _machine(results: Results) -> list[str]:
@@ -90,10 +101,15 @@ def _plot(results: Results, path: Path) -> None:
         ("preparation_s", "preparation, s"),
     )
     figure, axes = plt.subplots(1, len(panels), figsize=(13, 4))
+    machines = _by_machine(results)
     for axis, (key, label) in zip(axes, panels, strict=True):
-        for contender in dict.fromkeys(result["unit"]["contender"] for result in results):
-            points = sorted((r["unit"]["sessions"], r[key]) for r in results if r["unit"]["contender"] == contender)
-            axis.plot(*zip(*points, strict=True), marker="o", label=contender)
+        for number, of_machine in enumerate(machines):
+            where = f", {of_machine[0]['machine']['processor'].split(' (')[0]}" if len(machines) > 1 else ""
+            for contender in dict.fromkeys(result["unit"]["contender"] for result in of_machine):
+                points = sorted(
+                    (r["unit"]["sessions"], r[key]) for r in of_machine if r["unit"]["contender"] == contender
+                )
+                axis.plot(*zip(*points, strict=True), marker="os^v"[number % 4], label=contender + where)
         axis.set(xscale="log", xlabel="sessions", ylabel=label, ylim=(0, None))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize="small")
     figure.set_layout_engine("constrained")

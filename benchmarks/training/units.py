@@ -73,6 +73,13 @@ def measure(unit: Unit) -> dict[str, Any]:
     }
 
 
+def stored(unit: Unit, folder: Path) -> list[dict[str, Any]]:
+    """Return the kept results of the unit, those of other machines too, this machine's last."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    here = machine()
+    return sorted((each for each in found if each["unit"] == asdict(unit)), key=lambda each: each["machine"] == here)
+
+
 def measured(unit: Unit, folder: Path, *, fresh: bool = False) -> dict[str, Any]:
     """Return the kept result of the unit, or measure it in a new process and keep it.
 

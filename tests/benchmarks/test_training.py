@@ -67,3 +67,9 @@ def test_a_unit_is_measured_once_and_stands_in_the_table(tmp_path: Path) -> None
     assert "| loop over sessions, 3 of 6 layers frozen | 32-true | 1234.5 | " in table
     assert "1 threads, no GPU" in table or "GPU" in table
     assert (tmp_path / "training.svg").read_text().startswith("<?xml")
+    result["machine"]["processor"] = "Another"
+    kept.with_name("another.json").write_text(json.dumps(result | {"sessions_per_s": 2345.6}))
+    assert main([*arguments, "--results", str(tmp_path), "--stored"]) == 0
+    both = (tmp_path / "training.md").read_text()
+    assert both.index("## Another") < both.index("2345.6") < both.index("1234.5"), "each under its own machine"
+    assert main(["--sessions", "13", *arguments[2:], "--results", str(tmp_path), "--stored"]) == 1
