@@ -486,13 +486,15 @@ def test_verification_refuses_missing_objects_and_bad_recall(conn: psycopg.Conne
 
 def test_verification_raises_ef_search_where_the_index_needs_it(conn: psycopg.Connection) -> None:
     rng = np.random.default_rng(0)
-    info = SearchIndexInfo.model_validate({"dimensions": 32, "hnsw": {"m": 8, "ef_search": 1}})
+    # So few neighbours and so many dimensions that hundreds of candidates are needed, however the graph came out: its
+    # levels are drawn anew in every build.
+    info = SearchIndexInfo.model_validate({"dimensions": 64, "hnsw": {"m": 4, "ef_search": 1}})
     release = start_release(conn, "shop", "shop_v1", "1", info, "run")
-    vectors = rng.normal(size=(2500, 1, 32)).astype(np.float32)
+    vectors = rng.normal(size=(2500, 1, 64)).astype(np.float32)
     release.collection.copy_items(conn, (IndexedItem(str(i), {}, "h", rows) for i, rows in enumerate(vectors)))
     build_index(conn, release.collection)
     mark_built(conn, release)
-    report = verify_release(conn, release, rng.normal(size=(10, 32)), 2500)
+    report = verify_release(conn, release, rng.normal(size=(40, 64)), 2500)
     assert report.ef_search > 1
     assert report.recall_at_10 >= 0.95
     assert get_release(conn, release.release_id).collection.ef_search == report.ef_search

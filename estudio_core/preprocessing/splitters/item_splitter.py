@@ -14,7 +14,8 @@ class ItemSplitter(ABC):
     """
 
     keeps_text: ClassVar[bool] = False
-    """Whether the parts are always slices of the text, in order, with nothing but whitespace between them."""
+    """Whether the parts are always slices of the text, in order, with nothing but whitespace between them. A subclass
+    that changes texts has to say False again."""
 
     @abstractmethod
     def __call__(self, text: str) -> list[str]:
