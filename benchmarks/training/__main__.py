@@ -27,7 +27,6 @@ def main(argv: list[str] | None = None) -> int:
     kept = asked.results / name
     if not asked.stored:
         print(f"Training on {'the GPU ' + torch.cuda.get_device_name(0) if torch.cuda.is_available() else 'the CPU'}.")
-    results: Results = []
     failed = 0
     units = [
         Unit(
@@ -37,10 +36,8 @@ def main(argv: list[str] | None = None) -> int:
         for contender in CONTENDERS
         if any(part in contender for part in asked.only or [""])
     ]
-    for number, unit in enumerate(units, start=1):
-        if asked.stored:
-            results += stored(unit, kept)
-            continue
+    results: Results = stored(units, kept) if asked.stored else []
+    for number, unit in enumerate([] if asked.stored else units, start=1):
         print(f"[{number}/{len(units)}] {unit.contender}, {unit.sessions:,} sessions", end=": ", flush=True)
         if "sentence-transformers" in unit.contender and not (find_spec("datasets") and find_spec("accelerate")):
             print("left out, its trainer needs: pip install 'sentence-transformers[train]'")

@@ -7,6 +7,7 @@ import json
 import resource
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -73,11 +74,12 @@ def measure(unit: Unit) -> dict[str, Any]:
     }
 
 
-def stored(unit: Unit, folder: Path) -> list[dict[str, Any]]:
-    """Return the kept results of the unit, those of other machines too, this machine's last."""
+def stored(units: Sequence[Unit], folder: Path) -> list[dict[str, Any]]:
+    """Return the kept results of `units`, those of other machines too, this machine's last."""
+    wanted = [asdict(unit) for unit in units]
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
     here = machine()
-    return sorted((each for each in found if each["unit"] == asdict(unit)), key=lambda each: each["machine"] == here)
+    return sorted((each for each in found if each["unit"] in wanted), key=lambda each: each["machine"] == here)
 
 
 def measured(unit: Unit, folder: Path, *, fresh: bool = False) -> dict[str, Any]:

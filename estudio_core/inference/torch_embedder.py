@@ -25,9 +25,9 @@ CPU_MAX_ROWS, CPU_MAX_TOKENS = 32, 8192
 GPU_MAX_ROWS, GPU_MAX_TOKENS = 1024, 131_072
 """Texts and tokens of one computation: enough to keep the device busy, bounded for memory."""
 CPU_MAX_WORKERS = 4
-"""Batches computed at once on a CPU. A thread for each core and none within a batch waits for no other: on two cores
-they encode 1.1 to 1.2 times what two threads on one batch do, and lose less to what runs beside them. Beyond these,
-workers would wait for Python's lock, and threads go into the batches."""
+"""Batches computed at once on a CPU, each on its share of the threads. A thread for each batch waits for no other: on
+two cores that encoded 1.1 to 1.2 times what two threads on one batch do. More cores were not measured; the bound is
+there because workers share Python's lock."""
 
 
 class TorchEmbedder:
@@ -162,9 +162,11 @@ def _start_workers(threads: int) -> ThreadPoolExecutor | None:
     if workers == 1:
         return None
 
+    shares = iter([threads // workers + (number < threads % workers) for number in range(workers)])
+
     def take_share() -> None:
         torch.get_num_threads()  # the first look takes the number that the process set last; the next line is to stay
-        torch.set_num_threads(threads // workers)
+        torch.set_num_threads(next(shares))
 
     pool = ThreadPoolExecutor(workers, "estudio-encode", take_share)
     all_started = Barrier(workers)

@@ -9,7 +9,7 @@ import torch
 from estudio_core.errors import ModelError, RepositoryError
 from estudio_core.export.parity import cosines
 from estudio_core.inference.embedder import Embedder
-from estudio_core.inference.torch_embedder import TorchEmbedder
+from estudio_core.inference.torch_embedder import TorchEmbedder, _start_workers
 
 TEXTS = ["usb c charger", "a", "wireless headphones " * 40, "", "usb c charger"]
 
@@ -77,3 +77,14 @@ def test_batches_computed_at_once_give_the_same_vectors(served, monkeypatch):
     assert threads[1] == {(threading.current_thread().name, 1)}
     assert {name.rpartition("_")[0] for name, _ in threads[2]} == {"estudio-encode"}
     assert {count for _, count in threads[2]} == {1}
+
+
+def test_no_thread_is_left_without_a_worker():
+    before = torch.get_num_threads()
+    pool = _start_workers(6)
+    try:
+        together = threading.Barrier(4)
+        assert sorted(pool.map(lambda _: (together.wait(), torch.get_num_threads())[1], range(4))) == [1, 1, 2, 2]
+    finally:
+        pool.shutdown()
+        torch.set_num_threads(before)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -88,12 +88,13 @@ class TokenGroupTextSplitter(ItemSplitter):
         if not text:
             raise ItemError("The text is empty. Fill the column, or leave the row out of the source.")
         encoding = self._encoded(text)
-        fits = len(encoding) <= self.limit
-        if fits and any(end > max(start, len(self.prefix)) for start, end in encoding.offsets):
-            return [text]
-        spans = self._spans(encoding)
-        if not spans:
+        further = self._spans(encoding)
+        first = next(further, None)
+        if first is None:
             raise ItemError("The tokenizer finds nothing in the text. Fill the column, or leave the row out.")
+        if len(encoding) <= self.limit:
+            return [text]
+        spans = [first, *further]
         if block_starts is None:
             _, block_starts = self._blocks(text)
         capacity = self.limit - (len(encoding) - len(spans))
@@ -121,10 +122,10 @@ class TokenGroupTextSplitter(ItemSplitter):
         (encoding,) = encode(self.tokenizer.get(), [self.prefix + text])
         return encoding
 
-    def _spans(self, encoding: Encoding) -> list[Span]:
-        """Return begin and end in the text, prefix left out, of the tokens of an encoding."""
+    def _spans(self, encoding: Encoding) -> Iterator[Span]:
+        """Yield begin and end in the text, prefix left out, of the tokens of an encoding."""
         offset = len(self.prefix)
-        return [(max(0, s - offset), e - offset) for s, e in encoding.offsets if e > max(s, offset)]
+        return ((max(0, s - offset), e - offset) for s, e in encoding.offsets if e > max(s, offset))
 
     def _fitting(self, text: str, spans: list[Span], starts: list[int], capacity: int, overlap: int) -> list[str]:
         """Return parts of at most `limit` tokens, confirmed by encoding them; too long ones are cut again."""
@@ -143,7 +144,7 @@ class TokenGroupTextSplitter(ItemSplitter):
             if excess <= 0:
                 parts.append(piece)
             else:
-                parts += self._fitting(piece, self._spans(self._encoded(piece)), [0], capacity - excess, 0)
+                parts += self._fitting(piece, list(self._spans(self._encoded(piece))), [0], capacity - excess, 0)
         return parts
 
     def _check_capacity(self, limit: int) -> None:
