@@ -44,6 +44,7 @@ def conditions(sessions: int) -> dict[str, Condition]:
         Condition("no-bias", sessions, eta=0.0),
         Condition("random-clicks", sessions, random_share=0.2),
         Condition("tenth", sessions // 10),
+        Condition("no-noise", sessions, noise=0.0),  # not harder but easier: what noise costs
     )
     return {condition.name: condition for condition in all_conditions}
 

@@ -158,6 +158,20 @@ def test_a_share_of_sessions_clicks_at_random(corpus: Corpus) -> None:
     assert last[1] > last[0] + 0.05
 
 
+def test_without_noise_nothing_irrelevant_is_clicked(corpus: Corpus) -> None:
+    rankings = {query: [(key, 0.5) for key in corpus.items] for query in corpus.judgments}
+
+    def irrelevant_clicks(condition: str) -> int:
+        return sum(
+            weight > 0 and not corpus.judgments[session.query].get(result)
+            for session in replay(corpus, rankings, conditions(400)[condition], seed=1)
+            for result, weight in zip(session.results, session.click_weights, strict=True)
+        )
+
+    assert irrelevant_clicks("clean") > 0
+    assert irrelevant_clicks("no-noise") == 0
+
+
 def test_training_rows_pair_every_click_with_a_result_its_session_skipped(corpus: Corpus) -> None:
     session = FineTuningInput(
         "s", "red chair", ("red-chair", "blue-chair"), (0, 1), (None, None), click_weights=(1.0, 0.0)
