@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -69,7 +70,7 @@ class BatchBuilder:
         confidences: Confidence of each click or skip; absent: 1.
 
     Raises:
-        DataError: weights of a session are not as many as its results.
+        DataError: weights of a session are not as many as its results, below 0, or not finite.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class BatchBuilder:
         self.mined: Mapping[str, Sequence[str]] = {}
         """For a query, objects to add to its batches as negatives that other sessions might have brought."""
         self.shown_for_query: dict[str, set[str]] = {}
-        """For each spelling of a query, objects that a session of any spelling showed."""
+        """For each spelling of a query, objects that a session of any spelling showed, and those of a clicked text."""
         self._clicked: dict[str, set[str]] = {}
         self._rejected: dict[str, dict[str, None]] = {}
         shown: dict[str, set[str]] = {}
@@ -98,11 +99,12 @@ class BatchBuilder:
             if session.is_irrelevant:
                 self._rejected.setdefault(session.query_key, {}).update(dict.fromkeys(session.results))
             for name, given in (("click_propensity", self._propensity), ("confidences", self._confidences)):
-                if session.session_id in given and len(given[session.session_id]) != len(session.results):
-                    raise DataError(
-                        f"{name} of session {session.session_id!r}: {len(given[session.session_id])} numbers "
-                        f"for {len(session.results)} results; give one per result, in shown order."
-                    )
+                if session.session_id in given:
+                    _check_weights(name, session, given[session.session_id])
+        same_text = _of_same_text(bank)
+        for key, clicked in self._clicked.items():
+            clicked.update([twin for object_id in clicked for twin in same_text.get(object_id, ())])
+            shown[key].update(clicked)
         self._doubt = _mean_confidences(sessions, self._confidences)
 
     def build(self, sessions: Sequence[FineTuningInput], epoch: int) -> SessionBatch:
@@ -185,6 +187,24 @@ class _Draw:
     query_row: int
     positives: list[str]
     negatives: list[str]
+
+
+def _check_weights(name: str, session: FineTuningInput, weights: Sequence[float]) -> None:
+    if len(weights) != len(session.results):
+        raise DataError(
+            f"{name} of session {session.session_id!r}: {len(weights)} numbers for {len(session.results)} results; "
+            "give one per result, in shown order."
+        )
+    if not all(0 <= weight < math.inf for weight in weights):
+        raise DataError(f"{name} of session {session.session_id!r} are {list(weights)}; legal are finite numbers >= 0.")
+
+
+def _of_same_text(bank: TextBank) -> dict[str, list[str]]:
+    """Return, for objects whose text others have too, all objects of that text: to the model they are one."""
+    objects: dict[tuple[tuple[int, ...], ...], list[str]] = {}
+    for object_id, variants in bank.objects.items():
+        objects.setdefault(tuple(map(tuple, variants)), []).append(object_id)
+    return {object_id: twins for twins in objects.values() if len(twins) > 1 for object_id in twins}
 
 
 def _mean_confidences(sessions: Sequence[FineTuningInput], given: Weights) -> dict[str, dict[str, float]]:

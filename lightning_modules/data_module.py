@@ -28,23 +28,25 @@ class SessionBatches(IterableDataset[SessionBatch]):
         self._sessions = list(sessions)
         self._builder = builder
         self._config = config
-        self.epoch = 0
+        self._epochs_begun = 0
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
         return batches_per_epoch(self._sessions, self._config)
 
     def __iter__(self) -> Iterator[SessionBatch]:
-        """Yield the batches of the current epoch, then go to the next epoch."""
-        rng = np.random.default_rng((self._config.seed, self.epoch))
+        """Yield the batches of the next epoch, from 0 on."""
+        # Counted at the start: who takes `len` batches and no more never comes to the end of this function.
+        epoch = self._epochs_begun
+        self._epochs_begun += 1
+        rng = np.random.default_rng((self._config.seed, epoch))
         order = [self._sessions[i] for i in rng.permutation(len(self._sessions)).tolist()]
         groups = _groups(order, self._config.sessions_per_query)
         if self._config.sessions_per_query > 1:  # frequent queries would come first
             groups = [groups[i] for i in rng.permutation(len(groups)).tolist()]
         size = self._config.batch_size
         for start in range(0, len(groups), size):
-            yield self._builder.build([s for group in groups[start : start + size] for s in group], self.epoch)
-        self.epoch += 1
+            yield self._builder.build([s for group in groups[start : start + size] for s in group], epoch)
 
 
 def batches_per_epoch(sessions: Sequence[FineTuningInput], config: TrainingConfig) -> int:

@@ -93,7 +93,9 @@ def fit(
 
     Raises:
         NotEnoughDataError: no training session has a click.
-        ConfigurationError: the model has no more layers than are frozen.
+        ConfigurationError: the model has no more layers than are frozen, or the thresholds leave no pair.
+        DataError: weights of a session are not as many as its results, below 0, or not finite.
+        ModelError: training diverged.
     """
     started = time.monotonic()
     config = config or TrainingConfig()
@@ -195,7 +197,7 @@ def _prepare(job: _Job, rank: int, on_metrics: OnMetrics | None = None) -> _Part
     base_vectors.add(rows_of_training(SessionBatches(job.train, builder, config), len(bank), total_steps, config))
     validation = DevValidation(
         DevEvaluation(bank, job.data.clickstream["dev"], base_vectors, config, job.click_propensity),
-        every_steps=_steps_between_validations(config, len(job.train), epoch_steps),
+        every_steps=_steps_between_validations(config, len(job.train), epoch_steps, total_steps),
         patience=config.patience,
         monitor=config.monitor,
         precision=precision,
@@ -247,18 +249,19 @@ def _configured(loss: ProbMarginRankingLoss, config: TrainingConfig) -> ProbMarg
     loss = copy.deepcopy(loss)
     if config.margin is not None:
         loss.set_margin(config.margin)
-    if config.min_abs_difference_threshold is not None:
-        loss.min_abs_difference_threshold = config.min_abs_difference_threshold
-    if config.max_abs_difference_threshold is not None:
-        loss.max_abs_difference_threshold = config.max_abs_difference_threshold
+    least, most = config.min_abs_difference_threshold, config.max_abs_difference_threshold
+    loss.set_thresholds(
+        loss.min_abs_difference_threshold if least is None else least,
+        loss.max_abs_difference_threshold if most is None else most,
+    )
     return loss
 
 
-def _steps_between_validations(config: TrainingConfig, sessions: int, epoch_steps: int) -> int:
-    """Return `test_each_n_sessions`, a share of the training sessions up to 1 and a number above, in steps."""
+def _steps_between_validations(config: TrainingConfig, sessions: int, epoch_steps: int, total_steps: int) -> int:
+    """Return `test_each_n_sessions` in steps; a share is one of the training where that is shorter than an epoch."""
     wanted = config.test_each_n_sessions
-    share = wanted if wanted <= 1 else wanted / sessions
-    return max(1, round(share * epoch_steps))
+    steps = wanted * min(epoch_steps, total_steps) if wanted <= 1 else wanted / sessions * epoch_steps
+    return max(1, round(steps))
 
 
 def _interpolate(

@@ -21,6 +21,11 @@ from estudio_core.preprocessing.ranking_data import ItemsSet, RankingData
 STORE = UnitStore("quality")
 DEV_SHARE = 0.12
 """Share of the training queries on which weights and settings may be chosen."""
+TOLERANCE = 0.05
+"""Most by which a contender's tokens may differ from those that ours spent, as a share; else it is measured again."""
+ORACLE = "oracle (judgments)"
+OWN_BUDGET = ("ours", "ours, uncorrected")
+"""Trained with Estudio's defaults, until their own steps or dev queries end it."""
 
 
 def _sentence_transformers(loss: LossName) -> Contender:
@@ -37,10 +42,11 @@ CONTENDERS: dict[str, Contender] = {
     "CachedMultipleNegativesRankingLoss": _sentence_transformers("CachedMultipleNegativesRankingLoss"),
     "CoSENTLoss": _sentence_transformers("CoSENTLoss"),
     "naive loop": naive,
-    "oracle (judgments)": oracle,
+    ORACLE: oracle,
 }
 """By name; the base model, which learns nothing, is measured apart."""
 
+_NO_CLICKS = RankingData({"train": [], "dev": [], "holdout": []}, ItemsSet({}))
 _shown: dict[str, dict[str, Any]] = {}
 
 
@@ -62,19 +68,29 @@ class Unit:
 
 def measure_base(corpus: Corpus, model_path: str) -> dict[str, Any]:
     """Return the figures of the base model."""
-    task = _task(corpus, RankingData({"train": [], "dev": [], "holdout": []}, ItemsSet({})), model_path, 0, None)
+    task = Task(sealed(corpus), model_path, _NO_CLICKS, seed=0, budget_tokens=None)
     return STORE.measured(f"{corpus.name}/base", lambda: {"ndcg": scores(base_model(task), corpus)})
 
 
+def stored(unit: Unit) -> dict[str, Any] | None:
+    """Return the figures of a unit measured before; None where there are none, or were on another budget than ours."""
+    result = STORE.read(unit.key)
+    if result is None or unit.contender in OWN_BUDGET:
+        return result
+    ours = STORE.read(replace(unit, contender="ours").key)
+    return result if ours and abs(result["tokens"] / ours["tokens"] - 1) <= TOLERANCE else None
+
+
 def measure(unit: Unit, model_path: str) -> dict[str, Any]:
-    """Return the figures of a unit, measured now or before. All spend the tokens that ours spent on the same log."""
+    """Return the figures of a unit, measured now or before. Others spend the tokens that ours spent on the same log."""
 
     def run() -> dict[str, Any]:
         budget = None
-        if unit.contender != "ours":
+        if unit.contender not in OWN_BUDGET:
             budget = measure(replace(unit, contender="ours"), model_path)["tokens"]
         data = _clicks(unit, model_path)
-        outcome = CONTENDERS[unit.contender](_task(unit.corpus, data, model_path, unit.seed, budget))
+        corpus = sealed(unit.corpus, judgments=unit.corpus.judgments if unit.contender == ORACLE else None)
+        outcome = CONTENDERS[unit.contender](Task(corpus, model_path, data, unit.seed, budget))
         result = {
             "ndcg": scores(outcome.model, unit.corpus),
             "tokens": outcome.tokens,
@@ -84,13 +100,12 @@ def measure(unit: Unit, model_path: str) -> dict[str, Any]:
         gc.collect()
         return result
 
-    return STORE.measured(unit.key, run)
+    return STORE.measured(unit.key, run, fresh=stored(unit) is None)
 
 
-def _task(corpus: Corpus, data: RankingData, model_path: str, seed: int, budget: int | None) -> Task:
-    """Return what a contender gets: the unseen queries and their grades are taken out of its corpus."""
-    sealed = replace(corpus, unseen=(), held_out=Judgments({}))
-    return Task(corpus=sealed, model_path=model_path, data=data, seed=seed, budget_tokens=budget)
+def sealed(corpus: Corpus, judgments: Judgments | None = None) -> Corpus:
+    """Return the corpus as a contender gets it: no unseen queries, and no grades but those given."""
+    return replace(corpus, unseen=(), held_out=Judgments({}), judgments=judgments or Judgments({}))
 
 
 def _clicks(unit: Unit, model_path: str) -> RankingData:
@@ -104,6 +119,6 @@ def _clicks(unit: Unit, model_path: str) -> RankingData:
 def _rankings(corpus: Corpus, model_path: str) -> dict[str, Any]:
     """Return what the base model shows, computed once per corpus and process."""
     if corpus.name not in _shown:
-        empty = RankingData({"train": [], "dev": [], "holdout": []}, ItemsSet({}))
-        _shown[corpus.name] = shown_rankings(base_model(_task(corpus, empty, model_path, 0, None)), corpus)
+        task = Task(sealed(corpus), model_path, _NO_CLICKS, seed=0, budget_tokens=None)
+        _shown[corpus.name] = shown_rankings(base_model(task), corpus)
     return _shown[corpus.name]

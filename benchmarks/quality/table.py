@@ -22,12 +22,14 @@ class Row:
     Attributes:
         gains: By group, gain of nDCG@10 over the base model: the mean over queries, each with the mean of the seeds
             and partitions that judge it, and an interval over queries.
-        worst_seed: By group, the smallest mean gain of a seed.
+        seeds: Seeds that every corpus (partition) has.
+        worst_seed: By group, the smallest gain of such a seed; NaN without any.
         against_ours: By group, ours minus this contender, likewise; None for ours itself.
     """
 
     contender: str
     runs: int
+    seeds: int
     gains: dict[Group, Estimate]
     worst_seed: dict[Group, float]
     against_ours: dict[Group, Estimate] | None
@@ -54,15 +56,13 @@ def row(contender: str, results: Cells, bases: Sequence[Mapping[str, Any]], ours
     gains: dict[Group, Estimate] = {}
     worst: dict[Group, float] = {}
     against: dict[Group, Estimate] = {}
-    measured = [(base, of_corpus) for base, of_corpus in zip(bases, results, strict=True) if of_corpus]
+    whole = set.intersection(*(set(of_corpus) for of_corpus in results))
     base_cells: Cells = [dict.fromkeys(of_corpus, base) for base, of_corpus in zip(bases, results, strict=True)]
     for group in bases[0]["ndcg"]:
         gains[group] = _gain(base_cells, results, queries, group)
-        per_seed: dict[int, list[float]] = {}
-        for base, of_corpus in measured:
-            for seed, result in of_corpus.items():
-                per_seed.setdefault(seed, []).extend(np.subtract(result["ndcg"][group], base["ndcg"][group]))
-        worst[group] = float(min(np.mean(values) for values in per_seed.values()))
+        before = _mean([{0: base} for base in bases], queries, group)
+        of_seeds = [_mean([{seed: cell[seed]} for cell in results], queries, group) - before for seed in whole]
+        worst[group] = min(of_seeds, default=float("nan"))
         if contender != "ours":
             theirs, mine = _in_both(results, ours)
             if any(mine):
@@ -71,6 +71,7 @@ def row(contender: str, results: Cells, bases: Sequence[Mapping[str, Any]], ours
     return Row(
         contender,
         runs=len(flat),
+        seeds=len(whole),
         gains=gains,
         worst_seed=worst,
         against_ours=against or None,
@@ -94,6 +95,11 @@ def _gain(before: Cells, after: Cells, queries: Queries, group: Group) -> Estima
     return paired_gain([np.mean(first[query]) for query in first], [np.mean(second[query]) for query in first])
 
 
+def _mean(results: Cells, queries: Queries, group: Group) -> float:
+    """Return the mean over queries, each with the mean of its results."""
+    return float(np.mean([np.mean(values) for values in _by_query(results, queries, group).values()]))
+
+
 def _by_query(results: Cells, queries: Queries, group: Group) -> dict[str, list[float]]:
     values: dict[str, list[float]] = {}
     for of_corpus, texts in zip(results, queries, strict=False):
@@ -103,21 +109,25 @@ def _by_query(results: Cells, queries: Queries, group: Group) -> dict[str, list[
     return values
 
 
-def markdown(title: str, bases: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> str:
+def markdown(title: str, bases: Sequence[Mapping[str, Any]], queries: Queries, rows: Sequence[Row]) -> str:
     """Return a section with one table: gains with 95 % intervals, worst seed, and the difference to ours."""
     groups = list(bases[0]["ndcg"])
-    head = ["contender", "runs"]
+    head = ["contender", "runs", "whole seeds"]
     for group in groups:
         head += [f"{group}: gain of nDCG@10", "worst seed", "ours minus it"]
     head += ["tokens", "seconds"]
     lines = [f"## {title}", "", f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
-    base = [f"{np.mean(np.concatenate([b['ndcg'][g] for b in bases])):.3f}" for g in groups]
-    lines.append("| base model | | " + " | ".join(f"({value}) | | " for value in base) + " | | |")
+    base = [f"{_mean([{0: cell} for cell in bases], queries, g):.3f}" for g in groups]
+    lines.append("| base model | | | " + " | ".join(f"({value}) | | " for value in base) + " | | |")
     for entry in rows:
-        cells = [entry.contender, str(entry.runs)]
+        cells = [entry.contender, str(entry.runs), str(entry.seeds)]
         for group in groups:
             other = entry.against_ours[group] if entry.against_ours else None
-            cells += [_text(entry.gains[group]), f"{entry.worst_seed[group]:+.3f}", _text(other) if other else ""]
+            cells += [
+                _text(entry.gains[group]),
+                f"{entry.worst_seed[group]:+.3f}" if entry.seeds else "",
+                _text(other) if other else "",
+            ]
         cells += [f"{entry.tokens:,.0f}", f"{entry.seconds:.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])

@@ -24,7 +24,7 @@ class Task:
     """Clicks to learn from.
 
     Attributes:
-        corpus: Texts of the items. Contenders read no grades, except the oracle's.
+        corpus: Texts of the items. It holds grades of training queries for the oracle, and no others.
         model_path: Folder of the base model.
         data: Sessions, split into train and dev.
         seed: Of the training.

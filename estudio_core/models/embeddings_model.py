@@ -122,7 +122,8 @@ class EmbeddingsModelInterface(nn.Module):
     def freeze_layers(self, count: int) -> None:
         """Freeze embeddings and the `count` lowest layers for good; 0 freezes nothing.
 
-        Frozen parameters need no gradient, and frozen modules stay in evaluation mode (no dropout).
+        What they share with the layers above, such as MPNet's position bias, is frozen with them. Frozen parameters
+        need no gradient, and frozen modules stay in evaluation mode (no dropout).
         A later call with a smaller number changes nothing.
 
         Raises:
@@ -140,8 +141,7 @@ class EmbeddingsModelInterface(nn.Module):
         upper = upper_part(self.backbone, self._layers_path, count)
         # A tuple keeps the two views out of state_dict() and parameters(): the backbone owns the weights.
         self._parts = (lower, upper)
-        for module in self._frozen_modules():
-            module.requires_grad_(False)
+        lower.requires_grad_(False)
         self.train(self.training)
 
     def _frozen_modules(self) -> list[nn.Module]:

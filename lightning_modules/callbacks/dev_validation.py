@@ -9,8 +9,10 @@ from typing import Any
 
 import lightning
 import numpy as np
+import torch
 from torch import Tensor
 
+from estudio_core.errors import ModelError
 from lightning_modules.batches import SessionBatch
 from lightning_modules.dev_evaluation import DevEvaluation, Floats, means
 from lightning_modules.precision import LightningPrecision, autocast
@@ -142,6 +144,8 @@ class DevValidation(lightning.Callback):
     def _by_query(self, module: RankingModule) -> dict[str, Floats]:
         with autocast(self._precision, module.model.device):
             vectors = module.encoder.vectors(self._evaluation.rows)
+        if not torch.isfinite(vectors).all():  # no metric would tell: NaN is in no order
+            raise _diverged(module.global_step, "vectors of dev texts")
         module.loss.anneal(1.0)  # one yardstick for all validations
         return self._evaluation.by_query(vectors, module.loss)
 
@@ -171,7 +175,10 @@ class DevValidation(lightning.Callback):
                 self._best = monitored
         self._worse = 0
         self.history.kept_step = trainer.global_step
-        self.history.kept_weights = weights_of(module.model)
+        weights = weights_of(module.model)
+        if not all(torch.isfinite(weight).all() for weight in weights.values()):
+            raise _diverged(trainer.global_step, "weights")
+        self.history.kept_weights = weights
 
     def _flush(self, step: int, pl_module: lightning.LightningModule) -> None:
         window = [_ranking(pl_module).metrics_of(*kept) for kept in self._window]
@@ -188,6 +195,12 @@ class DevValidation(lightning.Callback):
         self.history.metrics.append((step, metrics))
         if self._on_metrics is not None and metrics:
             self._on_metrics(step, metrics)
+
+
+def _diverged(step: int, what: str) -> ModelError:
+    return ModelError(
+        f"Training diverged: after step {step}, {what} are not finite. Lower learning_rate, or set gradient_clip to 1."
+    )
 
 
 def _ranking(module: lightning.LightningModule) -> RankingModule:

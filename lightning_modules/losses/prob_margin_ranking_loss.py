@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, cast
 
 import torch
@@ -126,32 +127,36 @@ class ProbMarginRankingLoss(nn.Module):
             raise ConfigurationError(f"form is {form!r}; legal: 'sigmoid', 'softplus'.")
         if temperature is not None and temperature <= 0:
             raise ConfigurationError(f"temperature is {temperature}; give a number above 0, or None for equal shares.")
-        if max_abs_difference_threshold is not None and max_abs_difference_threshold < min_abs_difference_threshold:
-            raise ConfigurationError(
-                f"max_abs_difference_threshold ({max_abs_difference_threshold}) is below "
-                f"min_abs_difference_threshold ({min_abs_difference_threshold}): no pair would be left."
-            )
         self.form: Form = form
         self.shift = shift
         self.temperature = temperature
-        self.min_abs_difference_threshold = min_abs_difference_threshold
-        self.max_abs_difference_threshold = max_abs_difference_threshold
         self.annealing = annealing or Annealing()
         self.done = 0.0
         self.set_margin(base_margin)
         self.set_scale(scale)
+        self.set_thresholds(min_abs_difference_threshold, max_abs_difference_threshold)
 
     def set_margin(self, margin: float) -> None:
         """Set the wanted difference of similarities; >= 0."""
-        if margin < 0:
+        if not 0 <= margin < math.inf:
             raise ConfigurationError(f"margin is {margin}; give 0 or more (cosine similarities differ by 2 at most).")
         self.margin = float(margin)
 
     def set_scale(self, scale: float) -> None:
         """Set the steepness, per unit of similarity; > 0."""
-        if scale <= 0:
+        if not 0 < scale < math.inf:
             raise ConfigurationError(f"scale is {scale}; give a number above 0.")
         self.scale = float(scale)
+
+    def set_thresholds(self, least: float, most: float | None) -> None:
+        """Set the least and the most |s+ - s-| of the pairs that count; `most` None: any."""
+        if most is not None and not most >= least:
+            raise ConfigurationError(
+                f"max_abs_difference_threshold ({most}) is below min_abs_difference_threshold ({least}): "
+                "no pair would be left."
+            )
+        self.min_abs_difference_threshold = least
+        self.max_abs_difference_threshold = most
 
     def anneal(self, done: float) -> None:
         """Take the values that hold when the share `done`, 0 to 1, of the training is over."""

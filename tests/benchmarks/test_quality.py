@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,7 +93,8 @@ def test_no_contender_can_reach_the_unseen_queries_or_their_grades(
     [task] = given
     assert task.corpus.unseen == ()
     assert len(task.corpus.held_out) == 0
-    assert not {*task.corpus.judgments, *task.data.queries("train")} & set(corpus.unseen)
+    assert not set(task.data.queries("train")) & set(corpus.unseen)
+    assert len(task.corpus.judgments) == 0, "grades of the queries asked are judged by as well"
     assert len(result["ndcg"]["unseen"]) == 4
 
 
@@ -112,7 +114,7 @@ def test_a_contender_spends_the_budget_of_ours_which_learns_something(
         row("ours", [{0: ours}], [before], [], queries),
         row("other", [{0: other}], [before], [{0: ours}], queries),
     ]
-    table = markdown("toy", [before], rows)
+    table = markdown("toy", [before], queries, rows)
     assert table.count("\n| ") == 5
 
 
@@ -128,7 +130,9 @@ def test_contenders_are_compared_on_what_both_have_measured() -> None:
     assert other.gains["unseen"].mean == pytest.approx(0.15)
     assert other.against_ours is not None
     assert other.against_ours["unseen"].mean == pytest.approx(0.1)  # the first corpus, seed 0
-    assert row("ours", ours, bases, ours, queries).worst_seed["unseen"] == pytest.approx(0.2)
+    assert math.isnan(row("ours", ours, bases, ours, queries).worst_seed["unseen"]), "no seed is whole"
+    whole = row("ours", [{0: result(0.7), 1: result(0.9)}, {1: result(0.7)}], bases, ours, queries)
+    assert (whole.seeds, whole.worst_seed["unseen"]) == (1, pytest.approx((0.4 + 0.1) / 2))
 
 
 def test_a_query_that_two_partitions_judge_counts_once() -> None:
@@ -137,8 +141,10 @@ def test_a_query_that_two_partitions_judge_counts_once() -> None:
 
     bases = [result(0.0, 0.0), result(0.0, 0.0)]
     measured = [{0: result(0.2, 0.6)}, {0: result(0.4, 0.9)}]
-    gain = row("other", measured, bases, [], [{"seen": ("a", "b")}, {"seen": ("a", "c")}]).gains["seen"]
+    other = row("other", measured, bases, [], [{"seen": ("a", "b")}, {"seen": ("a", "c")}])
+    gain, worst = other.gains["seen"], other.worst_seed["seen"]
     assert (gain.n, gain.mean) == (3, pytest.approx((0.3 + 0.6 + 0.9) / 3))
+    assert worst == pytest.approx(gain.mean), "with one seed, the worst is the mean"
 
 
 def test_a_stored_unit_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,6 +153,23 @@ def test_a_stored_unit_is_not_measured_again(tmp_path: Path, monkeypatch: pytest
     assert STORE.measured("a/b", lambda: {"value": 2}) == first
     assert first["value"] == 1
     assert "cores" in first["machine"]
+
+
+def test_a_unit_of_another_budget_than_ours_is_measured_again(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(units, "RESULTS", tmp_path)
+    ours, other, uncorrected = (
+        Unit(corpus, Condition("clean", 40), name, seed=0) for name in ("ours", "CoSENTLoss", "ours, uncorrected")
+    )
+    STORE.measured(other.key, lambda: {"tokens": 100})
+    STORE.measured(uncorrected.key, lambda: {"tokens": 10})
+    assert measure.stored(other) is None, "ours is not known"
+    STORE.measured(ours.key, lambda: {"tokens": 104})
+    assert (measure.stored(other) or {})["tokens"] == 100
+    STORE.measured(ours.key, lambda: {"tokens": 110}, fresh=True)
+    assert measure.stored(other) is None
+    assert measure.stored(uncorrected) is not None, "it ends where its own dev queries say"
 
 
 def test_a_share_of_sessions_clicks_at_random(corpus: Corpus) -> None:

@@ -213,3 +213,10 @@ def test_results_of_sessions_without_clicks_keep_their_confidence(model: Embeddi
         bank, sessions, TrainingConfig(not_irrelevant_only=False, max_negatives=6), confidences=known
     ).build([LAMP], 0)
     assert sorted(batch.confidence[0].tolist()) == pytest.approx([0.1, 0.4, 0.5, 1.0])
+
+
+def test_an_object_of_a_clicked_text_is_no_negative_of_other_sessions(model: EmbeddingsModelInterface) -> None:
+    twin_elsewhere = session("2", "rug", ["e", "f"], [1, 0])  # f has the text of a
+    case = Case(model, [session("1", "lamp", ["a", "b"], [1, 0]), twin_elsewhere], ITEMS)
+    assert case.names(case.build(), "batch_negatives") == [{"e"}, {"a", "b"}]
+    assert case.builder.shown_for_query["lamp"] == {"a", "b", "f"}, "nor is it mined"

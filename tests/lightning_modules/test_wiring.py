@@ -1,0 +1,161 @@
+"""What a training is told reaches its steps: epochs, mining, guard, curriculum, the loss's values, validations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from estudio_core.errors import ConfigurationError, DataError, ModelError
+from estudio_core.models.embeddings_model import EmbeddingsModelInterface
+from estudio_core.preprocessing.ranking_data import FineTuningInput, RankingData
+from lightning_modules.batches import BatchBuilder, SessionBatch
+from lightning_modules.config import TrainingConfig
+from lightning_modules.fit import fit
+from lightning_modules.losses import CosineProbMarginRankingLoss
+
+NewModel = Callable[[], EmbeddingsModelInterface]
+QUICK = {
+    "num_epochs": 3,
+    "batch_size": 12,
+    "sessions_per_query": 1,
+    "learning_rate": 5e-3,
+    "num_fixed_layers": 1,
+    "precision": "32",
+    "interpolation_shares": (1.0,),
+}
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, tuple[str, ...], dict[str, tuple[str, ...]]]]:
+    """Epoch, session ids, and mined objects of every batch that a training builds."""
+    batches: list[tuple[int, tuple[str, ...], dict[str, tuple[str, ...]]]] = []
+    build = BatchBuilder.build
+
+    def recorded(self: BatchBuilder, sessions: Sequence[FineTuningInput], epoch: int) -> SessionBatch:
+        mined = {query: tuple(objects) for query, objects in self.mined.items()}
+        batches.append((epoch, tuple(s.session_id for s in sessions), mined))
+        return build(self, sessions, epoch)
+
+    monkeypatch.setattr(BatchBuilder, "build", recorded)
+    return batches
+
+
+class Recorded(CosineProbMarginRankingLoss):
+    """The loss, with what it was given at each training step."""
+
+    calls: list[dict[str, Any]]
+
+    def forward(self, positive: Tensor, negative: Tensor, *rest: Any) -> Tensor:
+        """Remember the differences of the pairs and the values of the loss."""
+        if positive.requires_grad:  # a training step, no validation
+            self.calls.append(
+                {
+                    "done": self.done,
+                    "difference": (positive - negative).detach(),
+                    "margin": self.current()[2],
+                    "thresholds": (self.min_abs_difference_threshold, self.max_abs_difference_threshold),
+                }
+            )
+        return super().forward(positive, negative, *rest)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Recorded:
+        """Training works on a copy; the list is shared."""
+        copied = Recorded(base_margin=self.margin)
+        copied.calls = self.calls
+        return copied
+
+
+def steps_of(model: EmbeddingsModelInterface, data: RankingData, **config: object) -> list[dict[str, Any]]:
+    loss = Recorded()
+    loss.calls = []
+    fit(model, data, TrainingConfig.of(**QUICK | config), loss=loss)
+    return loss.calls
+
+
+def test_batches_are_put_together_anew_in_every_epoch(
+    new_model: NewModel, ranking_data: RankingData, built: list[Any]
+) -> None:
+    fit(new_model(), ranking_data, TrainingConfig.of(**QUICK))
+    epochs = [epoch for epoch, _, _ in built]
+    assert epochs == sorted(epochs)
+    assert set(epochs) == {0, 1, 2}
+    batches = [[ids for epoch, ids, _ in built if epoch == number] for number in range(3)]
+    assert len({frozenset(i for ids in of_epoch for i in ids) for of_epoch in batches}) == 1
+    assert len({tuple(of_epoch) for of_epoch in batches}) == 3
+
+
+def test_negatives_are_mined_anew_in_every_epoch(
+    new_model: NewModel, ranking_data: RankingData, built: list[Any]
+) -> None:
+    fit(new_model(), ranking_data, TrainingConfig.of(**QUICK, mined_negatives=2))
+    mined = {epoch: objects for epoch, _, objects in built}
+    assert mined[0]
+    assert len({tuple(sorted(objects.items())) for objects in mined.values()}) > 1
+
+
+def test_the_guard_leaves_out_pairs(new_model: NewModel, ranking_data: RankingData) -> None:
+    pairs = [
+        len(steps_of(new_model(), ranking_data, max_steps=1, false_negative_guard=guard)[0]["difference"])
+        for guard in (None, 2.0, -2.0)
+    ]
+    assert pairs[0] == pairs[1] > pairs[2] > 0
+
+
+def test_each_stage_of_the_curriculum_trains_on_its_kind_of_pairs(
+    new_model: NewModel, ranking_data: RankingData
+) -> None:
+    calls = steps_of(new_model(), ranking_data, examples_order=(2, 3))  # hard ones, then soft ones
+    first, second = ([c for c in calls if (c["done"] < 0.5) is early] for early in (True, False))
+    assert first
+    assert second
+    assert all((c["difference"].abs() < c["margin"]).all() for c in first)
+    assert all((c["difference"].abs() >= 2 * c["margin"]).all() for c in second)
+    assert any(len(c["difference"]) for c in second)
+
+
+def test_margin_and_thresholds_of_the_configuration_reach_the_loss(
+    new_model: NewModel, ranking_data: RankingData
+) -> None:
+    given = {"margin": 0.3, "min_abs_difference_threshold": 0.01, "max_abs_difference_threshold": 0.9}
+    call = steps_of(new_model(), ranking_data, max_steps=1, **given)[0]
+    assert (call["margin"], call["thresholds"]) == (0.3, (0.01, 0.9))
+
+
+def test_thresholds_that_leave_no_pair_are_refused_wherever_they_come_from(
+    new_model: NewModel, ranking_data: RankingData
+) -> None:
+    loss = CosineProbMarginRankingLoss(min_abs_difference_threshold=0.8)
+    config = TrainingConfig.of(**QUICK, max_abs_difference_threshold=0.1)
+    with pytest.raises(ConfigurationError, match=r"max_abs_difference_threshold \(0\.1\) is below"):
+        fit(new_model(), ranking_data, config, loss=loss)
+
+
+def test_a_training_shorter_than_an_epoch_is_validated_on_its_way(
+    new_model: NewModel, ranking_data: RankingData
+) -> None:
+    config = TrainingConfig.of(**QUICK | {"max_steps": 4, "test_each_n_sessions": 0.5, "batch_size": 5})
+    result = fit(new_model(), ranking_data, config)
+    assert [step for step, metrics in result.history if "test_quality" in metrics] == [0, 2, 4]
+
+
+@pytest.mark.parametrize("split", ["dev", "none"])
+def test_a_training_that_diverges_is_an_error(new_model: NewModel, ranking_data: RankingData, split: str) -> None:
+    splits = ("train", "dev") if split == "dev" else ("train",)
+    data = RankingData({name: ranking_data.clickstream[name] for name in splits}, ranking_data.items)
+    config = TrainingConfig.of(**QUICK | {"learning_rate": 1e30, "gradient_clip": 0, "num_epochs": 1})
+    with pytest.raises(ModelError, match=r"diverged: after step \d+, .* not finite\. Lower learning_rate"):
+        fit(new_model(), data, config)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -1.0])
+@pytest.mark.parametrize("name", ["click_propensity", "confidences"])
+def test_weights_that_are_no_weights_are_refused(
+    new_model: NewModel, ranking_data: RankingData, name: str, wrong: float
+) -> None:
+    first = ranking_data.clickstream["train"][0]
+    weights = {first.session_id: [1.0] * (len(first.results) - 1) + [wrong]}
+    with pytest.raises(DataError, match=rf"{name} of session .* legal are finite numbers >= 0"):
+        fit(new_model(), ranking_data, TrainingConfig.of(**QUICK), **{name: weights})  # type: ignore[arg-type]
