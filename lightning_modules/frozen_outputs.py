@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -57,18 +58,21 @@ class FrozenOutputs:
         wanted = int(ends[-1]) * per_token if len(ends) else 0
         self.where = "memory"
         capacity = min(wanted, memory_bytes)
+        on_disk = None
         if wanted > memory_bytes > 0 and disk_bytes > memory_bytes:
             free = int(shutil.disk_usage(tempfile.gettempdir()).free * _SHARE_OF_FREE)
             if min(wanted, disk_bytes, free) > memory_bytes:
-                capacity, self.where = min(wanted, disk_bytes, free), "disk"
+                on_disk = _in_file(min(wanted, disk_bytes, free) // per_token, dimensions, dtype)
+                if on_disk is not None:
+                    capacity, self.where = len(on_disk) * per_token, "disk"
         tokens = capacity // per_token
         self._fits = torch.from_numpy(ends <= tokens)
         self._known = torch.zeros(len(bank), dtype=torch.bool)
         if not self._fits.any():
             self.where = "nowhere"
             self._states = torch.empty(0, dimensions, dtype=dtype)
-        elif self.where == "disk":
-            self._states = _in_file(tokens, dimensions, dtype)
+        elif on_disk is not None:
+            self._states = on_disk
             logger.info(
                 "Outputs of the frozen layers take %d MB on disk, in %s.", capacity >> 20, tempfile.gettempdir()
             )
@@ -106,10 +110,20 @@ class FrozenOutputs:
         self._known[torch.as_tensor(rows)[taken]] = True
 
 
-def _in_file(tokens: int, dimensions: int, dtype: torch.dtype) -> Tensor:
+def _in_file(tokens: int, dimensions: int, dtype: torch.dtype) -> Tensor | None:
+    """Return an array [tokens, dimensions] in a file, whose room is set aside; None where others took the room."""
     format_of = {torch.float16: np.float16, torch.float32: np.float32}
+    size = tokens * dimensions * dtype.itemsize
     with tempfile.TemporaryFile(prefix="estudio-frozen-") as file:  # the mapping holds it open
-        file.truncate(tokens * dimensions * dtype.itemsize)
+        try:
+            # Of a file that is only made long, a page for which there is no room kills the process that writes it.
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+        except OSError as error:
+            logger.warning("No %d MB for outputs of the frozen layers on disk: %s.", size >> 20, error.strerror)
+            return None
         mapped = np.memmap(file, dtype=format_of[dtype], mode="r+", shape=(tokens, dimensions))
     return torch.from_numpy(mapped)
 

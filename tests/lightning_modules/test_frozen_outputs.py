@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +72,23 @@ def test_texts_beyond_the_bounds_are_computed_anew(
     for _ in range(3):
         torch.testing.assert_close(encoder.vectors(range(len(bank))), whole, atol=1e-5, rtol=1e-4)
     assert counting.texts == len(bank) + 2 * (len(bank) - 10)
+
+
+def test_where_others_took_the_room_on_disk_memory_is_used(
+    model: EmbeddingsModelInterface, bank: TextBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    room = int(bank.lengths[:10].sum()) * PER_TOKEN
+    counting = Counting(model, monkeypatch)
+    encoder = TextEncoder(model, bank, 64, room, 1 << 20)
+    assert encoder._frozen is not None
+    assert encoder._frozen.where == "memory"
+    for _ in range(2):
+        encoder.vectors(range(len(bank)))
+    assert counting.texts == len(bank) + len(bank) - 10
 
 
 @pytest.mark.parametrize("memory", [0, 1])
