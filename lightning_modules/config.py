@@ -94,8 +94,8 @@ class TrainingConfig:
     """Similarity; the one of the index."""
 
     test_each_n_sessions: float = 0.4
-    """Validate each so many training sessions: above 1 a number; in (0, 1] a share of an epoch, or of a training that is
-    shorter than one."""
+    """Validate each so many training sessions: above 1 a number; in (0, 1] a share of an epoch, or of a training that
+    is shorter than one."""
     patience: int = 3
     """Validations without a better value after which training stops; 0: never stops early."""
     monitor: str = "test_quality"
