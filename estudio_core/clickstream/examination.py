@@ -28,6 +28,7 @@ from estudio_core.clickstream.position_bias import (
     Floats,
     Impressions,
     cells,
+    click_rates,
     em_propensities,
     harvested_propensities,
 )
@@ -61,7 +62,7 @@ def examination_of(
 
     Raises:
         ConfigurationError: a given chance outside of (0, 1].
-        DataError: `em` or `harvesting`, and no result stood at two positions for the same query.
+        DataError: `em` or `harvesting`, and fewer than 20 clicks fell on results away from their usual position.
     """
     if isinstance(kind, tuple):
         return ByPosition(kind, "given by the plugin")
@@ -70,14 +71,17 @@ def examination_of(
     log = Impressions.of(sessions)
     if kind == "em":
         chances = em_propensities(log.positions, log.clicks, log.pairs)
-        return ByPosition(tuple(chances.tolist()), "estimated by expectation maximisation")
+        # Of a position that was never clicked, no more is known than that: not that it is looked at once in a million.
+        chances[click_rates(log.positions, log.clicks) == 0] = np.nan
+        return ByPosition(_filled(chances), "estimated by expectation maximisation")
     chances = harvested_propensities(log.positions, log.clicks, log.pairs)
     return ByPosition(_filled(chances), "estimated by intervention harvesting")
 
 
 def _filled(chances: Floats) -> tuple[float, ...]:
-    """Return estimates as chances: one above the topmost's by noise is as high, an unknown one is the last known."""
-    last = np.maximum.accumulate(np.where(np.isnan(chances), 0, np.arange(len(chances))))
+    """Return estimates as chances: one above 1 by noise is 1, an unknown one is the known one above it, or the first."""
+    known = np.flatnonzero(~np.isnan(chances))
+    last = known[np.maximum(np.searchsorted(known, np.arange(len(chances)), side="right") - 1, 0)]
     return tuple(np.clip(chances[last], SMALLEST_CHANCE, 1.0).tolist())
 
 

@@ -19,6 +19,9 @@ Floats = NDArray[np.float64]
 
 SMALLEST_CHANCE = 1e-6
 """Keeps logarithms and quotients of chances finite."""
+LEAST_COMPARED_CLICKS = 20
+"""Clicks on results away from their usual position, below which positions cannot be compared: with 20, the logarithm of
+a ratio of two chances has a standard error of 0.2 at best."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def coec(positions: NDArray[np.int64], clicks: ArrayLike, pairs: NDArray[np.int6
     """
     expected = np.bincount(pairs, weights=click_rates(positions, clicks)[positions])
     observed = np.bincount(pairs, weights=np.asarray(clicks, dtype=np.float64))
-    return np.divide(observed, expected, out=np.zeros_like(observed), where=expected > 0)
+    return np.divide(observed, expected, out=np.zeros(len(observed)), where=expected > 0)
 
 
 def em_propensities(
@@ -94,7 +97,7 @@ def em_propensities(
     tolerance: float = 1e-6,
     prior_strength: float = 1.0,
 ) -> Floats:
-    """Estimate the chance that each position is examined, relative to the topmost, by EM of the position-based model.
+    """Estimate the chance that each position is examined, relative to the likeliest, by EM of the position-based model.
 
     P(click) = examination(position) x attraction(pair). Impressions of the same pair at the same position are
     counted once with their number, so a step costs as much as there are distinct (pair, position).
@@ -109,12 +112,13 @@ def em_propensities(
             attraction of a pair that was shown once is 0 or 1, and the estimate follows noise.
 
     Raises:
-        DataError: no pair was shown at two positions, so that position and attraction cannot be told apart.
+        DataError: fewer than 20 clicks on pairs away from their usual position, so that position and attraction cannot
+            be told apart.
 
     Source: Wang et al., "Position Bias Estimation for Unbiased Learning to Rank in Personal Search" (WSDM 2018).
     """
     (pair, place), shown, clicked = cells(positions, clicks, pairs)
-    _require_several_positions(pair, place)
+    _require_several_positions(pair, clicked)
     examined = np.maximum(click_rates(positions, clicks), SMALLEST_CHANCE)
     examined = examined / examined.max()
     mean = float(clicked.sum() / shown.sum() / examined[place].mean())
@@ -146,13 +150,13 @@ def harvested_propensities(positions: NDArray[np.int64], clicks: ArrayLike, pair
         [positions], 1 at the topmost. NaN where no chain of comparisons leads to the topmost position.
 
     Raises:
-        DataError: no pair was shown at two positions.
+        DataError: fewer than 20 clicks on pairs away from their usual position, or no comparison with the topmost one.
 
     Source: Agarwal et al., "Estimating Position Bias without Intrusive Interventions" (WSDM 2019), whose
     interventional sets these are; least squares stand in for its likelihood.
     """
     (pair, place), shown, clicked = cells(positions, clicks, pairs)
-    _require_several_positions(pair, place)
+    _require_several_positions(pair, clicked)
     count = int(place.max()) + 1
     rate = np.zeros((int(pair.max()) + 1, count))
     support = np.zeros_like(rate)
@@ -173,6 +177,11 @@ def harvested_propensities(positions: NDArray[np.int64], clicks: ArrayLike, pair
             target[high] += difference
             target[low] -= difference
     reached = _connected_to_top(laplacian)
+    if count > 1 and reached.sum() == 1:
+        raise DataError(
+            "No result was clicked both at the topmost position and at another one, so nothing can be compared with the "
+            "topmost. Take examination='em' or 'power_law', or log several rankings."
+        )
     solved = np.full(count, np.nan)
     solved[reached] = np.linalg.lstsq(laplacian[np.ix_(reached, reached)], target[reached], rcond=None)[0]
     propensities: Floats = np.exp(solved - solved[0])
@@ -203,12 +212,16 @@ def cells(
     return distinct, shown, clicked
 
 
-def _require_several_positions(pair: NDArray[np.int64], place: NDArray[np.int64]) -> None:
-    # `pair` comes from distinct cells: a pair that stands twice was shown at two positions.
-    if len(pair) == 0 or np.bincount(pair).max() < 2:
+def _require_several_positions(pair: NDArray[np.int64], clicked: Floats) -> None:
+    """Refuse cells (pair, position) in which too few clicks fell on pairs away from their usual position."""
+    usual = np.zeros(int(pair.max(initial=-1)) + 1)
+    np.maximum.at(usual, pair, clicked)
+    compared = int(clicked.sum() - usual.sum())
+    if compared < LEAST_COMPARED_CLICKS:
         raise DataError(
-            f"No result was shown for the same query at two positions ({len(pair)} pairs), so position and attraction "
-            "cannot be told apart. Give the examination by position, take 'power_law', or log several rankings."
+            f"{compared} clicks fell on results away from the position where they are clicked most, and "
+            f"{LEAST_COMPARED_CLICKS} are needed to tell position and attraction apart. Give the examination by "
+            "position, take 'power_law', or log several rankings."
         )
 
 
@@ -221,7 +234,6 @@ def _connected_to_top(laplacian: Floats) -> NDArray[np.bool_]:
 
 
 def _relative(examined: Floats) -> Floats:
-    """Return chances relative to the topmost position, in (0, 1]."""
-    top = examined[0] if examined[0] > 0 else examined.max()
-    relative: Floats = np.clip(examined / top, SMALLEST_CHANCE, 1.0)
+    """Return chances relative to the likeliest position, in (0, 1]: few clicks at the top do not lift all others."""
+    relative: Floats = np.clip(examined / examined.max(), SMALLEST_CHANCE, 1.0)
     return relative

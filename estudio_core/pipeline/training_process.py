@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from estudio_core.errors import DataError, ModelError
 from estudio_core.progress import Progress, progress_to
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_KNOWN_SHARE = 0.25
+"""Most of a search's trials that repeat the best of earlier iterations; the others are new."""
 
 
 def main() -> int:
@@ -68,14 +71,15 @@ def run_training(request: dict[str, Any]) -> dict[str, Any]:
     iteration = Iteration(**request["iteration"])
     manager = builder.experiments_manager
     given = _given(params)
-    space = {name: values for name, values in builder.initial_params.items() if name not in _replaced(given)}
-    space |= {name: [value] for name, value in given.items()}
-    known = [_with(found, given) for found in manager.top_params(before=iteration)]
+    space = _with(builder.initial_params, given, {name: [value] for name, value in given.items()})
+    search_space = SearchSpace(space, FineTuningParams)
+    most = max(1, round(params.trials * _KNOWN_SHARE))
+    known = [_with(search_space.part_of(found), given, given) for found in manager.top_params(most, before=iteration)]
     first = _measured(space, builder.fine_tuning_settings)
     recorder = MLflowTrialRecorder(manager, iteration)
     search = run_trials(
         "estudio_core.pipeline.trial:train_trial",
-        SearchSpace(space, FineTuningParams),
+        search_space,
         params.trials,
         metric=manager.main_metric,
         mode="min" if manager.is_loss else "max",
@@ -143,14 +147,10 @@ def _given(params: Any) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(params, name)) is not None}
 
 
-def _replaced(given: dict[str, Any]) -> set[str]:
-    return set(given) | ({"query_lr", "items_lr"} if "learning_rate" in given else set())
-
-
-def _with(found: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters of an earlier trial with those that the form fixes."""
-    plain: dict[str, Any] = found.model_dump(mode="json", exclude_none=True)
-    return {name: value for name, value in plain.items() if name not in _replaced(given)} | given
+def _with(params: Mapping[str, Any], given: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters with `values` for those that are given; a given rate is that of both towers."""
+    replaced = set(given) | ({"query_lr", "items_lr"} if "learning_rate" in given else set())
+    return {name: value for name, value in params.items() if name not in replaced} | values
 
 
 def _die_with(parent: int) -> None:

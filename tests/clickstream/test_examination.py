@@ -100,6 +100,16 @@ def test_a_curve_by_position_is_estimated_where_results_stood_at_several(kind: K
         examination_of(log(1.0), kind=kind)
 
 
+def test_of_a_position_that_was_never_clicked_no_more_is_known_than_that() -> None:
+    sessions = [
+        replace(session, click_weights=(*session.click_weights[:15], *(0.0,) * 5))
+        for session in log(1.0, shuffled_share=0.5)
+    ]
+    chances = examination_of(sessions, kind="em").at(np.arange(OBJECTS))
+    assert chances[14] > 0.01
+    assert (chances[15:] == chances[14]).all()
+
+
 def test_a_position_that_harvesting_cannot_reach_is_looked_at_like_the_last_one_that_it_can() -> None:
     def seen(number: int, places: tuple[int, int], clicks: tuple[float, float]) -> FineTuningInput:
         results = (("a", "b"), ("b", "a"))[number % 2] if places == (0, 1) else (("c", "d"), ("d", "c"))[number % 2]

@@ -69,15 +69,35 @@ def test_intervention_harvesting_recovers_the_examination_curve(eta: float) -> N
 def test_one_fixed_ranking_cannot_tell_position_from_attraction(estimator: object) -> None:
     log = replayed(1.0, shuffled_share=0.0, sessions=500)
     assert callable(estimator)
-    with pytest.raises(DataError, match="cannot be told apart"):
+    with pytest.raises(DataError, match="needed to tell position and attraction apart"):
         estimator(log.positions, log.clicks, log.pairs)
+
+
+@pytest.mark.parametrize("estimator", [em_propensities, harvested_propensities])
+def test_a_handful_of_other_rankings_tells_nothing_yet(estimator: object) -> None:
+    fixed = replayed(1.0, shuffled_share=0.0, sessions=500)
+    first = fixed.sessions < 3
+    positions = np.where(first, OBJECTS - 1 - fixed.positions, fixed.positions)
+    assert callable(estimator)
+    with pytest.raises(DataError, match="and 20 are needed"):
+        estimator(positions, fixed.clicks, fixed.pairs)
+
+
+def test_a_topmost_position_that_nobody_clicks_says_nothing_of_the_others() -> None:
+    log = replayed(1.0, shuffled_share=0.3)
+    clicks = np.where(log.positions == 0, 0.0, log.clicks)  # a place that is blocked
+    estimate = em_propensities(log.positions, clicks, log.pairs)
+    truth = ClickModel(eta=1.0).examination(range(OBJECTS))
+    np.testing.assert_allclose(estimate[1:], truth[1:] / truth[1], atol=0.12)
+    with pytest.raises(DataError, match="nothing can be compared with the topmost"):
+        harvested_propensities(log.positions, clicks, log.pairs)
 
 
 def test_positions_that_no_comparison_reaches_are_not_a_number() -> None:
     # pair 0 was seen at 0 and 1, pair 1 at 2 and 3: nothing joins the two groups
-    positions = np.array([0, 1, 2, 3] * 10)
-    pairs = np.array([0, 0, 1, 1] * 10)
-    clicks = np.array([1, 1, 1, 1] * 5 + [1, 0, 1, 0] * 5)
+    positions = np.array([0, 1, 2, 3] * 40)
+    pairs = np.array([0, 0, 1, 1] * 40)
+    clicks = np.array([1, 1, 1, 1] * 20 + [1, 0, 1, 0] * 20)
     estimate = harvested_propensities(positions, clicks, pairs)
     np.testing.assert_allclose(estimate[:2], [1.0, 0.5])
     assert np.isnan(estimate[2:]).all()
@@ -88,6 +108,11 @@ def test_coec_of_objects_shown_everywhere_follows_their_attraction() -> None:
     ratios = coec(log.positions, log.clicks, log.pairs)
     rates = np.bincount(log.pairs, weights=log.clicks) / np.bincount(log.pairs)
     assert np.corrcoef(ratios, rates)[0, 1] > 0.98
+
+
+def test_coec_of_nothing_is_nothing() -> None:
+    nothing = np.empty(0, dtype=np.int64)
+    assert coec(nothing, [], nothing).size == 0
 
 
 def test_effective_sample_size_of_nothing_is_zero() -> None:

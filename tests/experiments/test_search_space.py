@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,6 +55,40 @@ def test_the_best_of_earlier_iterations_is_tried_first() -> None:
     assert drawn[0] == best
     assert len(drawn) == 3
     assert SearchSpace(SPACE).sample(1, seed=1, warm_start=[best]) == [best]
+
+
+def test_what_trains_alike_is_tried_once() -> None:
+    earlier = FineTuningParams(margin=0.05, learning_rate=1e-4)
+    space = SearchSpace({"margin": [0.05, 0.1], "learning_rate": [1e-4]}, FineTuningParams)
+    drawn = space.sample(4, seed=1, warm_start=[earlier.to_json()])
+    assert [one["margin"] for one in drawn] == [0.05, 0.1]
+
+
+def test_an_earlier_trial_is_tried_by_the_names_of_the_space() -> None:
+    space = SearchSpace(SPACE, FineTuningParams)
+    assert space.part_of(FineTuningParams(margin=0.3, learning_rate=1e-4, batch_size=8, scale=30)) == {
+        "examples_order": [11],
+        "learning_rate": 1e-4,
+        "margin": 0.3,
+    }
+    apart = space.part_of(FineTuningParams(query_lr=1e-4, items_lr=1e-5))
+    assert (apart["query_lr"], apart["items_lr"], "learning_rate" in apart) == (1e-4, 1e-5, False)
+
+
+def test_combinations_that_are_not_legal_together_are_passed_over() -> None:
+    bounds = {"min_abs_difference_threshold": [0.1, 0.5], "max_abs_difference_threshold": [0.2, 0.8]}
+    for seed in range(5):
+        drawn = SearchSpace(bounds, FineTuningParams).sample(4, seed=seed)
+        assert len(drawn) == 3
+        assert SearchSpace(bounds, FineTuningParams).sample(1, seed=seed)[0] in drawn
+    none_left = {"min_abs_difference_threshold": [0.5], "max_abs_difference_threshold": [0.2]}
+    with pytest.raises(ConfigurationError, match="difference_threshold"):
+        SearchSpace(none_left, FineTuningParams).sample(1, seed=0)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    space = SearchSpace({"batch_size": list(np.array([8, 16])), "margin": np.float64(0.1)}, FineTuningParams)
+    assert json.loads(json.dumps(space.sample(2, seed=0))) == space.sample(2, seed=0)
 
 
 def test_mistakes_are_named() -> None:

@@ -118,7 +118,7 @@ def test_examination_is_what_the_settings_say_and_even_without_a_correction() ->
     assert to_examination(settings(examination_exponent=2.0), []) == PowerLaw.given(2.0)
     assert "assumed" in str(to_examination(settings(), []))
     assert to_examination(settings(examination="em", position_bias="none"), []).is_even
-    with pytest.raises(DataError, match="two positions"):
+    with pytest.raises(DataError, match="needed to tell position and attraction apart"):
         to_examination(settings(examination="em"), [])
 
 
