@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from estudio_core.errors import ConfigurationError, suggest
 from estudio_core.vectordb.index_info import MetricAggregationType, MetricType
@@ -11,6 +12,16 @@ from estudio_core.vectordb.index_info import MetricAggregationType, MetricType
 Precision = Literal["auto", "32", "bf16", "fp16"]
 Compile = Literal["auto", "on", "off"]
 Decay = Literal["linear", "cosine", "constant"]
+MONITORS = (
+    "test_quality",
+    "test_ndcg@10",
+    "test_pool_ndcg@10",
+    "test_pairwise_accuracy",
+    "test_not_irrelevant_dist_shift",
+    "test_irrelevant_dist_shift",
+    "test_loss",
+)
+"""Dev metrics that can decide, see `dev_evaluation.DevEvaluation`; larger is better, except for the loss."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +49,8 @@ class TrainingConfig:
     Chorus queries (simulated clicks, one seed) 30 steps of 48 sessions at this rate gained +0.189 nDCG@10 on queries
     asked and +0.029 on queries never asked, 58 steps of 24 sessions at half of it +0.181 and +0.025."""
     query_lr: float | None = None
-    """Peak rate of the query tower; None: `learning_rate`. Of no effect while both share one tower."""
+    """Peak rate of the query tower; None: `learning_rate`. Of no effect here, where both share one tower: a plugin's
+    two rates come as the mean of both in `items_lr`."""
     items_lr: float | None = None
     """Peak rate of the item tower, which is the shared tower; None: `learning_rate`."""
     query_weight_decay: float = 0.0
@@ -63,7 +75,8 @@ class TrainingConfig:
     not_irrelevant_only: bool = True
     """False: results of click-less sessions of the same query are further negatives."""
     negative_downsampling: float = 1.0
-    """Share of a session's negatives that is kept, in (0, 1]; at least one is. Never in validation."""
+    """Share of a session's negatives that is drawn, in (0, 1]; at least one is. Those that other sessions of the query
+    drew count too. Never in validation."""
     max_negatives: int | None = 2
     """Most negatives of a session that are drawn and encoded for it, a bound of token cost; None: all. Its other ones
     count too where the batch holds them."""
@@ -74,7 +87,8 @@ class TrainingConfig:
     """Items of other sessions in the batch are negatives, unless clicked for the same query in any session."""
     mined_negatives: int = 0
     """Objects per session that the model ranks high for the query, though they were not shown for it; mined anew
-    before every epoch among all objects of the data, at the price of encoding them. Needs in-batch negatives."""
+    before every epoch among all objects that a train or dev session showed, at the price of encoding them. Needs
+    in-batch negatives."""
     false_negative_guard: float | None = None
     """An in-batch negative that the base model finds more similar to the query than the clicked item plus this
     (in units of similarity) is left out; None: none is. Where the lists shown were that model's own best, 0 or more
@@ -99,7 +113,7 @@ class TrainingConfig:
     patience: int = 3
     """Validations without a better value after which training stops; 0: never stops early."""
     monitor: str = "test_quality"
-    """Dev metric that decides on stopping and on the best weights; larger is better, except for `test_loss`."""
+    """Dev metric that decides on stopping and on the best weights: one of `MONITORS`."""
     examination_exponent: float = 0.7
     """Dev clicks count (position + 1)**this where no click weights are given; 0: as they are. Raw clicks stand where
     the old model put its results, and call every other order worse."""
@@ -127,12 +141,38 @@ class TrainingConfig:
     """Size of the temporary file that holds them where they are larger than that memory; 0: none, what does not fit
     is computed anew."""
     gradient_cache: bool = False
-    """Memory independent of `batch_size`, for one more forward pass; see `gradient_cache`."""
+    """Memory of the encoder independent of `batch_size`, for one more forward pass; see `gradient_cache`. The pairs of a
+    batch, sessions times objects, still grow with it: 82 MB for 128 groups and 329 MB for 256 of a synthetic log."""
     seed: int = 42
     """Of batches, sampling and dropout."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range, by name."""
+        for name, legal in (
+            ("precision", get_args(Precision)),
+            ("compile", get_args(Compile)),
+            ("decay", get_args(Decay)),
+            ("monitor", MONITORS),
+        ):
+            _require(getattr(self, name) in legal, name, getattr(self, name), f"one of {', '.join(legal)}")
+        for name in (
+            "num_epochs",
+            "batch_size",
+            "sessions_per_query",
+            "warmup_steps",
+            "num_fixed_layers",
+            "mined_negatives",
+            "patience",
+            "devices",
+            "encode_batch_tokens",
+            "cache_frozen_mb",
+            "cache_frozen_disk_mb",
+            "seed",
+        ):
+            _require(isinstance(getattr(self, name), int), name, getattr(self, name), "a whole number")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            _require(not isinstance(value, float) or math.isfinite(value), field.name, value, "a finite number")
         positive = (
             "num_epochs",
             "batch_size",
@@ -158,6 +198,7 @@ class TrainingConfig:
             "cache_frozen_disk_mb",
             "drift_penalty",
             "mined_negatives",
+            "seed",
             "examination_exponent",
         ):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")

@@ -79,7 +79,7 @@ def examination_of(
 
 
 def _filled(chances: Floats) -> tuple[float, ...]:
-    """Return estimates as chances: one above 1 by noise is 1, an unknown one is the known one above it, or the first."""
+    """Return estimates as chances: above 1 by noise is 1, an unknown one is the known one above it, or the first."""
     known = np.flatnonzero(~np.isnan(chances))
     last = known[np.maximum(np.searchsorted(known, np.arange(len(chances)), side="right") - 1, 0)]
     return tuple(np.clip(chances[last], SMALLEST_CHANCE, 1.0).tolist())

@@ -179,8 +179,8 @@ def harvested_propensities(positions: NDArray[np.int64], clicks: ArrayLike, pair
     reached = _connected_to_top(laplacian)
     if count > 1 and reached.sum() == 1:
         raise DataError(
-            "No result was clicked both at the topmost position and at another one, so nothing can be compared with the "
-            "topmost. Take examination='em' or 'power_law', or log several rankings."
+            "No result was clicked both at the topmost position and at another one, so nothing can be compared with "
+            "the topmost. Take examination='em' or 'power_law', or log several rankings."
         )
     solved = np.full(count, np.nan)
     solved[reached] = np.linalg.lstsq(laplacian[np.ix_(reached, reached)], target[reached], rcond=None)[0]

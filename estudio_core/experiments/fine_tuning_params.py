@@ -75,7 +75,7 @@ class FineTuningParams(StrictModel):
     """Offset of the loss' argument."""
     hardness_temperature: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Temperature of the weights that pairs get by hardness."""
-    interpolation: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    interpolation: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False)
     """Share of the trained weights when they are mixed with those training started from."""
 
     @classmethod

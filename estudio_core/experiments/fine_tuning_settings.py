@@ -75,7 +75,7 @@ class FineTuningSettings(StrictModel):
     dropout: float | Literal["model"] | None = None
     """Chance of dropout while training; "model": what the model came with."""
     gradient_cache: bool | None = None
-    """Memory independent of `batch_size`, for one more forward pass; on one device only."""
+    """Memory of the encoder independent of `batch_size`, for one more forward pass; on one device only."""
     compile: Literal["auto", "on", "off"] | None = None
     """torch.compile of the trained layers."""
     encode_batch_tokens: int | None = Field(default=None, ge=1)

@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,8 @@ def run_with_ray(
     where = address or get_settings().ray_address
     for repeating in ("analysis", "tune", "execution.tune_controller"):  # failures are in the trials' outcomes
         logging.getLogger(f"ray.tune.{repeating}").setLevel(logging.CRITICAL)
-    with watching(plan, recorder) as watch, _ray_running(where, resources) as cluster:
-        needed = per_trial(resources, cluster)
+    with watching(plan, recorder) as watch, _ray_running(where, resources) as nodes:
+        needed = per_trial(resources, nodes)
         trainable = tune.with_resources(train_candidate, needed)
         path = plan.storage / plan.id / "ray"
         if not _resume(path, trainable, plan):
@@ -147,12 +147,12 @@ def _resume(path: Path, trainable: Any, plan: SearchPlan) -> bool:
 
 
 @contextmanager
-def _ray_running(address: str | None, resources: Resources) -> Iterator[dict[str, float]]:
-    """Yield the resources of a running Ray: a private one on this machine, or the cluster at `address`."""
+def _ray_running(address: str | None, resources: Resources) -> Iterator[list[dict[str, float]]]:
+    """Yield the resources of each machine of a running Ray: a private one here, or the cluster at `address`."""
     import ray
 
     if ray.is_initialized():
-        yield ray.cluster_resources()
+        yield _nodes()
         return
     in_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM) if in_main_thread else None
@@ -160,7 +160,7 @@ def _ray_running(address: str | None, resources: Resources) -> Iterator[dict[str
         with node_of(address) if address else nullcontext():
             try:
                 _start(address, resources)
-                yield ray.cluster_resources()
+                yield _nodes()
             finally:
                 ray.shutdown()
     finally:
@@ -187,11 +187,17 @@ def _start(address: str | None, resources: Resources) -> None:
         ) from error
 
 
-def per_trial(resources: Resources, cluster: dict[str, float]) -> dict[str, float]:
+def _nodes() -> list[dict[str, float]]:
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def per_trial(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return the cores and GPUs of a trial, from what was asked for and the settings.
 
     Raises:
-        ConfigurationError: Ray has fewer.
+        ConfigurationError: no machine of Ray has as many.
     """
     settings = get_settings()
     devices = settings.training_devices
@@ -199,12 +205,13 @@ def per_trial(resources: Resources, cluster: dict[str, float]) -> dict[str, floa
     cpus = resources.cpus_per_trial or (settings.training_threads or 0) * devices or _own_cpus()
     gpus = resources.gpus_per_trial
     if gpus is None:
-        gpus = float(devices) if cluster.get("GPU", 0) >= 1 else 0.0
-    for kind, wanted in (("CPU", cpus), ("GPU", gpus)):
-        if wanted > cluster.get(kind, 0):
-            raise ConfigurationError(
-                f"A trial is to take {wanted:g} {kind}s, and Ray has {cluster.get(kind, 0):g}. Ask for fewer."
-            )
+        gpus = float(devices) if any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
+    if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
+        have = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+        raise ConfigurationError(
+            f"A trial is to take {cpus:g} CPUs and {gpus:g} GPUs of one machine, and Ray's machines have {have}. "
+            "Ask for fewer."
+        )
     return {"cpu": float(cpus), "gpu": float(gpus)}
 
 

@@ -30,7 +30,7 @@ params = st.builds(
     scale=st.none() | positive,
     shift=st.none() | st.floats(-100, 100),
     hardness_temperature=st.none() | positive,
-    interpolation=st.none() | st.floats(0.0, 1.0),
+    interpolation=st.none() | st.floats(0.0, 1.0, exclude_min=True),
 )
 
 

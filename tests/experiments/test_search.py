@@ -338,12 +338,15 @@ def test_resources_of_a_trial_follow_the_settings(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("ESTUDIO_TRAINING_DEVICES", "2")
     get_settings.cache_clear()
     try:
-        assert per_trial(Resources(), {"CPU": 8, "GPU": 4}) == {"cpu": 6.0, "gpu": 2.0}
-        assert per_trial(Resources(), {"CPU": 8}) == {"cpu": 6.0, "gpu": 0.0}
-        assert per_trial(Resources(cpus_per_trial=1, gpus_per_trial=0.5), {"CPU": 8, "GPU": 1}) == {
+        assert per_trial(Resources(), [{"CPU": 2}, {"CPU": 8, "GPU": 4}]) == {"cpu": 6.0, "gpu": 2.0}
+        assert per_trial(Resources(), [{"CPU": 8}]) == {"cpu": 6.0, "gpu": 0.0}
+        assert per_trial(Resources(cpus_per_trial=1, gpus_per_trial=0.5), [{"CPU": 8, "GPU": 1}]) == {
             "cpu": 1.0, "gpu": 0.5,
         }  # fmt: skip
-        with pytest.raises(ConfigurationError, match="take 6 CPUs, and Ray has 4"):
-            per_trial(Resources(), {"CPU": 4})
+        with pytest.raises(
+            ConfigurationError,
+            match="take 6 CPUs and 0 GPUs of one machine, and Ray's machines have 4 CPUs and 0 GPUs, 4 CPUs",
+        ):
+            per_trial(Resources(), [{"CPU": 4}, {"CPU": 4}])
     finally:
         get_settings.cache_clear()

@@ -28,6 +28,14 @@ def test_an_unknown_name_is_refused_with_the_nearest_legal_one() -> None:
         ("interpolation_shares", (0.0,)),
         ("examples_order", (12,)),
         ("examples_order", ()),
+        ("decay", "linaer"),
+        ("compile", "yes"),
+        ("precision", "fp32"),
+        ("monitor", "test_qualty"),
+        ("batch_size", 2.5),
+        ("seed", -1),
+        ("margin", float("nan")),
+        ("learning_rate", float("inf")),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(name: str, value: object) -> None:
