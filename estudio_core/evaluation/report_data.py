@@ -70,6 +70,8 @@ class Trial(_Data):
     parameters: dict[str, str]
     value: float | None = None
     status: Literal["finished", "stopped early", "failed"] = "finished"
+    error: str = ""
+    """Why it failed."""
     best: bool = False
     course: tuple[tuple[float, float], ...] = ()
     """(step, metric) at each of its validations."""

@@ -92,6 +92,7 @@ def write_report(
                 parameters={name: str(value) for name, value in trial["params"].items()},
                 value=trial["value"],
                 status=_STATUS[trial["status"]],
+                error=trial.get("error") or "",
                 best=trial["best"],
                 course=tuple((float(step), value) for step, value in trial["course"]),
             )

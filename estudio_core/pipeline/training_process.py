@@ -109,6 +109,7 @@ def run_training(request: dict[str, Any]) -> dict[str, Any]:
             "index": t.index,
             "params": t.params,
             "status": t.status,
+            "error": t.error.strip().splitlines()[-1] if t.error else "",  # of a traceback, the error
             "value": t.value,
             "best": t.index == best.index,
             "course": [

@@ -90,7 +90,7 @@ def example(**changes: object) -> Report:
         "distance_shifts": {"not_irrelevant_dist_shift": 0.0123},
         "trials": (
             Trial(name="1", parameters={"margin": "0.05"}, value=0.71, best=True),
-            Trial(name="2", parameters={"margin": "0.01"}, status="failed"),
+            Trial(name="2", parameters={"margin": "0.01"}, status="failed", error="Training <diverged>."),
         ),
         "runs": {"MLflow run": "8f3c"},
     }
@@ -149,7 +149,7 @@ def test_the_page_tells_decision_figures_facts_and_queries() -> None:
         "8f3c",
         "nDCG@10",
         "Recall@10",
-        "failed",
+        "failed: Training <diverged>.",
         "88",
         "+0.0123",
         "nDCG@10 of the shown list",
