@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -36,6 +37,9 @@ would fail long after the server is back."""
 LOST_CLIENT_S = 2
 """The server looks this often whether the client of a long statement still lives. By default it finds out at the end of
 the statement: the build lock of a killed task would be held until its index is built."""
+
+SCHEMA_LOCK_TIMEOUT_S = 10.0
+"""How long a change of the tables waits for transactions that use them. Whoever comes after it waits behind it."""
 
 CHECK_INTERVAL_S = 1.0
 """A pooled connection that answered so lately is taken to be alive; one round trip less in most searches."""
@@ -80,7 +84,18 @@ def connect(url: str | None = None, *, autocommit: bool = False, **kwargs: Any) 
             "Check ESTUDIO_DATABASE_URL, or run: estudio doctor"
         ) from error
     _notice_lost_client(connection)
+    _read_committed(connection)
     return connection
+
+
+def _read_committed(connection: psycopg.Connection) -> None:
+    """Have every statement see what is committed when it begins, whatever the server's default.
+
+    A switch that waited for writers must see what they wrote.
+    """
+    import psycopg
+
+    connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
 
 
 def _notice_lost_client(connection: psycopg.Connection) -> None:
@@ -105,6 +120,7 @@ def _pool(pid: int, url: str, configure: Configure | None) -> ConnectionPool:
 
     def set_up(connection: psycopg.Connection) -> None:
         _register_vector(connection)
+        _read_committed(connection)
         if configure is not None:
             configure(connection)
 
@@ -218,32 +234,85 @@ def _name_outage(error: BaseException) -> None:
 
 
 def ensure_schema(connection: psycopg.Connection) -> None:
-    """Create the schema `estudio` and its tables where they are missing; safe to call at any time.
+    """Create the schema `estudio` and its tables where they are not those of this version; safe to call at any time.
+
+    Where they are, it looks at one row and locks nothing: even a `CREATE INDEX IF NOT EXISTS` of an index that exists
+    would have every writer wait.
 
     Raises:
         ConfigurationError: pgvector is missing or older than 0.8.4.
+        DatabaseUnavailableError: the tables have to change, and somebody uses them for longer than 10 seconds.
     """
     import psycopg
 
-    with connection.transaction(), connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_SCHEMA_LOCK,))
-        try:
-            cursor.execute("CREATE EXTENSION IF NOT EXISTS vector")
-        except (psycopg.errors.UndefinedFile, psycopg.errors.FeatureNotSupported) as error:
-            raise ConfigurationError(
-                "The database has no pgvector extension. Install pgvector >= 0.8.4 on the server."
-            ) from error
-        row = cursor.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
-        assert row is not None
-        version = tuple(int(part) for part in row[0].split("."))
-        if version < MINIMUM_PGVECTOR:
-            raise ConfigurationError(
-                f"pgvector {row[0]} is installed; 0.8.4 or newer is needed (index corruption in older ones). "
-                "Update the package, then run: ALTER EXTENSION vector UPDATE"
-            )
-        cursor.execute("CREATE SCHEMA IF NOT EXISTS estudio")
-        for package in _SCHEMA_PACKAGES:
-            cursor.execute(resources.files(package).joinpath("schema.sql").read_bytes())
+    if _stored_digest(connection) == _schema_digest():
+        _require_pgvector(connection)
+        return
+    try:
+        with connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_SCHEMA_LOCK,))
+            if _stored_digest(connection) != _schema_digest():
+                connection.execute("SELECT set_config('lock_timeout', %s, true)", (f"{int(SCHEMA_LOCK_TIMEOUT_S * 1000)}ms",))
+                _create_schema(connection)
+    except psycopg.errors.LockNotAvailable as error:
+        raise DatabaseUnavailableError(
+            "Estudio's tables have to be created or changed for this version, and another transaction has used them "
+            f"for more than {SCHEMA_LOCK_TIMEOUT_S:g} s: a dump, or a session left open (see pg_stat_activity). End it, "
+            "or try again later."
+        ) from error
+
+
+def _stored_digest(connection: psycopg.Connection) -> str | None:
+    """Return what the tables were made from; None where there are none."""
+    with connection.transaction():
+        found = connection.execute("SELECT to_regclass('estudio.schema_version')").fetchone()
+        if found is None or found[0] is None:
+            return None
+        row = connection.execute("SELECT max(digest) FROM estudio.schema_version").fetchone()
+    return None if row is None else row[0]
+
+
+@cache
+def _schema_digest() -> str:
+    digest = hashlib.sha256()
+    for statements in _schema_files():
+        digest.update(statements)
+    return digest.hexdigest()
+
+
+def _schema_files() -> list[bytes]:
+    return [resources.files(package).joinpath("schema.sql").read_bytes() for package in _SCHEMA_PACKAGES]
+
+
+def _create_schema(connection: psycopg.Connection) -> None:
+    import psycopg
+
+    try:
+        connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+    except (psycopg.errors.UndefinedFile, psycopg.errors.FeatureNotSupported) as error:
+        raise ConfigurationError(
+            "The database has no pgvector extension. Install pgvector >= 0.8.4 on the server."
+        ) from error
+    _require_pgvector(connection)
+    connection.execute("CREATE SCHEMA IF NOT EXISTS estudio")
+    for statements in _schema_files():
+        connection.execute(statements)
+    connection.execute("CREATE TABLE IF NOT EXISTS estudio.schema_version (digest text NOT NULL)")
+    connection.execute("DELETE FROM estudio.schema_version")
+    connection.execute("INSERT INTO estudio.schema_version VALUES (%s)", (_schema_digest(),))
+
+
+def _require_pgvector(connection: psycopg.Connection) -> None:
+    with connection.transaction():
+        row = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
+    if row is None:
+        raise ConfigurationError("The database has lost its pgvector extension. Run: CREATE EXTENSION vector")
+    version = tuple(int(part) for part in row[0].split("."))
+    if version < MINIMUM_PGVECTOR:
+        raise ConfigurationError(
+            f"pgvector {row[0]} is installed; 0.8.4 or newer is needed (index corruption in older ones). "
+            "Update the package, then run: ALTER EXTENSION vector UPDATE"
+        )
 
 
 def sqlalchemy_url(url: str) -> str:

@@ -25,6 +25,40 @@ def test_schema_can_be_created_again(database_url: str) -> None:
     assert row == (1,)
 
 
+def test_tables_that_are_there_are_looked_at_without_a_lock(database_url: str) -> None:
+    with database.connect(database_url) as connection:
+        database.ensure_schema(connection)
+    with psycopg.connect(database_url) as dump, psycopg.connect(database_url) as writer:
+        dump.execute("SELECT FROM estudio.sync_state")
+        writer.execute("INSERT INTO estudio.change_log (plugin, op, object_id) VALUES ('p', 'delete', 'a')")
+        with database.connect(database_url) as connection:
+            connection.execute("SET statement_timeout = '2s'")
+            database.ensure_schema(connection)
+        writer.rollback()
+
+
+def test_tables_of_another_version_that_are_in_use_are_named(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "SCHEMA_LOCK_TIMEOUT_S", 0.2)
+    with database.connect(database_url, autocommit=True) as connection:
+        database.ensure_schema(connection)
+        connection.execute("UPDATE estudio.schema_version SET digest = 'earlier'")
+        with psycopg.connect(database_url) as dump:
+            dump.execute("SELECT FROM estudio.sync_state")
+            with pytest.raises(DatabaseUnavailableError, match="another transaction has used them"):
+                database.ensure_schema(connection)
+        database.ensure_schema(connection)
+        row = connection.execute("SELECT digest = 'earlier' FROM estudio.schema_version").fetchone()
+    assert row == (False,)
+
+
+def test_transactions_see_what_was_committed_whatever_the_server_s_default(database_url: str) -> None:
+    strict = "-c default_transaction_isolation=serializable"
+    with database.connect(database_url, autocommit=True, options=strict) as connection, connection.transaction():
+        assert connection.execute("SHOW transaction_isolation").fetchone() == ("read committed",)
+
+
 def test_unreachable_database_is_named_without_its_password() -> None:
     with pytest.raises(DatabaseUnavailableError) as caught:
         database.connect("postgresql://reader:hunter2@127.0.0.1:1/shop")
