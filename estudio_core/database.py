@@ -252,13 +252,15 @@ def ensure_schema(connection: psycopg.Connection) -> None:
         with connection.transaction():
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (_SCHEMA_LOCK,))
             if _stored_digest(connection) != _schema_digest():
-                connection.execute("SELECT set_config('lock_timeout', %s, true)", (f"{int(SCHEMA_LOCK_TIMEOUT_S * 1000)}ms",))
+                connection.execute(
+                    "SELECT set_config('lock_timeout', %s, true)", (f"{int(SCHEMA_LOCK_TIMEOUT_S * 1000)}ms",)
+                )
                 _create_schema(connection)
     except psycopg.errors.LockNotAvailable as error:
         raise DatabaseUnavailableError(
             "Estudio's tables have to be created or changed for this version, and another transaction has used them "
-            f"for more than {SCHEMA_LOCK_TIMEOUT_S:g} s: a dump, or a session left open (see pg_stat_activity). End it, "
-            "or try again later."
+            f"for more than {SCHEMA_LOCK_TIMEOUT_S:g} s: a dump, or a session left open (see pg_stat_activity). "
+            "End it, or try again later."
         ) from error
 
 

@@ -32,7 +32,12 @@ def embed_writes(plugin_name: str) -> EmbedWrites:
 
         digest = read_manifest(get_settings().triton_repository / release.model_name).digest
         split = _split(ItemParts(open_plugin(plugin_name)), writes, digest)
-        fresh = [each for each in split if stored.get(each.write.object_id) != each.content_hash]
+        fresh = [
+            each
+            for each in split
+            # A personal row is no shared object with other contents: it is written as a whole.
+            if each.write.user_id is not None or stored.get(each.write.object_id) != each.content_hash
+        ]
         encoded = {item.object_id: item for item in _encoded(release.model_name, fresh)}
         return [encoded.get(each.write.object_id) or _kept(each) for each in split]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import psycopg
 
-from estudio_core.errors import ItemError
+from estudio_core.errors import DataError, ItemError
 from estudio_core.pipeline.embed_writes import embed_writes
 from estudio_core.pipeline.item_vectors import groups, payload_of
 from estudio_core.vectordb.change_log import ItemWrite, write
@@ -63,6 +64,11 @@ class ItemWriter:
         self.counts = WriteCounts()
         self.releases: set[int] = set()
         """Releases that rows were compared with."""
+        self.going: dict[str, str] = {}
+        """Live items that `bring` found gone or unusable, and why. It deletes none: whoever brings rows sees first how
+        many they are, and then calls `refresh` with them."""
+        self.most_deleted = math.inf
+        """Deletions beyond which the next one is refused."""
         self._connection = connection
         self._plugin = plugin
         self._loader = loader
@@ -79,10 +85,11 @@ class ItemWriter:
         return live
 
     def refresh(self, object_ids: Sequence[str]) -> None:
-        """Bring these items as they are in the source now; those that it does not have are deleted.
+        """Bring these items as they are in the source now; those that it does not have, or unusable, are deleted.
 
         Raises:
             NothingLiveError: the plugin has no live release.
+            DataError: more would be deleted than `most_deleted`.
         """
         for ids in groups(list(dict.fromkeys(object_ids)), READ_BATCH):
             self.counts.read += len(ids)
@@ -94,7 +101,7 @@ class ItemWriter:
             self._settle(ids, orphaned=True)
 
     def bring(self, rows: LoadResult) -> None:
-        """Bring the items whose row in `rows` is new, changed, missing or unusable, as they are in the source now.
+        """Bring the items whose row in `rows` is new or changed, as they are in the source now; see also `going`.
 
         A row may be as old as the stream that it comes from: it only tells which items to read again.
 
@@ -107,12 +114,14 @@ class ItemWriter:
         self.counts.read += len(writes) + len(gone)
         self.counts.unchanged += len(writes) - len(changed)
         self.counts.invalid.update(rows.invalid)
-        self._settle([*changed, *(object_id for object_id in gone if object_id in known)])
+        self.going |= {each: rows.invalid.get(each, "it is not there") for each in gone if each in known}
+        self._settle(changed, deleting=False)
 
-    def _settle(self, object_ids: Sequence[str], *, orphaned: bool = False) -> None:
+    def _settle(self, object_ids: Sequence[str], *, orphaned: bool = False, deleting: bool = True) -> None:
         """Read items and write them, those again that somebody else wrote in between.
 
-        What the source does not have is deleted where it was known, and where only personal rows of it are left.
+        What the source does not have is deleted where it was known, and where only personal rows of it are left;
+        without `deleting`, what was known is noted in `going`.
         """
         from estudio_core.sources.item_meta import ItemMeta
 
@@ -126,11 +135,13 @@ class ItemWriter:
             self.counts.unchanged += len(writes) - len(changed)
             stale: list[str] = []
             for batch in groups(changed, WRITE_BATCH):
-                stale += self._write(batch, [], known)
-            for ids in groups(
-                [each for each in (*rows.missing, *rows.invalid) if orphaned or each in known], READ_BATCH
-            ):
-                stale += self._write([], ids, known)
+                stale += self._write(batch, [], known, deleting)
+            gone = [each for each in (*rows.missing, *rows.invalid) if orphaned or each in known]
+            if deleting:
+                for ids in groups(gone, READ_BATCH):
+                    stale += self._write([], ids, known, deleting)
+            else:
+                self.going |= {each: rows.invalid.get(each, "it is not there") for each in gone}
             object_ids = stale
 
     def _source_hashes(self, object_ids: Sequence[str]) -> dict[str, str | None]:
@@ -138,15 +149,16 @@ class ItemWriter:
             return self.live().collection.source_hashes(self._connection, object_ids)
 
     def _write(
-        self, items: Sequence[ItemWrite], deletes: Sequence[str], known: Mapping[str, str | None]
+        self, items: Sequence[ItemWrite], deletes: Sequence[str], known: Mapping[str, str | None], deleting: bool
     ) -> tuple[str, ...]:
         """Write in one transaction what is still as `known`; return the ids of the rest.
 
-        Items that cannot be used are not found any more afterwards.
+        Items that cannot be used are not found any more afterwards; without `deleting`, they are noted in `going`.
         """
         usable = list(items)
         gone = list(deletes)
         while True:
+            self._refuse_too_many(gone, known)
             try:
                 result = write(self._connection, self._plugin, usable, gone, self._embed, known)
             except ItemError as error:
@@ -155,12 +167,25 @@ class ItemWriter:
                     raise
                 self.counts.invalid.update(dict.fromkeys(sorted(bad), str(error)))
                 usable = [item for item in usable if item.object_id not in bad]
-                gone += sorted(bad)
+                if deleting:
+                    gone += sorted(bad)
+                else:
+                    self.going |= {each: str(error) for each in sorted(bad) if each in known}
             else:
                 self.counts.embedded += result.upserted - result.kept
                 self.counts.payload_only += result.kept
                 self.counts.deleted += result.deleted
                 return result.stale
+
+    def _refuse_too_many(self, gone: Sequence[str], known: Mapping[str, str | None]) -> None:
+        deleted = self.counts.deleted + sum(each in known for each in gone)
+        if deleted > self.most_deleted:
+            unusable = next((f"; of {each!r}, {why}" for each, why in self.counts.invalid.items() if each in gone), "")
+            raise DataError(
+                f"{deleted} live items of plugin {self._plugin!r} would be deleted: they are not in its source any "
+                f"more or cannot be used{unusable}. At most {self.most_deleted:g} may go in one sync. Check the table "
+                "and the preprocessors. If they are right, sync again with a higher most_deleted_share."
+            )
 
 
 def _writes(rows: LoadResult) -> list[ItemWrite]:

@@ -58,7 +58,7 @@ def sync(plugin_name: str, params: dict[str, Any]) -> SyncManifest:
     Raises:
         NothingLiveError: the plugin has no live release yet.
         ConcurrentReleaseError: another sync of this plugin is running.
-        DataError: more items would be deleted than `most_deleted_share` allows.
+        DataError: more items would be deleted than `most_deleted_share` allows: they are gone, or cannot be used.
         SourceSchemaError: table, column or queue do not exist.
     """
     wanted = SyncParams.model_validate(params)
@@ -132,17 +132,28 @@ def _bring(writer: ItemWriter, batches: Iterable[LoadResult]) -> None:
 def _reconcile(
     connection: psycopg.Connection, plugin: str, loader: DataLoader, writer: ItemWriter, wanted: SyncParams
 ) -> None:
-    """Bring ids that only one side has: new rows whatever their time, and rows that are gone."""
+    """Bring ids that only one side has: new rows whatever their time, and rows that are gone or unusable."""
     difference = id_difference(connection, writer.live().collection, loader.iter_ids())
-    if len(difference.surplus) > _most_deleted(difference.objects, wanted):
+    writer.most_deleted = min(writer.most_deleted, _most_deleted(difference.objects, wanted))
+    going = list(dict.fromkeys([*difference.surplus, *writer.going]))
+    if writer.counts.deleted + len(going) > writer.most_deleted:
         raise DataError(
-            f"{len(difference.surplus)} of {difference.objects} live items of plugin {plugin!r} are not in its source "
-            f"any more; {wanted.most_deleted_share:.0%} may go in one sync. Check the table. If it is right, "
-            "sync again with a higher most_deleted_share."
+            f"{len(going)} of {difference.objects} live items of plugin {plugin!r} are not in its source any more"
+            f"{_unusable(writer)}; {wanted.most_deleted_share:.0%} may go in one sync. Check the table. If it is "
+            "right, sync again with a higher most_deleted_share."
         )
     # Looked up once more before anything is deleted: an item may have come since the ids were read.
-    writer.refresh([*difference.lacking, *difference.surplus])
+    writer.refresh([*difference.lacking, *going])
+    writer.going.clear()
     writer.delete_orphans(difference.orphaned)
+
+
+def _unusable(writer: ItemWriter) -> str:
+    """Say how many of the items that would go have a row that cannot be used."""
+    if not writer.going:
+        return ""
+    first, reason = next(iter(writer.going.items()))
+    return f", or their rows cannot be used ({len(writer.going)}, such as {first!r}: {reason})"
 
 
 def _most_deleted(objects: int, wanted: SyncParams) -> float:
@@ -159,8 +170,11 @@ def _drain(
 ) -> None:
     """Bring what waits in the queue, batch by batch; each is acknowledged when its writes are committed."""
     waiting = queue.depth()
-    if waiting > _most_deleted(count(connection, writer.live().collection), wanted):
+    most = _most_deleted(count(connection, writer.live().collection), wanted)
+    writer.most_deleted = min(writer.most_deleted, most)
+    if waiting > most:
         # So many entries might all be deletions: whether they are is seen before the first one.
+        _bring(writer, loader.iter_items(batch_size=READ_BATCH))
         _reconcile(connection, plugin, loader, writer, wanted)
     # What comes in meanwhile is left to the next sync, so that this one ends however busy the table is.
     while waiting > 0 and (changes := queue.read(min(waiting, READ_BATCH))).entries:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,14 +144,15 @@ def _stored_vectors(connection: psycopg.Connection, collection: Collection) -> d
     from psycopg import sql
 
     statement = sql.SQL(
-        "SELECT o.content_hash, p.embedding FROM {} o JOIN {} p USING (object_id) "
+        "SELECT o.object_id, o.content_hash, p.embedding FROM {} o JOIN {} p USING (object_id) "
         "WHERE o.user_id IS NULL AND NOT p.is_average ORDER BY o.object_id, p.part"
     ).format(collection.objects, collection.parts)
-    rows: dict[str, list[Any]] = {}
+    found: dict[str, Vectors] = {}
     with connection.cursor(name="estudio_live_vectors") as cursor:
-        for content_hash, embedding in cursor.execute(statement):
-            rows.setdefault(content_hash, []).append(_as_array(embedding))
-    return {content_hash: np.stack(vectors) for content_hash, vectors in rows.items()}
+        for (_, content_hash), rows in groupby(cursor.execute(statement), key=itemgetter(0, 1)):
+            if content_hash not in found:  # objects of the same text have the same vectors
+                found[content_hash] = np.stack([_as_array(embedding) for _, _, embedding in rows])
+    return found
 
 
 def _as_array(embedding: Any) -> Vectors:

@@ -187,8 +187,8 @@ class SyncParams(StrictModel):
         ge=0,
         le=1,
         title="Most deletions",
-        description="Share of the live items. A sync that would delete more is refused: the table was probably "
-        "emptied or exchanged by mistake.",
+        description="Share of the live items. A sync that would delete more, because rows are gone or cannot be used, "
+        "is refused: the table was probably emptied or exchanged by mistake.",
     )
 
 

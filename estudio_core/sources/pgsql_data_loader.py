@@ -144,9 +144,21 @@ class PgsqlDataLoader(DataLoader):
 
     @property
     def fingerprint(self) -> str:
-        """Loader, table and columns."""
+        """Database, table, columns, and the plain options of loader and query generator."""
         generator = self._database.read(lambda _: self._ready())
-        return repr((type(self).__qualname__, generator.table_name, generator.id_column, self._columns))
+        options = sorted((n, v) for n, v in vars(self).items() if n[0] != "_" and isinstance(v, str | tuple | None))
+        return repr(
+            (
+                self._database.identity,
+                self._schema,
+                type(self).__qualname__,
+                type(generator).__qualname__,
+                generator.table_name,
+                generator.id_column,
+                self._columns,
+                options,
+            )
+        )
 
     def change_queue_sql(self) -> str:
         """Return the SQL that creates the queue and the triggers on the table which feed it.

@@ -50,6 +50,12 @@ class SourceDatabase:
         self._owner_pid = 0
 
     @property
+    def identity(self) -> str:
+        """Which database it is: host, port and name, whoever connects."""
+        known = connection_parameters(self._url())
+        return "/".join(str(known.get(name, "")) for name in ("host", "port", "dbname"))
+
+    @property
     def engine(self) -> Engine:
         """The engine of this process."""
         if self._engine is not None and self._owner_pid != os.getpid():

@@ -275,8 +275,8 @@ class Collection:
                 return False
             conn.execute(
                 sql.SQL(
-                    "UPDATE {} o SET payload = n.payload::jsonb, source_hash = n.source_hash,"
-                    " updated_at = clock_timestamp()"
+                    "UPDATE {} o SET payload = n.payload::jsonb, source_hash = n.source_hash, user_id = NULL,"
+                    " original_id = NULL, updated_at = clock_timestamp()"
                     " FROM unnest(%s::text[], %s::text[], %s::text[]) AS n (object_id, payload, source_hash)"
                     " WHERE o.object_id = n.object_id"
                 ).format(self.objects),

@@ -10,12 +10,15 @@ import pytest
 
 from estudio_core import database, writing
 from estudio_core.errors import ConcurrentReleaseError, DataError, ItemError, NothingLiveError, SourceSchemaError
+from estudio_core.export.manifest import read_manifest
 from estudio_core.inference import opening
 from estudio_core.pipeline import item_writer
 from estudio_core.pipeline.embed_writes import embed_writes
 from estudio_core.pipeline.plugin_access import open_plugin
 from estudio_core.pipeline.sync import sync
+from estudio_core.pipeline.vector_store import VectorStore
 from estudio_core.searching import search
+from estudio_core.settings import get_settings
 from estudio_core.vectordb import deployments
 from estudio_core.vectordb.locks import sync_lock
 from estudio_core.vectordb.releases import live_release, require_live
@@ -207,6 +210,41 @@ def test_the_queue_keeps_what_commits_late_and_follows_changed_keys_and_truncati
     assert in_collection() == in_table(indexed_shop)
 
 
+@pytest.mark.parametrize("items", ["", TIMES, QUEUE], ids=["hashes", "times", "queue"])
+def test_an_update_that_empties_most_texts_is_refused_as_deletions_are(indexed_shop: Shop, items: str) -> None:
+    indexed_shop.rewrite_plugin('payload=("title", "kind")', items or 'payload=("title", "kind")')
+    if items == QUEUE:
+        indexed_shop.sql(open_plugin("shop").get_data_loader().change_queue_sql())  # type: ignore[attr-defined]
+    sync("shop", {})
+    before = in_collection()
+    indexed_shop.sql("UPDATE products SET title = ' ', changed_at = now() WHERE id < 45")
+    with pytest.raises(DataError, match=r"45 of 60 live items .* rows cannot be used \(45, such as "):
+        sync("shop", {})
+    assert in_collection() == before
+    assert sync("shop", {"most_deleted_share": 1}).deleted == 45
+    assert in_collection() == in_table(indexed_shop)
+
+
+def test_items_that_the_model_s_side_refuses_are_no_reason_to_empty_the_index(
+    indexed_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync("shop", {})
+    before = in_collection()
+    indexed_shop.sql("UPDATE products SET title = title || ' renewed'")
+    real = item_writer.write
+
+    def refused(connection: Any, plugin: str, items: Sequence[ItemWrite], *rest: Any) -> Any:
+        if items:
+            raise ItemError("A preprocessor fails.", [item.object_id for item in items])
+        return real(connection, plugin, items, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(item_writer, "write", refused)
+        with pytest.raises(DataError, match=r"60 of 60 live items .* A preprocessor fails"):
+            sync("shop", {})
+    assert in_collection() == before
+
+
 def test_a_sync_during_a_build_reaches_the_new_release_and_a_rollback_has_the_later_ones(
     indexed_shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,3 +310,24 @@ def test_an_application_writes_deletes_and_refreshes_items_and_personal_rows(ind
         assert live is not None
         assert find_by_ids(connection, live.collection, ["201", "201 for ann"]) == []
         assert count(connection, live.collection) == 60 + 298
+
+
+def test_equal_content_makes_no_personal_row_of_a_shared_one_nor_the_other_way_round(indexed_shop: Shop) -> None:
+    def of_everybody() -> bool:
+        hits = search("shop", "teal stool", limit=1).hits
+        return hits[0].object_id == "stool"
+
+    writing.upsert("shop", [ItemWrite("stool", "teal stool")])
+    assert of_everybody()
+    writing.upsert("shop", [ItemWrite("stool", "teal stool", None, "ann", "3")])
+    assert not of_everybody()
+    writing.upsert("shop", [ItemWrite("stool", "teal stool")])
+    assert of_everybody()
+
+
+def test_objects_of_one_text_have_its_vectors_once(indexed_shop: Shop) -> None:
+    writing.upsert("shop", [ItemWrite(f"twin {number}", "teal stool") for number in range(30)])
+    with database.connect() as connection:
+        release = require_live(connection, "shop")
+    digest = read_manifest(get_settings().triton_repository / release.model_name).digest
+    assert {len(vectors) for _, vectors in VectorStore.from_live_collection("shop", digest)} == {1}
