@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from estudio_core.errors import RepositoryError
@@ -33,9 +34,26 @@ def work_folder(repository: Path) -> Path:
     """
     repository = repository.resolve()
     beside = repository.parent
-    if beside.stat().st_dev == repository.stat().st_dev and os.access(beside, os.W_OK):
+    same_device = beside.stat().st_dev == repository.stat().st_dev
+    if same_device and os.access(beside, os.W_OK) and _moves_into(beside, repository):
         return beside / f".{repository.name}.work"
     return repository / ".work"
+
+
+@cache
+def _moves_into(source: Path, target: Path) -> bool:
+    """Return False where a folder cannot be renamed across: two mounts may be of one device."""
+    probe = source / f".estudio-probe-{uuid.uuid4().hex}"
+    landed = target / probe.name
+    with suppress(OSError):  # what else is wrong is told by whoever writes
+        probe.mkdir()
+        try:
+            probe.rename(landed)
+        except OSError as error:
+            probe.rmdir()
+            return error.errno != errno.EXDEV
+        landed.rmdir()
+    return True
 
 
 @contextmanager

@@ -338,7 +338,10 @@ class PgsqlDataLoader(DataLoader):
         return payload
 
 
-def _aware(time: datetime) -> datetime:
+def _aware(time: Any) -> datetime | None:
+    """Return the time with a time zone; None for one that Python has not, such as `infinity`."""
+    if not isinstance(time, datetime):
+        return None
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 

@@ -8,7 +8,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine, exc, inspect, text
+from psycopg.abc import Loader
+from psycopg.types.datetime import DateLoader, TimestampLoader, TimestamptzLoader
+from sqlalchemy import Connection, Engine, create_engine, event, exc, inspect, text
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from estudio_core.errors import ConfigurationError, DatabaseUnavailableError, DataError, SourceSchemaError, suggest
@@ -28,6 +30,23 @@ _SCHEMA_ERRORS = (
     psycopg.errors.UndefinedFunction,
     psycopg.errors.InvalidSchemaName,
 )
+
+
+def _read_every_time(connection: psycopg.Connection, _: object) -> None:
+    """Have times that Python has not, such as `infinity`, come as their text: one of them is no reason to read none."""
+    for name, loader in (("date", DateLoader), ("timestamp", TimestampLoader), ("timestamptz", TimestamptzLoader)):
+        connection.adapters.register_loader(name, _or_text(loader))
+
+
+def _or_text(loader: type[Loader]) -> type[Loader]:
+    class OrText(loader):  # type: ignore[misc, valid-type]
+        def load(self, data: Any) -> Any:
+            try:
+                return super().load(data)
+            except psycopg.DataError:
+                return bytes(data).decode()
+
+    return OrText
 
 
 class SourceDatabase:
@@ -73,6 +92,7 @@ class SourceDatabase:
                 pool_use_lifo=True,
                 hide_parameters=True,
             )
+            event.listen(self._engine, "connect", _read_every_time)
             self._owner_pid = os.getpid()
         return self._engine
 

@@ -162,6 +162,18 @@ def test_entries_are_listed_by_plugin_and_number(small_model, repository):
     assert list_entries(repository / "nowhere") == []
 
 
+def test_a_repository_that_nothing_can_be_renamed_into_has_its_work_folder_inside(tmp_path, monkeypatch):
+    def two_mounts_of_one_disk(self, target):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    (tmp_path / "apart").mkdir()
+    (tmp_path / "together").mkdir()
+    assert staging.work_folder(tmp_path / "together") == tmp_path / ".together.work"
+    monkeypatch.setattr(Path, "rename", two_mounts_of_one_disk)
+    assert staging.work_folder(tmp_path / "apart") == tmp_path / "apart" / ".work"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["apart", "together"]
+
+
 def test_removing_takes_the_whole_entry_and_nothing_else(published, small_model, repository):
     publish_entry(repository, "shop_v10", small_model())
     assert remove_entry(repository, "shop_v1")

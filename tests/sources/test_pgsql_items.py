@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -80,6 +82,32 @@ def test_fields_of_a_json_column_make_an_item(database_url: str, execute, column
     everything = PgsqlJSONBLoader(database_url, table_name="things")
     assert everything.load_items(metas("1"))[0].data == {"a": "x", "b": 1, "c": [2]}
     assert everything.load(metas("2"))["item"].to_pylist() == [{"a": "y"}]
+
+
+def test_what_is_read_and_where_is_in_the_fingerprint(database_url: str, execute) -> None:
+    for schema in ("public", "other"):
+        execute(f"CREATE SCHEMA IF NOT EXISTS {schema}; CREATE TABLE {schema}.things (id int, jsonb_data jsonb)")
+    given: list[dict[str, Any]] = [{}, {"fields_to_keep": ["a"]}, {"fields_to_keep": ["b"]}, {"schema": "other"}]
+    prints = [PgsqlJSONBLoader(database_url, table_name="things", **one).fingerprint for one in given * 2]
+    assert len(set(prints)) == len(given)
+    assert prints[: len(given)] == prints[len(given) :]
+    assert "@" not in "".join(prints), "nobody's name or password"
+
+
+def test_a_time_that_python_has_not_comes_as_text(database_url: str, execute) -> None:
+    execute("""
+        CREATE TABLE things (id int PRIMARY KEY, name text, until timestamptz, since date, changed_at timestamp);
+        INSERT INTO things VALUES (1, 'a', 'infinity', '-infinity', 'infinity'), (2, 'b', '2030-01-02Z', NULL, now())
+    """)
+    loader = PgsqlTextLoader(
+        database_url, table_name="things", text_column="name", payload_columns=["until", "since"],
+        updated_at_column="changed_at",
+    )  # fmt: skip
+    payloads = {item.id: item.meta.payload for batch in loader.iter_items() for item in batch.items}
+    assert payloads["1"] == {"until": "infinity", "since": "-infinity"}
+    assert str(payloads["2"]["until"]).startswith("2030-01-02")
+    changed = [item.id for batch in loader.iter_changed(datetime(2020, 1, 1, tzinfo=UTC)) for item in batch.items]
+    assert sorted(changed) == ["1", "2"]
 
 
 def test_json_fields_of_different_types_do_not_make_a_table(database_url: str, execute) -> None:
