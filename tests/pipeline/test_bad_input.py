@@ -19,11 +19,14 @@ from estudio_core.errors import (
 )
 from estudio_core.pipeline.check_source import check_source
 from estudio_core.pipeline.extract import extract
+from estudio_core.pipeline.plugin_access import ItemParts, open_plugin
 from estudio_core.pipeline.preprocess import preprocess
 from estudio_core.pipeline.publish import publish_model
 from estudio_core.pipeline.register import register_base_model
 from estudio_core.searching import search
 from estudio_core.settings import get_settings
+from estudio_core.sources.data_loader import DownloadedItem
+from estudio_core.sources.item_meta import ItemMeta
 from tests.pipeline.conftest import forget_plugins
 from tests.pipeline.steps import initialize, release
 
@@ -76,6 +79,14 @@ def test_items_without_text_are_reported_and_stop_no_other(shop: Shop) -> None:
     hits = search("shop", "lamp", limit=60).hits
     assert len(hits) == 58
     assert {"7", "8"}.isdisjoint(hit.object_id for hit in hits)
+
+
+@pytest.mark.parametrize("text", ["a lamp\x00", "a \ud800 lamp"])
+def test_a_text_that_postgresql_cannot_store_is_the_fault_of_its_item(shop: Shop, text: str) -> None:
+    item = DownloadedItem("7", text, ItemMeta(object_id="7"))
+    with pytest.raises(ItemError, match="'7' cannot be stored") as caught:
+        ItemParts(open_plugin("shop")).split(item)
+    assert caught.value.item_ids == ["7"]
 
 
 def test_mostly_empty_texts_refuse_the_build(shop: Shop) -> None:

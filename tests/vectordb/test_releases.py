@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -311,6 +312,8 @@ def test_writes_go_on_during_switches_and_none_is_lost(
 
     with ThreadPoolExecutor(1) as pool:
         writer = pool.submit(work)
+        while not acknowledged and not writer.done():
+            time.sleep(0.001)
         for _ in range(6):
             rollback(conn, "shop", embed)
         stop.set()
