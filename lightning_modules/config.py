@@ -170,9 +170,6 @@ class TrainingConfig:
             "seed",
         ):
             _require(isinstance(getattr(self, name), int), name, getattr(self, name), "a whole number")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            _require(not isinstance(value, float) or math.isfinite(value), field.name, value, "a finite number")
         positive = (
             "num_epochs",
             "batch_size",
@@ -233,6 +230,9 @@ class TrainingConfig:
             self.examples_order,
             "one or more numbers from 1 to 11",
         )
+        for field in fields(self):
+            value = getattr(self, field.name)
+            _require(not isinstance(value, float) or math.isfinite(value), field.name, value, "a finite number")
 
     @classmethod
     def of(cls, **values: Any) -> TrainingConfig:
