@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -191,9 +192,9 @@ class ClickstreamStore:
             search_query=user_query,
             created_at=created_at,
             search_results=_shown(hits, scores, impressions),
-            search_meta=attributes or None,
+            search_meta=_fields(attributes) or None,
             user_id=client_id,
-            release=attributes.get("release"),
+            release=_name(_fields(attributes).get("release")),
             is_irrelevant=irrelevant,
             events=[
                 SessionEvent(
@@ -201,12 +202,27 @@ class ClickstreamStore:
                     object_id=object_id,
                     event_type=action,
                     created_at=moment,
-                    importance=(attributes or {}).get("importance") or self._importance[action],
-                    meta=attributes or None,
+                    importance=_importance(_fields(attributes).get("importance"), self._importance[action]),
+                    meta=_fields(attributes) or None,
                 )
                 for event_id, object_id, action, moment, attributes in clicks
             ],
         )
+
+
+def _fields(attributes: Any) -> dict[str, Any]:
+    """Return the attributes of a row. Applications write them: one of another shape is no reason to read no session."""
+    return attributes if isinstance(attributes, dict) else {}
+
+
+def _name(value: Any) -> str | None:
+    return str(value) if isinstance(value, str | int) else None
+
+
+def _importance(value: Any, usual: float) -> float:
+    """Return the importance that an event gives itself where that is a number above 0, else what is usual."""
+    given = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+    return float(value) if given else usual
 
 
 def _shown(hits: list[str], scores: list[float] | None, impressions: list[list[Any]]) -> list[SearchResult]:

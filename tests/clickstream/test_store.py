@@ -53,6 +53,20 @@ def event(number: int, object_id: str | None, action: str = "click", **fields: A
     return UbiEvent(**(defaults | fields))
 
 
+def test_attributes_of_another_shape_stop_no_session(store: ClickstreamStore, connection: psycopg.Connection) -> None:
+    store.log_queries([query(1, query_attributes={"release": 7}), query(2)])
+    for number, wrong in enumerate(["high", -1, True, 2.5]):
+        store.log_events([event(1, "abc"[number % 3], "click" if number < 3 else "purchase",
+                                event_attributes={"importance": wrong})])  # fmt: skip
+    store.log_events([event(2, "a")])
+    connection.execute("UPDATE estudio.ubi_events SET event_attributes = '[1]' WHERE query_id = 'q2'")
+    connection.execute("UPDATE estudio.ubi_queries SET query_attributes = '[1]' WHERE query_id = 'q2'")
+    first, second = store.sessions("shop")
+    assert first.release == "7"
+    assert sorted(e.importance for e in first.events) == [1.0, 1.0, 1.0, 2.5]
+    assert (second.release, [e.importance for e in second.events]) == (None, [1.0])
+
+
 def test_a_session_keeps_positions_scores_release_and_clicks(store: ClickstreamStore) -> None:
     store.log_queries(
         [query(1, query_response_scores=(0.9, 0.8, 0.7), query_attributes={"release": "r7"}, client_id="user-1")]
