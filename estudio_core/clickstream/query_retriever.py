@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -25,12 +26,12 @@ def normalize_whitespace(text: str) -> str:
 
 
 def query_key(text: str) -> str:
-    """Return what two spellings of the same query have in common: no difference in case or whitespace.
+    """Return what two spellings of a query have in common: no difference in case, whitespace, or Unicode's form (NFKC).
 
     >>> query_key("  USB-C   Straße ")
     'usb-c strasse'
     """
-    return normalize_whitespace(text).casefold()
+    return unicodedata.normalize("NFKC", normalize_whitespace(unicodedata.normalize("NFKC", text)).casefold())
 
 
 class QueryItem(BaseModel):

@@ -95,3 +95,4 @@ def test_query_retriever_cannot_be_built_without_its_methods() -> None:
 
 def test_case_and_whitespace_make_no_other_query() -> None:
     assert query_key("USB  Charger ") == query_key("usb charger") != query_key("usb chargers")
+    assert query_key("\u00dcber  usb") == query_key("u\u0308ber\u00a0USB") != query_key("uber usb")
