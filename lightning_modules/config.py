@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 from estudio_core.errors import ConfigurationError, suggest
@@ -155,21 +156,10 @@ class TrainingConfig:
             ("monitor", MONITORS),
         ):
             _require(getattr(self, name) in legal, name, getattr(self, name), f"one of {', '.join(legal)}")
-        for name in (
-            "num_epochs",
-            "batch_size",
-            "sessions_per_query",
-            "warmup_steps",
-            "num_fixed_layers",
-            "mined_negatives",
-            "patience",
-            "devices",
-            "encode_batch_tokens",
-            "cache_frozen_mb",
-            "cache_frozen_disk_mb",
-            "seed",
-        ):
-            _require(isinstance(getattr(self, name), int), name, getattr(self, name), "a whole number")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type in ("int", "int | None") and value is not None:
+                _require(isinstance(value, Integral), field.name, value, "a whole number")
         positive = (
             "num_epochs",
             "batch_size",

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from benchmarks.machine import describe
-from benchmarks.quality.corpora import NFCORPUS_FOLDER, Corpus, chorus, nfcorpus
+from benchmarks.quality.corpora import Corpus, chorus, nfcorpus
 from benchmarks.quality.logs import Condition, conditions
 from benchmarks.quality.measure import CONTENDERS, STORE, TOLERANCE, Unit, measure, measure_base
 from benchmarks.quality.measure import stored as stored_result
@@ -52,21 +52,21 @@ def main(
     logging.disable(logging.WARNING)
     if quick:
         data, condition, seeds, partitions = data or [Data.CHORUS], condition or ["clean"], 1, 1
+    asked = data or list(Data)
+    whole = not (quick or development)  # the table is of all that is stored, whichever part of it is measured
     by_data: dict[Data, list[Corpus]] = {}
-    for name in data or list(Data):
+    for name in list(Data) if whole else asked:
         try:
-            by_data[name] = _corpora(name, partitions, development=development)
+            by_data[name] = _corpora(name, max(partitions, PARTITIONS if whole else 1), development=development)
         except ConfigurationError as error:
             console.print(f"[yellow]{error}[/]")
-    if not stored:
-        for name, corpora in by_data.items():
-            for log, names in _logs(name, condition, contender):
-                # Seed by seed, so that an interrupted run leaves a table of all contenders.
-                for seed, corpus, one in product(range(seeds), corpora, names):
-                    _measure(Unit(corpus, log, one, seed))
-    if not (quick or development):  # what was asked for now is a part of the table
+    for name in [name for name in by_data if name in asked and not stored]:
+        for log, names in _logs(name, condition, contender):
+            # Seed by seed, so that an interrupted run leaves a table of all contenders.
+            for seed, corpus, one in product(range(seeds), by_data[name][:partitions], names):
+                _measure(Unit(corpus, log, one, seed))
+    if whole:
         seeds, condition, contender = max(seeds, SEEDS), None, None
-        by_data = {name: _corpora(name, max(partitions, PARTITIONS), development=False) for name in _present()}
     sections: dict[str, list[Row]] = {}
     texts: list[str] = []
     for name, corpora in by_data.items():
@@ -116,10 +116,6 @@ def _measure(unit: Unit) -> None:
     result = measure(unit, _model_path())
     means = {group: round(sum(values) / len(values), 4) for group, values in result["ndcg"].items()}
     console.print(f"{unit.key}: nDCG@10 {means}, {result['tokens']:,} tokens, {result['seconds']} s")
-
-
-def _present() -> list[Data]:
-    return [name for name in Data if name is not Data.NFCORPUS or NFCORPUS_FOLDER.is_dir()]
 
 
 def _corpora(name: Data, partitions: int, *, development: bool) -> list[Corpus]:

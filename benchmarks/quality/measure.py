@@ -83,11 +83,11 @@ def stored(unit: Unit) -> dict[str, Any] | None:
 
 def measure(unit: Unit, model_path: str) -> dict[str, Any]:
     """Return the figures of a unit, measured now or before. Others spend the tokens that ours spent on the same log."""
+    budget = None
+    if unit.contender not in OWN_BUDGET:
+        budget = measure(replace(unit, contender="ours"), model_path)["tokens"]
 
     def run() -> dict[str, Any]:
-        budget = None
-        if unit.contender not in OWN_BUDGET:
-            budget = measure(replace(unit, contender="ours"), model_path)["tokens"]
         data = _clicks(unit, model_path)
         corpus = sealed(unit.corpus, judgments=unit.corpus.judgments if unit.contender == ORACLE else None)
         outcome = CONTENDERS[unit.contender](Task(corpus, model_path, data, unit.seed, budget))

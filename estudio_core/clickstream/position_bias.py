@@ -21,7 +21,7 @@ SMALLEST_CHANCE = 1e-6
 """Keeps logarithms and quotients of chances finite."""
 LEAST_COMPARED_CLICKS = 20
 """Clicks on results away from their usual position, below which positions cannot be compared: with 20, the logarithm of
-a ratio of two chances has a standard error of 0.2 at best."""
+a ratio of two chances has a standard error of 1 / sqrt(20) = 0.22 at best."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def harvested_propensities(positions: NDArray[np.int64], clicks: ArrayLike, pair
             target[high] += difference
             target[low] -= difference
     reached = _connected_to_top(laplacian)
-    if count > 1 and reached.sum() == 1:
+    if reached.sum() == 1:
         raise DataError(
             "No result was clicked both at the topmost position and at another one, so nothing can be compared with "
             "the topmost. Take examination='em' or 'power_law', or log several rankings."

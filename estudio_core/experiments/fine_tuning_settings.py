@@ -48,8 +48,9 @@ class FineTuningSettings(StrictModel):
     the position; coec: by clicks over expected clicks; none: not at all, and skips neither, whatever `examination`."""
     examination: Literal["power_law", "em", "harvesting"] | tuple[float, ...] = "power_law"
     """How attention falls with the position. power_law: (position + 1)**-exponent, positions from 0. em, harvesting:
-    a chance per position, estimated from results that stood at several positions for the same query (without any,
-    training fails). Numbers in (0, 1]: those chances themselves, from the top; positions beyond take the last one."""
+    a chance per position, estimated from results that stood at several positions for the same query (with fewer
+    than 20 clicks away from where a result usually stands, training fails). Numbers in (0, 1]: those chances
+    themselves, from the top; positions beyond take the last one."""
     examination_exponent: float | None = Field(default=None, ge=0, le=3)
     """Exponent of the power law. Clicks far down count for more, skips far down for less; 0: all alike; None: estimated
     from the log, see `clickstream.examination`."""

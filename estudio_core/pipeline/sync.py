@@ -173,7 +173,7 @@ def _drain(
     most = _most_deleted(count(connection, writer.live().collection), wanted)
     writer.most_deleted = min(writer.most_deleted, most)
     if waiting > most:
-        # So many entries might all be deletions: whether they are is seen before the first one.
+        # So many entries might all be deletions, or unusable: whether they are is seen before the first one goes.
         _bring(writer, loader.iter_items(batch_size=READ_BATCH))
         _reconcile(connection, plugin, loader, writer, wanted)
     # What comes in meanwhile is left to the next sync, so that this one ends however busy the table is.

@@ -19,6 +19,17 @@ QUERY_WORDS = dict(zip(COLOURS, ["scarlet", "navy", "olive", "ivory", "ebony", "
 """Who searches names a colour by another word than the catalogue: an untrained model cannot match it."""
 THINGS = ["lamp", "chair", "table", "shelf", "rug", "vase"]
 
+QUICK = {
+    "num_epochs": 6,
+    "batch_size": 12,
+    "sessions_per_query": 1,
+    "learning_rate": 5e-3,
+    "num_fixed_layers": 1,
+    "precision": "32",
+    "interpolation_shares": (1.0,),
+}
+"""A training of seconds on the tiny model."""
+
 
 def session(
     session_id: str, query: str, results: list[str], clicks: list[int], variants: tuple[str, ...] = ()

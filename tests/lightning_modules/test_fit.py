@@ -18,18 +18,9 @@ from lightning_modules.config import TrainingConfig
 from lightning_modules.fit import FitResult, fit
 from lightning_modules.losses import Annealing, CosineProbMarginRankingLoss
 
-from .conftest import session
+from .conftest import QUICK, session
 
 NewModel = Callable[[], EmbeddingsModelInterface]
-QUICK = {
-    "num_epochs": 6,
-    "batch_size": 12,
-    "sessions_per_query": 1,
-    "learning_rate": 5e-3,
-    "num_fixed_layers": 1,
-    "precision": "32",
-    "interpolation_shares": (1.0,),
-}
 
 
 def weights(model: EmbeddingsModelInterface) -> dict[str, torch.Tensor]:

@@ -16,16 +16,10 @@ from lightning_modules.config import TrainingConfig
 from lightning_modules.fit import fit
 from lightning_modules.losses import CosineProbMarginRankingLoss
 
+from .conftest import QUICK
+
 NewModel = Callable[[], EmbeddingsModelInterface]
-QUICK = {
-    "num_epochs": 3,
-    "batch_size": 12,
-    "sessions_per_query": 1,
-    "learning_rate": 5e-3,
-    "num_fixed_layers": 1,
-    "precision": "32",
-    "interpolation_shares": (1.0,),
-}
+SHORT = QUICK | {"num_epochs": 3}
 
 
 @pytest.fixture
@@ -71,14 +65,14 @@ class Recorded(CosineProbMarginRankingLoss):
 def steps_of(model: EmbeddingsModelInterface, data: RankingData, **config: object) -> list[dict[str, Any]]:
     loss = Recorded()
     loss.calls = []
-    fit(model, data, TrainingConfig.of(**QUICK | config), loss=loss)
+    fit(model, data, TrainingConfig.of(**SHORT | config), loss=loss)
     return loss.calls
 
 
 def test_batches_are_put_together_anew_in_every_epoch(
     new_model: NewModel, ranking_data: RankingData, built: list[Any]
 ) -> None:
-    fit(new_model(), ranking_data, TrainingConfig.of(**QUICK))
+    fit(new_model(), ranking_data, TrainingConfig.of(**SHORT))
     epochs = [epoch for epoch, _, _ in built]
     assert epochs == sorted(epochs)
     assert set(epochs) == {0, 1, 2}
@@ -90,7 +84,7 @@ def test_batches_are_put_together_anew_in_every_epoch(
 def test_negatives_are_mined_anew_in_every_epoch(
     new_model: NewModel, ranking_data: RankingData, built: list[Any]
 ) -> None:
-    fit(new_model(), ranking_data, TrainingConfig.of(**QUICK, mined_negatives=2))
+    fit(new_model(), ranking_data, TrainingConfig.of(**SHORT, mined_negatives=2))
     mined = {epoch: objects for epoch, _, objects in built}
     assert mined[0]
     assert len({tuple(sorted(objects.items())) for objects in mined.values()}) > 1
@@ -128,7 +122,7 @@ def test_thresholds_that_leave_no_pair_are_refused_wherever_they_come_from(
     new_model: NewModel, ranking_data: RankingData
 ) -> None:
     loss = CosineProbMarginRankingLoss(min_abs_difference_threshold=0.8)
-    config = TrainingConfig.of(**QUICK, max_abs_difference_threshold=0.1)
+    config = TrainingConfig.of(**SHORT, max_abs_difference_threshold=0.1)
     with pytest.raises(ConfigurationError, match=r"max_abs_difference_threshold \(0\.1\) is below"):
         fit(new_model(), ranking_data, config, loss=loss)
 
@@ -136,7 +130,7 @@ def test_thresholds_that_leave_no_pair_are_refused_wherever_they_come_from(
 def test_a_training_shorter_than_an_epoch_is_validated_on_its_way(
     new_model: NewModel, ranking_data: RankingData
 ) -> None:
-    config = TrainingConfig.of(**QUICK | {"max_steps": 4, "test_each_n_sessions": 0.5, "batch_size": 5})
+    config = TrainingConfig.of(**SHORT | {"max_steps": 4, "test_each_n_sessions": 0.5, "batch_size": 5})
     result = fit(new_model(), ranking_data, config)
     assert [step for step, metrics in result.history if "test_quality" in metrics] == [0, 2, 4]
 
@@ -145,7 +139,7 @@ def test_a_training_shorter_than_an_epoch_is_validated_on_its_way(
 def test_a_training_that_diverges_is_an_error(new_model: NewModel, ranking_data: RankingData, split: str) -> None:
     splits = ("train", "dev") if split == "dev" else ("train",)
     data = RankingData({name: ranking_data.clickstream[name] for name in splits}, ranking_data.items)
-    config = TrainingConfig.of(**QUICK | {"learning_rate": 1e30, "gradient_clip": 0, "num_epochs": 1})
+    config = TrainingConfig.of(**SHORT | {"learning_rate": 1e30, "gradient_clip": 0, "num_epochs": 1})
     with pytest.raises(ModelError, match=r"diverged: after step \d+, .* not finite\. Lower learning_rate"):
         fit(new_model(), data, config)
 
@@ -158,4 +152,4 @@ def test_weights_that_are_no_weights_are_refused(
     first = ranking_data.clickstream["train"][0]
     weights = {first.session_id: [1.0] * (len(first.results) - 1) + [wrong]}
     with pytest.raises(DataError, match=rf"{name} of session .* legal are finite numbers >= 0"):
-        fit(new_model(), ranking_data, TrainingConfig.of(**QUICK), **{name: weights})  # type: ignore[arg-type]
+        fit(new_model(), ranking_data, TrainingConfig.of(**SHORT), **{name: weights})  # type: ignore[arg-type]
