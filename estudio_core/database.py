@@ -19,6 +19,7 @@ from estudio_core.errors import (
     ConnectionLostError,
     DatabaseUnavailableError,
 )
+from estudio_core.postgres_url import describe, postgres_url
 from estudio_core.settings import get_settings
 
 if TYPE_CHECKING:
@@ -60,10 +61,14 @@ _SCHEMA_PACKAGES = (
 
 
 def database_url() -> str:
-    """Return the URL of Estudio's database; start the embedded server where none is configured."""
+    """Return the URL of Estudio's database; start the embedded server where none is configured.
+
+    Raises:
+        ConfigurationError: the configured one is not PostgreSQL's, or cannot be read.
+    """
     configured = get_settings().database_url
     if configured is not None:
-        return configured.get_secret_value()
+        return postgres_url(configured.get_secret_value(), "ESTUDIO_DATABASE_URL")
     return embedded_postgres.url_of(get_settings().home)
 
 
@@ -80,7 +85,7 @@ def connect(url: str | None = None, *, autocommit: bool = False, **kwargs: Any) 
         connection = psycopg.connect(target, autocommit=autocommit, connect_timeout=10, **kwargs)
     except psycopg.OperationalError as error:
         raise DatabaseUnavailableError(
-            f"PostgreSQL at {redact(target)} does not answer: {str(error).strip()}. "
+            f"PostgreSQL at {describe(target)} does not answer: {str(error).strip()}. "
             "Check ESTUDIO_DATABASE_URL, or run: estudio doctor"
         ) from error
     _notice_lost_client(connection)
@@ -205,7 +210,7 @@ def _borrow(configure: Configure | None) -> tuple[ConnectionPool, psycopg.Connec
         except PoolTimeout as error:
             if time.monotonic() > deadline:
                 raise DatabaseUnavailableError(
-                    f"PostgreSQL at {redact(database_url())} gives no connection within {CONNECTION_TIMEOUT_S:g} s. "
+                    f"PostgreSQL at {describe(database_url())} gives no connection within {CONNECTION_TIMEOUT_S:g} s. "
                     "Run: estudio doctor"
                 ) from error
 
@@ -315,25 +320,3 @@ def _require_pgvector(connection: psycopg.Connection) -> None:
             f"pgvector {row[0]} is installed; 0.8.4 or newer is needed (index corruption in older ones). "
             "Update the package, then run: ALTER EXTENSION vector UPDATE"
         )
-
-
-def sqlalchemy_url(url: str) -> str:
-    """Return `url` with SQLAlchemy's name of the psycopg 3 driver.
-
-    >>> sqlalchemy_url("postgresql://reader@db/shop")
-    'postgresql+psycopg://reader@db/shop'
-    """
-    scheme, separator, rest = url.partition("://")
-    return f"postgresql+psycopg{separator}{rest}" if scheme in {"postgres", "postgresql"} else url
-
-
-def redact(url: str) -> str:
-    """Return `url` without its password.
-
-    >>> redact("postgresql://reader:secret@db/shop")
-    'postgresql://reader:***@db/shop'
-    """
-    scheme, separator, rest = url.partition("://")
-    credentials, at, host = rest.rpartition("@")
-    user, colon, _ = credentials.partition(":")
-    return f"{scheme}{separator}{user}{':***' if colon else ''}{at}{host}"

@@ -11,6 +11,7 @@ from typing import Literal
 
 from estudio_core import database
 from estudio_core.errors import EstudioError
+from estudio_core.postgres_url import redact
 from estudio_core.settings import get_settings
 
 
@@ -95,7 +96,7 @@ def _writable(what: str, path: os.PathLike[str], variable: str) -> Finding:
 
 
 def _tracking() -> Finding:
-    uri = database.redact(get_settings().tracking_uri)
+    uri = redact(get_settings().tracking_uri)
     try:
         from estudio_core.context import context
 

@@ -81,8 +81,8 @@ class Settings(BaseSettings):
     inference_used_plugins: list[str] = Field(default_factory=list)
     """Names of the plugins to use, as a JSON list. Empty: every plugin that is found."""
 
-    keep_releases: int = Field(default=2, ge=2)
-    """Releases whose collection and model are kept, the live one included."""
+    keep_releases: int = Field(default=2, ge=2, le=20)
+    """Releases whose collection and model are kept, the live one included, where a run does not say otherwise."""
 
     training_threads: int | None = Field(default=None, ge=1)
     """CPU threads of a training process. Unset: one per physical core."""

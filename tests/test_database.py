@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from estudio_core import database, embedded_postgres
-from estudio_core.errors import DatabaseUnavailableError
+from estudio_core.errors import ConfigurationError, DatabaseUnavailableError
 from estudio_core.settings import get_settings
 
 
@@ -59,10 +59,42 @@ def test_transactions_see_what_was_committed_whatever_the_server_s_default(datab
         assert connection.execute("SHOW transaction_isolation").fetchone() == ("read committed",)
 
 
-def test_unreachable_database_is_named_without_its_password() -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://reader:hunter2@127.0.0.1:1/shop",
+        "postgresql+psycopg2://reader:hunter2@127.0.0.1:1/shop",
+        "host=127.0.0.1 port=1 dbname=shop user=reader password=hunter2",
+        "postgresql://127.0.0.1:1/shop?user=reader&password=hunter2",
+    ],
+)
+def test_unreachable_database_is_named_without_its_password(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ESTUDIO_DATABASE_URL", url)
+    get_settings.cache_clear()
     with pytest.raises(DatabaseUnavailableError) as caught:
-        database.connect("postgresql://reader:hunter2@127.0.0.1:1/shop")
-    assert "127.0.0.1:1/shop" in str(caught.value)
+        database.connect()
+    get_settings.cache_clear()
+    assert "PostgreSQL at reader@127.0.0.1:1/shop does not answer" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://reader:hunter2@db/shop",
+        "postgresql://reader:hunter2@[db/shop",
+        "postgresql://reader:hunter2/x@db/shop",  # the / was not encoded: libpq reads "hunter2" as a port
+        "reader:hunter2@db/shop",
+    ],
+)
+def test_a_database_url_that_cannot_be_read_is_refused_without_its_password(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ESTUDIO_DATABASE_URL", url)
+    get_settings.cache_clear()
+    with pytest.raises(ConfigurationError, match=r"postgresql://user:password@host") as caught:
+        database.connect()
+    get_settings.cache_clear()
     assert "hunter2" not in str(caught.value)
 
 

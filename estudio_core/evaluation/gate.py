@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -12,10 +13,14 @@ from pydantic import BaseModel, ConfigDict
 from estudio_core.errors import DataError
 from estudio_core.evaluation.bootstrap import Estimate, bootstrap_mean, paired_gain
 from estudio_core.evaluation.evaluate import METRIC_TITLES, QueryMetrics
+from estudio_core.evaluation.sign_flip import chance_of_gain
 from estudio_core.plugin.dag_settings import GateSettings
 
 Group = Literal["seen", "unseen"]
 """seen: queries that occur in the training sessions. unseen: queries that do not."""
+
+Chance = Callable[[Group, float], float]
+"""From a group and the gain to be exceeded to the p-value of the gain."""
 
 LEAST_SPREAD = 0.5
 """Share of the champion's spread (1 - mean cosine of random item pairs) that a candidate must keep.
@@ -110,11 +115,14 @@ def decide(
 ) -> GateDecision:
     """Promote a candidate whose gain is certain enough on queries it saw and on queries it never saw.
 
-    Where both groups have enough queries, the gain on `seen` has to be certain (the lower end of its interval exceeds
-    `minimum_gain`), and `unseen` has to gain in the mean with a loss of more than `maximum_loss` ruled out. Where
-    `unseen` decides alone, its gain has to be certain. Without enough unseen queries nothing is promoted: a model can
-    get better for what it was trained on and worse for everything else. Without judgments, give the queries of the
-    held-out sessions as `unseen`, and no `seen`.
+    Where both groups have enough queries, the gain on `seen` has to be certain (above `minimum_gain`), and `unseen`
+    has to gain in the mean with a loss of more than `maximum_loss` ruled out. Where `unseen` decides alone, its gain
+    has to be certain. Without enough unseen queries nothing is promoted: a model can get better for what it was trained
+    on and worse for everything else. Without judgments, give the queries of the held-out sessions as `unseen`, and no
+    `seen`.
+
+    Certain, and ruled out, is what the bootstrap interval says and the paired randomisation test confirms at the same
+    level: of few queries, most of them tied, the interval alone is too narrow.
 
     Args:
         champion: Metrics per query of the live model, by group.
@@ -122,7 +130,7 @@ def decide(
         settings: Metric, least gain, level, fewest queries.
         champion_similarity: Mean cosine of random item pairs (`mean_random_similarity`) with the champion.
         candidate_similarity: The same with the candidate.
-        seed: Of the bootstrap.
+        seed: Of bootstrap and randomisation test.
     """
     order: tuple[Group, ...] = ("seen", "unseen")
     groups = tuple(
@@ -130,7 +138,12 @@ def decide(
         for group in order
         if group in champion and group in candidate
     )
-    refusal = _collapsed(champion_similarity, candidate_similarity) or _refusal(groups, settings)
+
+    def chance(group: Group, above: float) -> float:
+        before, after = (side[group].values[settings.metric] for side in (champion, candidate))
+        return chance_of_gain(before, after, above=above, seed=seed)
+
+    refusal = _collapsed(champion_similarity, candidate_similarity) or _refusal(groups, settings, chance)
     return GateDecision(
         promoted=refusal is None,
         reason=refusal or _success(groups, settings),
@@ -154,7 +167,7 @@ def _collapsed(champion: float | None, candidate: float | None) -> str | None:
     return None
 
 
-def _refusal(groups: tuple[GroupComparison, ...], settings: GateSettings) -> str | None:
+def _refusal(groups: tuple[GroupComparison, ...], settings: GateSettings, chance: Chance) -> str | None:
     by_name = {group.group: group for group in groups}
     for group in groups:
         if group.not_finite:
@@ -171,7 +184,8 @@ def _refusal(groups: tuple[GroupComparison, ...], settings: GateSettings) -> str
         comparison = group.metric(settings.metric)
         if comparison is None:
             return f"Refused: {METRIC_TITLES[settings.metric]} was not measured on {group.group} queries."
-        shortfall = _shortfall(comparison.gain, settings, beside_seen=group is unseen and len(deciding) > 1)
+        beside_seen = group is unseen and len(deciding) > 1 and settings.maximum_loss > 0
+        shortfall = _shortfall(comparison.gain, settings, partial(chance, group.group), beside_seen=beside_seen)
         if shortfall is not None:
             failed.append(
                 f"{METRIC_TITLES[settings.metric]} on {group.group} queries changed by "
@@ -180,15 +194,21 @@ def _refusal(groups: tuple[GroupComparison, ...], settings: GateSettings) -> str
     return f"Refused: {' and '.join(failed)}." if failed else None
 
 
-def _shortfall(gain: Estimate, settings: GateSettings, *, beside_seen: bool) -> str | None:
+def _shortfall(
+    gain: Estimate, settings: GateSettings, chance: Callable[[float], float], *, beside_seen: bool
+) -> str | None:
     """Return what a gain lacks; None where it is enough."""
-    if not beside_seen or settings.maximum_loss == 0:
-        enough = gain.low > settings.minimum_gain
-        return None if enough else f"where the lower end must exceed {settings.minimum_gain:+.3f}"
-    if not gain.mean > settings.minimum_gain:
+    if beside_seen and not gain.mean > settings.minimum_gain:
         return f"where the mean must exceed {settings.minimum_gain:+.3f}"
-    if not gain.low > -settings.maximum_loss:
-        return f"where the lower end must exceed {-settings.maximum_loss:+.3f}"
+    least = -settings.maximum_loss if beside_seen else settings.minimum_gain
+    if not gain.low > least:
+        return f"where the lower end must exceed {least:+.3f}"
+    allowed = (1 - settings.confidence) / 2
+    if not (found := chance(least)) < allowed:
+        return (
+            f"where chance alone exceeds {least:+.3f} by as much in {found:.1%} of cases (randomisation test; below "
+            f"{allowed:.1%} is asked for)"
+        )
     return None
 
 

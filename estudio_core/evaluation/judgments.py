@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from estudio_core.clickstream.query_retriever import query_key
 from estudio_core.errors import DataError, SourceSchemaError, suggest
 
 if TYPE_CHECKING:
@@ -69,6 +70,22 @@ class Judgments(Mapping[str, Mapping[str, float]]):
     def answerable(self) -> Judgments:
         """Return the judgments of queries with at least one object of a grade above 0."""
         return Judgments({query: grades for query, grades in self._grades.items() if any(grades.values())})
+
+    def with_one_spelling(self) -> Judgments:
+        """Return the judgments with a query's spellings joined under the first, see `query_key`.
+
+        An object that several spellings grade gets the mean.
+
+        >>> dict(Judgments({"Lamp": {"7": 3, "9": 1}, "lamp ": {"7": 1}}).with_one_spelling())
+        {'Lamp': {'7': 2.0, '9': 1.0}}
+        """
+        grades: dict[str, dict[str, list[float]]] = {}
+        first: dict[str, str] = {}
+        for query, of_query in self._grades.items():
+            joined = grades.setdefault(first.setdefault(query_key(query), query), {})
+            for object_id, grade in of_query.items():
+                joined.setdefault(object_id, []).append(grade)
+        return Judgments({q: {o: sum(found) / len(found) for o, found in of.items()} for q, of in grades.items()})
 
     @classmethod
     def from_rows(cls, rows: Iterable[tuple[str, str, float]]) -> Judgments:

@@ -23,6 +23,7 @@ from estudio_core.errors import ConfigurationError, UnavailableError
 from estudio_core.local.generated_secrets import ADMIN_USER, VIEWER_USER, admin_password_file, secret
 from estudio_core.local.ports import LOOPBACK, PREFERRED_PORTS, remembered_port
 from estudio_core.local.services import Service
+from estudio_core.postgres_url import redact, sqlalchemy_url
 from estudio_core.settings import Settings, get_settings
 
 POOLS = {
@@ -152,7 +153,7 @@ def metadata_database_url(home: Path) -> str:
     made_before = contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation)
     with database.connect(server, autocommit=True) as connection, made_before:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(METADATA_DATABASE)))
-    return database.sqlalchemy_url(server.replace("/postgres?", f"/{METADATA_DATABASE}?"))
+    return sqlalchemy_url(server.replace("/postgres?", f"/{METADATA_DATABASE}?"))
 
 
 def ensure_airflow(
@@ -190,7 +191,7 @@ def ensure_airflow(
 
 def _prepare(folder: Path, environment: dict[str, str], metadata_url: str) -> None:
     pools = pools_definition()
-    wanted = {"airflow": version("apache-airflow"), "pools": pools, "database": database.redact(metadata_url)}
+    wanted = {"airflow": version("apache-airflow"), "pools": pools, "database": redact(metadata_url)}
     done = folder / "prepared.json"
     if done.exists() and json.loads(done.read_text()) == wanted and _has_tables(metadata_url):
         return

@@ -46,7 +46,7 @@ def evaluate(plugin_name: str, run_id: str, trained: dict[str, Any]) -> Evaluati
     store = ArtifactStore()
     with store.fetch(training.dataset.uri) as folder:
         data = RankingData.load(folder)
-    judgments, groups = _questions(plugin, data)
+    judgments, groups = questions(plugin.get_judgments(), data)
     items = list(_catalog_items(plugin, judgments, data))
     exam = Exam(plugin.get_search_index_info(), items, judgments, groups)
     with store.fetch(training.uri) as trained_folder, store.publish(plugin_name, run_id, "evaluation") as folder:
@@ -77,28 +77,29 @@ def evaluate(plugin_name: str, run_id: str, trained: dict[str, Any]) -> Evaluati
     )
 
 
-def _questions(plugin: FineTuningMethod, data: RankingData) -> tuple[Judgments, dict[Group, tuple[str, ...]]]:
+def questions(human: Judgments | None, data: RankingData) -> tuple[Judgments, dict[Group, tuple[str, ...]]]:
     """Return judgments and the queries of each group.
 
     seen: asked in training sessions. unseen: neither there nor on the dev split, whose queries chose the weights and
     stand in no group. Without human judgments, the held-out sessions' clicks judge and all their queries are unseen.
+    All spellings of a query are one.
 
     Raises:
         DataError: there is no query to evaluate on.
     """
     from estudio_core.clickstream.query_retriever import query_key
     from estudio_core.evaluation.evaluate import judgments_from_sessions
+    from estudio_core.preprocessing.ranking_data import with_one_spelling
 
     trained = {query_key(query) for query in data.queries("train")}
     chosen_on = {query_key(query) for query in data.queries("dev")}
-    human = plugin.get_judgments()
     groups: dict[Group, tuple[str, ...]] = {}
     if human is not None:
-        judgments = human.answerable()
+        judgments = human.with_one_spelling().answerable()
         groups["seen"] = tuple(q for q in judgments if query_key(q) in trained)
         groups["unseen"] = tuple(q for q in judgments if query_key(q) not in trained | chosen_on)
     else:
-        judgments = judgments_from_sessions(data.clickstream["holdout"]).answerable()
+        judgments = judgments_from_sessions(with_one_spelling(data.clickstream["holdout"])).answerable()
         groups["unseen"] = tuple(judgments)
     groups = {name: queries for name, queries in groups.items() if queries}
     if not groups:

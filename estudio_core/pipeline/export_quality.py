@@ -114,10 +114,11 @@ def _held_out(plugin: FineTuningMethod) -> Judgments | None:
     """Return the plugin's judgments, else the clicks of the newest sessions whose queries training never sees."""
     from estudio_core.clickstream.store import ClickstreamStore
     from estudio_core.evaluation.evaluate import judgments_from_sessions
+    from estudio_core.preprocessing.ranking_data import with_one_spelling
 
     human = plugin.get_judgments()
     if human is not None:
-        return human.answerable()
+        return human.with_one_spelling().answerable()
     with database.connect() as connection:
         database.ensure_schema(connection)
         sessions = list(ClickstreamStore(connection).sessions(plugin.meta.name, limit=MOST_SESSIONS))
@@ -127,4 +128,4 @@ def _held_out(plugin: FineTuningMethod) -> Judgments | None:
         held_out = plugin.get_fine_tuning_builder(sessions).ranking_data.clickstream["holdout"]
     except NotEnoughDataError:
         return None
-    return judgments_from_sessions(held_out).answerable()
+    return judgments_from_sessions(with_one_spelling(held_out)).answerable()

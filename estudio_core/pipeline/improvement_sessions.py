@@ -60,7 +60,7 @@ def read_sessions(
     from estudio_core.clickstream.store import ClickstreamStore
     from estudio_core.errors import DataError
     from estudio_core.preprocessing.prepare_data import prepared
-    from estudio_core.preprocessing.ranking_data import ItemsSet, RankingData
+    from estudio_core.preprocessing.ranking_data import ItemsSet, RankingData, with_one_spelling
 
     with prepared(RankingData({}, ItemsSet({}))):
         builder = plugin.get_fine_tuning_builder([])
@@ -83,7 +83,7 @@ def read_sessions(
     new = {session.session_id for session in newer}
     return ImprovementSessions(
         [session for session in sides["train"] if session.session_id in new],
-        [*sides["dev"], *sides["holdout"]],
+        with_one_spelling([*sides["dev"], *sides["holdout"]]),
     )
 
 

@@ -118,7 +118,7 @@ def _sessions(
     from estudio_core.errors import DataError
     from estudio_core.experiments.training_config import to_examination
     from estudio_core.preprocessing.prepare_data import prepared
-    from estudio_core.preprocessing.ranking_data import ItemsSet, RankingData
+    from estudio_core.preprocessing.ranking_data import ItemsSet, RankingData, with_one_spelling
 
     with prepared(RankingData({}, ItemsSet({}))):
         builder = plugin.get_fine_tuning_builder([])
@@ -131,7 +131,7 @@ def _sessions(
                 inputs.append(builder.clickstream_sessions_converter.convert(session, builder.query_retriever).input)
             except DataError:
                 continue  # training counts and logs them
-        return inputs
+        return with_one_spelling(inputs)
 
     reference = [] if trained is None else read(trained - timedelta(days=wanted.reference_days), trained)
     fresh = read(since, until)

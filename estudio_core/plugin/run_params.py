@@ -152,16 +152,24 @@ class ReleaseParams(StrictModel):
         description="An alias (challenger, champion, base, previous) or a version number.",
         pattern=r"^(challenger|champion|base|previous|[1-9][0-9]*)$",
     )
-    keep_releases: int = Field(
-        default=2, ge=2, le=20, title="Releases to keep", description="The live one included; older ones are dropped."
+    keep_releases: int | None = Field(
+        default=None,
+        ge=2,
+        le=20,
+        title="Releases to keep",
+        description="The live one included; older ones are dropped. Empty: ESTUDIO_KEEP_RELEASES, which is 2 unset.",
     )
 
 
 class InitializeParams(StrictModel):
     """Parameters of one `initialize` run."""
 
-    keep_releases: int = Field(
-        default=2, ge=2, le=20, title="Releases to keep", description="The live one included; older ones are dropped."
+    keep_releases: int | None = Field(
+        default=None,
+        ge=2,
+        le=20,
+        title="Releases to keep",
+        description="The live one included; older ones are dropped. Empty: ESTUDIO_KEEP_RELEASES, which is 2 unset.",
     )
 
 

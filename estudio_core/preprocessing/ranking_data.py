@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -92,6 +93,24 @@ class FineTuningInput:
             release=self.release,
             query_variants=self.query_variants,
         )
+
+
+def with_one_spelling(sessions: Iterable[FineTuningInput]) -> list[FineTuningInput]:
+    """Return the sessions, all of a query under its most frequent spelling; of equally frequent ones, the first.
+
+    For what counts or compares queries: "USB cable" and "usb cable" are one, see `query_key`.
+
+    >>> spelt = ["Lamp", "lamp", "lamp ", "lamp"]
+    >>> asked = [FineTuningInput(str(number), text, (), (), (), ()) for number, text in enumerate(spelt)]
+    >>> {session.query for session in with_one_spelling(asked)}
+    {'lamp'}
+    """
+    given = list(sessions)
+    spellings: dict[str, Counter[str]] = {}
+    for session in given:
+        spellings.setdefault(session.query_key, Counter())[session.query] += 1
+    usual = {key: found.most_common(1)[0][0] for key, found in spellings.items()}
+    return [replace(session, query=usual[session.query_key]) for session in given]
 
 
 class ItemsSet(Mapping[str, tuple[str, ...]]):

@@ -9,15 +9,14 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
 from estudio_core.database import database_url
 from estudio_core.errors import ConfigurationError
+from estudio_core.postgres_url import postgres_url, require_postgres, with_libpq_scheme
 
 ConnectionResolver = Callable[[str], str | None]
 """From an Airflow connection id to its URI (Airflow's or libpq's spelling); None where it is not known."""
 
-_POSTGRES_TYPES = {"postgres", "postgresql", "pgsql"}
 _resolver: ConnectionResolver | None = None
 
 
@@ -40,38 +39,10 @@ def resolve_url(connection_string: str | None = None, connection_id: str | None 
             f"connection_string and connection_id={connection_id!r} are both given. Give one of them."
         )
     if connection_string:
-        return _postgres_url(connection_string, "connection_string")
+        return postgres_url(connection_string, "connection_string")
     if connection_id:
         return _connection_url(connection_id)
     return database_url()
-
-
-def connection_parameters(url: str) -> dict[str, Any]:
-    """Return the libpq parameters of `url`, read as psycopg reads them.
-
-    >>> connection_parameters("postgresql://reader@db:5433/shop")
-    {'user': 'reader', 'dbname': 'shop', 'host': 'db', 'port': '5433'}
-    """
-    try:
-        return dict(conninfo_to_dict(url))
-    except psycopg.ProgrammingError:
-        # The parser's message quotes parts of the URL, maybe of the password.
-        raise ConfigurationError(
-            "The database URL cannot be read. Write postgresql://user:password@host:5432/database, "
-            "with special characters of user and password percent-encoded (@ is %40, / is %2F)."
-        ) from None
-
-
-def describe(url: str) -> str:
-    """Return user, host, port and database of `url`: all that a message may tell.
-
-    >>> describe("postgresql://reader:secret@db:5433/shop?password=secret")
-    'reader@db:5433/shop'
-    """
-    known = connection_parameters(url)
-    user = f"{known['user']}@" if "user" in known else ""
-    port = f":{known['port']}" if "port" in known else ""
-    return f"{user}{known.get('host', 'localhost')}{port}/{known.get('dbname', '')}"
 
 
 def _connection_url(connection_id: str) -> str:
@@ -87,18 +58,9 @@ def _connection_url(connection_id: str) -> str:
     return _from_json(found, source) if found.lstrip().startswith("{") else _from_airflow_uri(found, source)
 
 
-def _postgres_url(url: str, source: str) -> str:
-    if "://" not in url:  # key=value form of libpq
-        connection_parameters(url)
-        return url
-    scheme, _, rest = url.partition("://")
-    _require_postgres(scheme.partition("+")[0], source)
-    return f"postgresql://{rest}"
-
-
 def _from_airflow_uri(uri: str, source: str) -> str:
     """Return `uri` without the extras that only Airflow's hooks understand."""
-    base, _, query = _postgres_url(uri, source).partition("?")
+    base, _, query = with_libpq_scheme(uri, source).partition("?")
     extra: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
     nested = _json_object(extra.pop("__extra__", "{}"), source)
     return base + _query_string(extra | nested)
@@ -106,7 +68,7 @@ def _from_airflow_uri(uri: str, source: str) -> str:
 
 def _from_json(text: str, source: str) -> str:
     fields = _json_object(text, source)
-    _require_postgres(str(fields.get("conn_type", "")), source)
+    require_postgres(str(fields.get("conn_type", "")), source)
     extra = fields.get("extra") or {}
     if isinstance(extra, str):
         extra = _json_object(extra, source)
@@ -134,10 +96,3 @@ def _json_object(text: str, source: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigurationError(f"The JSON of {source} cannot be read: it has to be an object.")
     return value
-
-
-def _require_postgres(kind: str, source: str) -> None:
-    if kind.lower() not in _POSTGRES_TYPES:
-        raise ConfigurationError(
-            f"The type of {source} is {kind!r}; items are loaded from PostgreSQL: use postgresql://user:password@host/database."
-        )

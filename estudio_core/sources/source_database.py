@@ -14,7 +14,8 @@ from sqlalchemy import Connection, Engine, create_engine, event, exc, inspect, t
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from estudio_core.errors import ConfigurationError, DatabaseUnavailableError, DataError, SourceSchemaError, suggest
-from estudio_core.sources.connections import connection_parameters, describe, resolve_url
+from estudio_core.postgres_url import connection_parameters, describe
+from estudio_core.sources.connections import resolve_url
 
 T = TypeVar("T")
 

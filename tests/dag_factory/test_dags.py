@@ -196,7 +196,9 @@ def test_the_form_comes_from_the_typed_parameters_of_the_plugin(parsed: dict[str
     assert all(field["title"] for field in form.values())
     assert form["preset"]["enum"] == ["plugin", "quick", "thorough"]
     assert {field.get("section") for field in form.values()} == {None, "Sessions", "Training", "Decision"}
-    assert parsed["dags"]["shop__release"]["params"]["keep_releases"]["minimum"] == 2
+    for kind in ("initialize", "release"):
+        kept = parsed["dags"][f"shop__{kind}"]["params"]["keep_releases"]
+        assert (kept["minimum"], kept["default"]) == (2, None)
     assert parsed["dags"]["shop__rollback"]["params"]["target"]["default"] == "previous"
     assert parsed["dags"]["shop__sync"]["params"]["most_deleted_share"]["maximum"] == 1
 

@@ -17,6 +17,7 @@ import pytest
 from estudio_core import database, local
 from estudio_core.demo.catalog import load_catalog, load_judgments
 from estudio_core.local.airflow_home import estudio_environment
+from estudio_core.postgres_url import sqlalchemy_url
 from estudio_core.settings import get_settings
 from tests.e2e.run_dags import MARK
 
@@ -67,7 +68,7 @@ def prepared_airflow(postgres_server: str, tmp_path_factory: pytest.TempPathFact
     """Environment of an Airflow with metadata database, pools and secrets, made once: the migration takes a while."""
     with psycopg.connect(postgres_server, autocommit=True) as connection:
         connection.execute("CREATE DATABASE airflow")
-    metadata_url = database.sqlalchemy_url(postgres_server.replace("/postgres?", "/airflow?"))
+    metadata_url = sqlalchemy_url(postgres_server.replace("/postgres?", "/airflow?"))
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("ESTUDIO_DATABASE_URL", postgres_server)
         get_settings.cache_clear()

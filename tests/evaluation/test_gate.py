@@ -72,6 +72,17 @@ def test_a_gain_that_may_be_chance_is_refused() -> None:
     assert not decision.promoted
 
 
+@pytest.mark.parametrize(("changed", "promoted"), [(5, False), (6, True)])
+def test_a_gain_of_so_few_queries_that_chance_gives_it_is_refused_whatever_the_interval(
+    changed: int, promoted: bool
+) -> None:
+    gains = np.where(np.arange(12) < changed, 0.2, 0.0)
+    decision = decide({"unseen": metrics(UNSEEN[:12])}, {"unseen": metrics(UNSEEN[:12] + gains)}, SETTINGS)
+    assert decision.groups[0].metrics[0].gain.low > 0
+    assert decision.promoted is promoted
+    assert promoted or "+0.000 by as much in 3.1% of cases (randomisation test; below 2.5%" in decision.reason
+
+
 def test_the_least_gain_counts() -> None:
     assert not decided(0.1, 0.05, SETTINGS.model_copy(update={"minimum_gain": 0.08})).promoted
     assert decided(0.1, 0.1, SETTINGS.model_copy(update={"minimum_gain": 0.08})).promoted

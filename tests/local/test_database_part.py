@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from estudio_core import database
 from estudio_core.local.commands import status
 from estudio_core.local.database_part import DatabaseStatus, database_status
+from estudio_core.postgres_url import describe
 from estudio_core.settings import get_settings
 
 
@@ -28,13 +28,14 @@ def test_a_configured_database_is_shown_without_its_password(
     monkeypatch.setenv("ESTUDIO_HOME", str(tmp_path))
     monkeypatch.setenv("ESTUDIO_DATABASE_URL", database_url)
     get_settings.cache_clear()
-    assert database_status(tmp_path) == DatabaseStatus(database.redact(database_url), True)
+    assert database_status(tmp_path) == DatabaseStatus(describe(database_url), True)
     assert "running" in line(tmp_path)
     monkeypatch.setenv("ESTUDIO_DATABASE_URL", "postgresql://shop:hunter2@127.0.0.1:1/shop")
     get_settings.cache_clear()
     found = line(tmp_path)
     assert "stopped" in found
-    assert "postgresql://shop:***@127.0.0.1:1/shop" in found
+    assert "shop@127.0.0.1:1/shop" in found
+    assert "hunter2" not in found
     get_settings.cache_clear()
 
 
@@ -45,7 +46,7 @@ def test_looking_at_an_embedded_database_starts_none(
     get_settings.cache_clear()
     running = database_status(databases_folder)  # where the tests' own server is
     assert running.answers
-    assert running.address.startswith("postgresql://")
+    assert running.address.startswith("postgres@")
     nowhere = databases_folder / "nowhere"
     assert database_status(nowhere) == DatabaseStatus(str(nowhere / "postgres"), False)
     assert not nowhere.exists()

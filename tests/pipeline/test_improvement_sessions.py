@@ -20,12 +20,12 @@ MARK = SECOND + timedelta(milliseconds=500)
 END = SECOND + timedelta(hours=1)
 
 
-def log(name: str, at: datetime, sessions: int) -> None:
+def log(name: str, at: datetime, sessions: int, query: str = "lamp {}") -> None:
     with database.connect(autocommit=True) as connection:
         database.ensure_schema(connection)
         store = ClickstreamStore(connection)
         ids = [f"{name}-{number}" for number in range(sessions)]
-        store.log_queries([UbiQuery(i, f"lamp {i}", at, "shop", query_response_hit_ids=("1", "2")) for i in ids])
+        store.log_queries([UbiQuery(i, query.format(i), at, "shop", query_response_hit_ids=("1", "2")) for i in ids])
         store.log_events([UbiEvent(f"e-{i}", "click", i, at, "shop", object_id="2") for i in ids])
 
 
@@ -56,3 +56,14 @@ def test_the_newest_sessions_are_taken_where_there_are_too_many_and_only_from_th
     assert {session.session_id.partition("-")[0] for session in [*some.learned, *some.held_out]} == {"new"}
     assert {session.session_id.partition("-")[0] for session in both.held_out} == {"old", "new"}
     assert early.learned == []
+
+
+def test_spellings_of_a_held_out_query_measure_as_one(shop: Shop) -> None:
+    for number in range(20):
+        log(f"plain-{number}", SECOND, 2, f"lamp {number}")
+        log(f"loud-{number}", SECOND, 1, f"LAMP  {number}")
+    with database.connect() as connection:
+        run = read_sessions(connection, open_plugin("shop"), ImproveParams(), END, END)
+    asked = [session.query for session in run.held_out]
+    assert len(asked) == 3 * len(set(asked)) > 3
+    assert not any(query.startswith("LAMP") for query in asked)

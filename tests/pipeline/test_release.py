@@ -20,6 +20,7 @@ from estudio_core.pipeline.collection import build_index, start_collection
 from estudio_core.pipeline.embed import embed_shard
 from estudio_core.pipeline.manifests import EntryManifest
 from estudio_core.pipeline.verify import verify
+from estudio_core.plugin.run_params import ReleaseParams
 from estudio_core.searching import search
 from estudio_core.settings import get_settings
 from estudio_core.vectordb.locks import build_lock
@@ -173,3 +174,14 @@ def test_clean_up_removes_the_models_of_releases_that_are_over_and_no_other(inde
     assert sorted(folder.name for folder in repository.glob("shop_v*")) == ["shop_v1", "shop_v8"]
     assert clean_up("shop", {}).removed_models == []
     assert len(search("shop", "red lamp", limit=5).hits) == 5
+
+
+def test_as_many_releases_are_kept_as_the_setting_says_or_else_the_run(
+    indexed_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ESTUDIO_KEEP_RELEASES", "3")
+    get_settings.cache_clear()
+    for run_id in ("second", "third"):
+        build_release("shop", "shop_v1", run_id)
+    assert clean_up("shop", ReleaseParams().model_dump()).retired_releases == []
+    assert clean_up("shop", ReleaseParams(keep_releases=2).model_dump()).retired_releases == [1]

@@ -13,8 +13,9 @@ import psycopg
 import pytest
 
 from estudio_core.errors import ConfigurationError, DatabaseUnavailableError
+from estudio_core.postgres_url import connection_parameters, describe
 from estudio_core.sources import source_database
-from estudio_core.sources.connections import connection_parameters, describe, resolve_url, set_connection_resolver
+from estudio_core.sources.connections import resolve_url, set_connection_resolver
 from estudio_core.sources.item_meta import PgsqlFileMeta
 from estudio_core.sources.pgsql_text_loader import PgsqlTextLoader
 

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Engine, MetaData, Select, Table, create_engine, func, select
 from sqlalchemy.dialects.postgresql import distinct_on
 
-from estudio_core.database import sqlalchemy_url
 from estudio_core.errors import ConfigurationError, SourceSchemaError
+from estudio_core.postgres_url import sqlalchemy_url
 from estudio_core.sources.data_loader import KeyRange
 from estudio_core.sources.item_meta import PgsqlFileMeta
 from estudio_core.sources.pgsql_text_loader import PgsqlTextLoader

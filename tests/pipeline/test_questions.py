@@ -1,0 +1,38 @@
+"""Which queries the gate asks, and that a query counts once however it is spelt."""
+
+from __future__ import annotations
+
+from estudio_core.evaluation.judgments import Judgments
+from estudio_core.pipeline.evaluate import questions
+from estudio_core.preprocessing.ranking_data import FineTuningInput, ItemsSet, RankingData
+
+
+def session(number: int, query: str, clicks: tuple[float, float]) -> FineTuningInput:
+    return FineTuningInput(f"{query}-{number}", query, ("1", "2"), (0, 1), (None, None), clicks)
+
+
+ITEMS = ItemsSet({"1": ("a lamp",), "2": ("a chair",)})
+
+
+def test_held_out_spellings_are_one_query_that_all_their_clicks_grade() -> None:
+    held_out = [
+        session(0, "Lamp", (1.0, 0.0)),
+        session(1, "lamp", (0.0, 1.0)),
+        session(2, "lamp", (1.0, 0.0)),
+        session(3, "lamp ", (1.0, 0.0)),
+        session(4, "chair", (0.0, 1.0)),
+    ]
+    judgments, groups = questions(None, RankingData({"train": [], "dev": [], "holdout": held_out}, ITEMS))
+    assert groups == {"unseen": ("lamp", "chair")}
+    assert judgments["lamp"] == {"1": 0.75, "2": 0.25}
+
+
+def test_judged_spellings_are_one_query_on_the_side_of_its_sessions() -> None:
+    human = Judgments(
+        {"Lamp": {"1": 3}, "CHAIR": {"2": 2}, "lamp": {"1": 1, "2": 1}, "tent": {"1": 1}, "Tent ": {"2": 1}}
+    )
+    train, dev = [session(0, "lamp", (1.0, 0.0))], [session(1, "chair", (0.0, 1.0))]
+    judgments, groups = questions(human, RankingData({"train": train, "dev": dev, "holdout": []}, ITEMS))
+    assert groups == {"seen": ("Lamp",), "unseen": ("tent",)}
+    assert judgments["Lamp"] == {"1": 2.0, "2": 1.0}
+    assert judgments["tent"] == {"1": 1.0, "2": 1.0}
