@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -35,7 +36,8 @@ def _explained(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return command(*args, **kwargs)
         except EstudioError as error:
-            errors.print(f"[bold red]{type(error).__name__}[/] {error}", soft_wrap=True, highlight=False)
+            message = escape(str(error))
+            errors.print(f"[bold red]{type(error).__name__}[/] {message}", soft_wrap=True, highlight=False)
             raise typer.Exit(1) from None
 
     return run
@@ -99,7 +101,7 @@ def search(
             )
         )
         return
-    table = Table(title=f"“{query}” · release {answer.release_id}, model version {answer.model_version}")
+    table = Table(title=f"“{escape(query)}” · release {answer.release_id}, model version {answer.model_version}")
     table.add_column("", justify="right")
     table.add_column("similarity", justify="right")
     if hybrid:
@@ -110,7 +112,7 @@ def search(
         first = next((str(v) for v in hit.payload.values() if isinstance(v, str)), "")
         score = [] if hit.score is None else [f"{hit.score:.4f}"]
         item = hit.payload.get("title") or first
-        table.add_row(str(place), f"{hit.similarity:.3f}", *score, hit.object_id, item)
+        table.add_row(str(place), f"{hit.similarity:.3f}", *score, escape(hit.object_id), escape(str(item)))
     console.print(table)
 
 
@@ -141,7 +143,7 @@ def releases(plugin: Annotated[str | None, typer.Option("--plugin", "-p", help="
             str(release.stats.get("objects", "")),
             f"{release.stats['recall_at_10']:.3f}" if "recall_at_10" in release.stats else "",
             f"{release.created_at:%m-%d %H:%M}",
-            release.reason or "",
+            escape(release.reason or ""),
             style=style,
         )
     console.print(table)
@@ -226,7 +228,7 @@ def doctor() -> None:
         table.add_column(overflow="fold")
     for finding in findings:
         mend = f"\n→ {finding.mend}" if finding.mend else ""
-        table.add_row(marks[finding.state], finding.what, finding.detail + mend)
+        table.add_row(marks[finding.state], finding.what, escape(finding.detail + mend))
     console.print(table)
     if any(finding.state == "missing" for finding in findings):
         raise typer.Exit(1)
@@ -282,10 +284,11 @@ def plugins_list() -> None:
         table.add_column(column)
     for name in manager.plugin_names:
         meta = manager.meta(name)
-        table.add_row(name, meta.version, meta.description or "")
+        table.add_row(name, meta.version, escape(meta.description or ""))
     console.print(table)
     for file, problem in sorted(manager.errors.items()):
-        errors.print(f"[red]does not load:[/] {problem}" if file in problem else f"[red]{file}:[/] {problem}")
+        where = "does not load" if file in problem else escape(file)
+        errors.print(f"[red]{where}:[/] {escape(problem)}")
     if manager.errors:
         raise typer.Exit(1)
 
@@ -315,7 +318,7 @@ def plugins_new(
         model=model,
         connection_id=connection_id,
     )
-    console.print(f"Wrote {plugin_file} and {stub}.\nNext: estudio plugins validate {name}")
+    console.print(f"Wrote {plugin_file} and {stub}.\nNext: estudio plugins validate {name}", markup=False)
 
 
 @plugins_app.command("queue-sql")
@@ -348,11 +351,13 @@ def plugins_validate(
         console.print(f"[bold]{plugin_name}[/]")
         for check in validate_plugin(manager, plugin_name):
             failed = failed or not check.passed
-            console.print(f"  {'[green]ok[/]' if check.passed else '[red]wrong[/]'}  {check.what}: {check.detail}")
+            console.print(
+                f"  {'[green]ok[/]' if check.passed else '[red]wrong[/]'}  {escape(f'{check.what}: {check.detail}')}"
+            )
     if not name:
         for problem in manager.errors.values():
             failed = True
-            errors.print(f"[red]does not load:[/] {problem}")
+            errors.print(f"[red]does not load:[/] {escape(problem)}")
     if failed:
         sys.exit(1)
 

@@ -10,8 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from estudio_core.errors import ConfigurationError
 
 
 class Settings(BaseSettings):
@@ -140,8 +142,19 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """Return the settings of this process, read once. `get_settings.cache_clear()` rereads them."""
-    return Settings()
+    """Return the settings of this process, read once. `get_settings.cache_clear()` rereads them.
+
+    Raises:
+        ConfigurationError: a variable has a value that is not legal. The message leaves values out: some are secret.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        found = (f"ESTUDIO_{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors())
+        problems = "; ".join(found)
+    except SettingsError as error:  # its message has no value either
+        problems = f'{error}; a list is written as JSON: ["shop"]'
+    raise ConfigurationError(f"Settings to correct, in the environment or in .env: {problems}.")
 
 
 class _CurrentSettings:

@@ -71,6 +71,45 @@ def test_releases_show_every_state_with_what_is_known_of_it(
         assert ("the task was killed" in line) == (state == "failed")
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "named"),
+    [
+        ("ESTUDIO_KEEP_RELEASES", "1", "ESTUDIO_KEEP_RELEASES: Input should be greater than or equal to 2"),
+        ("ESTUDIO_RAY_ADDRESS", "ray://secret@head", "ESTUDIO_RAY_ADDRESS: String should match"),
+        ("ESTUDIO_INFERENCE_USED_PLUGINS", "secret", "inference_used_plugins"),
+    ],
+)
+def test_a_setting_that_is_not_legal_is_named_without_its_value(
+    estudio_home: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, named: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    get_settings.cache_clear()
+    result = CliRunner().invoke(app, ["releases"])
+    monkeypatch.delenv(variable)
+    get_settings.cache_clear()
+    assert result.exit_code == 1
+    assert "ConfigurationError" in result.output
+    assert named in result.output
+    assert "secret" not in result.output
+
+
+def test_brackets_are_shown_as_they_are(estudio_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli.console, "width", 200)
+    missing = CliRunner().invoke(app, ["search", "lamp [/red] [bold]", "--plugin", "shop[red]"])
+    assert missing.exit_code == 1
+    assert "shop[red]" in missing.output
+    with database.connect() as connection:
+        database.ensure_schema(connection)
+        release = start_release(connection, "shop", "shop_v1", "1", SearchIndexInfo(dimensions=2), "run")
+        connection.execute(
+            "UPDATE estudio.deployments SET state = 'failed', reason = %s WHERE release_id = %s",
+            ("column [/a] is [red]", release.release_id),
+        )
+    result = CliRunner().invoke(app, ["releases"])
+    assert result.exit_code == 0
+    assert "column [/a] is [red]" in result.output
+
+
 def test_a_sync_before_anything_is_live_says_what_to_run(
     estudio_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

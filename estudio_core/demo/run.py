@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
 from rich.table import Table
 
 from estudio_core import database, local
@@ -169,7 +170,7 @@ def _side_by_side(what: str, query: QueryChange) -> Table:
     for name in ("before", "after"):
         table.add_column(name, width=_COLUMN_WIDTH, no_wrap=True)
     for pair in zip(query.results_before[:SHOWN_RESULTS], query.results_after[:SHOWN_RESULTS], strict=False):
-        table.add_row(*(f"{'?' if line.grade is None else f'{line.grade:g}'}  {line.title}" for line in pair))
+        table.add_row(*(f"{'?' if line.grade is None else f'{line.grade:g}'}  {escape(line.title)}" for line in pair))
     return table
 
 
