@@ -15,6 +15,13 @@ CREATE TABLE IF NOT EXISTS estudio.ubi_queries (
 CREATE INDEX IF NOT EXISTS ubi_queries_by_time
     ON estudio.ubi_queries (application, "timestamp" DESC, query_id DESC);
 
+-- When the row came, whatever its own time: logs that are imported late are new all the same. NULL: not known.
+ALTER TABLE estudio.ubi_queries ADD COLUMN IF NOT EXISTS logged_at timestamptz;
+ALTER TABLE estudio.ubi_queries ALTER COLUMN logged_at SET DEFAULT clock_timestamp();
+
+CREATE INDEX IF NOT EXISTS ubi_queries_by_arrival
+    ON estudio.ubi_queries (application, coalesce(logged_at, "timestamp"));
+
 CREATE TABLE IF NOT EXISTS estudio.ubi_events (
     event_id          text PRIMARY KEY,
     action_name       text NOT NULL,

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from estudio_core.clickstream.query_retriever import query_key
@@ -53,7 +53,7 @@ class TrainTestSplitter:
         shuffle: False: instead of by hash, the last queries in order of first appearance are tested on, the very
             last in holdout. Sides then change when sessions are added.
         random_state: Seed of the hash.
-        augmenter: Gives queries of train augmented variants.
+        augmenter: Gives queries of train augmented variants; none that is a query of dev or holdout.
         do_augment_test: Also augment dev and holdout.
         holdout_share: Share of the tested queries that only the gate sees.
         by_time: Split by time as above.
@@ -99,6 +99,8 @@ class TrainTestSplitter:
         if self.augmenter is not None:
             for split in SPLITS if self.do_augment_test else SPLITS[:1]:
                 result[split] = self.augmenter.apply(result[split])
+            tested = {session.query_key for split in SPLITS[1:] for session in result[split]}
+            result["train"] = [_without_variants(session, tested) for session in result["train"]]
         return result
 
     def _split_by_query(self, sessions: Sequence[FineTuningInput]) -> dict[Split, list[FineTuningInput]]:
@@ -164,6 +166,12 @@ def items_on_both_sides(data: RankingData | Mapping[Split, Sequence[FineTuningIn
     clickstream = data.clickstream if isinstance(data, RankingData) else data
     shown = {split: {r for s in clickstream.get(split, ()) for r in s.results} for split in SPLITS}
     return tuple(sorted(shown["train"] & (shown["dev"] | shown["holdout"])))
+
+
+def _without_variants(session: FineTuningInput, tested: set[str]) -> FineTuningInput:
+    """Return the session without the variants of its query that are queries which are tested on."""
+    kept = tuple(variant for variant in session.query_variants if query_key(variant) not in tested)
+    return session if kept == session.query_variants else replace(session, query_variants=kept)
 
 
 def _side(place: float, holdout_below: float, dev_below: float) -> Split:

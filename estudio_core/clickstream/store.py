@@ -154,16 +154,23 @@ class ClickstreamStore:
     def count_sessions(
         self,
         application: str,
-        since: datetime | None = None,
+        logged_since: datetime | None = None,
         until: datetime | None = None,
         clicked_only: bool = False,
     ) -> int:
-        """Return the number of sessions, or of those with at least one click."""
+        """Return the number of sessions.
+
+        Args:
+            application: The application whose searches are wanted.
+            logged_since: Earliest moment at which the search was logged, which may be long after its own time.
+            until: Latest time of the search, excluded.
+            clicked_only: Only sessions with at least one click.
+        """
         row = self._connection.execute(
             _COUNT_SESSIONS,
             {
                 "application": application,
-                "since": since,
+                "logged_since": logged_since,
                 "until": until,
                 "clicked_only": clicked_only,
                 "clicks": list(self._importance),
@@ -326,7 +333,7 @@ _COUNT_SESSIONS = """
 SELECT count(*)
 FROM estudio.ubi_queries q
 WHERE application = %(application)s
-  AND (%(since)s::timestamptz IS NULL OR "timestamp" >= %(since)s)
+  AND (%(logged_since)s::timestamptz IS NULL OR coalesce(logged_at, "timestamp") >= %(logged_since)s)
   AND (%(until)s::timestamptz IS NULL OR "timestamp" < %(until)s)
   AND (NOT %(clicked_only)s OR EXISTS (
       SELECT FROM estudio.ubi_events e

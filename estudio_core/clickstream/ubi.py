@@ -78,8 +78,8 @@ def read_ubi(path: Path) -> UbiLog:
         DataError: the file does not exist, or a line is not a JSON object.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"The UBI file {path} cannot be read: {error}.") from error
     queries: dict[str, UbiQuery] = {}
     events: list[UbiEvent] = []
@@ -90,7 +90,8 @@ def read_ubi(path: Path) -> UbiLog:
             continue
         document = _parse(path, number, line)
         if len(document) == 1 and ("index" in document or "create" in document):
-            bulk_id = next(iter(document.values())).get("_id")
+            action = next(iter(document.values()))
+            bulk_id = action.get("_id") if isinstance(action, dict) else None
             continue
         try:
             if "action_name" in document:
@@ -98,7 +99,7 @@ def read_ubi(path: Path) -> UbiLog:
             else:
                 query = _query(document)
                 queries[query.query_id] = _merged(queries.get(query.query_id), query)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, OSError) as error:
             skipped.append(f"line {number}: {type(error).__name__} {error}")
         bulk_id = None
     return UbiLog(list(queries.values()), _counted_from_one(events), skipped)
@@ -122,14 +123,14 @@ def _query(document: Mapping[str, Any]) -> UbiQuery:
         application=_text(document, "application"),
         query_response_hit_ids=tuple(str(hit) for hit in document.get("query_response_hit_ids") or ()),
         client_id=document.get("client_id"),
-        query_attributes=document.get("query_attributes") or {},
+        query_attributes=_object(document, "query_attributes"),
     )
 
 
 def _event(document: Mapping[str, Any], bulk_id: str | None) -> UbiEvent:
-    attributes = document.get("event_attributes") or {}
-    item = attributes.get("object") or {}
-    ordinal = (attributes.get("position") or {}).get("ordinal")
+    attributes = _object(document, "event_attributes")
+    item = _object(attributes, "object")
+    ordinal = _object(attributes, "position").get("ordinal")
     content = json.dumps(document, sort_keys=True).encode()
     return UbiEvent(
         event_id=document.get("event_id") or bulk_id or hashlib.sha256(content).hexdigest()[:32],
@@ -170,6 +171,13 @@ def _text(document: Mapping[str, Any], key: str) -> str:
     value = document[key]
     if not isinstance(value, str) or not value:
         raise ValueError(f"{key} is {value!r}; a non-empty text is needed")
+    return value
+
+
+def _object(document: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = document.get(key) or {}
+    if not isinstance(value, dict):
+        raise ValueError(f"{key} is {value!r}; an object is needed")
     return value
 
 

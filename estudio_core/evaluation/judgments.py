@@ -113,7 +113,7 @@ class Judgments(Mapping[str, Mapping[str, float]]):
             DataError: the file cannot be read, a column is missing, or a grade is no number.
         """
         try:
-            with path.open(encoding="utf-8", newline="") as file:
+            with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets write a byte order mark
                 reader = csv.DictReader(file)
                 header = reader.fieldnames or []
                 for column in (query, object_id, grade):
@@ -123,7 +123,7 @@ class Judgments(Mapping[str, Mapping[str, float]]):
                     (row[query], row[object_id], _number(row[grade], f"{path}, line {reader.line_num}"))
                     for row in reader
                 )
-        except OSError as error:
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise DataError(f"The judgments {path} cannot be read: {error}.") from error
 
     @classmethod

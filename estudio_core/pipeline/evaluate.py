@@ -80,9 +80,9 @@ def evaluate(plugin_name: str, run_id: str, trained: dict[str, Any]) -> Evaluati
 def questions(human: Judgments | None, data: RankingData) -> tuple[Judgments, dict[Group, tuple[str, ...]]]:
     """Return judgments and the queries of each group.
 
-    seen: asked in training sessions. unseen: neither there nor on the dev split, whose queries chose the weights and
-    stand in no group. Without human judgments, the held-out sessions' clicks judge and all their queries are unseen.
-    All spellings of a query are one.
+    seen: asked in training sessions, or a variant that augmentation made of such a query. unseen: neither there nor on
+    the dev split, whose queries chose the weights and stand in no group. Without human judgments, the held-out
+    sessions' clicks judge and all their queries are unseen. All spellings of a query are one.
 
     Raises:
         DataError: there is no query to evaluate on.
@@ -91,7 +91,7 @@ def questions(human: Judgments | None, data: RankingData) -> tuple[Judgments, di
     from estudio_core.evaluation.evaluate import judgments_from_sessions
     from estudio_core.preprocessing.ranking_data import with_one_spelling
 
-    trained = {query_key(query) for query in data.queries("train")}
+    trained = {query_key(q) for session in data.clickstream["train"] for q in (session.query, *session.query_variants)}
     chosen_on = {query_key(query) for query in data.queries("dev")}
     groups: dict[Group, tuple[str, ...]] = {}
     if human is not None:

@@ -63,7 +63,9 @@ def trainings(conn: psycopg.Connection, plugin: str) -> list[Training]:
 def new_sessions(
     conn: psycopg.Connection, plugin: str, *, until: datetime | None = None, for_run: str | None = None
 ) -> int:
-    """Return the number of clicked sessions since the newest one that was trained on.
+    """Return the number of clicked sessions that were logged since sessions were last read to train on.
+
+    When they were logged counts, not their own time: a log that is imported a day late is new.
 
     Args:
         conn: Connection to Estudio's database.
@@ -74,7 +76,7 @@ def new_sessions(
     from estudio_core.clickstream.store import ClickstreamStore
 
     since = trained_until(conn, plugin, for_run=for_run)
-    return ClickstreamStore(conn).count_sessions(plugin, since=since, until=until, clicked_only=True)
+    return ClickstreamStore(conn).count_sessions(plugin, logged_since=since, until=until, clicked_only=True)
 
 
 def trained_until(conn: psycopg.Connection, plugin: str, *, for_run: str | None = None) -> datetime | None:

@@ -119,7 +119,11 @@ class FineTuneParams(StrictModel):
         description="auto: release when the gate passes. manual: somebody moves the alias. approval: ask in this UI.",
     )
     seed: int = Field(
-        json_schema_extra=_in("Training"), default=42, ge=0, title="Seed", description="Of split, batches and training."
+        json_schema_extra=_in("Training"),
+        default=42,
+        ge=0,
+        title="Seed",
+        description="Of batches and training. The split of the queries does not change with it.",
     )
     dry_run: bool = Field(
         json_schema_extra=_in("Decision"),

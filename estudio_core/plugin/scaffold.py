@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -16,13 +17,13 @@ from estudio_core import PostgresItems, create_text_plugin
 plugin = create_text_plugin(
     name="{name}",
     items=PostgresItems(
-        table="{table}",
-        id_column="{id_column}",
+        table={table},
+        id_column={id_column},
         text={text},
         payload=(),  # columns to show, filter and sort by
         {source}
     ),
-    model="{model}",
+    model={model},
 )
 '''
 
@@ -60,16 +61,30 @@ def write_plugin(
         if file.exists():
             raise ConfigurationError(f"{file} exists already. Choose another name, or delete it first.")
     source = (
-        f'connection_id="{connection_id}",  # an Airflow connection of type postgres'
+        f"connection_id={_quoted(connection_id)},  # an Airflow connection of type postgres"
         if connection_id
         else "# connection_id=... or url=... say where the table is; without them, it is Estudio's own database"
     )
-    columns = repr(text[0]) if len(text) == 1 else repr(tuple(text))
+    columns = [_quoted(column) for column in text]
     content = _PLUGIN.format(
-        name=name, table=table, id_column=id_column, text=columns.replace("'", '"'), source=source, model=model
+        name=name,
+        table=_quoted(table),
+        id_column=_quoted(id_column),
+        text=columns[0] if len(columns) == 1 else f"({', '.join(columns)})",
+        source=source,
+        model=_quoted(model),
     )
     plugin_file.parent.mkdir(parents=True, exist_ok=True)
     dags_path.mkdir(parents=True, exist_ok=True)
     plugin_file.write_text(content, encoding="utf-8")
     stub.write_text(_STUB.format(name=name), encoding="utf-8")
     return plugin_file, stub
+
+
+def _quoted(text: str) -> str:
+    r"""Return `text` as a Python literal in double quotes.
+
+    >>> print(_quoted('the "blue" one'))
+    "the \"blue\" one"
+    """
+    return json.dumps(text, ensure_ascii=False)

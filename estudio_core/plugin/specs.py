@@ -64,7 +64,7 @@ class TextTraining(StrictModel):
     """Values to try, by parameter name, when a run asks for more than one trial."""
     test_size_ratio: float = Field(default=0.2, gt=0, lt=1)
     """Share of queries kept out of training: for early stopping and for the gate."""
-    holdout_share: float = Field(default=0.5, ge=0, le=1)
+    holdout_share: float = Field(default=0.5, ge=0, lt=1)
     """Share of `test_size_ratio` that only the gate reads."""
 
     @field_validator("settings")

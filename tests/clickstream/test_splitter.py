@@ -12,6 +12,7 @@ from estudio_core.clickstream.query_retriever import query_key
 from estudio_core.clickstream.splitter import TrainTestSplitter, items_on_both_sides, place_of
 from estudio_core.errors import ConfigurationError, NotEnoughDataError
 from estudio_core.preprocessing.augmentations import ChangeCases, ClickstreamQueryAugmentationApplier
+from estudio_core.preprocessing.augmentations.random_selection import AugmentationWithRandomSelection
 from estudio_core.preprocessing.ranking_data import FineTuningInput, ItemsSet, RankingData, Split
 
 
@@ -173,6 +174,22 @@ def test_queries_of_train_get_variants_those_of_tests_on_request(augment_test: b
     assert split["dev"]
     assert split["holdout"]
     assert all(bool(s.query_variants) is augment_test for s in split["dev"] + split["holdout"])
+
+
+class Neighbour(AugmentationWithRandomSelection):
+    """Another query of the log."""
+
+    def _raw_transform(self, object: str) -> list[str]:
+        name, number = object.split()
+        return [f"{name.upper()}  {int(number) + 1}", f"{object} again"]
+
+
+def test_no_variant_of_train_is_a_query_that_is_tested_on() -> None:
+    split = TrainTestSplitter(augmenter=ClickstreamQueryAugmentationApplier(Neighbour())).split(many(100))
+    tested = {query_key(s.query) for s in split["dev"] + split["holdout"]}
+    made = [query_key(variant) for s in split["train"] for variant in s.query_variants]
+    assert tested.isdisjoint(made)
+    assert len(split["train"]) < len(made) < 2 * len(split["train"])
 
 
 def test_items_on_both_sides_are_found() -> None:

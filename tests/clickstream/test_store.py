@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -113,7 +114,19 @@ def test_limit_keeps_the_newest_and_returns_them_in_time_order(store: Clickstrea
     assert [s.session_id for s in store.sessions("shop", limit=3)] == ["q3", "q4", "q5"]
     since, until = START + timedelta(minutes=2), START + timedelta(minutes=4)
     assert [s.session_id for s in store.sessions("shop", since=since, until=until)] == ["q2", "q3"]
-    assert store.count_sessions("shop", since=since) == 4
+    assert store.count_sessions("shop", until=until) == 3
+
+
+def test_sessions_count_from_when_they_were_logged_whatever_their_own_time(
+    store: ClickstreamStore, connection: psycopg.Connection
+) -> None:
+    store.log_queries([query(1), query(2)])
+    connection.execute("UPDATE estudio.ubi_queries SET logged_at = NULL WHERE query_id = 'q1'")  # of an older version
+    between = datetime.now(UTC)
+    store.log_queries([query(3)])
+    assert store.count_sessions("shop", logged_since=START) == 3
+    assert store.count_sessions("shop", logged_since=START + timedelta(minutes=1, seconds=1)) == 2
+    assert store.count_sessions("shop", logged_since=between) == 1
 
 
 def test_searches_at_the_same_moment_have_one_order(store: ClickstreamStore) -> None:
@@ -281,3 +294,26 @@ def test_unusable_ubi_lines_are_reported_and_broken_json_names_its_line(tmp_path
         read_ubi(file)
     with pytest.raises(DataError, match="cannot be read"):
         read_ubi(tmp_path / "absent.ndjson")
+
+
+def test_ubi_lines_of_another_shape_are_left_out_and_the_others_read(tmp_path: Path) -> None:
+    def line(**fields: Any) -> str:
+        known = {"action_name": "click", "query_id": "q", "timestamp": "2026-01-01T00:00:00Z", "application": "a"}
+        return json.dumps(known | fields, ensure_ascii=False)
+
+    odd = [
+        line(event_attributes={"position": 3}),
+        line(event_attributes={"object": "7"}),
+        line(event_attributes=[1]),
+        line(timestamp=1e300),
+        line(timestamp=10**20),
+    ]
+    good = line(event_id="e", user_query="line\u2028separator", event_attributes={"object": {"object_id": 7}})
+    file = tmp_path / "log.ndjson"
+    file.write_text("\ufeff" + '{"index": null}\n' + "\r\n".join([*odd, good]) + "\n", encoding="utf-8")
+    log = read_ubi(file)
+    assert [event.object_id for event in log.events] == ["7"]
+    assert [reason.partition(":")[0] for reason in log.skipped] == [f"line {n}" for n in range(2, 7)]
+    file.write_bytes(b"\xff\xfe{}")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_ubi(file)

@@ -23,6 +23,15 @@ def test_a_csv_file_with_columns_of_any_name(tmp_path: Path) -> None:
     assert judgments.object_ids == {"7", "8"}
 
 
+def test_a_csv_file_of_a_spreadsheet(tmp_path: Path) -> None:
+    file = tmp_path / "ratings.csv"
+    file.write_bytes("\ufeffquery,object_id,grade\r\nKäse,7,3\r\n".encode())
+    assert dict(Judgments.from_csv(file)) == {"Käse": {"7": 3.0}}
+    file.write_bytes("query,object_id,grade\nKäse,7,3\n".encode("latin-1"))
+    with pytest.raises(DataError, match="cannot be read"):
+        Judgments.from_csv(file)
+
+
 def test_a_missing_column_and_a_grade_that_is_no_number_are_named(tmp_path: Path) -> None:
     file = tmp_path / "ratings.csv"
     file.write_text("query,object_id,grades\nq,1,high\n")

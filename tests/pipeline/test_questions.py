@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from estudio_core.evaluation.judgments import Judgments
 from estudio_core.pipeline.evaluate import questions
 from estudio_core.preprocessing.ranking_data import FineTuningInput, ItemsSet, RankingData
@@ -36,3 +38,10 @@ def test_judged_spellings_are_one_query_on_the_side_of_its_sessions() -> None:
     assert groups == {"seen": ("Lamp",), "unseen": ("tent",)}
     assert judgments["Lamp"] == {"1": 2.0, "2": 1.0}
     assert judgments["tent"] == {"1": 1.0, "2": 1.0}
+
+
+def test_what_augmentation_made_of_a_trained_query_was_seen() -> None:
+    train = [replace(session(0, "lamp", (1.0, 0.0)), query_variants=("LAMP red", "lmap"))]
+    human = Judgments({"lmap": {"1": 1}, "chair": {"2": 1}})
+    _, groups = questions(human, RankingData({"train": train, "dev": [], "holdout": []}, ITEMS))
+    assert groups == {"seen": ("lmap",), "unseen": ("chair",)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -50,6 +50,16 @@ def test_a_dry_run_leaves_the_mark_where_it_was() -> None:
     with database.connect() as connection:
         assert trained_until(connection, "shop") is not None
         assert new_sessions(connection, "shop") == 0
+
+
+def test_a_log_that_is_imported_late_is_new() -> None:
+    trained("real", "2")
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    with database.connect() as connection:
+        store = ClickstreamStore(connection)
+        store.log_queries([UbiQuery("late", "lamp", yesterday, "shop", query_response_hit_ids=("1", "2"))])
+        store.log_events([UbiEvent("late", "click", "late", yesterday, "shop", object_id="1")])
+        assert new_sessions(connection, "shop") == 1
 
 
 def test_a_run_for_new_sessions_rests_when_another_has_trained_on_them_and_may_be_cleared_itself() -> None:

@@ -27,7 +27,7 @@ def new(
 
 
 @pytest.mark.parametrize("connection_id", [None, "library"])
-@pytest.mark.parametrize("text", [("title",), ("title", "blurb")])
+@pytest.mark.parametrize("text", [("title",), ("title", "blurb"), ('the "short" title', "author's note")])
 def test_a_written_plugin_loads(tmp_path: Path, connection_id: str | None, text: tuple[str, ...]) -> None:
     new(tmp_path, connection_id=connection_id, text=text)
     plugin = PluginManager(tmp_path / "plugins", used=[]).require_plugin("books")
