@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ray.tune import Callback  # noqa: TID253 (the base class is needed; nothing imports this module before Ray is)
 
-from estudio_core.experiments.ray_search import REPORT
-from estudio_core.experiments.search import SearchPlan, TrialRecorder
-from estudio_core.experiments.trial import Point, Report, TrialEnd, read_end, read_reports, write_end
+from estudio_core.experiments.search_plan import SearchPlan, TrialRecorder
+from estudio_core.experiments.trial import REPORT_KEY, Point, Report, TrialEnd, read_end, read_reports, write_end
 from estudio_core.progress import report as report_progress
 
 if TYPE_CHECKING:
@@ -82,8 +81,8 @@ class SearchCallback(Callback):  # type: ignore[misc]  # Ray has no types
         self, iteration: int, trials: list[RayTrial], trial: RayTrial, result: dict[str, Any], **info: Any
     ) -> None:
         """A trial has reported."""
-        if REPORT in result:
-            report = Report.from_json(result[REPORT])
+        if REPORT_KEY in result:
+            report = Report.from_json(result[REPORT_KEY])
             _watches[-1].log(_index(trial), report.points)
 
     def on_trial_complete(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:

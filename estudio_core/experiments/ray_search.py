@@ -15,8 +15,8 @@ from typing import Any
 
 from estudio_core.errors import ConfigurationError, MissingDependencyError, UnavailableError
 from estudio_core.experiments.ray_node import node_of
-from estudio_core.experiments.search import Pruning, Resources, SearchPlan, TrialRecorder
-from estudio_core.experiments.trial import Report, Trial, run_trial
+from estudio_core.experiments.search_plan import Pruning, Resources, SearchPlan, TrialRecorder
+from estudio_core.experiments.trial import REPORT_KEY, Report, Trial, run_trial
 from estudio_core.settings import get_settings
 
 logger = logging.getLogger(__name__)
@@ -30,8 +30,6 @@ _ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "5",
 }
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024  # parameters and metrics only; models and data stay in files
-REPORT = "estudio_report"
-"""Key of the result that carries a report as JSON."""
 _VALIDATION = "validation"
 _NO_LAST_VALIDATION = 10**9
 """ASHA's max_t, at which it ends a trial whatever its value; training alone decides when it has ended."""
@@ -97,7 +95,7 @@ def train_candidate(config: dict[str, Any]) -> None:
 
     def send(report: Report) -> None:
         nonlocal sent
-        told = {REPORT: report.to_json(), trial.metric: report.validation.metrics[trial.metric]}
+        told = {REPORT_KEY: report.to_json(), trial.metric: report.validation.metrics[trial.metric]}
         if not report.final:  # the scheduler judges, and may end, what has the number of its validation
             sent += 1
             told[_VALIDATION] = sent

@@ -15,6 +15,8 @@ from estudio_core.errors import ConfigurationError, DataError
 
 Mode = Literal["max", "min"]
 Status = Literal["completed", "stopped", "failed"]
+REPORT_KEY = "estudio_report"
+"""Key under which a report travels through Ray Tune, as JSON."""
 _REPORTS = "reports.jsonl"
 _END = "end.json"
 

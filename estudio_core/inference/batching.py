@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from estudio_core.errors import DataError
-from estudio_core.inference.embedder import Vectors
+from estudio_core.inference.embedder import TokenisedTexts, Vectors
 
 TokenIds = NDArray[np.int64]
 
@@ -18,19 +17,6 @@ LEAST_FILL = 0.75
 PADDING_SLACK = 8
 """A text shorter than this share of its batch, and shorter by more than these tokens, starts a batch of its own: one
 more computation costs less than the padding."""
-
-
-@dataclass(frozen=True)
-class TokenisedTexts:
-    """Texts as a model takes them, equal ones once.
-
-    Attributes:
-        token_ids: Token ids of the distinct texts.
-        rows: Row in `token_ids` of each text, in the order of the texts.
-    """
-
-    token_ids: list[list[int]]
-    rows: list[int]
 
 
 def length_sorted_batches(lengths: Sequence[int], *, max_rows: int, max_tokens: int) -> list[list[int]]:

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from estudio_core.inference.batching import TokenisedTexts
-
 Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TokenisedTexts:
+    """Texts as a model takes them, equal ones once.
+
+    Attributes:
+        token_ids: Token ids of the distinct texts.
+        rows: Row in `token_ids` of each text, in the order of the texts.
+    """
+
+    token_ids: list[list[int]]
+    rows: list[int]
 
 
 @runtime_checkable

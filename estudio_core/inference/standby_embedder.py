@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from estudio_core.errors import EstudioError, InferenceUnavailableError, MissingDependencyError, ModelError
-from estudio_core.inference.batching import TokenisedTexts
-from estudio_core.inference.embedder import Embedder, Vectors
+from estudio_core.inference.embedder import Embedder, TokenisedTexts, Vectors
 from estudio_core.inference.golden import check_golden
 from estudio_core.inference.triton_control import TritonControl
 from estudio_core.inference.triton_embedder import TritonEmbedder

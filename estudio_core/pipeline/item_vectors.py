@@ -18,8 +18,7 @@ from estudio_core.pipeline.plugin_access import ItemParts, content_hash
 from estudio_core.vectordb.items import IndexedItem, source_hash
 
 if TYPE_CHECKING:
-    from estudio_core.inference.batching import TokenisedTexts
-    from estudio_core.inference.embedder import Embedder, Vectors
+    from estudio_core.inference.embedder import Embedder, TokenisedTexts, Vectors
     from estudio_core.pipeline.vector_store import ServedVectors, VectorStore
     from estudio_core.sources.data_loader import DownloadedItem, LoadResult
 

@@ -52,7 +52,8 @@ def run_training(request: dict[str, Any]) -> dict[str, Any]:
     """
     from estudio_core.experiments.fine_tuning_params import FineTuningParams
     from estudio_core.experiments.iteration import Iteration
-    from estudio_core.experiments.search import Resources, run_trials
+    from estudio_core.experiments.search import run_trials
+    from estudio_core.experiments.search_plan import Resources
     from estudio_core.experiments.search_space import SearchSpace
     from estudio_core.experiments.trial import read_reports
     from estudio_core.experiments.trial_recorder import MLflowTrialRecorder

@@ -29,7 +29,8 @@ sys.path.insert(0, sys.argv[1])
 from estudio_core.errors import EstudioError
 from estudio_core.experiments import ray_node
 from estudio_core.experiments.fine_tuning_params import FineTuningParams
-from estudio_core.experiments.search import Pruning, Resources, run_trials
+from estudio_core.experiments.search import run_trials
+from estudio_core.experiments.search_plan import Pruning, Resources
 from estudio_core.experiments.search_space import SearchSpace
 if sys.argv[3] == "elsewhere":  # as on a machine that is no node of the cluster
     ray_node.node_is_here = lambda address: False

@@ -16,7 +16,8 @@ from estudio_core.errors import ConfigurationError, DataError, MissingDependency
 from estudio_core.experiments.fine_tuning_params import FineTuningParams
 from estudio_core.experiments.manager import ExperimentsManager
 from estudio_core.experiments.ray_search import per_trial, train_candidate
-from estudio_core.experiments.search import Pruning, Resources, SearchPlan, SearchResult, run_trials, summarise
+from estudio_core.experiments.search import run_trials, summarise
+from estudio_core.experiments.search_plan import Pruning, Resources, SearchPlan, SearchResult
 from estudio_core.experiments.search_space import SearchSpace
 from estudio_core.experiments.trial import Point, Report, TrialEnd, write_end
 from estudio_core.experiments.trial_recorder import MLflowTrialRecorder
@@ -199,7 +200,8 @@ def test_a_search_killed_in_the_middle_goes_on_and_leaves_no_process(
     arguments = {"config": {"validations": 4, "pause_s": 0.5}, "resources": Resources(1, 0, 1)}
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
-        "from estudio_core.experiments.search import Pruning, Resources, run_trials\n"
+        "from estudio_core.experiments.search import run_trials\n"
+        "from estudio_core.experiments.search_plan import Pruning, Resources\n"
         "from estudio_core.experiments.search_space import SearchSpace\n"
         "from estudio_core.experiments.fine_tuning_params import FineTuningParams\n"
         f"run_trials('toy_objective:train', SearchSpace({{'margin': {MARGINS}}}, FineTuningParams), 4, metric='score', "
