@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from estudio_core.errors import ItemError
 from estudio_core.plugin.contract import FineTuningMethod
 from estudio_core.sources.data_loader import DownloadedItem
-from estudio_core.vectordb.items import check_text
+from estudio_core.vectordb.items import check_id, check_text
 
 
 def open_plugin(name: str) -> FineTuningMethod:
@@ -42,8 +42,9 @@ class ItemParts:
         """Return the text of `item`, and the texts of its parts.
 
         Raises:
-            ItemError: it has no text, or one that PostgreSQL cannot store.
+            ItemError: it has no text, or a text or an id that PostgreSQL cannot store.
         """
+        check_id(item.id)
         text = self._preprocess(item.data)
         if not text.strip():
             raise ItemError(f"Item {item.id!r} has no text. Give it one, or leave it out of the table.", [item.id])

@@ -18,7 +18,7 @@ from psycopg import sql
 from psycopg.types.json import Json, Jsonb
 
 from estudio_core.errors import ItemError, ModelError
-from estudio_core.vectordb.items import IndexedItem, KeptItem, check_text, source_hash
+from estudio_core.vectordb.items import IndexedItem, KeptItem, check_id, check_text, source_hash
 from estudio_core.vectordb.locks import lock_objects
 from estudio_core.vectordb.releases import Release, live_for_write, live_release
 
@@ -157,8 +157,12 @@ def _moved_on(
 
 def _check_batch(upserts: Sequence[ItemWrite], deletes: Sequence[str]) -> None:
     ids = [item.object_id for item in upserts]
-    for object_id in [*ids, *deletes]:
+    for object_id in deletes:
         check_text(object_id, "id", object_id)
+    for item in upserts:
+        for what, value in (("id", item.object_id), ("user id", item.user_id), ("original id", item.original_id)):
+            if value is not None:
+                check_id(value, what)
     both = sorted(set(ids) & set(deletes))
     twice = sorted(object_id for object_id, times in Counter(ids).items() if times > 1)
     if both or twice:

@@ -18,6 +18,8 @@ HALF_MAX = 65504.0
 """Largest finite half-precision number."""
 VECTOR_MAX_DIMENSIONS = 2000
 """HNSW indexes `vector` up to here; longer vectors are stored as `halfvec`."""
+ID_LIMIT = 1_200
+"""Bytes of the id of an object or a user: an entry of PostgreSQL's B-tree, which may hold both, has 2,704."""
 TEXT_LIMIT = 200_000
 """Characters of an object's text that full-text search sees: PostgreSQL's index entry of one text holds 1 MB."""
 
@@ -110,6 +112,19 @@ def check_text(value: str, what: str, object_id: str) -> None:
     """
     if "\x00" in value or not _encodable(value):
         raise ItemError(f"{what} {value!r} of object {object_id!r} cannot be stored as UTF-8 text.", [object_id])
+
+
+def check_id(value: str, what: str = "id") -> None:
+    """Refuse an id that PostgreSQL cannot store, or cannot index.
+
+    Raises:
+        ItemError: it holds what `check_text` refuses, or is longer than `ID_LIMIT`.
+    """
+    check_text(value, what, value)
+    if len(value.encode()) > ID_LIMIT:
+        raise ItemError(
+            f"{what} {value[:40]!r}… has {len(value.encode()):,} bytes; at most {ID_LIMIT:,} can be indexed.", [value]
+        )
 
 
 def _encodable(value: str) -> bool:
@@ -217,10 +232,12 @@ def check_ids(items: Iterable[IndexedItem], seen: set[str]) -> None:
         ItemError: with the ids concerned.
     """
     for item in items:
-        for name in ("object_id", "content_hash", "user_id", "original_id", "text"):
+        for name in ("object_id", "user_id", "original_id"):
             value = getattr(item, name)
             if value is not None:
-                check_text(value, name, item.object_id)
+                check_id(value, name)
+        for name in ("content_hash", "text"):
+            check_text(getattr(item, name), name, item.object_id)
         if not item.object_id:
             raise ItemError("An object has an empty id.", [item.object_id])
         if item.object_id in seen:

@@ -89,6 +89,18 @@ def test_a_text_that_postgresql_cannot_store_is_the_fault_of_its_item(shop: Shop
     assert caught.value.item_ids == ["7"]
 
 
+def test_an_id_that_postgresql_cannot_index_is_the_fault_of_its_item(shop: Shop) -> None:
+    shop.sql("ALTER TABLE products DROP CONSTRAINT products_pkey, ALTER COLUMN id TYPE text")
+    shop.sql(
+        "UPDATE products SET id = (SELECT string_agg(md5(n::text), '') FROM generate_series(1, 200) n) WHERE id = '7'"
+    )
+    shop.sql("UPDATE products SET id = left(repeat(md5('8'), 38), 1200) WHERE id = '8'")
+    initialize("shop")
+    hits = search("shop", "lamp", limit=60).hits
+    assert len(hits) == 59
+    assert max(len(hit.object_id) for hit in hits) == 1200
+
+
 def test_mostly_empty_texts_refuse_the_build(shop: Shop) -> None:
     shop.sql("UPDATE products SET title = '' WHERE id > 5")
     with pytest.raises(DataError, match="54 of 60 items"):
