@@ -24,8 +24,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Semantic sea
 plugins_app = typer.Typer(no_args_is_help=True, help="Search plugins: list, write, validate.")
 app.add_typer(plugins_app, name="plugins")
 
-console = Console()
-errors = Console(stderr=True)
+console = Console(emoji=False)
+errors = Console(stderr=True, emoji=False)
 
 
 def _explained(command: Callable[..., Any]) -> Callable[..., Any]:

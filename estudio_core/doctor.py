@@ -11,7 +11,7 @@ from typing import Literal
 
 from estudio_core import database
 from estudio_core.errors import EstudioError
-from estudio_core.postgres_url import redact
+from estudio_core.redaction import redact
 from estudio_core.settings import get_settings
 
 

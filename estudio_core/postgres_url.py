@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from estudio_core.errors import ConfigurationError
 
 _TYPES = {"postgres", "postgresql", "pgsql"}
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
+@lru_cache(maxsize=32)
 def postgres_url(url: str, source: str) -> str:
     """Return `url` as libpq reads it: drivers that SQLAlchemy names are left out, `key=value` pairs stay as they are.
 
@@ -23,18 +27,19 @@ def postgres_url(url: str, source: str) -> str:
     Raises:
         ConfigurationError: it is not PostgreSQL's, or cannot be read. The message holds no part of it but the scheme.
     """
-    if "://" in url:
-        url = with_libpq_scheme(url, source)
+    url = with_libpq_scheme(url, source)
     connection_parameters(url)
     return url
 
 
 def with_libpq_scheme(url: str, source: str) -> str:
-    """Return `url` with the scheme `postgresql`, the rest unread.
+    """Return `url` with the scheme `postgresql`, the rest unread; one of `key=value` pairs as it is.
 
     Raises:
         ConfigurationError: the scheme is another database's.
     """
+    if not _SCHEME.match(url):
+        return url
     scheme, _, rest = url.partition("://")
     require_postgres(scheme.partition("+")[0], source)
     return f"postgresql://{rest}"
@@ -47,22 +52,29 @@ def connection_parameters(url: str) -> dict[str, Any]:
     {'user': 'reader', 'dbname': 'shop', 'host': 'db', 'port': '5433'}
 
     Raises:
-        ConfigurationError: it cannot be read.
+        ConfigurationError: it cannot be read, or a special character of its password stands for something else.
     """
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
 
-    try:
-        known = dict(conninfo_to_dict(url))
-    except psycopg.ProgrammingError:
-        known = None
-    # libpq's messages quote parts of the URL: where a / of the password was not encoded, it is the port.
+    known: dict[str, Any] | None = None
+    if _unambiguous(url):
+        with suppress(psycopg.ProgrammingError):  # whose message quotes parts of the URL
+            known = dict(conninfo_to_dict(url))
     if known is None or not all(port.isdigit() for port in str(known.get("port", "0")).split(",") if port):
         raise ConfigurationError(
             "The database URL cannot be read. Write postgresql://user:password@host:5432/database, "
             "with special characters of user and password percent-encoded (@ is %40, / is %2F)."
         )
     return known
+
+
+def _unambiguous(url: str) -> bool:
+    """Whether no @ stands where libpq takes what is before it, maybe a password, for host, port or database."""
+    if not _SCHEME.match(url):
+        return True
+    authority, _, path = url.partition("://")[2].partition("?")[0].partition("/")
+    return authority.count("@") <= 1 and "@" not in path
 
 
 def describe(url: str) -> str:
@@ -97,16 +109,3 @@ def sqlalchemy_url(url: str) -> str:
     """
     scheme, separator, rest = url.partition("://")
     return f"postgresql+psycopg{separator}{rest}" if scheme in {"postgres", "postgresql"} else url
-
-
-def redact(url: str) -> str:
-    """Return a URL of any kind without passwords: neither in its credentials nor in its query.
-
-    >>> redact("postgresql://reader:secret@db/shop?password=secret&sslmode=require")
-    'postgresql://reader:***@db/shop?password=***&sslmode=require'
-    """
-    scheme, separator, rest = url.partition("://")
-    credentials, at, host = rest.rpartition("@")
-    user, colon, _ = credentials.partition(":")
-    host = re.sub(r"(?<=[?&]password=)[^&]*", "***", host)
-    return f"{scheme}{separator}{user}{':***' if colon else ''}{at}{host}"

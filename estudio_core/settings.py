@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from estudio_core.errors import ConfigurationError
+from estudio_core.redaction import without_credentials
 
 
 class Settings(BaseSettings):
@@ -83,7 +84,7 @@ class Settings(BaseSettings):
     inference_used_plugins: list[str] = Field(default_factory=list)
     """Names of the plugins to use, as a JSON list. Empty: every plugin that is found."""
 
-    keep_releases: int = Field(default=2, ge=2, le=20)
+    keep_releases: int = Field(default=2, ge=2)
     """Releases whose collection and model are kept, the live one included, where a run does not say otherwise."""
 
     training_threads: int | None = Field(default=None, ge=1)
@@ -120,8 +121,8 @@ class Settings(BaseSettings):
 
     @property
     def mlflow_page(self) -> str | None:
-        """`mlflow_url`, or the tracking URI where a browser can open it."""
-        tracking = self.mlflow_tracking_uri or ""
+        """`mlflow_url`, or the tracking URI where a browser can open it, without credentials that may stand in it."""
+        tracking = without_credentials(self.mlflow_tracking_uri or "")
         return self.mlflow_url or (tracking if tracking.startswith(("http://", "https://")) else None)
 
     @property

@@ -112,9 +112,9 @@ class TrainingConfig:
     """Validate each so many training sessions: above 1 a number; in (0, 1] a share of an epoch, or of a training that
     is shorter than one."""
     patience: int = 3
-    """Validations without a better value after which training stops; 0: never stops early."""
+    """Validations in a row that are certainly worse than the best, after which training stops; 0: never."""
     monitor: str = "test_quality"
-    """Dev metric that decides on stopping and on the best weights: one of `MONITORS`."""
+    """Dev metric that decides on stopping and on the weights that are kept: one of `MONITORS`."""
     examination_exponent: float = 0.7
     """Dev clicks count (position + 1)**this where no click weights are given; 0: as they are. Raw clicks stand where
     the old model put its results, and call every other order worse."""

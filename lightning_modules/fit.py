@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FitResult:
-    """What training did. The model holds the best weights.
+    """What training did. The model holds the weights that dev validation kept.
 
     Attributes:
         history: (optimiser step, metric values by name), in order; step 0 is the model as it came. It is never chosen:

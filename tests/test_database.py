@@ -85,6 +85,8 @@ def test_unreachable_database_is_named_without_its_password(url: str, monkeypatc
         "postgresql://reader:hunter2@[db/shop",
         "postgresql://reader:hunter2/x@db/shop",  # the / was not encoded: libpq reads "hunter2" as a port
         "reader:hunter2@db/shop",
+        "postgresql://reader:a@hunter2@db/shop",  # the @ was not encoded: libpq reads "hunter2@db" as the host
+        "postgresql://reader:1/hunter2@db/shop",
     ],
 )
 def test_a_database_url_that_cannot_be_read_is_refused_without_its_password(

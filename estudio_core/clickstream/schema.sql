@@ -16,8 +16,14 @@ CREATE INDEX IF NOT EXISTS ubi_queries_by_time
     ON estudio.ubi_queries (application, "timestamp" DESC, query_id DESC);
 
 -- When the row came, whatever its own time: logs that are imported late are new all the same. NULL: not known.
-ALTER TABLE estudio.ubi_queries ADD COLUMN IF NOT EXISTS logged_at timestamptz;
-ALTER TABLE estudio.ubi_queries ALTER COLUMN logged_at SET DEFAULT clock_timestamp();
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'estudio.ubi_queries'::regclass AND attname = 'logged_at')
+    THEN
+        ALTER TABLE estudio.ubi_queries ADD COLUMN logged_at timestamptz;
+        ALTER TABLE estudio.ubi_queries ALTER COLUMN logged_at SET DEFAULT clock_timestamp();
+    END IF;
+END $$;
 
 CREATE INDEX IF NOT EXISTS ubi_queries_by_arrival
     ON estudio.ubi_queries (application, coalesce(logged_at, "timestamp"));

@@ -154,24 +154,27 @@ class ClickstreamStore:
     def count_sessions(
         self,
         application: str,
-        logged_since: datetime | None = None,
+        since: datetime | None = None,
         until: datetime | None = None,
+        logged_since: datetime | None = None,
         clicked_only: bool = False,
     ) -> int:
         """Return the number of sessions.
 
         Args:
             application: The application whose searches are wanted.
-            logged_since: Earliest moment at which the search was logged, which may be long after its own time.
+            since: Earliest time of the search, included.
             until: Latest time of the search, excluded.
+            logged_since: Earliest moment at which the search was logged, which may be long after its own time.
             clicked_only: Only sessions with at least one click.
         """
         row = self._connection.execute(
             _COUNT_SESSIONS,
             {
                 "application": application,
-                "logged_since": logged_since,
+                "since": since,
                 "until": until,
+                "logged_since": logged_since,
                 "clicked_only": clicked_only,
                 "clicks": list(self._importance),
             },
@@ -334,6 +337,7 @@ SELECT count(*)
 FROM estudio.ubi_queries q
 WHERE application = %(application)s
   AND (%(logged_since)s::timestamptz IS NULL OR coalesce(logged_at, "timestamp") >= %(logged_since)s)
+  AND (%(since)s::timestamptz IS NULL OR "timestamp" >= %(since)s)
   AND (%(until)s::timestamptz IS NULL OR "timestamp" < %(until)s)
   AND (NOT %(clicked_only)s OR EXISTS (
       SELECT FROM estudio.ubi_events e

@@ -70,6 +70,7 @@ def watch_dag(card: PluginCard) -> DAG:
             skip_when_already_exists=True,  # this run was cleared: what it asked for, it asked for
             execution_timeout=timedelta(minutes=5),
         )
+        callbacks(settings.on_drift)  # a path that leads nowhere is known now, not on the day of the drift
         told = steps(notify)(measured, [notice.model_dump() for notice in settings.on_drift])
         reaction >> [start_training, told, steps(rest)(measured)]
     return dag

@@ -204,6 +204,8 @@ def _shortfall(
     if not gain.low > least:
         return f"where the lower end must exceed {least:+.3f}"
     allowed = (1 - settings.confidence) / 2
+    if least <= -1:  # no metric can lose as much
+        return None
     if not (found := chance(least)) < allowed:
         return (
             f"where chance alone exceeds {least:+.3f} by as much in {found:.1%} of cases (randomisation test; below "

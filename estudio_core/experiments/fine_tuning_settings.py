@@ -22,8 +22,6 @@ class FineTuningSettings(StrictModel):
 
     loss_func: Any
     """Ranking loss, such as `CosineProbMarginRankingLoss()`; trials work on a copy of it."""
-    metric_calculators: tuple[Any, ...] | None = None
-    """Metrics computed at each validation; None: the distance shifts and ranking metrics of Estudio."""
     step_size: int | None = Field(default=None, ge=1)
     """Of a step schedule; see `gamma`. None: warm-up, then linear decay to zero."""
     gamma: float = Field(default=0.9, gt=0, le=1)
@@ -88,7 +86,7 @@ class FineTuningSettings(StrictModel):
     precision: Literal["auto", "32", "bf16", "fp16"] = "auto"
     """Number format of training; auto: what the device gains from."""
     seed: int = Field(default=42, ge=0, lt=2**32)
-    """Of batches, sampling, dropout and the search."""
+    """Of batches, sampling and dropout, where a training is given no other; `fine_tune` gives that of its form."""
 
     @field_validator("examination")
     @classmethod

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import tenacity
 
 from estudio_core.artifacts import safe_name
 from estudio_core.errors import ConfigurationError, TrackingUnavailableError
+from estudio_core.redaction import redact, redact_in
 from estudio_core.settings import get_settings
 
 if TYPE_CHECKING:
@@ -88,8 +89,9 @@ class MLflowClientWrapper:
             if not is_connection_error(error):
                 raise
             raise TrackingUnavailableError(
-                f"MLflow at {_without_password(self.tracking_uri)} does not answer after {self._attempts} attempts: "
-                f"{error}. Start it, or set ESTUDIO_MLFLOW_TRACKING_URI to one that runs."
+                f"MLflow at {redact(self.tracking_uri)} does not answer after {self._attempts} attempts: "
+                f"{redact_in(str(error), self.tracking_uri)}. "
+                "Start it, or set ESTUDIO_MLFLOW_TRACKING_URI to one that runs."
             ) from error
 
     @contextmanager
@@ -126,7 +128,7 @@ class MLflowClientWrapper:
             if is_connection_error(error):
                 raise
             raise ConfigurationError(
-                f"The MLflow store {_without_password(uri)} cannot be used: {error}. "
+                f"The MLflow store {redact(uri)} cannot be used: {redact_in(str(error), uri)}. "
                 f"Legal are an http(s) URL, a database URL, or sqlite:////path/to/mlflow.db."
             ) from error
 
@@ -168,13 +170,3 @@ def _sqlite_path(uri: str) -> Path | None:
     >>> _sqlite_path("http://127.0.0.1:5000")
     """
     return Path(unquote(uri.removeprefix(_SQLITE))) if uri.startswith(_SQLITE) else None
-
-
-def _without_password(uri: str) -> str:
-    """Return `uri` fit for a message.
-
-    >>> _without_password("postgresql://mlflow:secret@db:5432/mlflow")
-    'postgresql://mlflow:***@db:5432/mlflow'
-    """
-    password = urlsplit(uri).password
-    return uri if not password else uri.replace(f":{password}@", ":***@")

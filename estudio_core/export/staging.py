@@ -63,7 +63,7 @@ def repository_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reasons = {
-            errno.ENOSPC: "the disk is full. Free space there, or remove old models with `estudio releases`",
+            errno.ENOSPC: "the disk is full. Free space there, or drop old releases: a release run with fewer to keep",
             errno.EDQUOT: "the disk quota is used up. Free space there",
             errno.EFBIG: "the file is larger than this process may write (ulimit -f)",
             errno.EACCES: "this user may not write there. Change its rights",

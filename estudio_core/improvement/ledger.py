@@ -18,7 +18,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from estudio_core.errors import ReleaseError
-from estudio_core.vectordb.items import IndexedItem
+from estudio_core.vectordb.items import ID_LIMIT, IndexedItem
 from estudio_core.vectordb.locks import lock_objects
 from estudio_core.vectordb.releases import Release, live_for_write
 from estudio_core.vectordb.search import find_by_ids
@@ -112,6 +112,7 @@ def apply(conn: psycopg.Connection, release: Release, moved: list[MovedObject]) 
             if e.object_id in known
             and known[e.object_id].content_hash == e.content_hash
             and (e.object_id, e.user_id) not in taken
+            and len(e.stored_id.encode()) <= ID_LIMIT  # an id and a user that are too long together
         ]
         _remember(conn, release, usable)
         shared = {entry.object_id: entry.vectors for entry in usable if entry.user_id is None}

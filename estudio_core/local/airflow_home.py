@@ -23,7 +23,8 @@ from estudio_core.errors import ConfigurationError, UnavailableError
 from estudio_core.local.generated_secrets import ADMIN_USER, VIEWER_USER, admin_password_file, secret
 from estudio_core.local.ports import LOOPBACK, PREFERRED_PORTS, remembered_port
 from estudio_core.local.services import Service
-from estudio_core.postgres_url import redact, sqlalchemy_url
+from estudio_core.postgres_url import sqlalchemy_url
+from estudio_core.redaction import redact
 from estudio_core.settings import Settings, get_settings
 
 POOLS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from estudio_core.local.installation import Installation, inspect, start_all, stop_all
@@ -23,7 +24,7 @@ def up(console: Console | None = None, *, home: Path | None = None, project: Pat
     ) as waiting:
 
         def tell(line: str) -> None:
-            console.print(f"  [green]✓[/] {line}")
+            console.print(f"  [green]✓[/] {escape(line)}")
             waiting.update("Starting the rest")
 
         installation = start_all(home, project=project, tell=tell)
@@ -59,19 +60,19 @@ def _print(installation: Installation, console: Console) -> None:
     for column in ("part", "state", "memory", "address"):
         table.add_column(column, no_wrap=True)
     answers = "[green]running[/]" if installation.database.answers else "[dim]stopped[/]"
-    table.add_row("database", answers, "", installation.database.address)
+    table.add_row("database", answers, "", escape(installation.database.address))
     for part in installation.services:
         state = "[green]running[/]" if part.healthy else "[yellow]starting[/]" if part.running else "[dim]stopped[/]"
         memory = f"{part.memory_mib} MiB" if part.memory_mib is not None else ""
-        table.add_row(part.name, state, memory, part.address or "")
+        table.add_row(part.name, state, memory, escape(part.address or ""))
     console.print(table)
     logs = sorted({str(part.log_file.parent) for part in installation.services})
-    console.print(f"Logs in {', '.join(logs)}", soft_wrap=True, highlight=False)
+    console.print(f"Logs in {', '.join(logs)}", soft_wrap=True, highlight=False, markup=False)
     if installation.airflow:
         console.print(
             f"Airflow   [bold]{installation.airflow}[/]  user {installation.admin_user}, password in", end=" "
         )
-        console.print(str(installation.password_file), soft_wrap=True, highlight=False)
+        console.print(str(installation.password_file), soft_wrap=True, highlight=False, markup=False)
         console.print(f"Estudio   [bold]{installation.airflow}/plugin/estudio[/]  releases, reports, rollback")
     if installation.mlflow:
         console.print(f"MLflow    [bold]{installation.mlflow}[/]")

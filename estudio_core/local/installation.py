@@ -21,6 +21,7 @@ from estudio_core.local.mlflow_ui import is_local_store, mlflow_service
 from estudio_core.local.ports import PREFERRED_PORTS, choose_port, remembered_port
 from estudio_core.local.services import Service, ServiceStatus
 from estudio_core.local.triton_part import metrics_address, start_triton, stop_triton, triton_status
+from estudio_core.redaction import redact
 from estudio_core.settings import get_settings
 
 START_TIMEOUT_S = 360.0
@@ -160,7 +161,7 @@ def inspect(home: Path | None = None, *, project: Path | None = None) -> Install
         home=home,
         database=database_status(home),
         airflow=running["airflow-api-server"].address if "airflow-api-server" in running else None,
-        mlflow=tracking_uri if mlflow is None else (running["mlflow"].address if "mlflow" in running else None),
+        mlflow=redact(tracking_uri) if mlflow is None else (running["mlflow"].address if "mlflow" in running else None),
         triton=triton.address if triton else None,
         triton_metrics=metrics_address(home),
         admin_user=ADMIN_USER,

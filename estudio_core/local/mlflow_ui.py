@@ -18,12 +18,12 @@ def mlflow_service(home: Path, *, tracking_uri: str, port: int) -> Service:
             *(sys.executable, "-m", "mlflow", "server"),
             *("--host", LOOPBACK, "--port", str(port), "--workers", "1"),
             *("--allowed-hosts", f"{LOOPBACK}:{port},localhost:{port}"),
-            *("--backend-store-uri", tracking_uri),
             *("--artifacts-destination", str(home.resolve() / "mlflow-artifacts")),
         ),
         folder=home.resolve() / "services",
         healthy=_Health(f"{address}/health"),
         environment={
+            "MLFLOW_BACKEND_STORE_URI": tracking_uri,  # no argument, which every user of the machine could read
             "MLFLOW_DISABLE_TELEMETRY": "true",
             # Its job runners serve evaluations of language models and cost some hundred MiB.
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

@@ -46,7 +46,7 @@ def extract(plugin_name: str, run_id: str, params: dict[str, Any], wanted_new: i
     with store.publish(plugin_name, run_id, "sessions") as folder, database.connect() as connection:
         database.ensure_schema(connection)
         if wanted_new is not None:
-            _check_new(connection, plugin_name, run_id, until, wanted_new)
+            _check_new(connection, plugin_name, run_id, since, until, wanted_new)
         with (folder / SESSIONS_FILE).open("w", encoding="utf-8") as file:
             for session in ClickstreamStore(connection).sessions(
                 plugin_name, since=since, until=until, limit=wanted.max_sessions
@@ -67,9 +67,11 @@ def extract(plugin_name: str, run_id: str, params: dict[str, Any], wanted_new: i
     return SessionsManifest(uri=uri, since=since.isoformat(), until=until.isoformat(), **counts)
 
 
-def _check_new(connection: psycopg.Connection, plugin_name: str, run_id: str, until: datetime, wanted: int) -> None:
+def _check_new(
+    connection: psycopg.Connection, plugin_name: str, run_id: str, since: datetime, until: datetime, wanted: int
+) -> None:
     """Refuse a run that was started for new sessions which another run has trained on meanwhile."""
-    found = new_sessions(connection, plugin_name, until=until, for_run=run_id)
+    found = new_sessions(connection, plugin_name, since=since, until=until, for_run=run_id)
     if found < wanted:
         raise NotEnoughDataError(
             f"{found} clicked sessions of plugin {plugin_name!r} since the last training; this run was started for "

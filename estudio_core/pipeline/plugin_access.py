@@ -44,7 +44,7 @@ class ItemParts:
         Raises:
             ItemError: it has no text, or a text or an id that PostgreSQL cannot store.
         """
-        check_id(item.id)
+        check_id(item.id, "The id", item.id)
         text = self._preprocess(item.data)
         if not text.strip():
             raise ItemError(f"Item {item.id!r} has no text. Give it one, or leave it out of the table.", [item.id])

@@ -23,7 +23,7 @@ _STOP_GRACE_S = 10
 
 
 def train(plugin_name: str, run_id: str, dataset: dict[str, Any], params: dict[str, Any]) -> TrainingManifest:
-    """Fine-tune the start version on a stored training set and keep the best weights.
+    """Fine-tune the start version on a stored training set; keep the latest weights that dev queries do not call worse.
 
     A fresh interpreter does the work, because a forked one cannot use CUDA; it ends when this process ends.
 

@@ -61,22 +61,31 @@ def trainings(conn: psycopg.Connection, plugin: str) -> list[Training]:
 
 
 def new_sessions(
-    conn: psycopg.Connection, plugin: str, *, until: datetime | None = None, for_run: str | None = None
+    conn: psycopg.Connection,
+    plugin: str,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    for_run: str | None = None,
 ) -> int:
     """Return the number of clicked sessions that were logged since sessions were last read to train on.
 
-    When they were logged counts, not their own time: a log that is imported a day late is new.
+    When they were logged counts, not their own time: a log that is imported a day late is new. Of one that is being
+    imported while sessions are read, those written before are trained on next time and not counted.
 
     Args:
         conn: Connection to Estudio's database.
         plugin: Name of the plugin.
+        since: Earliest own time of the sessions to count, that of the window which training reads; all by default.
         until: End of the sessions to count; all by default.
         for_run: A run that asks how many are new to it: its own earlier training does not count.
     """
     from estudio_core.clickstream.store import ClickstreamStore
 
-    since = trained_until(conn, plugin, for_run=for_run)
-    return ClickstreamStore(conn).count_sessions(plugin, logged_since=since, until=until, clicked_only=True)
+    trained = trained_until(conn, plugin, for_run=for_run)
+    return ClickstreamStore(conn).count_sessions(
+        plugin, since=since, until=until, logged_since=trained, clicked_only=True
+    )
 
 
 def trained_until(conn: psycopg.Connection, plugin: str, *, for_run: str | None = None) -> datetime | None:

@@ -131,10 +131,12 @@ def _sessions(
                 inputs.append(builder.clickstream_sessions_converter.convert(session, builder.query_retriever).input)
             except DataError:
                 continue  # training counts and logs them
-        return with_one_spelling(inputs)
+        return inputs
 
     reference = [] if trained is None else read(trained - timedelta(days=wanted.reference_days), trained)
-    fresh = read(since, until)
+    # Both sides under one spelling: else a change of habit in spelling would be one in what is asked.
+    both = with_one_spelling([*reference, *read(since, until)])
+    reference, fresh = both[: len(reference)], both[len(reference) :]
     known = reference or fresh
     try:
         examination = to_examination(builder.fine_tuning_settings, known)

@@ -26,10 +26,11 @@ class GateSettings(StrictModel):
     """For queries training never saw, beside enough that it did: their mean gain has to exceed `minimum_gain`, and its
     interval has to rule out a loss of more than this, in units of the metric. A few dozen judged queries can seldom
     prove a gain, and can prove that nothing is ruined. 0: the gain has to be certain there too."""
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    confidence: float = Field(default=0.95, gt=0.5, le=0.999)
     """Level of the paired bootstrap interval, and of the randomisation test that has to confirm it."""
     minimum_queries: int = Field(default=10, ge=2)
-    """Fewer evaluated queries than this in a group, and the group decides nothing."""
+    """Fewer evaluated queries than this in a group, and the group decides nothing. Whatever they gain, fewer than six
+    are never certain at 95 %."""
 
 
 class ExportSettings(StrictModel):

@@ -156,6 +156,12 @@ def read_card(name: str, path: Path | None = None) -> PluginCard:
             card = _card_from_class(node, file)
             if card is not None and card.meta.name == name:
                 return card
+    heavy = _top_level_imports(tree) & HEAVY_MODULES
+    if heavy and any(isinstance(node, ast.Name) and node.id == "create_text_plugin" for node in ast.walk(tree)):
+        raise PluginError(
+            f"{file} calls create_text_plugin and imports {', '.join(sorted(heavy))} at its top, which would slow down "
+            "every parsing of DAGs. Import inside the functions that need it, such as TextTraining(loss=a function)."
+        )
     raise PluginError(
         f"{file} mentions {name!r} and defines no plugin of that name: give a FineTuningMethod subclass "
         f"`meta = PluginMeta(name={name!r}, ...)`, or call create_text_plugin(name={name!r}, ...)."

@@ -57,7 +57,8 @@ class TextTraining(StrictModel):
     interpolation: float | None = Field(default=None, gt=0, le=1)
     """Share of the trained weights in the new model, the rest being those it started from: less is more careful."""
     loss: Any = None
-    """A loss of `lightning_modules.losses`; CosineProbMarginRankingLoss by default."""
+    """A loss of `lightning_modules.losses`, or a function that returns one, so that torch is imported only where it is
+    needed; CosineProbMarginRankingLoss by default."""
     settings: Mapping[str, Any] = Field(default_factory=dict)
     """Further fields of `FineTuningSettings`, by name."""
     search_space: Mapping[str, Sequence[Any]] = Field(default_factory=dict)
@@ -70,10 +71,14 @@ class TextTraining(StrictModel):
     @field_validator("settings")
     @classmethod
     def _of_fine_tuning(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
-        here = {"loss_func": "loss", "num_epochs": "num_epochs", "batch_size": "batch_size"}
+        here = {name: f"TextTraining({name}=...)" for name in ("num_epochs", "batch_size")}
+        here |= {
+            "loss_func": "TextTraining(loss=...)",
+            "seed": "create_text_plugin(fine_tune=FineTuneParams(seed=...))",
+        }
         for name in value:
             if name in here:
-                raise ValueError(f"give {name} as TextTraining({here[name]}=...)")
+                raise ValueError(f"give {name} as {here[name]}")
         FineTuningSettings(loss_func=None, **value)
         return value
 

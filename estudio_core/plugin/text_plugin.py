@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -174,11 +175,14 @@ class TextPlugin(FineTuningMethod):
         from estudio_core.experiments.fine_tuning_settings import FineTuningSettings
         from lightning_modules.losses import CosineProbMarginRankingLoss
 
+        loss = self.training.loss or CosineProbMarginRankingLoss()
+        if inspect.isroutine(loss):
+            loss = loss()
         given: dict[str, Any] = {
             name: value for name in ("num_epochs", "batch_size") if (value := getattr(self.training, name)) is not None
         }
         given |= self.training.settings
-        return FineTuningSettings(loss_func=self.training.loss or CosineProbMarginRankingLoss(), **given)
+        return FineTuningSettings(loss_func=loss, **given)
 
     @cached_property
     def initial_params(self) -> dict[str, list[Any]]:

@@ -217,8 +217,11 @@ class RankingData:
         )
 
     def queries(self, split: Split) -> list[str]:
-        """Return the distinct query texts of a split, in order of first appearance."""
-        return list(dict.fromkeys(s.query for s in self.clickstream[split]))
+        """Return the distinct queries of a split in order of first appearance, each in its first spelling."""
+        first: dict[str, str] = {}
+        for session in self.clickstream[split]:
+            first.setdefault(session.query_key, session.query)
+        return list(first.values())
 
 
 def _sessions_table(data: RankingData) -> pa.Table:

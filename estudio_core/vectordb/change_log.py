@@ -162,7 +162,7 @@ def _check_batch(upserts: Sequence[ItemWrite], deletes: Sequence[str]) -> None:
     for item in upserts:
         for what, value in (("id", item.object_id), ("user id", item.user_id), ("original id", item.original_id)):
             if value is not None:
-                check_id(value, what)
+                check_id(value, what, item.object_id)
     both = sorted(set(ids) & set(deletes))
     twice = sorted(object_id for object_id, times in Counter(ids).items() if times > 1)
     if both or twice:

@@ -114,16 +114,18 @@ def check_text(value: str, what: str, object_id: str) -> None:
         raise ItemError(f"{what} {value!r} of object {object_id!r} cannot be stored as UTF-8 text.", [object_id])
 
 
-def check_id(value: str, what: str = "id") -> None:
+def check_id(value: str, what: str, object_id: str) -> None:
     """Refuse an id that PostgreSQL cannot store, or cannot index.
 
     Raises:
         ItemError: it holds what `check_text` refuses, or is longer than `ID_LIMIT`.
     """
-    check_text(value, what, value)
+    check_text(value, what, object_id)
     if len(value.encode()) > ID_LIMIT:
+        of = "" if value == object_id else f" of object {object_id!r}"
         raise ItemError(
-            f"{what} {value[:40]!r}… has {len(value.encode()):,} bytes; at most {ID_LIMIT:,} can be indexed.", [value]
+            f"{what} {value[:40]!r}…{of} has {len(value.encode()):,} bytes; at most {ID_LIMIT:,} can be indexed.",
+            [object_id],
         )
 
 
@@ -235,7 +237,7 @@ def check_ids(items: Iterable[IndexedItem], seen: set[str]) -> None:
         for name in ("object_id", "user_id", "original_id"):
             value = getattr(item, name)
             if value is not None:
-                check_id(value, name)
+                check_id(value, name, item.object_id)
         for name in ("content_hash", "text"):
             check_text(getattr(item, name), name, item.object_id)
         if not item.object_id:

@@ -1,1 +1,1 @@
-"""Callbacks of training: dev validation with early stopping and best weights, progress."""
+"""Callbacks of training: dev validation, which stops it and keeps weights; negatives mined anew; progress."""

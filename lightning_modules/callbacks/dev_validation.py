@@ -119,7 +119,7 @@ class DevValidation(lightning.Callback):
             self._validate(trainer, pl_module)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Measure the last weights too, then put the best ones back."""
+        """Measure the last weights too, then put back those that are kept."""
         self._flush(trainer.global_step, pl_module)
         self._validate(trainer, pl_module)
         if trainer.is_global_zero:

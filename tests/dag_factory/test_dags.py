@@ -282,7 +282,12 @@ def test_fine_tuning_may_wait_for_new_sessions_and_improvement_for_a_clock(tmp_p
     assert "estudio_core.dag_factory.notices.log_late" in serialized  # whom nobody is named is not told, but logged
     assert "DagRunQueuedAtDeadline" not in json.dumps(result["dags"]["shop__release"]["serialized"])
 
-    plugin.write_text(plugin.read_text().replace("every 500 new sessions", "every full moon"))
+    text = plugin.read_text()
+    plugin.write_text(text.replace("notices.log_late", "notices.log_lat"))
+    [message] = parse(tmp_path, environment)["errors"].values()
+    assert "nobody to tell at 'estudio_core.dag_factory.notices.log_lat'" in message
+
+    plugin.write_text(text.replace("every 500 new sessions", "every full moon"))
     [message] = parse(tmp_path, environment)["errors"].values()
     assert "'every full moon' is no schedule" in message
 

@@ -14,7 +14,7 @@ from typer.main import get_command
 
 from estudio_core.cli import app
 from estudio_core.dag_factory.notices import callbacks, deadlines
-from estudio_core.plugin.discovery import definitions_in, import_plugin_file
+from estudio_core.plugin.discovery import definitions_in, import_plugin_file, read_card
 from estudio_core.plugin.text_plugin import TextPlugin
 from estudio_core.settings import Settings
 
@@ -57,6 +57,8 @@ def test_every_plugin_that_is_shown_is_one(code: str, tmp_path: Path) -> None:
     file.write_text(code, encoding="utf-8")
     [plugin] = definitions_in(import_plugin_file(file))
     assert isinstance(plugin, TextPlugin)
+    assert read_card(plugin.meta.name, tmp_path).meta == plugin.meta
+    assert plugin.settings.loss_func.margin >= 0
     for notices in (plugin.dag_settings.on_failure, plugin.dag_settings.on_success, plugin.dag_settings.on_drift):
         callbacks(notices)
     for kind in plugin.dag_settings.deadline_minutes:

@@ -72,6 +72,15 @@ def test_an_unknown_kind_of_uri_is_refused() -> None:
         _ = MLflowClientWrapper("ftp://somewhere").client
 
 
+@pytest.mark.parametrize("uri", ["postgres://mlflow:hunter2@127.0.0.1:1/m", "http://me:hunter2@127.0.0.1:1"])
+def test_no_message_has_the_password_of_the_store(uri: str) -> None:
+    wrapper = MLflowClientWrapper(tracking_uri=uri, attempts=1)
+    with pytest.raises((ConfigurationError, TrackingUnavailableError)) as caught:
+        wrapper.call(lambda client: client.search_experiments(max_results=1))
+    assert "127.0.0.1:1" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
 def test_several_processes_may_open_a_new_store_and_register_the_same_model_at_once(
     home: Path, model_folder: Path
 ) -> None:

@@ -62,6 +62,17 @@ def test_a_log_that_is_imported_late_is_new() -> None:
         assert new_sessions(connection, "shop") == 1
 
 
+def test_an_archive_from_before_the_window_gives_a_run_for_new_sessions_nothing_to_do() -> None:
+    trained("real", "2")
+    long_ago = datetime.now(UTC) - timedelta(days=400)
+    with database.connect(autocommit=True) as connection:
+        store = ClickstreamStore(connection)
+        store.log_queries([UbiQuery("old", "lamp", long_ago, "shop", query_response_hit_ids=("1", "2"))])
+        store.log_events([UbiEvent("old", "click", "old", long_ago, "shop", object_id="1")])
+    with pytest.raises(NotEnoughDataError, match=r"0 clicked sessions .* since the last training"):
+        extract("shop", "rung", {"min_sessions": 2}, 1)
+
+
 def test_a_run_for_new_sessions_rests_when_another_has_trained_on_them_and_may_be_cleared_itself() -> None:
     assert extract("shop", "first", {"min_sessions": 2}, 3).clicked_sessions == 3
     trained("first", "2")

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from estudio_core import FineTuneParams, PluginMeta, PostgresItems, TextModel, create_text_plugin
+from estudio_core import (
+    FineTuneParams,
+    GateSettings,
+    PluginMeta,
+    PostgresItems,
+    TextModel,
+    TextTraining,
+    create_text_plugin,
+)
 from estudio_core.errors import ConfigurationError
 from estudio_core.plugin.text_plugin import TextPlugin
 
@@ -45,6 +53,9 @@ def test_constructing_opens_nothing_and_reads_no_model() -> None:
             "cannot name a plugin",
         ),
         (lambda: create_text_plugin("a__b", items=ITEMS, model="m"), "single underscores"),
+        (lambda: TextTraining(settings={"seed": 1}), r"give seed as create_text_plugin\(fine_tune="),
+        (lambda: TextTraining(settings={"batch_size": 1}), r"give batch_size as TextTraining\(batch_size="),
+        (lambda: GateSettings(confidence=0.9999), "confidence"),
     ],
 )
 def test_unknown_names_are_refused_with_the_nearest_legal_one(call: object, message: str) -> None:
@@ -83,8 +94,6 @@ def test_a_given_component_takes_the_place_of_the_built_in_one(minilm_path: Path
 
 
 def test_given_training_values_replace_the_search_space(minilm_path: Path) -> None:
-    from estudio_core import TextTraining
-
     training = TextTraining(
         learning_rate=3e-5, search_space={"margin": [0.1]}, num_epochs=2, settings={"mined_negatives": 2}
     )
@@ -95,9 +104,16 @@ def test_given_training_values_replace_the_search_space(minilm_path: Path) -> No
     assert plugin_on(minilm_path).initial_params["margin"] != [0.1]
 
 
-def test_settings_that_training_does_not_have_or_that_have_a_place_of_their_own_are_refused() -> None:
-    from estudio_core import TextTraining
+def test_a_loss_may_be_a_function_that_imports_what_it_needs(minilm_path: Path) -> None:
+    def loss() -> object:
+        from lightning_modules.losses import CosineProbMarginRankingLoss
 
+        return CosineProbMarginRankingLoss(margin=0.07)
+
+    assert plugin_on(minilm_path, training=TextTraining(loss=loss)).settings.loss_func.margin == 0.07
+
+
+def test_settings_that_training_does_not_have_or_that_have_a_place_of_their_own_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="Did you mean 'mined_negatives'"):
         TextTraining(settings={"mined_negative": 2})
     with pytest.raises(ConfigurationError, match=r"TextTraining\(num_epochs=\.\.\.\)"):

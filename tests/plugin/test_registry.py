@@ -112,6 +112,12 @@ def test_a_heavy_plugin_file_is_read_and_not_imported(tmp_path: Path) -> None:
     assert card.fine_tune_params.min_sessions == 10
 
 
+def test_a_short_plugin_that_imports_torch_at_its_top_says_what_to_do(tmp_path: Path) -> None:
+    write(tmp_path, "shop", "import torch\n" + GOOD.format(name="shop"))
+    with pytest.raises(PluginError, match=r"imports torch at its top.*TextTraining\(loss=a function\)"):
+        read_card("shop", tmp_path)
+
+
 def test_a_card_of_a_missing_plugin_names_what_there_is(tmp_path: Path) -> None:
     write(tmp_path, "shop", GOOD.format(name="shop"))
     with pytest.raises(PluginError, match="Legal names: 'shop'"):

@@ -68,6 +68,15 @@ def test_a_connection_is_read_from_an_airflow_uri(monkeypatch: pytest.MonkeyPatc
     }  # fmt: skip
 
 
+def test_a_connection_may_be_libpq_s_pairs_and_no_message_has_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP", "host=db dbname=shop user=reader password=hunter2 application_name=a://b")
+    assert describe(resolve_url(connection_id="shop")) == "reader@db/shop"
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP", "reader:hunter2@db/shop")
+    with pytest.raises(ConfigurationError) as raised:
+        connection_parameters(resolve_url(connection_id="shop"))
+    assert "hunter2" not in str(raised.value)
+
+
 @pytest.mark.parametrize("extra", [{"sslmode": "require", "log_sql": True}, '{"sslmode": "require"}'])
 def test_a_connection_is_read_from_json(monkeypatch: pytest.MonkeyPatch, extra: object) -> None:
     fields = {

@@ -96,7 +96,7 @@ def test_copy_is_part_of_the_callers_transaction(conn: psycopg.Connection, colle
         (item("b\x00"), ItemError, "UTF-8"),
         (item("bad", text="b\x00"), ItemError, "UTF-8"),
         (item("b" * 1_201), ItemError, "has 1,201 bytes"),
-        (item("bad", user_id="u", original_id="ö" * 601), ItemError, "original_id 'ö.* has 1,202 bytes"),
+        (item("bad", user_id="u", original_id="ö" * 601), ItemError, "original_id 'ö.* of object 'bad' has 1,202"),
         (item("bad", payload={"x": float("nan")}), ItemError, "no JSON"),
         (item("bad", payload={"x": "\x00"}), ItemError, "JSON object"),
         (item("bad", payload=["x"]), ItemError, "JSON object"),
