@@ -33,7 +33,7 @@ $(READY): requirements.lock pyproject.toml scripts/setup.sh
 
 .PHONY: setup
 setup: $(READY) ## Virtual environment with the locked dependencies (PYTHON=, EXTRAS=, TORCH_BACKEND=)
-	@echo "$(VENV) is ready."
+	@$(if $(EXTRAS)$(TORCH_BACKEND),bash scripts/setup.sh,echo "$(VENV) is ready.")
 
 .PHONY: demo
 demo: $(READY) ## Fine-tune, re-index and search a real catalog through Airflow; ends with a before/after report
@@ -56,7 +56,7 @@ triton-stop: $(READY) ## Stop the server that `make triton` or `make up` started
 	@$(PY) -m estudio_core.triton stop
 
 .PHONY: test
-test: $(READY) ## Run all tests (TEST_WORKERS=: processes side by side, 2 unless given)
+test: $(READY) ## Run all tests but those of `make proof` (TEST_WORKERS=: processes side by side, 2 unless given)
 	@HF_HUB_OFFLINE=1 $(PY) -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: proof

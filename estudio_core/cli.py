@@ -201,11 +201,14 @@ def rollback(
 def sync(
     plugin: PluginName,
     everything: Annotated[bool, typer.Option("--everything", help="Compare all rows, not only changed ones.")] = False,
+    most_deleted_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Largest share of the live items that may be deleted.")
+    ] = 0.5,
 ) -> None:
     """Bring new, changed and deleted items of the table into the live release."""
     from estudio_core.pipeline.sync import sync as run_sync
 
-    done = run_sync(plugin, {"everything": everything})
+    done = run_sync(plugin, {"everything": everything, "most_deleted_share": most_deleted_share})
     console.print(
         f"Release {done.release_id} of {plugin} follows its items again: {done.embedded} embedded, "
         f"{done.payload_only} with a new payload only, {done.deleted} deleted, {done.unchanged} unchanged, "

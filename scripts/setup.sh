@@ -42,6 +42,8 @@ fi
 .venv/bin/python -c 'import uv' 2>/dev/null || .venv/bin/python -m pip install --quiet --disable-pip-version-check uv
 
 source scripts/python_packages.sh
+# Another build of the same version would count as installed.
+[[ -z "${TORCH_BACKEND:-}" ]] || torch_options+=(--reinstall-package torch)
 uv=(.venv/bin/python -m uv)
 locked="$(mktemp)"
 trap 'rm -f "$locked"' EXIT

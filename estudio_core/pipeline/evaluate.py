@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from estudio_core.plugin.contract import FineTuningMethod
 
 MOST_ITEMS = 50_000
-"""Items that candidate and champion rank; of larger catalogs the judged and shown ones, and a fixed sample."""
+"""Items that candidate and champion rank; of larger catalogs the judged and shown ones, and a fixed sample of about as
+many."""
 
 _SCRATCH_VERSION = 0
 """Version under which a candidate that is not registered yet is exported, in a folder of its own."""

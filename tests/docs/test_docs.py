@@ -111,4 +111,8 @@ def test_every_setting_and_dag_that_is_named_exists() -> None:
 
     named = {name.removeprefix("ESTUDIO_").lower() for name in re.findall(r"ESTUDIO_[A-Z_]+", TEXT)}
     assert named <= set(Settings.model_fields)
+    described = (PROJECT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert {f"ESTUDIO_{name.upper()}" for name in Settings.model_fields} <= set(
+        re.findall(r"ESTUDIO_[A-Z_]+", described)
+    )
     assert set(re.findall(r"`<plugin>__(\w+)`", TEXT)) == set(DAG_KINDS)

@@ -108,7 +108,7 @@ def test_a_loss_may_be_a_function_that_imports_what_it_needs(minilm_path: Path) 
     def loss() -> object:
         from lightning_modules.losses import CosineProbMarginRankingLoss
 
-        return CosineProbMarginRankingLoss(margin=0.07)
+        return CosineProbMarginRankingLoss(base_margin=0.07)
 
     assert plugin_on(minilm_path, training=TextTraining(loss=loss)).settings.loss_func.margin == 0.07
 
