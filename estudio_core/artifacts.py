@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from estudio_core.durable import flush, flush_tree
 from estudio_core.errors import DataError
 from estudio_core.settings import get_settings
 
@@ -68,7 +69,9 @@ class ArtifactStore:
             shutil.rmtree(retired, ignore_errors=True)
             if final.exists():
                 final.rename(retired)
+            flush_tree(staging)  # after a loss of power a folder with this name would hold empty files
             staging.rename(final)
+            flush(final.parent)
             shutil.rmtree(retired, ignore_errors=True)
             return
         with tempfile.TemporaryDirectory(prefix="estudio-") as folder:

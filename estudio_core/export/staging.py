@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
+from estudio_core.durable import flush, flush_tree
 from estudio_core.errors import RepositoryError
 
 LOCK_TIMEOUT_S = 3600.0
@@ -140,11 +141,9 @@ def staged(work: Path, name: str, final: Path) -> Iterator[Path]:
         with repository_errors(folder):
             folder.mkdir()
             yield folder
-            for path in sorted(folder.rglob("*")):
-                _sync(path)
-            _sync(folder)
+            flush_tree(folder)
             folder.rename(final)
-            _sync(final.parent)
+            flush(final.parent)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -155,7 +154,7 @@ def retire(work: Path, name: str, entry: Path) -> None:
     trash = work / f"{name}.retired-{uuid.uuid4().hex[:8]}"
     with repository_errors(entry):
         entry.rename(trash)
-        _sync(entry.parent)
+        flush(entry.parent)
     shutil.rmtree(trash, ignore_errors=True)
 
 
@@ -165,11 +164,3 @@ def sweep(work: Path) -> None:
         # Whoever holds the lock of a name cleans up after its predecessors.
         with suppress(RepositoryError), only_writer(work, name, timeout_s=0.0):
             pass
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -49,9 +49,7 @@ POINTS = (
         "task",
         Halt(f"{_PUBLISHING}.triton_repository:check_parity"),
     ),
-    Point(
-        "entry staged, half of it on disk", "publish_model", "task", Halt(f"{_PUBLISHING}.staging:_sync", "before", 3)
-    ),
+    Point("entry staged, half of it on disk", "publish_model", "task", Halt("estudio_core.durable:flush", "before", 3)),
     Point(
         "entry in the repository, not loaded",
         "publish_model",
@@ -136,7 +134,7 @@ POINTS = (
         "old entry out of the repository, not deleted",
         "clean_up",
         "task",
-        Halt(f"{_PUBLISHING}.staging:_sync"),
+        Halt(f"{_PUBLISHING}.staging:flush"),
     ),
     Point(
         "pointer moved back, not committed",
