@@ -54,7 +54,6 @@ class TrainingConfig:
     two rates come as the mean of both in `items_lr`."""
     items_lr: float | None = None
     """Peak rate of the item tower, which is the shared tower; None: `learning_rate`."""
-    query_weight_decay: float = 0.0
     items_weight_decay: float = 0.01
     """AdamW decay of matrices; biases and layer norms are never decayed."""
     warmup_steps: int = 10
@@ -175,7 +174,6 @@ class TrainingConfig:
             value = getattr(self, name)
             _require(value is None or value > 0, name, value, "a number above 0, or None")
         for name in (
-            "query_weight_decay",
             "items_weight_decay",
             "warmup_steps",
             "gradient_clip",

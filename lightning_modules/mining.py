@@ -12,7 +12,7 @@ from estudio_core.models.aggregation import PartTable, object_similarities
 from lightning_modules.config import TrainingConfig
 from lightning_modules.text_bank import TextBank
 
-_QUERIES_AT_ONCE = 256  # bounds the similarity matrix: 256 x 100,000 objects are 100 MB
+_SIMILARITIES_AT_ONCE = 25_000_000  # 100 MB: 250 queries over 100,000 objects of one part
 
 
 def mine_negatives(
@@ -36,8 +36,9 @@ def mine_negatives(
     table = PartTable.of([bank.objects[object_id][0] for object_id in names])
     queries: Sequence[str] = list(excluded)
     mined: dict[str, list[str]] = {}
-    for start in range(0, len(queries), _QUERIES_AT_ONCE):
-        some = queries[start : start + _QUERIES_AT_ONCE]
+    at_once = max(1, _SIMILARITIES_AT_ONCE // max(1, table.index.size))  # every object is as wide as the widest
+    for start in range(0, len(queries), at_once):
+        some = queries[start : start + at_once]
         rows = vectors[[bank.query(query) for query in some]]
         similarity = object_similarities(rows, vectors, table, config.aggregation, config.metric)
         for row, query in enumerate(some):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -122,16 +121,3 @@ class FineTuningSettings(StrictModel):
         if value > 1 and not float(value).is_integer():
             raise ValueError("give a share in (0, 1] or a whole number of sessions")
         return value
-
-    def validation_interval(self, sessions: int) -> int:
-        """Return after how many of `sessions` training sessions the model is validated, 1 to `sessions`.
-
-        >>> FineTuningSettings(loss_func=None, test_each_n_sessions=0.5).validation_interval(801)
-        401
-        >>> FineTuningSettings(loss_func=None, test_each_n_sessions=100).validation_interval(801)
-        100
-        >>> FineTuningSettings(loss_func=None, test_each_n_inputs=5000).validation_interval(801)
-        801
-        """
-        wanted = self.test_each_n_sessions if self.test_each_n_sessions > 1 else self.test_each_n_sessions * sessions
-        return max(1, min(sessions, math.ceil(wanted)))

@@ -280,7 +280,10 @@ class ExperimentsManager:
         return self._search(f"tags.`mlflow.parentRunId` = '{iteration.run_id}'", 1000)
 
     def top_params(self, n: int | None = None, *, before: Iteration | None = None) -> list[FineTuningParams]:
-        """Return the distinct parameters of the `n` best finished trials (default `n_top_runs`), best first.
+        """Return the distinct parameters of the `n` best finished trials (default `n_top_runs`).
+
+        Those of the latest iteration come first, best first, then those of the one before: every iteration has dev
+        queries of its own, so that qualities compare within one only.
 
         Args:
             n: How many at most.
@@ -288,9 +291,13 @@ class ExperimentsManager:
         """
         wanted = self.n_top_runs if n is None else n
         found: dict[str, FineTuningParams] = {}
-        for run in self._search("attributes.status = 'FINISHED'", 1000):
-            own = before is not None and run.data.tags.get("mlflow.parentRunId") == before.run_id
-            if own or QUALITY not in run.data.metrics:
+        runs = [run for run in self._search("attributes.status = 'FINISHED'", 1000, newest=True) if _measured(run)]
+        runs.sort(key=lambda run: run.data.metrics[QUALITY], reverse=not self.is_loss)
+        latest: dict[str, int] = {}
+        for run in runs:
+            latest[_iteration_of(run)] = max(latest.get(_iteration_of(run), 0), run.info.start_time)
+        for run in sorted(runs, key=lambda run: -latest[_iteration_of(run)]):
+            if before is not None and _iteration_of(run) == before.run_id:
                 continue
             params = FineTuningParams.from_mlflow(run.data.params)
             found.setdefault(params.id, params)
@@ -299,11 +306,12 @@ class ExperimentsManager:
         return list(found.values())
 
     def best_params(self, *, before: Iteration | None = None) -> FineTuningParams | None:
-        """Return the parameters of the best finished trial of earlier iterations; None where there is none."""
+        """Return the parameters of the best finished trial of the iteration before; None where there is none."""
         return next(iter(self.top_params(1, before=before)), None)
 
-    def _search(self, condition: str, most: int) -> list[Run]:
+    def _search(self, condition: str, most: int, *, newest: bool = False) -> list[Run]:
         order = [f"metrics.`{QUALITY}` {'ASC' if self.is_loss else 'DESC'}", "attributes.start_time DESC"]
+        order = order[1:] if newest else order
 
         def search(client: MlflowClient) -> list[Run]:
             experiment = client.get_experiment_by_name(self.plugin_name)
@@ -342,3 +350,11 @@ class ExperimentsManager:
         if found.lifecycle_stage == "deleted":
             client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
+
+
+def _iteration_of(trial: Run) -> str:
+    return str(trial.data.tags.get("mlflow.parentRunId", ""))
+
+
+def _measured(trial: Run) -> bool:
+    return QUALITY in trial.data.metrics

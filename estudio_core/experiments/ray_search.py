@@ -199,11 +199,11 @@ def per_trial(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> dic
     """
     settings = get_settings()
     devices = settings.training_devices
-    # Of threads that are not set, each device's process takes its part of all cores.
-    cpus = resources.cpus_per_trial or (settings.training_threads or 0) * devices or _own_cpus()
     gpus = resources.gpus_per_trial
     if gpus is None:
         gpus = float(devices) if any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
+    cpus = resources.cpus_per_trial or (settings.training_threads or 0) * devices
+    cpus = cpus or _share_of_cores(resources, gpus, nodes)
     if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
         have = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
         raise ConfigurationError(
@@ -211,6 +211,17 @@ def per_trial(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> dic
             "Ask for fewer."
         )
     return {"cpu": float(cpus), "gpu": float(gpus)}
+
+
+def _share_of_cores(resources: Resources, gpus: float, nodes: Sequence[Mapping[str, float]]) -> int:
+    """Return the cores of a trial where none are asked for: all of a machine, shared by those that are to run at once.
+
+    Trials that share a GPU share the cores beside it.
+    """
+    largest = max((int(node.get("CPU", 0)) for node in nodes), default=0)
+    cores = min(_own_cpus(), largest) if largest else _own_cpus()
+    at_once = max(resources.max_concurrent or 1, int(1 / gpus) if 0 < gpus < 1 else 1)
+    return max(1, cores // at_once)
 
 
 def _own_cpus() -> int:

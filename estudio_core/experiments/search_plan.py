@@ -18,7 +18,7 @@ class Resources:
 
     Attributes:
         cpus_per_trial: Cores; None: `ESTUDIO_TRAINING_THREADS` for each of `ESTUDIO_TRAINING_DEVICES`, or every core
-            that this process may use.
+            that this process may use and a machine of Ray has, divided among the trials that are to run at once.
         gpus_per_trial: GPUs, parts allowed; None: `ESTUDIO_TRAINING_DEVICES` where Ray finds any.
         max_concurrent: Most trials at a time; None: as many as fit.
     """

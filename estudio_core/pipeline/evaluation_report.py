@@ -64,7 +64,7 @@ def write_report(
         exam: The items and queries that were ranked.
         champion: How the champion ranked.
         candidate: How the candidate ranked.
-        course: `fit` and `trials` of the training process.
+        course: `fit`, `trials` and `metric` of the training process.
     """
     from estudio_core.evaluation import report as rendering
 
@@ -98,7 +98,7 @@ def write_report(
             )
             for trial in course["trials"]
         ),
-        trial_metric="test_quality",
+        trial_metric=course.get("metric", "test_quality"),
         champion=champion.name,
         candidate=candidate.name,
         runs={"MLflow run": training.mlflow_run_id, "Airflow run": run_id, "Dataset": training.dataset.dataset_id},

@@ -122,7 +122,8 @@ def run_training(request: dict[str, Any]) -> dict[str, Any]:
         }
         for t in search.trials
     ]
-    (output / "history.json").write_text(json.dumps({"fit": fitted, "trials": trials}), encoding="utf-8")
+    course = {"fit": fitted, "trials": trials, "metric": manager.main_metric}
+    (output / "history.json").write_text(json.dumps(course), encoding="utf-8")
     shutil.copytree(best.folder / MODEL_FOLDER, output / MODEL_FOLDER)
     return {
         "mlflow_run_id": recorder.run_id(best.index),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from estudio_core.errors import ConfigurationError
@@ -27,9 +28,11 @@ class Annealing:
 
     def __post_init__(self) -> None:
         """Refuse what the loss itself refuses."""
-        if self.scale is not None and self.scale <= 0:
+        if self.scale is not None and not 0 < self.scale < math.inf:
             raise ConfigurationError(f"The scale is to end at {self.scale}; give a number above 0, or None.")
-        if self.margin is not None and self.margin < 0:
+        if self.shift is not None and not math.isfinite(self.shift):
+            raise ConfigurationError(f"The shift is to end at {self.shift}; give a finite number, or None.")
+        if self.margin is not None and not 0 <= self.margin < math.inf:
             raise ConfigurationError(f"The margin is to end at {self.margin}; give 0 or more, or None.")
 
     def at(self, done: float, *, scale: float, shift: float, margin: float) -> tuple[float, float, float]:

@@ -125,8 +125,10 @@ class ProbMarginRankingLoss(nn.Module):
         super().__init__()
         if form not in ("sigmoid", "softplus"):
             raise ConfigurationError(f"form is {form!r}; legal: 'sigmoid', 'softplus'.")
-        if temperature is not None and temperature <= 0:
+        if temperature is not None and not 0 < temperature < math.inf:
             raise ConfigurationError(f"temperature is {temperature}; give a number above 0, or None for equal shares.")
+        if not math.isfinite(shift):
+            raise ConfigurationError(f"shift is {shift}; give a finite number.")
         self.form: Form = form
         self.shift = shift
         self.temperature = temperature

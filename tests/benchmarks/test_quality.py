@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import units
 from benchmarks.quality import corpora, measure
+from benchmarks.quality.contenders.naive import naive
 from benchmarks.quality.contenders.sentence_transformers_trainer import clicked_rows
 from benchmarks.quality.corpora import Corpus, chorus, nfcorpus
 from benchmarks.quality.logs import Condition, conditions, replay
@@ -78,23 +79,26 @@ def test_nfcorpus_keeps_its_own_division_of_queries() -> None:
     assert 300 < len(test.unseen) <= 325
 
 
+@pytest.mark.parametrize("contender", [name for name in CONTENDERS if name != measure.ORACLE])
 def test_no_contender_can_reach_the_unseen_queries_or_their_grades(
-    corpus: Corpus, minilm_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: Corpus, minilm_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, contender: str
 ) -> None:
     given: list[Task] = []
 
     def spy(task: Task) -> object:
         given.append(task)
-        return CONTENDERS["naive loop"](replace(task, budget_tokens=200))
+        return naive(replace(task, budget_tokens=200))
 
     monkeypatch.setattr(units, "RESULTS", tmp_path)
-    monkeypatch.setitem(measure.CONTENDERS, "ours", spy)
-    result = measure.measure(Unit(corpus, Condition("clean", 40), "ours", seed=0), str(minilm_path))
-    [task] = given
-    assert task.corpus.unseen == ()
-    assert len(task.corpus.held_out) == 0
-    assert not set(task.data.queries("train")) & set(corpus.unseen)
-    assert len(task.corpus.judgments) == 0, "grades of the queries asked are judged by as well"
+    for name in {"ours", contender}:  # whose tokens are the others' budget
+        monkeypatch.setitem(measure.CONTENDERS, name, spy)
+    result = measure.measure(Unit(corpus, Condition("clean", 40), contender, seed=0), str(minilm_path))
+    assert len(given) == len({"ours", contender} - ({"ours"} if contender in measure.OWN_BUDGET[1:] else set()))
+    for task in given:
+        assert task.corpus.unseen == ()
+        assert len(task.corpus.held_out) == 0
+        assert not {*task.data.queries("train"), *task.data.queries("dev")} & set(corpus.unseen)
+        assert len(task.corpus.judgments) == 0, "grades of the queries asked are judged by as well"
     assert len(result["ndcg"]["unseen"]) == 4
 
 

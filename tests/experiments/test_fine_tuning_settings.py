@@ -13,18 +13,11 @@ def test_the_tutorials_call_works() -> None:
     settings = FineTuningSettings(loss_func=LOSS, step_size=35, test_each_n_sessions=0.5, num_epochs=3)
     assert settings.loss_func is LOSS
     assert (settings.step_size, settings.num_epochs) == (35, 3)
-    assert settings.validation_interval(100) == 50
 
 
 def test_test_each_n_inputs_is_another_name_for_test_each_n_sessions() -> None:
     settings = FineTuningSettings.model_validate({"loss_func": LOSS, "test_each_n_inputs": 40})
     assert settings.test_each_n_sessions == 40
-
-
-def test_the_validation_interval_depends_on_the_data_and_leaves_the_settings_alone() -> None:
-    settings = FineTuningSettings(loss_func=LOSS, test_each_n_sessions=0.1)
-    assert [settings.validation_interval(n) for n in (1, 95, 1000)] == [1, 10, 100]
-    assert settings.test_each_n_sessions == 0.1
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, "often"])

@@ -122,9 +122,14 @@ def test_a_second_iteration_starts_from_the_best_of_the_first(manager: Experimen
     best = finish(manager, first, 0.1, 0.8)
     second = manager.start_iteration("second")
     assert manager.best_params(before=second) == best
-    finish(manager, second, 0.2, 0.9)
+    finish(manager, second, 0.2, 0.7)  # of other dev queries: less than the best of the first, and no worse for it
+    finish(manager, second, 0.3, 0.9)
     assert manager.top_params(before=second) == [best, worse]
-    assert manager.top_params(1)[0].margin == 0.2
+    assert [params.margin for params in manager.top_params()] == [0.3, 0.2, 0.1, 0.05]
+    third = manager.start_iteration("third")
+    assert manager.best_params(before=third).margin == 0.3  # type: ignore[union-attr]
+    finish(manager, third, 0.4, 0.1)
+    assert [params.margin for params in manager.top_params(2)] == [0.4, 0.3]
 
 
 def test_for_a_loss_smaller_is_better(manager: ExperimentsManager) -> None:

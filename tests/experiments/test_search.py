@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from estudio_core.errors import ConfigurationError, DataError, MissingDependencyError, ModelError, NotEnoughDataError
+from estudio_core.experiments import ray_search
 from estudio_core.experiments.fine_tuning_params import FineTuningParams
 from estudio_core.experiments.manager import ExperimentsManager
 from estudio_core.experiments.ray_search import per_trial, train_candidate
@@ -333,6 +334,14 @@ def test_trials_that_do_worse_are_ended_early(search: Search, manager: Experimen
 def test_more_cores_than_there_are_are_refused(search: Search, running_ray: None) -> None:
     with pytest.raises(ConfigurationError, match="GPU"):
         search(2, resources=Resources(cpus_per_trial=1, gpus_per_trial=64))
+
+
+def test_trials_that_run_at_once_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_search, "_own_cpus", lambda: 64)
+    nodes = [{"CPU": 32, "GPU": 1}]
+    assert per_trial(Resources(), nodes) == {"cpu": 32.0, "gpu": 1.0}
+    assert per_trial(Resources(gpus_per_trial=0.25), nodes) == {"cpu": 8.0, "gpu": 0.25}
+    assert per_trial(Resources(gpus_per_trial=0, max_concurrent=4), nodes) == {"cpu": 8.0, "gpu": 0.0}
 
 
 def test_resources_of_a_trial_follow_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from estudio_core.models.embeddings_model import EmbeddingsModelInterface
-from estudio_core.preprocessing.ranking_data import RankingData
+from estudio_core.preprocessing.ranking_data import ItemsSet, RankingData
 from lightning_modules.config import TrainingConfig
 from lightning_modules.encoding import TextEncoder
 from lightning_modules.fit import fit
@@ -31,6 +31,7 @@ def test_gradients_equal_those_of_one_pass_with_dropout_on(new_model: NewModel, 
         torch.manual_seed(9)
         cache = CachedGradients(encoder)
         vectors = cache.encode(rows) if cached else encoder(rows)
+        assert vectors.is_leaf is cached, "what a kept graph needs in memory grows with the batch"
         ((vectors @ vectors.T) * (vectors @ target.T)).sum().backward()
         if cached:
             cache.backward(nullcontext)
@@ -38,6 +39,20 @@ def test_gradients_equal_those_of_one_pass_with_dropout_on(new_model: NewModel, 
     assert len(gradients[0]) == len(gradients[1]) == len(list(model.parameters()))
     for one_pass, in_chunks in zip(*gradients, strict=True):
         torch.testing.assert_close(in_chunks, one_pass, atol=1e-5, rtol=1e-4)
+
+
+def test_short_texts_are_not_padded_to_the_length_of_long_ones(new_model: NewModel, ranking_data: RankingData) -> None:
+    model = new_model()
+    long = {
+        key: (" ".join([*ranking_data.items[key], *["good"] * (n % 9)]),) for n, key in enumerate(ranking_data.items)
+    }
+    bank = TextBank(model, ranking_data.clickstream["train"], ItemsSet(long))
+    encoder = TextEncoder(model, bank, batch_tokens=40)
+    rows = list(range(len(bank)))
+    padded = sum(len(chunk) * max(int(bank.lengths[rows[i]]) for i in chunk) for chunk in encoder.chunks(rows))
+    real = bank.token_count(rows)
+    assert sorted(i for chunk in encoder.chunks(rows) for i in chunk) == rows
+    assert real <= padded < 1.1 * real
 
 
 def test_training_with_it_gives_the_same_metrics(new_model: NewModel, ranking_data: RankingData) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from estudio_core.errors import ConfigurationError, DataError, ModelError
 from estudio_core.models.embeddings_model import EmbeddingsModelInterface
-from estudio_core.preprocessing.ranking_data import FineTuningInput, RankingData
+from estudio_core.preprocessing.ranking_data import FineTuningInput, ItemsSet, RankingData
+from estudio_core.vectordb.index_info import MetricAggregationType, MetricType
 from lightning_modules.batches import BatchBuilder, SessionBatch
 from lightning_modules.config import TrainingConfig
 from lightning_modules.fit import fit
@@ -51,6 +54,7 @@ class Recorded(CosineProbMarginRankingLoss):
                     "difference": (positive - negative).detach(),
                     "margin": self.current()[2],
                     "thresholds": (self.min_abs_difference_threshold, self.max_abs_difference_threshold),
+                    "confidence": rest[0].detach(),
                 }
             )
         return super().forward(positive, negative, *rest)
@@ -62,10 +66,12 @@ class Recorded(CosineProbMarginRankingLoss):
         return copied
 
 
-def steps_of(model: EmbeddingsModelInterface, data: RankingData, **config: object) -> list[dict[str, Any]]:
+def steps_of(
+    model: EmbeddingsModelInterface, data: RankingData, weights: dict[str, Any] | None = None, **config: object
+) -> list[dict[str, Any]]:
     loss = Recorded()
     loss.calls = []
-    fit(model, data, TrainingConfig.of(**SHORT | config), loss=loss)
+    fit(model, data, TrainingConfig.of(**SHORT | config), loss=loss, **(weights or {}))
     return loss.calls
 
 
@@ -153,3 +159,99 @@ def test_weights_that_are_no_weights_are_refused(
     weights = {first.session_id: [1.0] * (len(first.results) - 1) + [wrong]}
     with pytest.raises(DataError, match=rf"{name} of session .* legal are finite numbers >= 0"):
         fit(new_model(), ranking_data, TrainingConfig.of(**SHORT), **{name: weights})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("clicked", "skipped"), [(0.25, 0.5), (0.5, 0.25)])
+def test_a_pair_counts_by_the_lower_of_its_confidences_times_the_weight_of_the_click(
+    new_model: NewModel, ranking_data: RankingData, clicked: float, skipped: float
+) -> None:
+    train = ranking_data.clickstream["train"]
+    weights = {
+        "confidences": {s.session_id: [clicked if w > 0 else skipped for w in s.click_weights] for s in train},
+        "click_propensity": {s.session_id: [2.0] * len(s.results) for s in train},
+    }
+    [call] = steps_of(new_model(), ranking_data, weights, max_steps=1, in_batch_negatives=False)
+    assert len(call["confidence"])
+    assert call["confidence"].tolist() == pytest.approx([0.5] * len(call["confidence"]))
+
+
+def test_sessions_without_a_click_give_negatives_where_they_are_asked_for(
+    new_model: NewModel, ranking_data: RankingData
+) -> None:
+    train = ranking_data.clickstream["train"]
+    shown = {result for session in train for result in session.results}
+    silent = [
+        FineTuningInput(f"silent-{n}", s.query, rest, tuple(range(len(rest))), (None,) * len(rest), (0.0,) * len(rest))
+        for n, s in enumerate(train)
+        if len(rest := tuple(sorted(shown - set(s.results)))[:3])
+    ]
+    data = RankingData(ranking_data.clickstream | {"train": [*train, *silent]}, ranking_data.items)
+    given = {"max_steps": 1, "in_batch_negatives": False, "max_negatives": None}
+    pairs = [
+        len(steps_of(new_model(), data, not_irrelevant_only=only, **given)[0]["difference"]) for only in (True, False)
+    ]
+    assert pairs[1] > pairs[0] > 0
+
+
+def test_outputs_of_frozen_layers_are_kept_unless_there_is_no_room(
+    new_model: NewModel, ranking_data: RankingData
+) -> None:
+    def texts_through_the_lower_layers(**config: object) -> int:
+        model, count = new_model(), 0
+        lower = model.forward_lower
+
+        def counted(ids: Tensor, mask: Tensor) -> Tensor:
+            nonlocal count
+            count += len(ids)
+            return lower(ids, mask)
+
+        model.forward_lower = counted  # type: ignore[method-assign]
+        fit(model, ranking_data, TrainingConfig.of(**SHORT | config))
+        return count
+
+    kept, anew = (texts_through_the_lower_layers(cache_frozen_mb=mb, cache_frozen_disk_mb=0) for mb in (16, 0))
+    assert 0 < kept < anew / 2
+
+
+@pytest.mark.parametrize(("chosen", "compiled"), [("on", True), ("off", False)])
+def test_the_choice_of_compilation_reaches_the_encoder(
+    new_model: NewModel, ranking_data: RankingData, monkeypatch: pytest.MonkeyPatch, chosen: str, compiled: bool
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def compile_nothing(function: Callable[..., Tensor], **options: Any) -> Callable[..., Tensor]:
+        asked.append(options)
+        return function
+
+    monkeypatch.setattr("torch.compile", compile_nothing)
+    fit(new_model(), ranking_data, TrainingConfig.of(**SHORT | {"compile": chosen, "max_steps": 1}))
+    assert bool(asked) is compiled
+
+
+def moved(new_model: NewModel, data: RankingData, **config: object) -> float:
+    """Return how far a training moves the weights."""
+    model = new_model()
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    fit(model, data, TrainingConfig.of(**SHORT | config))
+    return sum(float((value.detach() - before[name]).norm()) for name, value in model.named_parameters())
+
+
+def test_gradients_are_clipped_weights_decay_and_drift_is_held(new_model: NewModel, ranking_data: RankingData) -> None:
+    usual = moved(new_model, ranking_data)
+    assert moved(new_model, ranking_data, gradient_clip=1e-12) < usual / 100  # below Adam's epsilon nothing moves
+    assert moved(new_model, ranking_data, drift_penalty=1000.0) < 0.9 * usual
+    assert moved(new_model, ranking_data, items_weight_decay=1.0) != pytest.approx(usual, rel=1e-3)
+
+
+def test_training_compares_parts_as_the_index_does(new_model: NewModel, ranking_data: RankingData) -> None:
+    two_parts = ItemsSet({key: (*ranking_data.items[key], "good old rug") for key in ranking_data.items})
+    data = RankingData(ranking_data.clickstream, two_parts)
+    first = {
+        (aggregation, metric): steps_of(new_model(), data, max_steps=1, aggregation=aggregation, metric=metric)[0][
+            "difference"
+        ]
+        for aggregation in MetricAggregationType
+        for metric in (MetricType.COSINE, MetricType.EUCLID)
+    }
+    for one, other in itertools.combinations(first.values(), 2):
+        assert not torch.allclose(one, other, atol=1e-3)

@@ -85,6 +85,10 @@ def test_the_untrained_model_is_no_report_and_the_last_one_is_of_the_model_that_
     assert [report.validation.step > 0 for report in reports] == [True] * len(reports)
     assert len(reports) > 2
     assert 0 in [point.step for point in reports[0].between if "test_quality" in point.metrics]
+    [clicks] = [
+        p.metrics["train_effective_clicks"] for p in reports[0].between if "train_effective_clicks" in p.metrics
+    ]
+    assert clicks > 1
     assert [report.final for report in reports] == [False] * (len(reports) - 1) + [True]
     fitted = json.loads((trial.folder / "fit.json").read_text())
     assert reports[-1].validation.metrics == fitted["metrics"]
