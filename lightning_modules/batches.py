@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from estudio_core.clickstream.query_retriever import query_key
 from estudio_core.errors import DataError
 from estudio_core.models.aggregation import PartTable
 from estudio_core.preprocessing.ranking_data import FineTuningInput
@@ -120,12 +121,13 @@ class BatchBuilder:
         click_weight, confidence = (np.ones(shape, dtype=np.float32) for _ in range(2))
         session_query = np.empty(len(sessions), dtype=np.int64)
         for row, (session, chosen) in enumerate(zip(sessions, draws, strict=True)):
-            session_query[row] = queries.setdefault(chosen.query_row, len(queries))
+            session_query[row] = queries.setdefault(self._bank.query(chosen.text), len(queries))
             # Not only what was drawn for the session: other sessions may have brought more of what it showed.
             clicked[row, _columns(columns, session.events)] = True
             negatives[row, _columns(columns, (*session.not_events, *chosen.negatives))] = True
             shown[row, _columns(columns, session.results)] = True
-            clicked_for_query[row, _columns(columns, self._clicked.get(session.query_key, ()))] = True
+            for key in {session.query_key, query_key(chosen.text)}:  # a variant may be another query of the log
+                clicked_for_query[row, _columns(columns, self._clicked.get(key, ()))] = True
             for object_id, mean in self._doubt.get(session.query_key, {}).items():
                 if object_id in columns:
                     confidence[row, columns[object_id]] = mean
@@ -158,16 +160,21 @@ class BatchBuilder:
     def _sample(self, session: FineTuningInput, epoch: int) -> _Draw:
         config = self._config
         rng = np.random.default_rng((config.seed, epoch, zlib.crc32(session.session_id.encode())))
-        skipped = list(session.not_events)
-        keep = max(1, round(len(skipped) * config.negative_downsampling))
-        negatives = _choose(skipped, min(keep, config.max_negatives or keep), rng)
+        skipped = self._thinned(session)
+        negatives = _choose(skipped, config.max_negatives or len(skipped), rng)
         if not config.not_irrelevant_only:
             clicked = self._clicked.get(session.query_key, set())
             extra = [r for r in self._rejected.get(session.query_key, ()) if r not in clicked and r not in negatives]
             negatives += _choose(extra, config.max_negatives or len(extra), rng)
         positives = _choose(list(session.events), config.max_positives or len(session.events), rng)
         texts = (session.query, *session.query_variants)
-        return _Draw(self._bank.query(texts[int(rng.integers(len(texts)))]), positives, negatives)
+        return _Draw(texts[int(rng.integers(len(texts)))], positives, negatives)
+
+    def _thinned(self, session: FineTuningInput) -> list[str]:
+        """Return the skipped results of which every epoch draws its own: a share of them, the same in all epochs."""
+        skipped, config = list(session.not_events), self._config
+        rng = np.random.default_rng((config.seed, zlib.crc32(session.session_id.encode())))
+        return _choose(skipped, max(1, round(len(skipped) * config.negative_downsampling)), rng)
 
     def _parts(self, columns: Mapping[str, int], rng: np.random.Generator) -> tuple[list[int], PartTable]:
         """Return the distinct part rows of the objects, one variant of each, and the table over them."""
@@ -184,7 +191,7 @@ class BatchBuilder:
 class _Draw:
     """What of a session is used in an epoch."""
 
-    query_row: int
+    text: str
     positives: list[str]
     negatives: list[str]
 

@@ -75,8 +75,8 @@ class TrainingConfig:
     not_irrelevant_only: bool = True
     """False: results of click-less sessions of the same query are further negatives."""
     negative_downsampling: float = 1.0
-    """Share of a session's negatives that is drawn, in (0, 1]; at least one is. Those that other sessions of the query
-    drew count too. Never in validation."""
+    """Share of a session's skipped results, the same ones in all epochs, of which negatives are drawn, in (0, 1]; at
+    least one is. Those that other sessions of the query drew count too. Never in validation."""
     max_negatives: int | None = 2
     """Most negatives of a session that are drawn and encoded for it, a bound of token cost; None: all. Its other ones
     count too where the batch holds them."""

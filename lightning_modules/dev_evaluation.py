@@ -70,17 +70,19 @@ class DevEvaluation:
         self._config = config
         self._queries = _by_query(bank, sessions, click_propensity or {}, config.examination_exponent)
         shown = dict.fromkeys(object_id for session in sessions for object_id in session.results)
-        others = [object_id for object_id in bank.objects if object_id not in shown]
+        # Without a query nothing is compared, and no object has to be encoded.
+        others = [object_id for object_id in bank.objects if object_id not in shown] if self._queries else []
         room = max(0, _POOL_OBJECTS - len(shown))
         if len(others) > room:
             rng = np.random.default_rng(config.seed)
             others = [others[i] for i in sorted(rng.choice(len(others), size=room, replace=False).tolist())]
-        self._pool = {object_id: column for column, object_id in enumerate([*shown, *others])}
+        pool = [*shown, *others] if self._queries else []
+        self._pool = {object_id: column for column, object_id in enumerate(pool)}
         rows: dict[int, int] = {}
         parts = [[rows.setdefault(r, len(rows)) for r in bank.objects[o][0]] for o in self._pool]
         self._table = PartTable.of(parts) if parts else None
         self.rows = [*(query.row for query in self._queries), *rows]
-        self._base = base_vectors[self.rows]
+        self._base = base_vectors[self.rows] if self.rows else torch.empty(0)
 
     def __call__(self, vectors: Tensor, loss: ProbMarginRankingLoss) -> dict[str, float]:
         """Return the metrics of `vectors` of the texts `self.rows`, in that order; empty without sessions."""

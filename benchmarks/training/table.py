@@ -29,7 +29,7 @@ def write_table(results: Results, folder: Path, name: str) -> Path:
         f"{EPOCHS} times at that speed, calculated. *With preparation* is the rate of the whole call of so few steps,",
         "what comes before the first one included: Estudio tokenises then, and takes all texts that the steps need",
         "through the frozen layers, which they do not pay for again. The longer a training, the less that weighs.",
-        "Estudio's steps include its validations. The loop takes an SGD step after every session and computes in 32",
+        "The loop takes an SGD step after every session and computes in 32",
         "bits; the others step after a batch. Estudio trains without dropout, its default; the others with the model's",
         "own (0.1), theirs. *Sessions/CPU s* are those per second of all cores' work: they move least where others use",
         "the machine.",

@@ -142,6 +142,8 @@ class DevValidation(lightning.Callback):
         return means(self._by_query(module))
 
     def _by_query(self, module: RankingModule) -> dict[str, Floats]:
+        if not self.has_sessions:
+            return {}
         with autocast(self._precision, module.model.device):
             vectors = module.encoder.vectors(self._evaluation.rows)
         if not torch.isfinite(vectors).all():  # no metric would tell: NaN is in no order

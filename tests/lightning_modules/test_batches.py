@@ -103,6 +103,31 @@ def test_downsampling_keeps_the_share_and_at_least_one(
     assert int(batch.negatives.sum()) == kept
 
 
+@pytest.mark.parametrize(("share", "ever"), [(1.0, 5), (0.6, 3)])
+def test_epochs_draw_from_the_share_of_skipped_results(
+    model: EmbeddingsModelInterface, share: float, ever: int
+) -> None:
+    wide = session("1", "lamp", list("abcdef"), [0, 0, 0, 0, 0, 1])
+    items = ItemsSet({letter: [f"{letter} lamp"] for letter in "abcdef"})
+    case = Case(model, [wide], items, max_negatives=1, negative_downsampling=share)
+    builder = case.builder
+    drawn = {tuple(builder._sample(wide, epoch).negatives) for epoch in range(60)}
+    assert len(drawn) == ever
+
+
+def test_a_variant_that_is_another_query_has_that_one_s_clicks_for_no_negatives(
+    model: EmbeddingsModelInterface,
+) -> None:
+    varied = session("1", "red lamp", ["a", "b"], [1, 0], variants=("lamp",))
+    case = Case(model, [varied, session("2", "lamp", ["c", "d"], [1, 0]), RUG], ITEMS)
+    by_text = {}
+    for epoch in range(20):
+        batch = case.build(epoch)
+        text = "lamp" if len(batch.query_rows) == 2 else "red lamp"  # one row for the two queries, or one for each
+        by_text[text] = case.names(batch, "batch_negatives")[0]
+    assert by_text == {"red lamp": {"c", "d", "e"}, "lamp": {"d", "e"}}
+
+
 def test_caps_bound_the_items_that_are_encoded(model: EmbeddingsModelInterface) -> None:
     wide = session("1", "lamp", list("abcde"), [0, 1, 0, 1, 1])
     batch = Case(model, [wide], ITEMS, max_negatives=1, max_positives=2).build()

@@ -103,6 +103,7 @@ def test_without_dev_sessions_the_last_weights_are_taken(new_model: NewModel, ra
     config = QUICK | {"num_epochs": 1}
     result = fit(model, train_only, TrainingConfig.of(**config))
     assert result.metrics == {}
+    assert result.interpolation.values == {}, "there is nothing to measure shares by"
     assert result.best_step == result.steps
     assert any(not torch.equal(p, before[n]) for n, p in model.named_parameters())
     mixed = new_model()
