@@ -36,6 +36,8 @@ class SessionBatch:
         clicked: bool [s, o]; what the session drew, or others of its clicks that another session of the batch drew.
         negatives: bool [s, o], shown and not clicked (drawn likewise), or of a click-less session of the query.
         batch_negatives: bool [s, o], objects that other sessions of the batch brought.
+        rejected: bool [s, o], what click-less sessions of the query showed, where they are trained on; not what was
+            clicked for it.
         click_weight: float [s, o], importance of the click times its propensity weight.
         confidence: float [s, o], confidence of a click or skip; for what other sessions of the query showed, the mean
             of theirs; 1 where nothing is known.
@@ -48,6 +50,7 @@ class SessionBatch:
     clicked: Tensor
     negatives: Tensor
     batch_negatives: Tensor
+    rejected: Tensor
     click_weight: Tensor
     confidence: Tensor
 
@@ -102,9 +105,9 @@ class BatchBuilder:
             for name, given in (("click_propensity", self._propensity), ("confidences", self._confidences)):
                 if session.session_id in given:
                     _check_weights(name, session, given[session.session_id])
-        same_text = _of_same_text(bank)
+        self._same_text = _of_same_text(bank)
         for key, clicked in self._clicked.items():
-            clicked.update([twin for object_id in clicked for twin in same_text.get(object_id, ())])
+            clicked.update([twin for object_id in clicked for twin in self._same_text.get(object_id, ())])
             shown[key].update(clicked)
         self._doubt = _mean_confidences(sessions, self._confidences)
 
@@ -117,17 +120,18 @@ class BatchBuilder:
                 columns.setdefault(object_id, len(columns))
         queries: dict[int, int] = {}
         shape = (len(sessions), len(columns))
-        clicked, negatives, shown, clicked_for_query = (np.zeros(shape, dtype=bool) for _ in range(4))
+        clicked, negatives, shown, clicked_for_query, rejected = (np.zeros(shape, dtype=bool) for _ in range(5))
         click_weight, confidence = (np.ones(shape, dtype=np.float32) for _ in range(2))
         session_query = np.empty(len(sessions), dtype=np.int64)
         for row, (session, chosen) in enumerate(zip(sessions, draws, strict=True)):
             session_query[row] = queries.setdefault(self._bank.query(chosen.text), len(queries))
             # Not only what was drawn for the session: other sessions may have brought more of what it showed.
             clicked[row, _columns(columns, session.events)] = True
-            negatives[row, _columns(columns, (*session.not_events, *chosen.negatives))] = True
+            negatives[row, _columns(columns, (*self._skipped(session), *chosen.negatives))] = True
             shown[row, _columns(columns, session.results)] = True
             for key in {session.query_key, query_key(chosen.text)}:  # a variant may be another query of the log
                 clicked_for_query[row, _columns(columns, self._clicked.get(key, ()))] = True
+            rejected[row, _columns(columns, self._rejected_for(session))] = True
             for object_id, mean in self._doubt.get(session.query_key, {}).items():
                 if object_id in columns:
                     confidence[row, columns[object_id]] = mean
@@ -153,6 +157,7 @@ class BatchBuilder:
             clicked=torch.from_numpy(clicked),
             negatives=torch.from_numpy(negatives),
             batch_negatives=allowed,
+            rejected=torch.from_numpy(rejected),
             click_weight=torch.from_numpy(click_weight),
             confidence=torch.from_numpy(confidence),
         )
@@ -162,19 +167,29 @@ class BatchBuilder:
         rng = np.random.default_rng((config.seed, epoch, zlib.crc32(session.session_id.encode())))
         skipped = self._thinned(session)
         negatives = _choose(skipped, config.max_negatives or len(skipped), rng)
-        if not config.not_irrelevant_only:
-            clicked = self._clicked.get(session.query_key, set())
-            extra = [r for r in self._rejected.get(session.query_key, ()) if r not in clicked and r not in negatives]
-            negatives += _choose(extra, config.max_negatives or len(extra), rng)
+        extra = [r for r in self._rejected_for(session) if r not in negatives]
+        negatives += _choose(extra, config.max_negatives or len(extra), rng)
         positives = _choose(list(session.events), config.max_positives or len(session.events), rng)
         texts = (session.query, *session.query_variants)
         return _Draw(texts[int(rng.integers(len(texts)))], positives, negatives)
 
     def _thinned(self, session: FineTuningInput) -> list[str]:
         """Return the skipped results of which every epoch draws its own: a share of them, the same in all epochs."""
-        skipped, config = list(session.not_events), self._config
+        skipped, config = self._skipped(session), self._config
         rng = np.random.default_rng((config.seed, zlib.crc32(session.session_id.encode())))
         return _choose(skipped, max(1, round(len(skipped) * config.negative_downsampling)), rng)
+
+    def _skipped(self, session: FineTuningInput) -> list[str]:
+        """Return what the session showed and nobody clicked in it, whatever id the text has."""
+        twins = {twin for object_id in session.events for twin in self._same_text.get(object_id, ())}
+        return [object_id for object_id in session.not_events if object_id not in twins]
+
+    def _rejected_for(self, session: FineTuningInput) -> list[str]:
+        """Return what click-less sessions of the query showed and no session clicked; none where they are left out."""
+        if self._config.not_irrelevant_only:
+            return []
+        clicked = self._clicked.get(session.query_key, set())
+        return [object_id for object_id in self._rejected.get(session.query_key, ()) if object_id not in clicked]
 
     def _parts(self, columns: Mapping[str, int], rng: np.random.Generator) -> tuple[list[int], PartTable]:
         """Return the distinct part rows of the objects, one variant of each, and the table over them."""

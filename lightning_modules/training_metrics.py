@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 
-def training_metrics(similarity: Tensor, base: Tensor, clicked: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+def training_metrics(
+    similarity: Tensor, base: Tensor, clicked: Tensor, negatives: Tensor, rejected: Tensor | None = None
+) -> dict[str, Tensor]:
     """Return scalars by name; a metric for which a batch has no case is absent.
 
     - not_irrelevant_dist_shift: similarity now minus before training, mean over clicked results, then sessions
@@ -19,15 +21,19 @@ def training_metrics(similarity: Tensor, base: Tensor, clicked: Tensor, negative
         base: Before training, [sessions, objects].
         clicked: bool [sessions, objects].
         negatives: bool [sessions, objects]: shown and not clicked.
+        rejected: bool [sessions, objects]: what sessions without clicks showed for the query; None: the negatives of
+            those rows that have no click.
     """
     metrics: dict[str, Tensor] = {}
     shift = similarity - base
     relevant = clicked.any(dim=1)
     if relevant.any():
         metrics["not_irrelevant_dist_shift"] = _row_means(shift, clicked)[relevant].mean()
-    skipped_only = ~relevant & negatives.any(dim=1)
-    if skipped_only.any():
-        metrics["irrelevant_dist_shift"] = -_row_means(shift, negatives)[skipped_only].mean()
+    if rejected is None:
+        rejected = negatives & ~relevant[:, None]
+    has_rejected = rejected.any(dim=1)
+    if has_rejected.any():
+        metrics["irrelevant_dist_shift"] = -_row_means(shift, rejected)[has_rejected].mean()
     accuracy, has_pairs = _pairwise_accuracy(similarity, clicked, negatives)
     if has_pairs.any():
         metrics["pairwise_accuracy"] = accuracy[has_pairs].mean()

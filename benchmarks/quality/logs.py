@@ -24,7 +24,7 @@ class Condition:
         sessions: Searches.
         eta: Examination of the position p, counted from 0, is (p + 1)**-eta.
         noise: Chance that a result of grade 0 is clicked once it was looked at.
-        random_share: Share of sessions whose clicks fall on one result drawn at random, whatever it is.
+        random_share: Share of clicks that fall on a result drawn at random instead, whatever it is.
         shuffled_share: Share of sessions that show their results in random order.
     """
 
@@ -71,10 +71,14 @@ def replay(corpus: Corpus, rankings: dict[str, Ranking], condition: Condition, s
         seed=seed,
     )
     rng = np.random.default_rng(seed)
-    sessions = []
-    for session in log.training_inputs():
-        if rng.random() < condition.random_share:
-            drawn = int(rng.integers(len(session.results)))
-            session = replace(session, click_weights=tuple(float(i == drawn) for i in range(len(session.results))))
-        sessions.append(session)
-    return sessions
+    return [_misplaced(session, condition.random_share, rng) for session in log.training_inputs()]
+
+
+def _misplaced(session: FineTuningInput, share: float, rng: np.random.Generator) -> FineTuningInput:
+    """Return the session with that share of its clicks moved, each to a result drawn among those without a click."""
+    weights = list(session.click_weights)
+    for place in [i for i, weight in enumerate(weights) if weight > 0]:
+        if rng.random() < share:
+            weight, weights[place] = weights[place], 0.0
+            weights[int(rng.choice([i for i, other in enumerate(weights) if other <= 0]))] = weight
+    return replace(session, click_weights=tuple(weights))

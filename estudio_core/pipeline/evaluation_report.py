@@ -30,6 +30,7 @@ _CURVES = {
     "nDCG@10 on development sessions": ("test_ndcg@10", "test_pool_ndcg@10", "test_quality"),
     "Distance shifts": (
         "train_not_irrelevant_dist_shift",
+        "train_irrelevant_dist_shift",
         "test_not_irrelevant_dist_shift",
         "test_irrelevant_dist_shift",
     ),

@@ -176,13 +176,19 @@ def test_a_unit_of_another_budget_than_ours_is_measured_again(
     assert measure.stored(uncorrected) is not None, "it ends where its own dev queries say"
 
 
-def test_a_share_of_sessions_clicks_at_random(corpus: Corpus) -> None:
-    rankings = {query: [(key, 0.5) for key in corpus.judgments[query]] for query in corpus.judgments}
+def test_a_share_of_the_clicks_falls_at_random(corpus: Corpus) -> None:
+    rankings = {query: [(key, 0.5) for key in corpus.items] for query in corpus.judgments}
     calm = conditions(400)["clean"]
-    wild = replace(calm, random_share=0.5)
-    sessions = [replay(corpus, rankings, condition, seed=1) for condition in (calm, wild)]
-    last = [np.mean([s.click_weights[-1] for s in log]) for log in sessions]
-    assert last[1] > last[0] + 0.05
+    assert conditions(400)["random-clicks"] == replace(calm, name="random-clicks", random_share=0.2)
+    before, after = (
+        np.array([s.click_weights for s in replay(corpus, rankings, condition, seed=1)])
+        for condition in (calm, replace(calm, random_share=0.5))
+    )
+    assert before.sum(axis=1).tolist() == after.sum(axis=1).tolist(), "clicks are moved, none is made"
+    moved = ((before > 0) & (after == 0)).sum() / (before > 0).sum()
+    results = before.shape[1]
+    assert 0.5 * (1 - 2 / results) < moved < 0.55
+    assert after.mean(axis=0)[-1] > before.mean(axis=0)[-1]
 
 
 def test_without_noise_nothing_irrelevant_is_clicked(corpus: Corpus) -> None:

@@ -245,3 +245,23 @@ def test_an_object_of_a_clicked_text_is_no_negative_of_other_sessions(model: Emb
     case = Case(model, [session("1", "lamp", ["a", "b"], [1, 0]), twin_elsewhere], ITEMS)
     assert case.names(case.build(), "batch_negatives") == [{"e"}, {"a", "b"}]
     assert case.builder.shown_for_query["lamp"] == {"a", "b", "f"}, "nor is it mined"
+
+
+def test_a_skipped_result_of_a_clicked_text_is_no_negative_of_its_session(model: EmbeddingsModelInterface) -> None:
+    sessions = [session("1", "lamp", ["f", "a", "b"], [0, 1, 0])]  # f has the text of a
+    case = Case(model, sessions, ITEMS, max_negatives=1)
+    for epoch in range(8):
+        batch = case.build(epoch)
+        assert case.names(batch, "negatives") == [{"b"}]
+        assert len(batch.part_rows) == 2
+
+
+def test_what_sessions_without_clicks_showed_is_known_where_it_is_trained_on(model: EmbeddingsModelInterface) -> None:
+    sessions = [LAMP, LAMP_AGAIN, LAMP_REJECTED]
+    assert case_names(Case(model, sessions, ITEMS), "rejected") == [set(), set()]
+    trained = Case(model, sessions, ITEMS, not_irrelevant_only=False)
+    assert case_names(trained, "rejected") == [{"d"}, {"d"}], "b was clicked in another session"
+
+
+def case_names(case: Case, mask: str) -> list[set[str]]:
+    return case.names(case.build(), mask)

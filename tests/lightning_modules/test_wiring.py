@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from lightning_modules.config import TrainingConfig
 from lightning_modules.fit import fit
 from lightning_modules.losses import CosineProbMarginRankingLoss
 
-from .conftest import QUICK
+from .conftest import QUICK, session
 
 NewModel = Callable[[], EmbeddingsModelInterface]
 SHORT = QUICK | {"num_epochs": 3}
@@ -51,6 +52,7 @@ class Recorded(CosineProbMarginRankingLoss):
             self.calls.append(
                 {
                     "done": self.done,
+                    "positive": positive.detach(),
                     "difference": (positive - negative).detach(),
                     "margin": self.current()[2],
                     "thresholds": (self.min_abs_difference_threshold, self.max_abs_difference_threshold),
@@ -255,3 +257,29 @@ def test_training_compares_parts_as_the_index_does(new_model: NewModel, ranking_
     }
     for one, other in itertools.combinations(first.values(), 2):
         assert not torch.allclose(one, other, atol=1e-3)
+
+
+def test_half_precision_is_of_the_encoder_and_not_of_similarities(
+    new_model: NewModel, ranking_data: RankingData
+) -> None:
+    calls = steps_of(new_model(), ranking_data, num_epochs=1, precision="bf16")
+    similarities = torch.cat([call["positive"] for call in calls])
+    rounded = similarities == similarities.to(torch.bfloat16).float()
+    assert rounded.float().mean() < 0.2
+
+
+def test_results_of_sessions_without_clicks_have_a_shift_where_they_are_trained_on(
+    new_model: NewModel, ranking_data: RankingData
+) -> None:
+    train = ranking_data.clickstream["train"]
+    shown = next(s for s in train if len(s.results) > 2)
+    others = [o for o in ranking_data.items if o not in {r for s in train if s.query == shown.query for r in s.results}]
+    rejecting = session("rejecting", shown.query, others[:2], [0, 0])
+    data = replace(ranking_data, clickstream=dict(ranking_data.clickstream) | {"train": [*train, rejecting]})
+
+    def names(*, clicked_only: bool) -> set[str]:
+        config = TrainingConfig.of(**QUICK | {"num_epochs": 1, "not_irrelevant_only": clicked_only})
+        return {name for _, metrics in fit(new_model(), data, config).history for name in metrics}
+
+    assert "train_irrelevant_dist_shift" in names(clicked_only=False)
+    assert "train_irrelevant_dist_shift" not in names(clicked_only=True)
