@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,9 @@ def run_trials(
     """Try `n_trials` combinations and return how they went.
 
     One trial runs in this process and needs no Ray; more run under Ray Tune. Called again with the same arguments,
-    a search goes on where it was killed: trials that have ended are not trained again.
+    a search goes on where it was killed: trials that have ended are not trained again. Where every trial failed or was
+    ended early (the leading one failed after the others had been ended for it), the best of those that were ended
+    early is trained again in this process, to its end, as one more trial; if that fails, the next.
 
     Args:
         trainable: `package.module:function` of a `Trainable`; imported where the trial runs.
@@ -70,7 +73,7 @@ def run_trials(
 
     Raises:
         EstudioError: all trials failed: the error of the first, where it is one of ours, else a `ModelError` with
-            its traceback.
+            its traceback. Or the last of those that were trained again.
         MissingDependencyError: more than one trial, and Ray is not installed.
         UnavailableError: the Ray cluster does not answer.
     """
@@ -97,7 +100,7 @@ def run_trials(
         _run_here(plan, recorder)
     else:
         run_with_ray(plan, resources or Resources(), pruning or Pruning(), recorder, ray_address)
-    return summarise(plan)
+    return _trained_to_its_end(plan, summarise(plan), recorder)
 
 
 def summarise(plan: SearchPlan) -> SearchResult:
@@ -113,8 +116,32 @@ def summarise(plan: SearchPlan) -> SearchResult:
     for trial in trials:
         if trial.status == "failed":
             logger.warning("Trial %d with %s failed: %s", trial.index, trial.params, trial.error)
-    sign = 1 if plan.mode == "max" else -1
-    best = max(usable, key=lambda trial: (trial.status == "completed", sign * (trial.value or 0.0), -trial.index))
+    return SearchResult(trials, max(usable, key=lambda trial: _rank(plan, trial)))
+
+
+def _rank(plan: SearchPlan, trial: TrialOutcome) -> tuple[bool, float, int]:
+    value = trial.value or 0.0
+    return trial.status == "completed", value if plan.mode == "max" else -value, -trial.index
+
+
+def _trained_to_its_end(plan: SearchPlan, result: SearchResult, recorder: TrialRecorder) -> SearchResult:
+    """Return the result with a best trial that has completed."""
+    trials = list(result.trials)
+    stopped = [trial for trial in trials if trial.status == "stopped" and trial.value is not None]
+    candidates = sorted(stopped, key=lambda trial: _rank(plan, trial), reverse=True)
+    best = result.best
+    while best.status != "completed":
+        again = candidates.pop(0)
+        logger.warning("No trial has completed: trial %d with %s is trained to its end.", again.index, again.params)
+        alone = replace(plan, candidates=[again.params], name=f"{plan.name}-whole")
+        try:
+            _run_here(alone, recorder, number=len(trials))
+        except Exception as error:
+            if not candidates:
+                raise
+            logger.warning("Trial %d with %s failed: %s", len(trials), again.params, error)
+        best = replace(alone.outcome(0), index=len(trials))
+        trials.append(best)
     return SearchResult(trials, best)
 
 
@@ -131,18 +158,19 @@ def _all_failed(plan: SearchPlan, trials: list[TrialOutcome]) -> EstudioError:
     )
 
 
-def _run_here(plan: SearchPlan, recorder: TrialRecorder) -> None:
+def _run_here(plan: SearchPlan, recorder: TrialRecorder, number: int = 0) -> None:
+    """Train the one candidate of a plan in this process; it is trial `number` of the search."""
     params = plan.candidates[0]
 
     def send(report: Report) -> None:
-        recorder.log(0, report.points)
+        recorder.log(number, report.points)
 
-    recorder.start(0, params)
-    trial = Trial(0, params, plan.folder(0), plan.metric, send)
+    recorder.start(number, params)
+    trial = Trial(number, params, plan.folder(0), plan.metric, send)
     try:
         run_trial(plan.trainable, plan.inputs, trial)
     except Exception as error:
-        recorder.end(0, None, f"{type(error).__name__}: {error}")
+        recorder.end(number, None, f"{type(error).__name__}: {error}")
         raise
-    recorder.end(0, plan.outcome(0).value, None)
+    recorder.end(number, plan.outcome(0).value, None)
     report_progress("search", 1, 1, "trials")

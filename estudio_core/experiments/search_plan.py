@@ -61,8 +61,8 @@ class TrialOutcome:
 class SearchResult:
     """All trials in the order of the search, and the best of those that completed.
 
-    Where none has, the best is that of the trials that were ended early: their values are of different lengths of
-    training, and are not compared with those of completed ones.
+    Values of trials that were ended early are of different lengths of training, and are not compared with those of
+    completed ones.
     """
 
     trials: list[TrialOutcome]

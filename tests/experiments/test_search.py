@@ -331,6 +331,31 @@ def test_trials_that_do_worse_are_ended_early(search: Search, manager: Experimen
 
 
 @pytest.mark.e2e
+def test_where_the_leading_trial_fails_the_best_of_those_ended_for_it_is_trained_to_its_end(
+    search: Search, manager: ExperimentsManager, ledger: Path, running_ray: None
+) -> None:
+    iteration = manager.start_iteration("r")
+    recorder = MLflowTrialRecorder(manager, iteration)
+    arguments: dict[str, Any] = {
+        "margins": [0.3, 0.5, 1.0],
+        "warm_start": [{"margin": margin} for margin in (0.3, 0.5, 1.0)],
+        "config": {"validations": 4, "fails_late": [0.3]},
+        "resources": Resources(1, 0, 1),
+        "pruning": Pruning(grace_reports=1, reduction_factor=2),
+    }
+    result = search(3, **arguments, recorder=recorder)
+    assert [trial.status for trial in result.trials] == ["failed", "stopped", "stopped", "completed"]
+    assert result.best is result.trials[3]
+    assert (result.best.index, result.best.params, result.best.reports) == (3, {"margin": 0.5}, 4)
+    assert (result.best.folder / "model.txt").read_text() == "0.5"
+    run = manager.wrapper.client.get_run(recorder.run_id(3))
+    assert (run.info.status, run.data.metrics["quality"]) == ("FINISHED", pytest.approx(result.best.value))
+    assert manager.best_params() == FineTuningParams(margin=0.5)
+    assert search(3, **arguments).best == result.best
+    assert runs(ledger)[3] == 1, "a rerun finds it"
+
+
+@pytest.mark.e2e
 def test_more_cores_than_there_are_are_refused(search: Search, running_ray: None) -> None:
     with pytest.raises(ConfigurationError, match="GPU"):
         search(2, resources=Resources(cpus_per_trial=1, gpus_per_trial=64))

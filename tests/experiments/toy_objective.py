@@ -25,6 +25,8 @@ def train(config: dict[str, Any], trial: Trial) -> None:
         trial.report({"score": 1 - (margin - 0.3) ** 2 + number / 1000}, step=number * 10)
         (trial.folder / "model.txt").write_text(str(margin))
         time.sleep(config.get("pause_s", 0))
+    if margin in config.get("fails_late", []):
+        raise RuntimeError(f"margin {margin} has diverged")
     for left in config.get("left", []):
         trial.report({"score": left[trial.index]}, step=config["validations"] * 10, final=True)
 
