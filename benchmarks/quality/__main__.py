@@ -160,7 +160,7 @@ def _write(sections: dict[str, list[Row]], texts: list[str], suffix: str) -> Non
         "seeds that all divisions have. Seconds are of the wall clock; the machine had other work during some units, "
         "and some were paused: `make bench-training` compares speed.\n\n"
         f"This table was put together by `python -m benchmarks.quality` on: {describe()}. Each unit's file names the "
-        "machine it was measured on.\n"
+        "machine and the code it was measured on.\n"
     )
     table.write_text("\n".join([heading, *texts, f"![gains]({drawing.name})", ""]), encoding="utf-8")
     console.print(f"Table: {table}\nPlot: {drawing}")
