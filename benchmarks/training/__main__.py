@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 from benchmarks.training.contenders import CONTENDERS
-from benchmarks.training.table import Results, write_table
+from benchmarks.training.table import write_table
 from benchmarks.training.units import Unit, measured, stored
 
 RESULTS = Path(__file__).parent.parent / "results"
@@ -28,15 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     if not asked.stored:
         print(f"Training on {'the GPU ' + torch.cuda.get_device_name(0) if torch.cuda.is_available() else 'the CPU'}.")
     failed = 0
-    units = [
-        Unit(
-            contender, sessions, asked.steps, asked.warmup, asked.batch_size, asked.precision, asked.threads, asked.seed
-        )
-        for sessions in asked.sessions
-        for contender in CONTENDERS
-        if any(part in contender for part in asked.only or [""])
-    ]
-    results: Results = stored(units, kept) if asked.stored else []
+    units = _units(asked, asked.sessions, asked.only)
     for number, unit in enumerate([] if asked.stored else units, start=1):
         print(f"[{number}/{len(units)}] {unit.contender}, {unit.sessions:,} sessions", end=": ", flush=True)
         if "sentence-transformers" in unit.contender and not (find_spec("datasets") and find_spec("accelerate")):
@@ -48,13 +41,25 @@ def main(argv: list[str] | None = None) -> int:
             failed += 1
             print(f"failed\n{error}", file=sys.stderr)
             continue
-        results.append(result)
         print(f"{result['sessions_per_s']:.1f} sessions/s, {result['peak_memory_mb']:,.0f} MB")
+    # The table is of all that is stored, whichever part of it was measured now.
+    sizes = QUICK_SIZES if asked.quick else SIZES
+    results = stored(_units(asked, sorted({*sizes, *asked.sessions})), kept)
     if results:
         print(f"Table: {write_table(results, asked.results, name)}")
     else:
         print("Nothing is measured yet.", file=sys.stderr)
     return 1 if failed or not results else 0
+
+
+def _units(asked: argparse.Namespace, sizes: Sequence[int], only: Sequence[str] | None = None) -> list[Unit]:
+    """Return the units of `sizes`, of the contenders whose names have one of the parts `only`."""
+    return [
+        Unit(contender, size, asked.steps, asked.warmup, asked.batch_size, asked.precision, asked.threads, asked.seed)
+        for size in sizes
+        for contender in CONTENDERS
+        if any(part in contender for part in only or [""])
+    ]
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -72,4 +72,8 @@ def test_a_unit_is_measured_once_and_stands_in_the_table(tmp_path: Path) -> None
     assert main([*arguments, "--results", str(tmp_path), "--stored"]) == 0
     both = (tmp_path / "training.md").read_text()
     assert both.index("## Another") < both.index("2345.6") < both.index("1234.5"), "each under its own machine"
+    other = result | {"unit": result["unit"] | {"contender": "estudio, none frozen"}, "sessions_per_s": 3456.7}
+    kept.with_name("other.json").write_text(json.dumps(other))
+    assert main([*arguments, "--results", str(tmp_path)]) == 0
+    assert "3456.7" in (tmp_path / "training.md").read_text(), "a part that is measured is no table of its own"
     assert main(["--sessions", "13", *arguments[2:], "--results", str(tmp_path), "--stored"]) == 1
