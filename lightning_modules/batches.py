@@ -127,11 +127,11 @@ class BatchBuilder:
             session_query[row] = queries.setdefault(self._bank.query(chosen.text), len(queries))
             # Not only what was drawn for the session: other sessions may have brought more of what it showed.
             clicked[row, _columns(columns, session.events)] = True
-            negatives[row, _columns(columns, (*self._skipped(session), *chosen.negatives))] = True
+            negatives[row, _columns(columns, (*chosen.skipped, *chosen.negatives))] = True
             shown[row, _columns(columns, session.results)] = True
             for key in {session.query_key, query_key(chosen.text)}:  # a variant may be another query of the log
                 clicked_for_query[row, _columns(columns, self._clicked.get(key, ()))] = True
-            rejected[row, _columns(columns, self._rejected_for(session))] = True
+            rejected[row, _columns(columns, chosen.rejected)] = True
             for object_id, mean in self._doubt.get(session.query_key, {}).items():
                 if object_id in columns:
                     confidence[row, columns[object_id]] = mean
@@ -165,19 +165,19 @@ class BatchBuilder:
     def _sample(self, session: FineTuningInput, epoch: int) -> _Draw:
         config = self._config
         rng = np.random.default_rng((config.seed, epoch, zlib.crc32(session.session_id.encode())))
-        skipped = self._thinned(session)
-        negatives = _choose(skipped, config.max_negatives or len(skipped), rng)
-        extra = [r for r in self._rejected_for(session) if r not in negatives]
+        skipped, rejected = self._skipped(session), self._rejected_for(session)
+        thinned = self._thinned(session, skipped)
+        negatives = _choose(thinned, config.max_negatives or len(thinned), rng)
+        extra = [r for r in rejected if r not in negatives]
         negatives += _choose(extra, config.max_negatives or len(extra), rng)
         positives = _choose(list(session.events), config.max_positives or len(session.events), rng)
         texts = (session.query, *session.query_variants)
-        return _Draw(texts[int(rng.integers(len(texts)))], positives, negatives)
+        return _Draw(texts[int(rng.integers(len(texts)))], positives, negatives, skipped, rejected)
 
-    def _thinned(self, session: FineTuningInput) -> list[str]:
+    def _thinned(self, session: FineTuningInput, skipped: list[str]) -> list[str]:
         """Return the skipped results of which every epoch draws its own: a share of them, the same in all epochs."""
-        skipped, config = self._skipped(session), self._config
-        rng = np.random.default_rng((config.seed, zlib.crc32(session.session_id.encode())))
-        return _choose(skipped, max(1, round(len(skipped) * config.negative_downsampling)), rng)
+        rng = np.random.default_rng((self._config.seed, zlib.crc32(session.session_id.encode())))
+        return _choose(skipped, max(1, round(len(skipped) * self._config.negative_downsampling)), rng)
 
     def _skipped(self, session: FineTuningInput) -> list[str]:
         """Return what the session showed and nobody clicked in it, whatever id the text has."""
@@ -204,11 +204,13 @@ class BatchBuilder:
 
 @dataclass(frozen=True)
 class _Draw:
-    """What of a session is used in an epoch."""
+    """What of a session is used in an epoch, and all that it skipped or click-less sessions of its query showed."""
 
     text: str
     positives: list[str]
     negatives: list[str]
+    skipped: list[str]
+    rejected: list[str]
 
 
 def _check_weights(name: str, session: FineTuningInput, weights: Sequence[float]) -> None:

@@ -124,7 +124,8 @@ class DevEvaluation:
         loss: ProbMarginRankingLoss,
     ) -> dict[str, float]:
         skipped = query.shown & ~query.clicked
-        metrics = {k: float(v) for k, v in training_metrics(now, before, query.clicked, skipped).items()}
+        rejected = skipped & ~query.clicked.any(dim=1, keepdim=True)
+        metrics = {k: float(v) for k, v in training_metrics(now, before, query.clicked, skipped, rejected).items()}
         pairs = build_pairs(query.clicked, skipped)
         if len(pairs):
             metrics["loss"] = float(

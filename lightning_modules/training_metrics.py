@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def training_metrics(
-    similarity: Tensor, base: Tensor, clicked: Tensor, negatives: Tensor, rejected: Tensor | None = None
+    similarity: Tensor, base: Tensor, clicked: Tensor, negatives: Tensor, rejected: Tensor
 ) -> dict[str, Tensor]:
     """Return scalars by name; a metric for which a batch has no case is absent.
 
@@ -21,16 +21,13 @@ def training_metrics(
         base: Before training, [sessions, objects].
         clicked: bool [sessions, objects].
         negatives: bool [sessions, objects]: shown and not clicked.
-        rejected: bool [sessions, objects]: what sessions without clicks showed for the query; None: the negatives of
-            those rows that have no click.
+        rejected: bool [sessions, objects]: what a session without clicks showed, or such sessions of the same query.
     """
     metrics: dict[str, Tensor] = {}
     shift = similarity - base
     relevant = clicked.any(dim=1)
     if relevant.any():
         metrics["not_irrelevant_dist_shift"] = _row_means(shift, clicked)[relevant].mean()
-    if rejected is None:
-        rejected = negatives & ~relevant[:, None]
     has_rejected = rejected.any(dim=1)
     if has_rejected.any():
         metrics["irrelevant_dist_shift"] = -_row_means(shift, rejected)[has_rejected].mean()

@@ -64,9 +64,8 @@ def main(
             by_data[name] = _corpora(name, max(partitions, PARTITIONS if whole else 1), development=development)
         except ConfigurationError as error:
             console.print(f"[yellow]{error}[/]")
-    partial = whole and len(by_data) < len(
-        Data
-    )  # what is stored of the corpus that is absent stands in the whole table
+    # What is stored of a corpus that is absent stands in the whole table, which stays as it is.
+    partial = whole and len(by_data) < len(Data)
     sessions = dict.fromkeys(SESSIONS, QUICK_SESSIONS) if quick else SESSIONS
     for name in [name for name in by_data if name in asked and not stored]:
         for log, names in _logs(name, sessions, condition, contender):
