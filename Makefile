@@ -49,11 +49,11 @@ down: $(READY) ## Stop everything that `make up` or `make demo` started
 
 .PHONY: triton
 triton: $(READY) ## Start a Triton server on this machine over triton_repo/ (first: 500 MB into .venv-triton); stop: make triton-stop
-	@$(PY) -m estudio_core.triton start
+	@$(PY) -m estudio_core.local.triton start
 
 .PHONY: triton-stop
 triton-stop: $(READY) ## Stop the server that `make triton` or `make up` started
-	@$(PY) -m estudio_core.triton stop
+	@$(PY) -m estudio_core.local.triton stop
 
 .PHONY: test
 test: $(READY) ## Run all tests but those of `make proof` (TEST_WORKERS=: processes side by side, 2 unless given)

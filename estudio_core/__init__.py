@@ -14,18 +14,23 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from estudio_core.clickstream.converter import ClickstreamSessionConverter as ClickstreamSessionConverter
     from estudio_core.clickstream.query_retriever import QueryRetriever as QueryRetriever
+    from estudio_core.clickstream.ranking_data import FineTuningInput as FineTuningInput
+    from estudio_core.clickstream.ranking_data import ItemsSet as ItemsSet
+    from estudio_core.clickstream.ranking_data import RankingData as RankingData
     from estudio_core.clickstream.sessions import SessionWithEvents as SessionWithEvents
     from estudio_core.clickstream.splitter import TrainTestSplitter as TrainTestSplitter
     from estudio_core.clickstream.store import ClickstreamStore as ClickstreamStore
     from estudio_core.clickstream.text_query_retriever import TextQueryRetriever as TextQueryRetriever
     from estudio_core.context import context as context
     from estudio_core.errors import EstudioError as EstudioError
+    from estudio_core.evaluation.gate_settings import GateSettings as GateSettings
     from estudio_core.evaluation.judgments import Judgments as Judgments
     from estudio_core.experiments.fine_tuning_params import FineTuningParams as FineTuningParams
     from estudio_core.experiments.fine_tuning_settings import FineTuningSettings as FineTuningSettings
     from estudio_core.experiments.manager import ExperimentsManager as ExperimentsManager
     from estudio_core.experiments.metrics_accumulator import MetricsAccumulator as MetricsAccumulator
     from estudio_core.experiments.metrics_accumulator import MetricValue as MetricValue
+    from estudio_core.export.settings import ExportSettings as ExportSettings
     from estudio_core.improvement.improvement_input import ImprovementElement as ImprovementElement
     from estudio_core.improvement.improvement_input import ImprovementInput as ImprovementInput
     from estudio_core.improvement.torch_based_adjuster import TorchBasedAdjuster as TorchBasedAdjuster
@@ -34,15 +39,14 @@ if TYPE_CHECKING:
     from estudio_core.inference.clients import TextToTextE5TritonClientFactory as TextToTextE5TritonClientFactory
     from estudio_core.inference.clients import TritonClientFactory as TritonClientFactory
     from estudio_core.inference.embedder import Embedder as Embedder
-    from estudio_core.models.bert import TextToTextBertModel as TextToTextBertModel
-    from estudio_core.models.e5 import TextToTextE5Model as TextToTextE5Model
-    from estudio_core.models.embeddings_model import EmbeddingsModelInterface as EmbeddingsModelInterface
+    from estudio_core.models.embedding_model import EmbeddingModel as EmbeddingModel
+    from estudio_core.models.embedding_model import EmbeddingsModelInterface as EmbeddingsModelInterface
+    from estudio_core.models.embedding_model import TextToTextBertModel as TextToTextBertModel
+    from estudio_core.models.embedding_model import TextToTextE5Model as TextToTextE5Model
     from estudio_core.plugin.contract import FineTuningBuilder as FineTuningBuilder
     from estudio_core.plugin.contract import FineTuningMethod as FineTuningMethod
     from estudio_core.plugin.contract import PluginMeta as PluginMeta
     from estudio_core.plugin.dag_settings import DagSettings as DagSettings
-    from estudio_core.plugin.dag_settings import ExportSettings as ExportSettings
-    from estudio_core.plugin.dag_settings import GateSettings as GateSettings
     from estudio_core.plugin.dag_settings import Notice as Notice
     from estudio_core.plugin.factory import create_text_plugin as create_text_plugin
     from estudio_core.plugin.registry import PluginManager as PluginManager
@@ -72,9 +76,6 @@ if TYPE_CHECKING:
     from estudio_core.preprocessing.items_manager import TextItemSetManager as TextItemSetManager
     from estudio_core.preprocessing.prepare_data import prepare_data as prepare_data
     from estudio_core.preprocessing.preprocessor import ItemsDatasetDictPreprocessor as ItemsDatasetDictPreprocessor
-    from estudio_core.preprocessing.ranking_data import FineTuningInput as FineTuningInput
-    from estudio_core.preprocessing.ranking_data import ItemsSet as ItemsSet
-    from estudio_core.preprocessing.ranking_data import RankingData as RankingData
     from estudio_core.preprocessing.splitters import DummySentenceSplitter as DummySentenceSplitter
     from estudio_core.preprocessing.splitters import ItemsSetSplitter as ItemsSetSplitter
     from estudio_core.preprocessing.splitters import TokenGroupTextSplitter as TokenGroupTextSplitter
@@ -119,11 +120,16 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "TritonClientFactory",
     ),
     "estudio_core.inference.embedder": ("Embedder",),
-    "estudio_core.models.bert": ("TextToTextBertModel",),
-    "estudio_core.models.e5": ("TextToTextE5Model",),
-    "estudio_core.models.embeddings_model": ("EmbeddingsModelInterface",),
+    "estudio_core.models.embedding_model": (
+        "EmbeddingModel",
+        "EmbeddingsModelInterface",
+        "TextToTextBertModel",
+        "TextToTextE5Model",
+    ),
     "estudio_core.plugin.contract": ("FineTuningBuilder", "FineTuningMethod", "PluginMeta"),
-    "estudio_core.plugin.dag_settings": ("DagSettings", "ExportSettings", "GateSettings", "Notice"),
+    "estudio_core.evaluation.gate_settings": ("GateSettings",),
+    "estudio_core.export.settings": ("ExportSettings",),
+    "estudio_core.plugin.dag_settings": ("DagSettings", "Notice"),
     "estudio_core.plugin.factory": ("create_text_plugin",),
     "estudio_core.plugin.registry": ("PluginManager",),
     "estudio_core.plugin.run_params": ("FineTuneParams", "WatchParams"),
@@ -140,7 +146,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "estudio_core.preprocessing.items_manager": ("DictItemSetManager", "ItemSetManager", "TextItemSetManager"),
     "estudio_core.preprocessing.prepare_data": ("prepare_data",),
     "estudio_core.preprocessing.preprocessor": ("ItemsDatasetDictPreprocessor",),
-    "estudio_core.preprocessing.ranking_data": ("FineTuningInput", "ItemsSet", "RankingData"),
+    "estudio_core.clickstream.ranking_data": ("FineTuningInput", "ItemsSet", "RankingData"),
     "estudio_core.preprocessing.splitters": ("DummySentenceSplitter", "ItemsSetSplitter", "TokenGroupTextSplitter"),
     "estudio_core.settings": ("settings",),
     "estudio_core.sources.data_loader": ("DataLoader",),

@@ -1,12 +1,15 @@
 """What plugins share in a process: `context.mlflow_client`, `.model_downloader` and `.plugin_manager`.
 
-Each is made on first use; importing this module connects to nothing and imports nothing heavy.
+Each is made on first use; importing this module connects to nothing and imports nothing heavy. The library itself asks
+`experiments.shared` and `plugin.registry`: nothing below this module knows it.
 """
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING
+
+from estudio_core.experiments import shared
+from estudio_core.plugin import registry
 
 if TYPE_CHECKING:
     from estudio_core.experiments.mlflow_client import MLflowClientWrapper
@@ -17,30 +20,25 @@ if TYPE_CHECKING:
 class Context:
     """Parts that are made once per process, on first use."""
 
-    @cached_property
+    @property
     def mlflow_client(self) -> MLflowClientWrapper:
         """The connection to MLflow; it is opened when something is asked of it."""
-        from estudio_core.experiments.mlflow_client import MLflowClientWrapper
+        return shared.mlflow_client()
 
-        return MLflowClientWrapper()
-
-    @cached_property
+    @property
     def model_downloader(self) -> ModelDownloader:
         """Where base models come from: an installed package, a folder, or the model hub."""
-        from estudio_core.experiments.model_downloader import ModelDownloader
+        return shared.model_downloader()
 
-        return ModelDownloader()
-
-    @cached_property
+    @property
     def plugin_manager(self) -> PluginManager:
         """The search plugins of this installation."""
-        from estudio_core.plugin.registry import PluginManager
-
-        return PluginManager()
+        return registry.plugin_manager()
 
     def reset(self) -> None:
         """Forget all parts, so that the next use makes them from the settings of that moment."""
-        self.__dict__.clear()
+        for made in (shared.mlflow_client, shared.model_downloader, registry.plugin_manager):
+            made.cache_clear()
 
 
 context = Context()

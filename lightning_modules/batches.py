@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from estudio_core.clickstream.query_retriever import query_key
+from estudio_core.clickstream.ranking_data import FineTuningInput
 from estudio_core.errors import DataError
 from estudio_core.models.aggregation import PartTable
-from estudio_core.preprocessing.ranking_data import FineTuningInput
 from lightning_modules.config import TrainingConfig
 from lightning_modules.pairs import in_batch_negatives
 from lightning_modules.text_bank import TextBank

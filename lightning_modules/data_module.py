@@ -8,7 +8,7 @@ import lightning
 import numpy as np
 from torch.utils.data import DataLoader, IterableDataset
 
-from estudio_core.preprocessing.ranking_data import FineTuningInput
+from estudio_core.clickstream.ranking_data import FineTuningInput
 from lightning_modules.batches import BatchBuilder, SessionBatch
 from lightning_modules.config import TrainingConfig
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from estudio_core.clickstream.examination_curve import PowerLaw
+from estudio_core.clickstream.ranking_data import FineTuningInput
 from estudio_core.models.aggregation import PartTable, object_similarities
-from estudio_core.preprocessing.ranking_data import FineTuningInput
 from lightning_modules.base_vectors import BaseVectors
 from lightning_modules.batches import Weights
 from lightning_modules.config import TrainingConfig

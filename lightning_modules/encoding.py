@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from estudio_core.models.embeddings_model import EmbeddingsModelInterface, evaluating
+from estudio_core.models.embedding_model import EmbeddingModel, evaluating
 from lightning_modules.frozen_outputs import FrozenOutputs
 from lightning_modules.text_bank import TextBank
 
@@ -28,7 +28,7 @@ class TextEncoder:
 
     def __init__(
         self,
-        model: EmbeddingsModelInterface,
+        model: EmbeddingModel,
         bank: TextBank,
         batch_tokens: int,
         cache_bytes: int = 0,

@@ -16,9 +16,9 @@ import lightning
 import torch
 from torch import Tensor
 
+from estudio_core.clickstream.ranking_data import FineTuningInput, RankingData
 from estudio_core.errors import ConfigurationError, NotEnoughDataError
-from estudio_core.models.embeddings_model import EmbeddingsModelInterface
-from estudio_core.preprocessing.ranking_data import FineTuningInput, RankingData
+from estudio_core.models.embedding_model import EmbeddingModel
 from lightning_modules.base_vectors import BaseVectors, rows_of_training
 from lightning_modules.batches import BatchBuilder, Weights
 from lightning_modules.callbacks.dev_validation import DevValidation, OnMetrics
@@ -71,7 +71,7 @@ class FitResult:
 
 
 def fit(
-    model: EmbeddingsModelInterface,
+    model: EmbeddingModel,
     data: RankingData,
     config: TrainingConfig | None = None,
     *,
@@ -143,7 +143,7 @@ def fit(
 class _Job:
     """What every rank of a training gets."""
 
-    model: EmbeddingsModelInterface
+    model: EmbeddingModel
     train: list[FineTuningInput]
     data: RankingData
     config: TrainingConfig

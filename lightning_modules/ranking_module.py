@@ -12,7 +12,7 @@ from torch import distributed as dist
 from torch.optim.lr_scheduler import LambdaLR
 
 from estudio_core.models.aggregation import object_similarities
-from estudio_core.models.embeddings_model import EmbeddingsModelInterface
+from estudio_core.models.embedding_model import EmbeddingModel
 from lightning_modules.base_vectors import BaseVectors
 from lightning_modules.batches import SessionBatch
 from lightning_modules.config import TrainingConfig
@@ -38,7 +38,7 @@ class RankingModule(lightning.LightningModule):
 
     def __init__(
         self,
-        model: EmbeddingsModelInterface,
+        model: EmbeddingModel,
         loss: ProbMarginRankingLoss,
         encoder: TextEncoder,
         base_vectors: BaseVectors | Tensor,

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from estudio_core.clickstream.ranking_data import FineTuningInput, ItemsSet
 from estudio_core.errors import NotEnoughDataError
-from estudio_core.models.embeddings_model import EmbeddingsModelInterface
-from estudio_core.preprocessing.ranking_data import FineTuningInput, ItemsSet
+from estudio_core.models.embedding_model import EmbeddingModel
 
 
 class TextBank:
@@ -27,7 +27,7 @@ class TextBank:
         objects: For each object id, its variants; each is the list of the rows of its parts.
     """
 
-    def __init__(self, model: EmbeddingsModelInterface, sessions: Iterable[FineTuningInput], items: ItemsSet) -> None:
+    def __init__(self, model: EmbeddingModel, sessions: Iterable[FineTuningInput], items: ItemsSet) -> None:
         queries: dict[str, int] = {}
         object_ids: dict[str, None] = {}
         for session in sessions:

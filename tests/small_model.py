@@ -15,13 +15,12 @@ def minilm_folder() -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / "model"
 
 
-def build_small_model(seed: int = 0, kind: str = "bert") -> Any:
-    """Return a random model of the family "bert" or "e5", whose weights `seed` decides."""
+def build_small_model(seed: int = 0, family: str = "bert") -> Any:
+    """Return a random model of a family, whose weights `seed` decides."""
     import torch
     from transformers import AutoTokenizer, BertConfig, BertModel
 
-    from estudio_core.models.bert import TextToTextBertModel
-    from estudio_core.models.e5 import TextToTextE5Model
+    from estudio_core.models.embedding_model import EmbeddingModel
 
     torch.manual_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(minilm_folder(), local_files_only=True)
@@ -34,5 +33,4 @@ def build_small_model(seed: int = 0, kind: str = "bert") -> Any:
         max_position_embeddings=64,
         initializer_range=0.2,
     )
-    family = {"bert": TextToTextBertModel, "e5": TextToTextE5Model}[kind]
-    return family((BertModel(config), tokenizer), max_length=48)
+    return EmbeddingModel((BertModel(config), tokenizer), max_length=48, family=family)

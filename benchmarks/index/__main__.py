@@ -168,8 +168,8 @@ class Run:
 
     def _triton(self) -> None:
         from benchmarks.index.triton_client import measure_triton_client
+        from estudio_core.local.triton.environment import prepare
         from estudio_core.settings import get_settings
-        from estudio_core.triton.environment import prepare
 
         def measure(clients: int) -> dict[str, Any]:
             environment = prepare(get_settings().triton_environment)

@@ -13,9 +13,9 @@ import numpy as np
 from benchmarks.index.timing import median
 from estudio_core.evaluation.evaluate import EncodedCatalog, evaluate_judgments
 from estudio_core.evaluation.judgments import Judgments
-from estudio_core.export.manifest import EntryManifest
 from estudio_core.export.triton_repository import ExportOptions, publish_entry
 from estudio_core.inference.embedder import Vectors
+from estudio_core.inference.manifest import EntryManifest
 from estudio_core.inference.onnx_embedder import OnnxEmbedder
 from estudio_core.inference.opening import open_bulk_embedder
 from estudio_core.models.storage import load_model

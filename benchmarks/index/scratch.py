@@ -7,7 +7,7 @@ from pathlib import Path
 
 from estudio_core import database
 from estudio_core.demo.catalog import load_catalog, load_judgments, products
-from estudio_core.export.manifest import EntryManifest, entry_name, read_manifest
+from estudio_core.inference.manifest import EntryManifest, entry_name, read_manifest
 from estudio_core.pipeline.publish import publish_model
 from estudio_core.pipeline.register import register_base_model
 from estudio_core.settings import get_settings

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.index.reindex import build, ensure_live, vectors_kept
 from estudio_core import database
-from estudio_core.export.manifest import EntryManifest
+from estudio_core.inference.manifest import EntryManifest
 from estudio_core.pipeline.embed_writes import embed_writes
 from estudio_core.pipeline.rollback import rollback
 from estudio_core.pipeline.switch import switch

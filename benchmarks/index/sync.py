@@ -8,7 +8,7 @@ from typing import Any, Literal
 from benchmarks.index.reindex import ensure_live, is_local
 from benchmarks.index.timing import CpuClock, median
 from estudio_core import database
-from estudio_core.export.manifest import EntryManifest
+from estudio_core.inference.manifest import EntryManifest
 from estudio_core.inference.opening import open_bulk_embedder
 from estudio_core.pipeline.sync import sync
 

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.index.timing import median, percentiles_ms
-from estudio_core.export.manifest import TOKENIZER_FILE, read_manifest
+from estudio_core.inference.manifest import TOKENIZER_FILE, read_manifest
 from estudio_core.inference.triton_control import TritonControl
 from estudio_core.inference.triton_embedder import TritonEmbedder
-from estudio_core.triton.environment import TritonEnvironment
-from estudio_core.triton.server import running_server
+from estudio_core.local.triton.environment import TritonEnvironment
+from estudio_core.local.triton.server import running_server
 
 BARE, OURS = "bare tritonclient", "Estudio"
 QUERIES = [

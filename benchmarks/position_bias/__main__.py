@@ -49,11 +49,11 @@ def main(sessions: Annotated[int, typer.Option(min=100, help="Searches of each l
     """Replay clicks with known examination curves over what the base model shows, and estimate the curves."""
     from benchmarks.quality.__main__ import MODEL
     from estudio_core.context import context
-    from estudio_core.models.bert import TextToTextBertModel
+    from estudio_core.models.embedding_model import EmbeddingModel
 
     logging.disable(logging.WARNING)
     corpus = chorus(0, development=True)
-    model = TextToTextBertModel(str(context.model_downloader.resolve(MODEL)), max_length=corpus.max_tokens)
+    model = EmbeddingModel(str(context.model_downloader.resolve(MODEL)), max_length=corpus.max_tokens)
     shown = shown_rankings(model, corpus)
     recoveries = [_recovery(corpus, shown, eta, sessions) for eta in ETAS]
     folder = RESULTS / "position_bias"

@@ -9,28 +9,28 @@ from benchmarks.quality.logs import SHOWN
 from estudio_core.clickstream.replay import Ranking
 from estudio_core.evaluation.evaluate import EncodedCatalog, evaluate_judgments, rank
 from estudio_core.evaluation.judgments import Judgments
-from estudio_core.models.bert import TextToTextBertModel
+from estudio_core.models.embedding_model import EmbeddingModel
 from estudio_core.vectordb.index_info import SearchIndexInfo
 from lightning_modules.precision import autocast, choose_precision
 
 BATCH = 64
 
 
-def encode_catalog(model: TextToTextBertModel, corpus: Corpus) -> EncodedCatalog:
+def encode_catalog(model: EmbeddingModel, corpus: Corpus) -> EncodedCatalog:
     """Return the vectors of all items of the corpus."""
     with autocast(choose_precision("auto"), model.device):
         vectors = model.encode_items(list(corpus.items.values()), BATCH).float().cpu().numpy()
     return EncodedCatalog.from_parts({key: vectors[row : row + 1] for row, key in enumerate(corpus.items)})
 
 
-def scores(model: TextToTextBertModel, corpus: Corpus) -> dict[str, list[float]]:
+def scores(model: EmbeddingModel, corpus: Corpus) -> dict[str, list[float]]:
     """Return nDCG@10 of every query, for the groups `seen` (where the corpus has them) and `unseen`."""
     catalog = encode_catalog(model, corpus)
     groups = {"seen": (corpus.seen, corpus.judgments), "unseen": (corpus.unseen, corpus.held_out)}
     return {name: _ndcg(model, catalog, queries, grades) for name, (queries, grades) in groups.items() if queries}
 
 
-def shown_rankings(model: TextToTextBertModel, corpus: Corpus) -> dict[str, Ranking]:
+def shown_rankings(model: EmbeddingModel, corpus: Corpus) -> dict[str, Ranking]:
     """Return what the base model shows for each training query: its best items, judged ones only where asked for."""
     queries = list(corpus.judgments)
     catalog = encode_catalog(model, corpus)
@@ -46,7 +46,7 @@ def shown_rankings(model: TextToTextBertModel, corpus: Corpus) -> dict[str, Rank
 
 
 def _ndcg(
-    model: TextToTextBertModel, catalog: EncodedCatalog, queries: tuple[str, ...], judgments: Judgments
+    model: EmbeddingModel, catalog: EncodedCatalog, queries: tuple[str, ...], judgments: Judgments
 ) -> list[float]:
     vectors = model.encode_queries(list(queries), BATCH).cpu().numpy()
     index = SearchIndexInfo(dimensions=model.dimensions)

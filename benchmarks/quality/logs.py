@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import numpy as np
 
 from benchmarks.quality.corpora import Corpus
+from estudio_core.clickstream.ranking_data import FineTuningInput
 from estudio_core.clickstream.replay import ClickModel, Ranking, replay_clicks
-from estudio_core.preprocessing.ranking_data import FineTuningInput
 
 SHOWN = 20
 _END = datetime(2026, 1, 1, tzinfo=UTC)  # fixed: ids and times of a log depend on its arguments only

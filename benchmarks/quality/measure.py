@@ -14,9 +14,9 @@ from benchmarks.quality.evaluation import scores, shown_rankings
 from benchmarks.quality.logs import Condition, replay
 from benchmarks.quality.task import Contender, Task, base_model
 from benchmarks.units import UnitStore
+from estudio_core.clickstream.ranking_data import ItemsSet, RankingData
 from estudio_core.clickstream.splitter import TrainTestSplitter
 from estudio_core.evaluation.judgments import Judgments
-from estudio_core.preprocessing.ranking_data import ItemsSet, RankingData
 
 STORE = UnitStore("quality")
 DEV_SHARE = 0.12

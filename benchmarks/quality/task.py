@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.quality.corpora import Corpus
-from estudio_core.models.bert import TextToTextBertModel
-from estudio_core.preprocessing.ranking_data import RankingData
+from estudio_core.clickstream.ranking_data import RankingData
+from estudio_core.models.embedding_model import EmbeddingModel
 
 Vectors = NDArray[np.float32]
 FROZEN_LAYERS = 3
@@ -42,7 +42,7 @@ class Task:
 class Outcome:
     """A trained model and what it cost. `seconds` is wall-clock time of training, loading not counted."""
 
-    model: TextToTextBertModel
+    model: EmbeddingModel
     tokens: int
     sessions: int
     seconds: float
@@ -56,14 +56,14 @@ class Contender(Protocol):
         ...
 
 
-def base_model(task: Task) -> TextToTextBertModel:
+def base_model(task: Task) -> EmbeddingModel:
     """Return the model as it comes, with the lower half frozen."""
-    model = TextToTextBertModel(task.model_path, max_length=task.corpus.max_tokens)
+    model = EmbeddingModel(task.model_path, max_length=task.corpus.max_tokens)
     model.freeze_layers(FROZEN_LAYERS)
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def lengths(model: TextToTextBertModel, texts: Sequence[str]) -> dict[str, int]:
+def lengths(model: EmbeddingModel, texts: Sequence[str]) -> dict[str, int]:
     """Return the number of tokens of each distinct text."""
     distinct = list(dict.fromkeys(texts))
     return dict(zip(distinct, map(len, model.tokenize_items(distinct)), strict=True))

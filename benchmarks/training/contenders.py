@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from benchmarks.training.workload import SHOWN
+from estudio_core.clickstream.ranking_data import FineTuningInput, RankingData
 from estudio_core.experiments.model_downloader import resolve_model_name
-from estudio_core.models.bert import TextToTextBertModel
+from estudio_core.models.embedding_model import EmbeddingModel
 from estudio_core.models.source import open_source
-from estudio_core.preprocessing.ranking_data import FineTuningInput, RankingData
 from estudio_core.progress import Progress, progress_to
 from lightning_modules.config import TrainingConfig
 from lightning_modules.precision import choose_precision
@@ -201,8 +201,8 @@ CONTENDERS: dict[str, Contender] = {
 }
 
 
-def _model() -> TextToTextBertModel:
-    return TextToTextBertModel(open_source(resolve_model_name(MODEL)), max_length=MAX_TOKENS)
+def _model() -> EmbeddingModel:
+    return EmbeddingModel(open_source(resolve_model_name(MODEL)), max_length=MAX_TOKENS)
 
 
 @contextmanager
@@ -223,7 +223,7 @@ def _marking_first_step(course: Course) -> Iterator[None]:
         RankingModule.training_step = before  # type: ignore[method-assign]
 
 
-def _batch(model: TextToTextBertModel, sequences: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+def _batch(model: EmbeddingModel, sequences: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
     from estudio_core.models.transformer_layers import pad
 
     return pad(sequences, model.padding_id, model.device)
@@ -234,7 +234,7 @@ def _repeat(sessions: list[FineTuningInput]) -> Iterator[FineTuningInput]:
         yield from sessions
 
 
-def _content_tokens(model: TextToTextBertModel, load: Load, sessions: list[FineTuningInput]) -> int:
+def _content_tokens(model: EmbeddingModel, load: Load, sessions: list[FineTuningInput]) -> int:
     """Return the tokens of the sessions that the steps saw: every query and every product, each time it occurs."""
     seen = list(islice(_repeat(sessions), load.steps * load.batch_size))
     texts = dict.fromkeys(load.text(product) for session in seen for product in session.results)

@@ -6,8 +6,8 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from estudio_core.clickstream.ranking_data import FineTuningInput, ItemsSet, RankingData
 from estudio_core.demo.catalog import products
-from estudio_core.preprocessing.ranking_data import FineTuningInput, ItemsSet, RankingData
 
 SHOWN = 8
 """Results of a session: one clicked, the others skipped."""

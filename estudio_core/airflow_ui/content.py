@@ -20,7 +20,7 @@ from estudio_core.settings import get_settings
 from estudio_core.vectordb.releases import Release, list_releases, live_release, previous_release
 
 if TYPE_CHECKING:
-    from estudio_core.export.manifest import EntryManifest
+    from estudio_core.inference.manifest import EntryManifest
 
 _MOST_ROWS = 50
 _TRITON_TIMEOUT_S = 2.0
@@ -82,7 +82,7 @@ def plugin_content(plugin: str) -> PluginContent:
 
 def model(plugin: str, name: str) -> tuple[EntryManifest, str] | None:
     """Return the manifest of a published model of this plugin, and how it is served; None where there is none."""
-    from estudio_core.export.manifest import read_manifest, split_name
+    from estudio_core.inference.manifest import read_manifest, split_name
 
     settings = get_settings()
     try:

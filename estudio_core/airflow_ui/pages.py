@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 if TYPE_CHECKING:
     from estudio_core.airflow_ui.content import Overview, PluginContent
     from estudio_core.evaluation.charts import LineChart
-    from estudio_core.export.manifest import EntryManifest
+    from estudio_core.inference.manifest import EntryManifest
 
 _CHARTED = ("unseen_ndcg_at_10_after", "seen_ndcg_at_10_after", "recall_at_10")
 """Numbers of promotions that are drawn over releases, by the names MLflow and verification give them."""

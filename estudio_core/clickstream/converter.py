@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from estudio_core.clickstream.query_retriever import QueryRetriever
+from estudio_core.clickstream.ranking_data import FineTuningInput
 from estudio_core.clickstream.sessions import SearchResult, SessionEvent, SessionWithEvents
 from estudio_core.clickstream.text_query_retriever import TextQueryRetriever
 from estudio_core.errors import ConfigurationError, DataError
-from estudio_core.preprocessing.ranking_data import FineTuningInput
 
 if TYPE_CHECKING:
     from estudio_core.sources.item_meta import ItemMeta

@@ -12,7 +12,7 @@ from estudio_core.clickstream.attraction import posterior_attraction
 from estudio_core.clickstream.confidence import session_confidences
 from estudio_core.clickstream.examination_curve import EVEN, Examination
 from estudio_core.clickstream.position_bias import Floats, Impressions, coec, effective_sample_size
-from estudio_core.preprocessing.ranking_data import FineTuningInput
+from estudio_core.clickstream.ranking_data import FineTuningInput
 
 Pooling = Literal["query", "session"]
 PositionBias = Literal["ipw", "coec", "none"]

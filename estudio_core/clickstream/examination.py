@@ -32,7 +32,7 @@ from estudio_core.clickstream.position_bias import (
     em_propensities,
     harvested_propensities,
 )
-from estudio_core.preprocessing.ranking_data import FineTuningInput
+from estudio_core.clickstream.ranking_data import FineTuningInput
 
 ASSUMED_EXPONENT = 1.0
 """Where the log does not tell: the curve of Joachims, Swaminathan, Schnabel (WSDM 2017)."""

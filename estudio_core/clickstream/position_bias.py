@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from estudio_core.clickstream.ranking_data import FineTuningInput
 from estudio_core.errors import DataError
-from estudio_core.preprocessing.ranking_data import FineTuningInput
 
 Floats = NDArray[np.float64]
 

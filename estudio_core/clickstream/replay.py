@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from estudio_core.clickstream.ranking_data import FineTuningInput
 from estudio_core.clickstream.ubi import UbiEvent, UbiQuery
 from estudio_core.errors import ConfigurationError, DataError
-from estudio_core.preprocessing.ranking_data import FineTuningInput
 
 Ranking = Sequence[tuple[str, float]]
 """Object ids with their scores, best first."""

@@ -7,16 +7,21 @@ import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from estudio_core.clickstream.query_retriever import query_key
+from estudio_core.clickstream.ranking_data import SPLITS, FineTuningInput, RankingData, Split
 from estudio_core.errors import ConfigurationError, NotEnoughDataError
-from estudio_core.preprocessing.ranking_data import SPLITS, FineTuningInput, RankingData, Split
-
-if TYPE_CHECKING:
-    from estudio_core.preprocessing.augmentations import ClickstreamQueryAugmentationApplier
 
 logger = logging.getLogger(__name__)
+
+
+class QueryAugmenter(Protocol):
+    """Gives queries variants, such as `preprocessing.augmentations.ClickstreamQueryAugmentationApplier`."""
+
+    def apply(self, inputs: Iterable[FineTuningInput]) -> list[FineTuningInput]:
+        """Return the sessions with `query_variants` filled."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class TrainTestSplitter:
         test_size_ratio: float = 0.2,
         shuffle: bool = True,
         random_state: int = 42,
-        augmenter: ClickstreamQueryAugmentationApplier | None = None,
+        augmenter: QueryAugmenter | None = None,
         do_augment_test: bool = False,
         holdout_share: float = 0.5,
         by_time: bool = False,

@@ -70,10 +70,10 @@ class AliasTrigger(BaseEventTrigger):
 def look() -> Waiting:
     """Read the registry and write down what was asked for; return what waits."""
     from estudio_core import database
-    from estudio_core.context import context
+    from estudio_core.experiments.shared import mlflow_client
     from estudio_core.promotion.aliases import observe_all
 
     with database.connect(autocommit=True) as connection:
         database.ensure_schema(connection)
-        waiting = observe_all(connection, context.mlflow_client)
+        waiting = observe_all(connection, mlflow_client())
     return {promotion.plugin: (promotion.promotion_id, promotion.to_version) for promotion in reversed(waiting)}

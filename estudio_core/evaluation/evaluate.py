@@ -9,11 +9,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from estudio_core.clickstream.ranking_data import FineTuningInput
 from estudio_core.errors import DataError, DimensionError
 from estudio_core.evaluation.judgments import Judgments
 from estudio_core.evaluation.ranking_metrics import mrr_at_k, ndcg_at_k, recall_at_k
 from estudio_core.models.aggregation import PartTable, normalised, object_similarities, object_vectors, similarities
-from estudio_core.preprocessing.ranking_data import FineTuningInput
 from estudio_core.vectordb.index_info import MetricAggregationType, MetricType, SearchIndexInfo
 
 Vectors = NDArray[np.float32]

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict
 from estudio_core.errors import DataError
 from estudio_core.evaluation.bootstrap import Estimate, bootstrap_mean, paired_gain
 from estudio_core.evaluation.evaluate import METRIC_TITLES, QueryMetrics
+from estudio_core.evaluation.gate_settings import GateSettings
 from estudio_core.evaluation.sign_flip import chance_of_gain
-from estudio_core.plugin.dag_settings import GateSettings
 
 Group = Literal["seen", "unseen"]
 """seen: queries that occur in the training sessions. unseen: queries that do not."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from estudio_core.clickstream.ranking_data import FineTuningInput
 from estudio_core.evaluation.evaluate import EncodedCatalog, K, QueryMetrics, Vectors, similarity_blocks
 from estudio_core.evaluation.ranking_metrics import distance_shift, ndcg_at_k, pairwise_accuracy
-from estudio_core.preprocessing.ranking_data import FineTuningInput
 from estudio_core.vectordb.index_info import SearchIndexInfo
 
 SHOWN_METRICS = ("shown_ndcg@10", "shown_pairwise_accuracy")

@@ -35,17 +35,17 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-    from estudio_core.models.embeddings_model import EmbeddingsModelInterface
+    from estudio_core.models.embedding_model import EmbeddingModel
 
 logger = logging.getLogger(__name__)
 
-_captured: ContextVar[list[EmbeddingsModelInterface] | None] = ContextVar("estudio_captured_models", default=None)
+_captured: ContextVar[list[EmbeddingModel] | None] = ContextVar("estudio_captured_models", default=None)
 
 
 @contextmanager
-def initial_models_captured() -> Iterator[list[EmbeddingsModelInterface]]:
+def initial_models_captured() -> Iterator[list[EmbeddingModel]]:
     """Collect the models that `upload_initial_model` is given inside the block, and register none of them."""
-    models: list[EmbeddingsModelInterface] = []
+    models: list[EmbeddingModel] = []
     token = _captured.set(models)
     try:
         yield models
@@ -103,12 +103,12 @@ class ExperimentsManager:
         is_loss: bool = False,
         n_top_runs: int = 10,
     ) -> ExperimentsManager:
-        """Return a manager that shares a client, such as `context.mlflow_client`."""
+        """Return a manager that shares a client, such as `experiments.shared.mlflow_client()`."""
         return cls(None, main_metric, plugin_name, accumulators, is_loss, n_top_runs, wrapper=wrapper)
 
     # Models
 
-    def upload_initial_model(self, model: EmbeddingsModelInterface) -> int:
+    def upload_initial_model(self, model: EmbeddingModel) -> int:
         """Register the base model under the alias `base` and return its version.
 
         The same model again returns the version it has. Another model becomes a new version and the new base.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from estudio_core.clickstream.examination_curve import Examination
-    from estudio_core.preprocessing.ranking_data import FineTuningInput
+    from estudio_core.clickstream.ranking_data import FineTuningInput
     from estudio_core.vectordb.index_info import SearchIndexInfo
     from lightning_modules.config import TrainingConfig
     from lightning_modules.losses import ProbMarginRankingLoss

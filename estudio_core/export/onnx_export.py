@@ -14,26 +14,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from estudio_core.errors import ExportError
+from estudio_core.inference.manifest import ATTENTION_MASK, EMBEDDING, INPUT_IDS, Precision
 
 if TYPE_CHECKING:
-    from estudio_core.models.embeddings_model import EmbeddingsModelInterface
-
-Precision = Literal["fp32", "fp16", "int8"]
+    from estudio_core.models.embedding_model import EmbeddingModel
 
 OPSET = 17
 """ONNX operator set: the newest in which the TorchScript exporter writes every operator of these models itself."""
-
-INPUT_IDS, ATTENTION_MASK, EMBEDDING = "input_ids", "attention_mask", "embedding"
 
 SINGLE_FILE_BYTES = 2**31 - 2**20
 """Protobuf ends at 2 GiB. Larger weights go into one `<name>.data` file beside the graph."""
 
 
 def export_onnx(
-    model: EmbeddingsModelInterface, path: Path, *, opset: int = OPSET, single_file_bytes: int = SINGLE_FILE_BYTES
+    model: EmbeddingModel, path: Path, *, opset: int = OPSET, single_file_bytes: int = SINGLE_FILE_BYTES
 ) -> None:
     """Write `model` to `path`, pooling and normalisation included. The model itself is left as it is.
 
@@ -174,12 +171,12 @@ def verify_graph(path: Path, *, dimensions: int, opset: int = OPSET) -> None:
         raise ExportError(f"The ONNX graph {path} uses operator set {written}, expected {opset}.")
 
 
-def reference_copy(model: EmbeddingsModelInterface) -> EmbeddingsModelInterface:
+def reference_copy(model: EmbeddingModel) -> EmbeddingModel:
     """Return a float32 copy on the CPU, in evaluation mode: what the exported graph has to agree with."""
     return copy.deepcopy(model).to(device="cpu").float().eval()
 
 
-def vocabulary_size(model: EmbeddingsModelInterface) -> int:
+def vocabulary_size(model: EmbeddingModel) -> int:
     """Return how many token ids the model knows."""
     return len(model.tokenizer)
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from estudio_core.errors import ExportError
-from estudio_core.export.onnx_export import ATTENTION_MASK, INPUT_IDS, Precision, reference_copy, vocabulary_size
+from estudio_core.export.onnx_export import reference_copy, vocabulary_size
+from estudio_core.inference.golden import cosines
+from estudio_core.inference.manifest import ATTENTION_MASK, INPUT_IDS, Parity, Precision
 
 if TYPE_CHECKING:
-    from estudio_core.models.embeddings_model import EmbeddingsModelInterface
+    from estudio_core.models.embedding_model import EmbeddingModel
 
 
 class Tolerance(BaseModel):
@@ -35,17 +36,6 @@ TOLERANCES: dict[Precision, Tolerance] = {
 }
 
 
-class Parity(BaseModel):
-    """Largest differences between graph and model over all compared shapes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_abs_difference: float
-    min_cosine: float
-    shapes: list[tuple[int, int]]
-    """[batch, sequence] of the compared inputs; all but single tokens contain padding."""
-
-
 def parity_shapes(max_length: int) -> list[tuple[int, int]]:
     """Return the shapes to compare at: single text, single token, odd sizes, the longest text.
 
@@ -58,9 +48,7 @@ def parity_shapes(max_length: int) -> list[tuple[int, int]]:
     return list(dict.fromkeys((batch, length) for batch, length in candidates if 1 <= length <= max_length))
 
 
-def measure_parity(
-    model: EmbeddingsModelInterface, path: Path, shapes: Sequence[tuple[int, int]] | None = None
-) -> Parity:
+def measure_parity(model: EmbeddingModel, path: Path, shapes: Sequence[tuple[int, int]] | None = None) -> Parity:
     """Run the graph at `path` and `model` on the same seeded token ids and return how much they differ.
 
     In batches of more than one text, rows are padded more and more, down to one token at least.
@@ -91,7 +79,7 @@ def measure_parity(
     return Parity(max_abs_difference=largest, min_cosine=lowest, shapes=shapes)
 
 
-def check_parity(model: EmbeddingsModelInterface, path: Path, precision: Precision = "fp32") -> Parity:
+def check_parity(model: EmbeddingModel, path: Path, precision: Precision = "fp32") -> Parity:
     """Return `measure_parity`, if it is within the tolerance of `precision`.
 
     Raises:
@@ -106,16 +94,3 @@ def check_parity(model: EmbeddingsModelInterface, path: Path, precision: Precisi
             + ("" if precision == "fp32" else " Export with precision fp32.")
         )
     return parity
-
-
-def cosines(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the cosine of each row of `left` with the same row of `right`, both [n, dim]; 0 for zero rows.
-
-    >>> cosines(np.array([[3.0, 4.0], [1.0, 0.0]]), np.array([[6.0, 8.0], [0.0, 2.0]])).tolist()
-    [1.0, 0.0]
-    """
-    left, right = left.astype(np.float64), right.astype(np.float64)
-    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-    products: NDArray[np.float64] = (left * right).sum(axis=1)
-    quotients: NDArray[np.float64] = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
-    return quotients

@@ -5,31 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict
-
 from estudio_core.errors import ExportError
+from estudio_core.inference.manifest import RankingLoss
 
 if TYPE_CHECKING:
     from estudio_core.inference.embedder import Embedder
-
-
-class RankingLoss(BaseModel):
-    """nDCG@10 of held-out queries, with the graph in 32 bits and with the published one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    queries: int
-    items: int
-    """Items that were ranked: the judged ones, and others to fill up."""
-    ndcg_fp32: float
-    ndcg: float
-    maximum_loss: float
-    """What was allowed."""
-
-    @property
-    def loss(self) -> float:
-        """How much lower nDCG@10 is; negative where it is higher."""
-        return self.ndcg_fp32 - self.ndcg
 
 
 RankingCheck = Callable[["Embedder", "Embedder"], RankingLoss]

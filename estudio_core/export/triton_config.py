@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from estudio_core.export.onnx_export import ATTENTION_MASK, EMBEDDING, INPUT_IDS
+from estudio_core.inference.manifest import ATTENTION_MASK, EMBEDDING, INPUT_IDS
 
 
 def length_buckets(max_length: int) -> list[int]:

@@ -21,7 +21,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from estudio_core.errors import ExportError, RepositoryError
 from estudio_core.export import staging
-from estudio_core.export.manifest import (
+from estudio_core.export.onnx_export import OPSET, convert, export_onnx
+from estudio_core.export.parity import check_parity
+from estudio_core.export.ranking_loss import RankingCheck, require_small_loss
+from estudio_core.export.triton_config import length_buckets, triton_config
+from estudio_core.inference.manifest import (
     CONFIG_FILE,
     MANIFEST_FILE,
     MODEL_FILE,
@@ -29,18 +33,15 @@ from estudio_core.export.manifest import (
     TORCH_FOLDER,
     EntryManifest,
     Golden,
+    Precision,
     file_digest,
     read_manifest,
     read_verified,
     split_name,
 )
-from estudio_core.export.onnx_export import OPSET, Precision, convert, export_onnx
-from estudio_core.export.parity import check_parity
-from estudio_core.export.ranking_loss import RankingCheck, require_small_loss
-from estudio_core.export.triton_config import length_buckets, triton_config
 
 if TYPE_CHECKING:
-    from estudio_core.models.embeddings_model import EmbeddingsModelInterface
+    from estudio_core.models.embedding_model import EmbeddingModel
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class ExportOptions(BaseModel):
 def publish_entry(
     repository: Path,
     name: str,
-    model: EmbeddingsModelInterface,
+    model: EmbeddingModel,
     manifest_extra: Mapping[str, Any] | None = None,
     *,
     options: ExportOptions | None = None,
@@ -113,6 +114,7 @@ def publish_entry(
         RepositoryError: the name holds another model, or the repository cannot be written.
     """
     from estudio_core.inference.onnx_embedder import OnnxEmbedder
+    from estudio_core.models.storage import save_model
 
     plugin, version = split_name(name)
     options = options or ExportOptions()
@@ -139,7 +141,7 @@ def publish_entry(
             parity = check_parity(model, folder / MODEL_FILE, options.precision)
             _write_tokenizer(model, folder / TOKENIZER_FILE)
             if options.include_torch:
-                model.save(folder / TORCH_FOLDER)
+                save_model(model, folder / TORCH_FOLDER)
             buckets = length_buckets(model.max_length)
             config = triton_config(
                 name,
@@ -161,7 +163,7 @@ def publish_entry(
                 plugin=plugin,
                 version=version,
                 digest=digest,
-                kind=model.kind,
+                family=model.family,
                 precision=options.precision,
                 opset=options.opset,
                 dimensions=model.dimensions,
@@ -237,12 +239,21 @@ def sweep_unfinished(repository: Path) -> None:
         staging.sweep(staging.work_folder(repository))
 
 
-def model_digest(model: EmbeddingsModelInterface, precision: Precision = "fp32") -> str:
+def model_digest(model: EmbeddingModel, precision: Precision = "fp32") -> str:
     """Return the sha256 of what decides a model's vectors: weights, tokenizer, prefixes, longest input, precision."""
     import torch
 
     digest = hashlib.sha256()
-    facts = (precision, model.max_length, model.dimensions, model.padding_id, model.query_prefix, model.item_prefix)
+    facts: tuple[object, ...] = (
+        precision,
+        model.max_length,
+        model.dimensions,
+        model.padding_id,
+        model.query_prefix,
+        model.item_prefix,
+    )
+    # Masked mean goes without saying: entries of before there was another pooling keep their digests.
+    facts += () if model.pooling == "masked_mean" else (model.pooling,)
     digest.update(repr(facts).encode())
     digest.update(_tokenizer_json(model).encode())
     for key, tensor in sorted(model.state_dict().items()):
@@ -285,7 +296,7 @@ def _golden(folder: Path, manifest: EntryManifest, texts: Sequence[str]) -> Gold
     )
 
 
-def _tokenizer_json(model: EmbeddingsModelInterface) -> str:
+def _tokenizer_json(model: EmbeddingModel) -> str:
     """Return the tokenizer as `tokenizer.json`, without truncation and padding, which whoever used it last has set.
 
     Raises:
@@ -304,5 +315,5 @@ def _tokenizer_json(model: EmbeddingsModelInterface) -> str:
     return str(plain.to_str())
 
 
-def _write_tokenizer(model: EmbeddingsModelInterface, path: Path) -> None:
+def _write_tokenizer(model: EmbeddingModel, path: Path) -> None:
     path.write_text(_tokenizer_json(model), encoding="utf-8")

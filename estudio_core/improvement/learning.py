@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from estudio_core.clickstream.ranking_data import FineTuningInput
 from estudio_core.improvement.bounds import bounded
 from estudio_core.improvement.improvement_input import ImprovementElement, ImprovementInput
-from estudio_core.preprocessing.ranking_data import FineTuningInput
 
 if TYPE_CHECKING:
     import numpy as np

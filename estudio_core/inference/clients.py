@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from estudio_core.errors import DataError, ModelError
-from estudio_core.export.manifest import entry_name, read_manifest
 from estudio_core.inference.embedder import Embedder, Vectors
+from estudio_core.inference.manifest import entry_name, read_manifest
 from estudio_core.inference.opening import open_query_embedder
 from estudio_core.settings import get_settings
 
@@ -79,11 +80,9 @@ class TritonClientFactory:
         plugin_name: Name of the plugin.
         preprocessor: Turns an item that is no text into text.
         model_name: Name of the base model, for messages.
+        family: The one that versions have to be of, see `models.families`; None: any.
         repository: Root of the model repository; None: the setting.
     """
-
-    kind: ClassVar[str | None] = None
-    """Family of models the factory is for; None: any."""
 
     def __init__(
         self,
@@ -92,12 +91,14 @@ class TritonClientFactory:
         preprocessor: Callable[[Any], str] | None = None,
         model_name: str | None = None,
         *,
+        family: str | None = None,
         repository: Path | None = None,
     ) -> None:
         self.url = url
         self.plugin_name = plugin_name
         self.preprocessor = preprocessor
         self.model_name = model_name
+        self.family = family
         self._repository = repository
 
     def get_client(self, version: str | int) -> TritonClient:
@@ -110,10 +111,10 @@ class TritonClientFactory:
         """
         name = entry_name(self.plugin_name, version)
         repository = (self._repository or get_settings().triton_repository).resolve()
-        found = read_manifest(repository / name).kind
-        if self.kind is not None and found != self.kind:
+        found = read_manifest(repository / name).family
+        if self.family not in (None, found):
             raise ModelError(
-                f"{name} is a model of kind {found!r}, {type(self).__name__} is for {self.kind!r}"
+                f"{name} is a model of the family {found!r}, this client factory is for {self.family!r}"
                 + (f" (base model {self.model_name})" if self.model_name else "")
                 + ". Return the factory of the right family from get_inference_client_factory()."
             )
@@ -121,13 +122,6 @@ class TritonClientFactory:
         return TritonClient(name, embedder, self.preprocessor)
 
 
-class TextToTextE5TritonClientFactory(TritonClientFactory):
-    """Opens clients for E5 models: queries and items carry the prefixes stored with the version."""
-
-    kind = "e5"
-
-
-class TextToTextBertTritonClientFactory(TritonClientFactory):
-    """Opens clients for sentence models of the BERT family."""
-
-    kind = "bert"
+# Its names in the tutorial: one for each of two families.
+TextToTextBertTritonClientFactory = partial(TritonClientFactory, family="bert")
+TextToTextE5TritonClientFactory = partial(TritonClientFactory, family="e5")

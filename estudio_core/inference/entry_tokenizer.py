@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from estudio_core.errors import RepositoryError
-from estudio_core.export.manifest import TOKENIZER_FILE, EntryManifest
+from estudio_core.inference.manifest import TOKENIZER_FILE, EntryManifest
 
 
 class EntryTokenizer:

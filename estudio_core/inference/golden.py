@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from estudio_core.errors import ModelError
-from estudio_core.export.manifest import EntryManifest
-from estudio_core.export.parity import cosines
 from estudio_core.inference.embedder import Embedder
+from estudio_core.inference.manifest import EntryManifest
 
 
 def golden_agreement(embedder: Embedder, manifest: EntryManifest) -> float:
@@ -39,3 +41,16 @@ def check_golden(embedder: Embedder, manifest: EntryManifest, where: str) -> flo
             "load the entry again, or publish the model as a new version."
         )
     return lowest
+
+
+def cosines(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the cosine of each row of `left` with the same row of `right`, both [n, dim]; 0 for zero rows.
+
+    >>> cosines(np.array([[3.0, 4.0], [1.0, 0.0]]), np.array([[6.0, 8.0], [0.0, 2.0]])).tolist()
+    [1.0, 0.0]
+    """
+    left, right = left.astype(np.float64), right.astype(np.float64)
+    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    products: NDArray[np.float64] = (left * right).sum(axis=1)
+    quotients: NDArray[np.float64] = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+    return quotients

@@ -9,11 +9,17 @@ from typing import Any
 import numpy as np
 
 from estudio_core.errors import ModelError
-from estudio_core.export.manifest import MODEL_FILE, SERVING_FILES, EntryManifest, read_verified
-from estudio_core.export.onnx_export import ATTENTION_MASK, INPUT_IDS
 from estudio_core.inference.batching import embed_in_batches, padded, tokenise_texts
 from estudio_core.inference.embedder import TokenisedTexts, Vectors
 from estudio_core.inference.entry_tokenizer import EntryTokenizer
+from estudio_core.inference.manifest import (
+    ATTENTION_MASK,
+    INPUT_IDS,
+    MODEL_FILE,
+    SERVING_FILES,
+    EntryManifest,
+    read_verified,
+)
 from estudio_core.inference.onnx_session import open_session
 
 MAX_ROWS = 32

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import cast
 
 from estudio_core.errors import EstudioError
-from estudio_core.export.manifest import split_name
 from estudio_core.inference.embedder import Embedder
 from estudio_core.inference.golden import check_golden
 from estudio_core.inference.host import multiplies_bfloat16
+from estudio_core.inference.manifest import split_name
 from estudio_core.settings import get_settings
 
 logger = logging.getLogger(__name__)

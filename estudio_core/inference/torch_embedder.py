@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from estudio_core.errors import ModelError, RepositoryError
-from estudio_core.export.manifest import TOKENIZER_FILE, TORCH_FOLDER, EntryManifest, read_verified
 from estudio_core.inference.batching import embed_in_batches, padded, tokenise_texts
 from estudio_core.inference.embedder import TokenisedTexts, Vectors
 from estudio_core.inference.entry_tokenizer import EntryTokenizer
 from estudio_core.inference.golden import check_golden
 from estudio_core.inference.host import inference_threads, multiplies_bfloat16
+from estudio_core.inference.manifest import TOKENIZER_FILE, TORCH_FOLDER, EntryManifest, read_verified
 
 if TYPE_CHECKING:
     import torch

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from estudio_core.errors import InferenceUnavailableError, ModelError, ModelNotLoadedError
-from estudio_core.export.manifest import EntryManifest, read_verified
 from estudio_core.inference.golden import check_golden
+from estudio_core.inference.manifest import EntryManifest, read_verified
 from estudio_core.inference.triton_calls import ATTEMPTS, call, connect
 from estudio_core.inference.triton_embedder import TritonEmbedder
 

@@ -9,11 +9,17 @@ from typing import Any
 import numpy as np
 
 from estudio_core.errors import ModelError, ModelNotLoadedError
-from estudio_core.export.manifest import TOKENIZER_FILE, EntryManifest, read_verified
-from estudio_core.export.onnx_export import ATTENTION_MASK, EMBEDDING, INPUT_IDS
 from estudio_core.inference.batching import bucket_length, embed_in_batches, padded, tokenise_texts
 from estudio_core.inference.embedder import TokenisedTexts, Vectors
 from estudio_core.inference.entry_tokenizer import EntryTokenizer
+from estudio_core.inference.manifest import (
+    ATTENTION_MASK,
+    EMBEDDING,
+    INPUT_IDS,
+    TOKENIZER_FILE,
+    EntryManifest,
+    read_verified,
+)
 from estudio_core.inference.triton_calls import ATTEMPTS, call, connect
 
 MAX_TOKENS = 8192

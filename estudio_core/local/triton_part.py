@@ -9,9 +9,9 @@ from estudio_core.errors import ConfigurationError, EstudioError, InferenceUnava
 from estudio_core.inference.released import live_models
 from estudio_core.inference.triton_control import TritonControl
 from estudio_core.local.services import ServiceStatus
+from estudio_core.local.triton.__main__ import start_server, state_file, stop_server
+from estudio_core.local.triton.server import TritonServer
 from estudio_core.settings import get_settings
-from estudio_core.triton.__main__ import start_server, state_file, stop_server
-from estudio_core.triton.server import TritonServer
 
 logger = logging.getLogger(__name__)
 

@@ -7,65 +7,44 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from estudio_core.errors import ModelError
-from estudio_core.models.bert import TextToTextBertModel
-from estudio_core.models.e5 import TextToTextE5Model
-from estudio_core.models.embeddings_model import EmbeddingsModelInterface
+from estudio_core.errors import ConfigurationError, ModelError
+from estudio_core.models.embedding_model import EmbeddingModel
+from estudio_core.models.families import Pooling
 
 DESCRIPTION_FILE = "estudio_model.json"
 WEIGHTS_FILE = "model.safetensors"
-_CLASSES: dict[str, type[TextToTextE5Model] | type[TextToTextBertModel]] = {
-    TextToTextE5Model.kind: TextToTextE5Model,
-    TextToTextBertModel.kind: TextToTextBertModel,
-}
 
 
 class ModelDescription(BaseModel):
     """What `estudio_model.json` says: how text becomes a vector with these weights."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
 
-    kind: Literal["e5", "bert"]
+    family: str = Field(validation_alias=AliasChoices("family", "kind"), serialization_alias="kind")
     query_prefix: str
     item_prefix: str
     max_length: int
     dimensions: int
-    pooling: Literal["masked_mean"] = "masked_mean"
+    pooling: Pooling = "masked_mean"
     normalised: Literal[True] = True
     format_version: Literal[1] = 1
 
 
-def describe(model: EmbeddingsModelInterface) -> ModelDescription:
-    """Return the description of a model.
-
-    Raises:
-        ModelError: the class of `model` has no stored form.
-    """
-    if model.kind not in _CLASSES:
-        raise ModelError(f"A model of kind {model.kind!r} cannot be stored; legal kinds: {sorted(_CLASSES)}.")
-    return ModelDescription.model_validate(
-        {
-            "kind": model.kind,
-            "query_prefix": model.query_prefix,
-            "item_prefix": model.item_prefix,
-            "max_length": model.max_length,
-            "dimensions": model.dimensions,
-        }
+def save_model(model: EmbeddingModel, folder: Path | str) -> None:
+    """Write weights, configuration, tokenizer files and description into `folder`, which is created."""
+    description = ModelDescription(
+        family=model.family,
+        query_prefix=model.query_prefix,
+        item_prefix=model.item_prefix,
+        max_length=model.max_length,
+        dimensions=model.dimensions,
+        pooling=model.pooling,
     )
-
-
-def save_model(model: EmbeddingsModelInterface, folder: Path | str) -> None:
-    """Write weights, configuration, tokenizer files and description into `folder`, which is created.
-
-    Raises:
-        ModelError: the class of `model` has no stored form.
-    """
-    description = describe(model)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.backbone.state_dict().items()}
@@ -75,7 +54,7 @@ def save_model(model: EmbeddingsModelInterface, folder: Path | str) -> None:
     (folder / DESCRIPTION_FILE).write_text(description.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
-def load_model(folder: Path | str) -> EmbeddingsModelInterface:
+def load_model(folder: Path | str) -> EmbeddingModel:
     """Read what `save_model` wrote; the model is on the CPU, in float32 and evaluation mode.
 
     Raises:
@@ -91,16 +70,24 @@ def load_model(folder: Path | str) -> EmbeddingsModelInterface:
         backbone = auto.from_config(config, dtype=torch.float32)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"Configuration or tokenizer in {folder} cannot be read: {error}") from error
-    model = _CLASSES[description.kind](
-        (backbone, tokenizer),
-        max_length=description.max_length,
-        query_prefix=description.query_prefix,
-        item_prefix=description.item_prefix,
-    )
+    try:
+        model = EmbeddingModel(
+            (backbone, tokenizer),
+            max_length=description.max_length,
+            family=description.family,
+            query_prefix=description.query_prefix,
+            item_prefix=description.item_prefix,
+        )
+    except ConfigurationError as error:
+        raise ModelError(f"{folder / DESCRIPTION_FILE} describes no model that can be made here: {error}") from error
     try:
         model.backbone.load_state_dict(weights)
     except RuntimeError as error:
         raise ModelError(f"Weights and configuration in {folder} do not belong together: {error}") from error
+    if model.pooling != description.pooling:
+        raise ModelError(
+            f"{folder} says pooling {description.pooling}, its family {description.family!r} pools by {model.pooling}."
+        )
     if model.dimensions != description.dimensions:
         raise ModelError(f"{folder} says {description.dimensions} dimensions, its weights have {model.dimensions}.")
     return model.eval()

@@ -8,9 +8,9 @@ import numpy as np
 
 from estudio_core.clickstream.evidence import weigh_clicks
 from estudio_core.clickstream.examination_curve import Examination
+from estudio_core.clickstream.ranking_data import FineTuningInput
 from estudio_core.evaluation.bootstrap import Estimate, bootstrap_mean
 from estudio_core.evaluation.ranking_metrics import ndcg_at_k
-from estudio_core.preprocessing.ranking_data import FineTuningInput
 
 K = 10
 Grades = Mapping[str, Mapping[str, float]]

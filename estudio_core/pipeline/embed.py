@@ -37,7 +37,7 @@ def embed_shard(plugin_name: str, shard: dict[str, Any]) -> LoadedShard:
         ReleaseError: there is no such release, or another one of this plugin is being built.
         RepositoryError, ModelError: the published model cannot be used.
     """
-    from estudio_core.export.manifest import read_manifest
+    from estudio_core.inference.manifest import read_manifest
     from estudio_core.inference.opening import open_bulk_embedder
     from estudio_core.settings import get_settings
     from estudio_core.sources.data_loader import KeyRange

@@ -27,7 +27,7 @@ def embed_writes(plugin_name: str) -> EmbedWrites:
     """Return what embeds written items with the model of a release; unchanged content keeps its vectors."""
 
     def embed(release: Release, writes: Sequence[ItemWrite], stored: Mapping[str, str]) -> list[IndexedItem | KeptItem]:
-        from estudio_core.export.manifest import read_manifest
+        from estudio_core.inference.manifest import read_manifest
         from estudio_core.settings import get_settings
 
         digest = read_manifest(get_settings().triton_repository / release.model_name).digest

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from estudio_core import database
 from estudio_core.artifacts import ArtifactStore
+from estudio_core.clickstream.ranking_data import RankingData
 from estudio_core.errors import DataError
 from estudio_core.evaluation.gate import Group, decide
 from estudio_core.pipeline.evaluation_report import write_report
@@ -18,7 +19,6 @@ from estudio_core.pipeline.item_vectors import Encoding, SplitItem, split_items
 from estudio_core.pipeline.manifests import EvaluationManifest, TrainingManifest
 from estudio_core.pipeline.plugin_access import ItemParts, open_plugin
 from estudio_core.pipeline.vector_store import VectorStore
-from estudio_core.preprocessing.ranking_data import RankingData
 from estudio_core.vectordb.releases import live_release
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ def questions(human: Judgments | None, data: RankingData) -> tuple[Judgments, di
         DataError: there is no query to evaluate on.
     """
     from estudio_core.clickstream.query_retriever import query_key
+    from estudio_core.clickstream.ranking_data import with_one_spelling
     from estudio_core.evaluation.evaluate import judgments_from_sessions
-    from estudio_core.preprocessing.ranking_data import with_one_spelling
 
     trained = {query_key(q) for session in data.clickstream["train"] for q in (session.query, *session.query_variants)}
     chosen_on = {query_key(query) for query in data.queries("dev")}
@@ -127,7 +127,7 @@ def _catalog_items(plugin: FineTuningMethod, judgments: Judgments, data: Ranking
 
 def _champion(exam: Exam, plugin: FineTuningMethod, training: TrainingManifest) -> Contender:
     """Rank with what serves now; before the first release, with the version that training started from."""
-    from estudio_core.export.manifest import read_manifest
+    from estudio_core.inference.manifest import read_manifest
     from estudio_core.inference.opening import open_bulk_embedder
     from estudio_core.pipeline.publish import publish_model
     from estudio_core.settings import get_settings
@@ -143,8 +143,8 @@ def _champion(exam: Exam, plugin: FineTuningMethod, training: TrainingManifest) 
 
 def _candidate(exam: Exam, plugin: FineTuningMethod, model_folder: Path, scratch: Path) -> Contender:
     """Export the candidate, rank with it as it would be served, and keep its item vectors for the release."""
-    from estudio_core.export.manifest import entry_name
     from estudio_core.export.triton_repository import ExportOptions, publish_entry
+    from estudio_core.inference.manifest import entry_name
     from estudio_core.inference.opening import open_scratch_embedder
     from estudio_core.models.storage import load_model
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from estudio_core.clickstream.ranking_data import SPLITS
 from estudio_core.evaluation.report_data import (
     TOP_RESULTS,
     Curve,
@@ -17,13 +18,12 @@ from estudio_core.evaluation.report_data import (
     Trial,
     query_changes,
 )
-from estudio_core.preprocessing.ranking_data import SPLITS
 
 if TYPE_CHECKING:
+    from estudio_core.clickstream.ranking_data import RankingData
     from estudio_core.evaluation.gate import GateDecision
     from estudio_core.pipeline.exam import Contender, Exam
     from estudio_core.pipeline.manifests import TrainingManifest
-    from estudio_core.preprocessing.ranking_data import RankingData
 
 _CURVES = {
     "Loss": ("train_loss", "test_loss"),

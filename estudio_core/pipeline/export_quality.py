@@ -18,9 +18,9 @@ from estudio_core.settings import get_settings
 
 if TYPE_CHECKING:
     from estudio_core.evaluation.judgments import Judgments
-    from estudio_core.export.onnx_export import Precision
-    from estudio_core.export.ranking_loss import RankingCheck, RankingLoss
+    from estudio_core.export.ranking_loss import RankingCheck
     from estudio_core.inference.embedder import Embedder
+    from estudio_core.inference.manifest import Precision, RankingLoss
     from estudio_core.plugin.contract import FineTuningMethod
     from estudio_core.vectordb.index_info import SearchIndexInfo
 
@@ -37,7 +37,7 @@ def ranking_check(plugin: FineTuningMethod, name: str) -> tuple[Precision, Ranki
 
     fp32 where nothing could measure the loss. An entry that is there keeps its precision: a name is written once.
     """
-    from estudio_core.export.manifest import read_manifest
+    from estudio_core.inference.manifest import read_manifest
 
     wanted: Precision = plugin.export_settings.precision
     published = False
@@ -68,7 +68,7 @@ class _Measurement:
     judgments: Judgments
 
     def __call__(self, reference: Embedder, converted: Embedder) -> RankingLoss:
-        from estudio_core.export.ranking_loss import RankingLoss
+        from estudio_core.inference.manifest import RankingLoss
 
         items = self._items()
         before, after = (self._ndcg(embedder, items) for embedder in (reference, converted))
@@ -112,9 +112,9 @@ class _Measurement:
 
 def _held_out(plugin: FineTuningMethod) -> Judgments | None:
     """Return the plugin's judgments, else the clicks of the newest sessions whose queries training never sees."""
+    from estudio_core.clickstream.ranking_data import with_one_spelling
     from estudio_core.clickstream.store import ClickstreamStore
     from estudio_core.evaluation.evaluate import judgments_from_sessions
-    from estudio_core.preprocessing.ranking_data import with_one_spelling
 
     human = plugin.get_judgments()
     if human is not None:

@@ -23,9 +23,9 @@ from estudio_core.vectordb.releases import Release, get_release, live_release
 if TYPE_CHECKING:
     import psycopg
 
+    from estudio_core.clickstream.ranking_data import FineTuningInput
     from estudio_core.evaluation.bootstrap import Estimate
     from estudio_core.improvement.learning import Key, Vectors
-    from estudio_core.preprocessing.ranking_data import FineTuningInput
 
 METRIC = "shown_ndcg@10"
 _FILE = "moved.npz"

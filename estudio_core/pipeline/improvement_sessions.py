@@ -16,9 +16,9 @@ from estudio_core.vectordb.releases import Release, live_release
 if TYPE_CHECKING:
     import psycopg
 
+    from estudio_core.clickstream.ranking_data import FineTuningInput
     from estudio_core.clickstream.sessions import SessionWithEvents
     from estudio_core.plugin.contract import FineTuningMethod
-    from estudio_core.preprocessing.ranking_data import FineTuningInput
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ def read_sessions(
 
     The clickstream divides at `since`, by its own times: those of converted sessions are whole seconds.
     """
+    from estudio_core.clickstream.ranking_data import ItemsSet, RankingData, with_one_spelling
     from estudio_core.clickstream.store import ClickstreamStore
     from estudio_core.errors import DataError
     from estudio_core.preprocessing.prepare_data import prepared
-    from estudio_core.preprocessing.ranking_data import ItemsSet, RankingData, with_one_spelling
 
     with prepared(RankingData({}, ItemsSet({}))):
         builder = plugin.get_fine_tuning_builder([])

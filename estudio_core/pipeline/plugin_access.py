@@ -17,9 +17,9 @@ def open_plugin(name: str) -> FineTuningMethod:
     Raises:
         PluginError: there is none, or it cannot be loaded.
     """
-    from estudio_core.context import context
+    from estudio_core.plugin.registry import plugin_manager
 
-    plugin: FineTuningMethod = context.plugin_manager.require_plugin(name)
+    plugin: FineTuningMethod = plugin_manager().require_plugin(name)
     return plugin
 
 

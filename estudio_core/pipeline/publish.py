@@ -26,9 +26,9 @@ def publish_model(plugin_name: str, version: str, run_id: str | None = None) -> 
         DimensionError: the model's vectors do not fit the plugin's index.
     """
     from estudio_core.errors import DimensionError
-    from estudio_core.export.manifest import entry_name
     from estudio_core.export.triton_repository import ExportOptions, publish_entry
     from estudio_core.inference.host import usable_cores
+    from estudio_core.inference.manifest import entry_name
     from estudio_core.inference.opening import ensure_served
     from estudio_core.models.storage import load_model
     from estudio_core.pipeline.export_quality import ranking_check

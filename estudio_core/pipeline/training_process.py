@@ -50,6 +50,7 @@ def run_training(request: dict[str, Any]) -> dict[str, Any]:
     Raises:
         EstudioError: no trial succeeded.
     """
+    from estudio_core.clickstream.ranking_data import RankingData
     from estudio_core.experiments.fine_tuning_params import FineTuningParams
     from estudio_core.experiments.iteration import Iteration
     from estudio_core.experiments.search import run_trials
@@ -61,7 +62,6 @@ def run_training(request: dict[str, Any]) -> dict[str, Any]:
     from estudio_core.pipeline.trial import FIT_FILE, MODEL_FOLDER
     from estudio_core.plugin.run_params import FineTuneParams
     from estudio_core.preprocessing.prepare_data import prepared
-    from estudio_core.preprocessing.ranking_data import RankingData
     from estudio_core.settings import get_settings
 
     settings = get_settings()

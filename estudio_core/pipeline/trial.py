@@ -20,13 +20,13 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
     `config` has the plugin, the folders of the dataset and of the model to start from, seed, threads and devices.
     """
     from estudio_core.clickstream.evidence import weigh_dev_clicks, weigh_evidence
+    from estudio_core.clickstream.ranking_data import RankingData
     from estudio_core.errors import DataError
     from estudio_core.experiments.fine_tuning_params import FineTuningParams
     from estudio_core.experiments.training_config import to_examination, to_loss, to_training_config
     from estudio_core.models.storage import load_model, save_model
     from estudio_core.pipeline.plugin_access import open_plugin
     from estudio_core.preprocessing.prepare_data import prepared
-    from estudio_core.preprocessing.ranking_data import RankingData
     from lightning_modules.fit import fit
 
     data = RankingData.load(Path(config["dataset"]))

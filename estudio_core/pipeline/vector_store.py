@@ -62,7 +62,7 @@ class VectorStore:
     def from_live_collection(cls, plugin: str, digest: str) -> VectorStore:
         """Return the vectors that serve now, where they come from the model with this digest; else nothing."""
         from estudio_core import database
-        from estudio_core.export.manifest import read_manifest
+        from estudio_core.inference.manifest import read_manifest
         from estudio_core.settings import get_settings
         from estudio_core.vectordb.collection import Collection, register_vectors
         from estudio_core.vectordb.deployments import live_release

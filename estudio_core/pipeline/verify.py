@@ -26,8 +26,8 @@ def verify(plugin_name: str, built: dict[str, Any]) -> VerifiedManifest:
         VerificationError: a check failed; the live release keeps serving.
         ModelError: the encoder does not give its golden vectors.
     """
-    from estudio_core.export.manifest import read_manifest
     from estudio_core.inference.golden import check_golden
+    from estudio_core.inference.manifest import read_manifest
     from estudio_core.inference.opening import ensure_served, open_query_embedder
     from estudio_core.settings import get_settings
 

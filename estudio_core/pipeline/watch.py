@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from estudio_core.clickstream.examination_curve import Examination
+    from estudio_core.clickstream.ranking_data import FineTuningInput
     from estudio_core.plugin.contract import FineTuningMethod
-    from estudio_core.preprocessing.ranking_data import FineTuningInput
 
     Vectors = NDArray[np.float32]
 
@@ -114,11 +114,11 @@ def _sessions(
     trained: datetime | None,
 ) -> _Seen:
     from estudio_core.clickstream.examination import estimate_examination
+    from estudio_core.clickstream.ranking_data import ItemsSet, RankingData, with_one_spelling
     from estudio_core.clickstream.store import ClickstreamStore
     from estudio_core.errors import DataError
     from estudio_core.experiments.training_config import to_examination
     from estudio_core.preprocessing.prepare_data import prepared
-    from estudio_core.preprocessing.ranking_data import ItemsSet, RankingData, with_one_spelling
 
     with prepared(RankingData({}, ItemsSet({}))):
         builder = plugin.get_fine_tuning_builder([])
@@ -163,7 +163,7 @@ def _encoder(release: Release) -> dict[str, float]:
     """Return the time to encode one query, milliseconds, over the golden texts of the entry, after a first round."""
     import numpy as np
 
-    from estudio_core.export.manifest import read_manifest
+    from estudio_core.inference.manifest import read_manifest
     from estudio_core.inference.opening import open_query_embedder
     from estudio_core.settings import get_settings
 

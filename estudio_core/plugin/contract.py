@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from estudio_core.plugin.dag_settings import DagSettings, ExportSettings, GateSettings
+from estudio_core.evaluation.gate_settings import GateSettings
+from estudio_core.export.settings import ExportSettings
+from estudio_core.plugin.dag_settings import DagSettings
 from estudio_core.plugin.run_params import FineTuneParams
 from estudio_core.strict_model import StrictModel
 

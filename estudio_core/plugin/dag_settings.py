@@ -1,4 +1,4 @@
-"""What a plugin says of its DAGs, of the gate and of how its models are served, beside what it does."""
+"""What a plugin says of its DAGs, beside what it does."""
 
 from __future__ import annotations
 
@@ -14,32 +14,6 @@ DagKind = Literal["fine_tune", "improve", "initialize", "release", "rollback", "
 """What comes after `<plugin>__` in a DAG's id."""
 
 _EVERY_SESSIONS = re.compile(r"every ([1-9][0-9]{0,8}) new sessions")
-
-
-class GateSettings(StrictModel):
-    """When a candidate may replace the champion."""
-
-    metric: Literal["ndcg@10", "mrr@10", "recall@10"] = "ndcg@10"
-    minimum_gain: float = Field(default=0.0, ge=-1, le=1, title="Least gain")
-    """What the gain has to exceed for certain (lower end of its confidence interval), in units of the metric."""
-    maximum_loss: float = Field(default=0.03, ge=0, le=1, title="Largest loss that may remain possible")
-    """For queries training never saw, beside enough that it did: their mean gain has to exceed `minimum_gain`, and its
-    interval has to rule out a loss of more than this, in units of the metric. A few dozen judged queries can seldom
-    prove a gain, and can prove that nothing is ruined. 0: the gain has to be certain there too."""
-    confidence: float = Field(default=0.95, gt=0.5, le=0.999)
-    """Level of the paired bootstrap interval, and of the randomisation test that has to confirm it."""
-    minimum_queries: int = Field(default=10, ge=2)
-    """Fewer evaluated queries than this in a group, and the group decides nothing. Whatever they gain, fewer than six
-    are never certain at 95 %."""
-
-
-class ExportSettings(StrictModel):
-    """In how many bits a plugin's models are served."""
-
-    precision: Literal["fp32", "fp16", "int8"] = "fp32"
-    """int8, per channel, doubles the speed of queries on CPUs at a loss that is measured; fp16 is for GPUs."""
-    maximum_ndcg_loss: float = Field(default=0.005, ge=0, le=1)
-    """Largest loss of nDCG@10 on held-out queries, against fp32, at which a model in fewer bits is published."""
 
 
 class Notice(StrictModel):

@@ -7,8 +7,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from estudio_core.errors import ConfigurationError, suggest
+from estudio_core.evaluation.gate_settings import GateSettings
+from estudio_core.export.settings import ExportSettings
 from estudio_core.plugin.contract import PluginMeta
-from estudio_core.plugin.dag_settings import DagSettings, ExportSettings, GateSettings
+from estudio_core.plugin.dag_settings import DagSettings
 from estudio_core.plugin.run_params import FineTuneParams
 from estudio_core.plugin.specs import PostgresItems, TextIndex, TextModel, TextTraining
 from estudio_core.plugin.text_plugin import TextPlugin

@@ -6,6 +6,7 @@ A plugin that cannot be loaded is reported by name and leaves the others alone.
 from __future__ import annotations
 
 import traceback
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -132,6 +133,12 @@ class PluginManager:
             if name in self._definitions:
                 raise PluginError(f"Two plugins are called {name!r}: {self._definitions[name][1]} and {source}.")
             self._definitions[name] = (definition, source)
+
+
+@cache
+def plugin_manager() -> PluginManager:
+    """Return the search plugins of this installation, as its settings say, once per process."""
+    return PluginManager()
 
 
 def _last_line(text: str) -> str:

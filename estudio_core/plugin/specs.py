@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, SecretStr, field_validator
 
 from estudio_core.experiments.fine_tuning_settings import FineTuningSettings
+from estudio_core.models.families import FAMILIES
 from estudio_core.strict_model import StrictModel
 from estudio_core.vectordb.index_info import HnswParameters, MetricAggregationType, MetricType
 
@@ -40,10 +41,18 @@ class TextModel(StrictModel):
 
     name: str
     """Folder, installed model package, or name on the model hub."""
-    family: Literal["e5", "bert"] = "bert"
-    """e5 adds "query: " and "passage: " to texts; bert adds nothing. Both pool by masked mean."""
+    family: str = "bert"
+    """What stands before texts and how token vectors become one: a name of `models.families.FAMILIES`. bert: nothing,
+    masked mean; e5: "query: " and "passage: ", masked mean; bge: its instruction before queries, the first token."""
     max_tokens: int = Field(default=128, ge=8, le=8192)
     """Longest part of an item, special tokens and prefix included; longer texts become several parts."""
+
+    @field_validator("family")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in FAMILIES:
+            raise ValueError(f"there is no family {name!r}: {', '.join(FAMILIES)}")
+        return name
 
 
 class TextTraining(StrictModel):

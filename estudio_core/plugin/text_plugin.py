@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from estudio_core.errors import ConfigurationError
+from estudio_core.evaluation.gate_settings import GateSettings
+from estudio_core.export.settings import ExportSettings
+from estudio_core.models.families import family_named
 from estudio_core.plugin.contract import FineTuningBuilder, FineTuningMethod, PluginMeta
-from estudio_core.plugin.dag_settings import DagSettings, ExportSettings, GateSettings
+from estudio_core.plugin.dag_settings import DagSettings
 from estudio_core.plugin.run_params import FineTuneParams
 from estudio_core.plugin.specs import PostgresItems, TextIndex, TextModel, TextTraining
 from estudio_core.vectordb.index_info import SearchIndexInfo
@@ -131,7 +134,7 @@ class TextPlugin(FineTuningMethod):
             tokenizer=self._model_folder,
             blocks_splitter=DummySentenceSplitter(),
             max_tokens=self.model.max_tokens,
-            prefix="passage: " if self.model.family == "e5" else "",
+            prefix=family_named(self.model.family).item_prefix,
         )
         augmenter: ItemsSetAugmentationApplier | None = self._components.get("augmenter")
         options: dict[str, Any] = {"items_set_splitter": ItemsSetSplitter(item_splitter), "augmenter": augmenter}
@@ -159,11 +162,11 @@ class TextPlugin(FineTuningMethod):
     @cached_property
     def manager(self) -> ExperimentsManager:
         """MLflow runs and registered versions."""
-        from estudio_core.context import context
         from estudio_core.experiments.manager import ExperimentsManager
+        from estudio_core.experiments.shared import mlflow_client
 
         return ExperimentsManager.from_wrapper(
-            wrapper=context.mlflow_client,
+            wrapper=mlflow_client(),
             main_metric="test_quality",
             plugin_name=self.meta.name,
             accumulators=self.accumulators,
@@ -198,19 +201,18 @@ class TextPlugin(FineTuningMethod):
         return space
 
     def _model_folder(self) -> str:
-        from estudio_core.context import context
+        from estudio_core.experiments.shared import model_downloader
 
-        return str(context.model_downloader.resolve(self.model.name))
+        return str(model_downloader().resolve(self.model.name))
 
     # --- the ten methods ---------------------------------------------------------------------------
 
     def upload_initial_model(self) -> None:
         """Register the base model."""
-        from estudio_core.models.bert import TextToTextBertModel
-        from estudio_core.models.e5 import TextToTextE5Model
+        from estudio_core.models.embedding_model import EmbeddingModel
 
-        kind = TextToTextE5Model if self.model.family == "e5" else TextToTextBertModel
-        self.manager.upload_initial_model(kind(self._model_folder(), max_length=self.model.max_tokens))
+        model = EmbeddingModel(self._model_folder(), max_length=self.model.max_tokens, family=self.model.family)
+        self.manager.upload_initial_model(model)
 
     def get_query_retriever(self) -> QueryRetriever:
         """Return what turns a session's query into text."""
@@ -230,15 +232,15 @@ class TextPlugin(FineTuningMethod):
 
     def get_inference_client_factory(self) -> TritonClientFactory:
         """Return what opens a client for a served version."""
-        from estudio_core.inference.clients import TextToTextBertTritonClientFactory, TextToTextE5TritonClientFactory
+        from estudio_core.inference.clients import TritonClientFactory
         from estudio_core.settings import settings
 
-        kind = TextToTextE5TritonClientFactory if self.model.family == "e5" else TextToTextBertTritonClientFactory
-        return kind(
+        return TritonClientFactory(
             f"{settings.INFERENCE_HOST}:{settings.INFERENCE_GRPC_PORT}",
             plugin_name=self.meta.name,
             preprocessor=self.items_set_manager.preprocessor,
             model_name=self.model.name,
+            family=self.model.family,
         )
 
     def get_fine_tuning_builder(self, clickstream: list[SessionWithEvents]) -> FineTuningBuilder:

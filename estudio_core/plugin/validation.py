@@ -12,7 +12,7 @@ from estudio_core.plugin.contract import FineTuningMethod
 from estudio_core.plugin.registry import PluginManager
 
 if TYPE_CHECKING:
-    from estudio_core.models.embeddings_model import EmbeddingsModelInterface
+    from estudio_core.models.embedding_model import EmbeddingModel
 
 _SAMPLE = 2
 
@@ -89,7 +89,7 @@ def _sample_texts(plugin: FineTuningMethod) -> list[str]:
     return [part for item in items for part in split(preprocess(item.data))]
 
 
-def _model(plugin: FineTuningMethod) -> EmbeddingsModelInterface:
+def _model(plugin: FineTuningMethod) -> EmbeddingModel:
     from estudio_core.experiments.manager import initial_models_captured
 
     with initial_models_captured() as models:
@@ -99,7 +99,7 @@ def _model(plugin: FineTuningMethod) -> EmbeddingsModelInterface:
     return models[0]
 
 
-def _dimensions(plugin: FineTuningMethod, model: EmbeddingsModelInterface) -> str:
+def _dimensions(plugin: FineTuningMethod, model: EmbeddingModel) -> str:
     wanted = plugin.get_search_index_info().dimensions
     if wanted != model.dimensions:
         raise ConfigurationError(
@@ -108,7 +108,7 @@ def _dimensions(plugin: FineTuningMethod, model: EmbeddingsModelInterface) -> st
     return f"{wanted} in index and model"
 
 
-def _prefixes(plugin: FineTuningMethod, model: EmbeddingsModelInterface) -> str:
+def _prefixes(plugin: FineTuningMethod, model: EmbeddingModel) -> str:
     """The splitter counts the prefix that the model adds, so that nothing is cut."""
     counted = getattr(plugin.get_items_splitter(), "prefix", None)
     shown = f"queries {model.query_prefix!r}, items {model.item_prefix!r}"
@@ -117,7 +117,7 @@ def _prefixes(plugin: FineTuningMethod, model: EmbeddingsModelInterface) -> str:
     return shown
 
 
-def _part_length(texts: list[str], model: EmbeddingsModelInterface) -> str:
+def _part_length(texts: list[str], model: EmbeddingModel) -> str:
     longest = max(len(model.tokenizer(model.item_prefix + text, truncation=False)["input_ids"]) for text in texts)
     if longest > model.max_length:
         raise ConfigurationError(
@@ -127,7 +127,7 @@ def _part_length(texts: list[str], model: EmbeddingsModelInterface) -> str:
     return f"{longest} tokens at most, of {model.max_length}"
 
 
-def _embeds(texts: list[str], model: EmbeddingsModelInterface) -> str:
+def _embeds(texts: list[str], model: EmbeddingModel) -> str:
     import torch
 
     with torch.inference_mode():

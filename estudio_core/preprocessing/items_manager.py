@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from estudio_core import progress
+from estudio_core.clickstream.ranking_data import SPLITS, FineTuningInput, ItemsSet, Split
 from estudio_core.errors import ItemError
 from estudio_core.preprocessing.augmentations import ItemsSetAugmentationApplier
 from estudio_core.preprocessing.fields_normalizer import ID_COLUMN, ITEM_COLUMN, DatasetFieldsNormalizer
@@ -15,7 +16,6 @@ from estudio_core.preprocessing.preprocessor import (
     ItemsDatasetDictPreprocessor,
     TextItemsPreprocessor,
 )
-from estudio_core.preprocessing.ranking_data import SPLITS, FineTuningInput, ItemsSet, Split
 from estudio_core.preprocessing.splitters import ItemSplitter, ItemsSetSplitter, NoSplitter
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from estudio_core import progress
+from estudio_core.clickstream.ranking_data import SPLITS, FineTuningInput, RankingData
 from estudio_core.errors import DataError, NotEnoughDataError
-from estudio_core.preprocessing.ranking_data import SPLITS, FineTuningInput, RankingData
 
 if TYPE_CHECKING:
     from estudio_core.clickstream.converter import ClickstreamSessionConverter

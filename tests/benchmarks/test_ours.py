@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from benchmarks.quality.contenders.ours import weights
+from estudio_core.clickstream.ranking_data import FineTuningInput, ItemsSet, RankingData
 from estudio_core.experiments.fine_tuning_settings import FineTuningSettings
-from estudio_core.preprocessing.ranking_data import FineTuningInput, ItemsSet, RankingData
 
 
 def test_without_correction_training_is_uncorrected_and_the_yardstick_of_dev_clicks_the_same() -> None:

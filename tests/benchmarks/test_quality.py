@@ -18,10 +18,10 @@ from benchmarks.quality.logs import Condition, conditions, replay
 from benchmarks.quality.measure import CONTENDERS, STORE, Unit
 from benchmarks.quality.table import markdown, row
 from benchmarks.quality.task import Task
+from estudio_core.clickstream.ranking_data import FineTuningInput, ItemsSet, RankingData
 from estudio_core.demo.catalog import demo_queries
 from estudio_core.errors import ConfigurationError
 from estudio_core.evaluation.judgments import Judgments
-from estudio_core.preprocessing.ranking_data import FineTuningInput, ItemsSet, RankingData
 
 COLOURS = ("red", "blue", "green", "black")
 THINGS = ("lamp", "chair", "table", "kettle", "bicycle")

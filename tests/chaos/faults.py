@@ -15,8 +15,8 @@ import psycopg
 
 from estudio_core import embedded_postgres
 from estudio_core.errors import DatabaseUnavailableError, MissingDependencyError
-from estudio_core.triton.environment import prepare
-from estudio_core.triton.server import TritonServer
+from estudio_core.local.triton.environment import prepare
+from estudio_core.local.triton.server import TritonServer
 
 RESTART_TIMEOUT_S = 60.0
 

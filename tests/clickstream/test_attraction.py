@@ -8,7 +8,7 @@ import pytest
 from estudio_core.clickstream.attraction import posterior_attraction
 from estudio_core.clickstream.examination_curve import PowerLaw
 from estudio_core.clickstream.position_bias import Impressions
-from estudio_core.preprocessing.ranking_data import FineTuningInput
+from estudio_core.clickstream.ranking_data import FineTuningInput
 
 
 def log(truth: np.ndarray, exponent: float, sessions: int) -> Impressions:

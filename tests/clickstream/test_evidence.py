@@ -10,7 +10,7 @@ import pytest
 from estudio_core.clickstream.evidence import CLICK_WEIGHT_CLIP, Pooling, weigh_clicks, weigh_evidence
 from estudio_core.clickstream.examination_curve import EVEN, ByPosition, PowerLaw
 from estudio_core.clickstream.position_bias import effective_sample_size
-from estudio_core.preprocessing.ranking_data import FineTuningInput
+from estudio_core.clickstream.ranking_data import FineTuningInput
 
 
 def session(clicked: list[int], shown: int = 20) -> FineTuningInput:

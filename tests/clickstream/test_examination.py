@@ -15,9 +15,9 @@ from estudio_core.clickstream.examination import (
     examination_of,
 )
 from estudio_core.clickstream.examination_curve import EVEN, ByPosition, PowerLaw
+from estudio_core.clickstream.ranking_data import FineTuningInput
 from estudio_core.clickstream.replay import ClickModel, replay_clicks
 from estudio_core.errors import ConfigurationError, DataError
-from estudio_core.preprocessing.ranking_data import FineTuningInput
 
 QUERIES, OBJECTS = 60, 20
 ETAS = [0.0, 0.5, 1.0, 2.0]

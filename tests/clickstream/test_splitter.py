@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from estudio_core.clickstream.query_retriever import query_key
+from estudio_core.clickstream.ranking_data import FineTuningInput, ItemsSet, RankingData, Split
 from estudio_core.clickstream.splitter import TrainTestSplitter, items_on_both_sides, place_of
 from estudio_core.errors import ConfigurationError, NotEnoughDataError
 from estudio_core.preprocessing.augmentations import ChangeCases, ClickstreamQueryAugmentationApplier
 from estudio_core.preprocessing.augmentations.random_selection import AugmentationWithRandomSelection
-from estudio_core.preprocessing.ranking_data import FineTuningInput, ItemsSet, RankingData, Split
 
 
 def session(

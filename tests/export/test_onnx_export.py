@@ -104,7 +104,7 @@ def test_a_model_that_cannot_be_traced_is_an_export_error(small_model, tmp_path)
 
     model = small_model()
     model.backbone = Untraceable()
-    with pytest.raises(ExportError, match=r"TextToTextBertModel cannot be traced"):
+    with pytest.raises(ExportError, match=r"EmbeddingModel cannot be traced"):
         export_onnx(model, tmp_path / "model.onnx")
 
 

@@ -17,7 +17,6 @@ import torch
 
 from estudio_core.errors import ExportError, RepositoryError
 from estudio_core.export import staging, triton_repository
-from estudio_core.export.manifest import entry_name, read_manifest, read_verified
 from estudio_core.export.triton_repository import (
     ExportOptions,
     list_entries,
@@ -26,6 +25,7 @@ from estudio_core.export.triton_repository import (
     read_entry,
     remove_entry,
 )
+from estudio_core.inference.manifest import entry_name, read_manifest, read_verified
 from estudio_core.inference.onnx_embedder import OnnxEmbedder
 
 
@@ -313,9 +313,9 @@ def test_a_writer_waits_for_the_lock_only_so_long_and_a_killed_holder_frees_it(t
 
 
 def test_e5_prefixes_reach_the_entry(small_model, repository):
-    model = small_model(kind="e5")
+    model = small_model(family="e5")
     manifest = publish_entry(repository, "shop_v1", model)
-    assert (manifest.kind, manifest.query_prefix, manifest.item_prefix) == ("e5", "query: ", "passage: ")
+    assert (manifest.family, manifest.query_prefix, manifest.item_prefix) == ("e5", "query: ", "passage: ")
     embedder = OnnxEmbedder(repository / "shop_v1")
     texts = ["usb c charger", "x" * 900, ""]
     np.testing.assert_allclose(embedder.embed_queries(texts), model.encode_queries(texts).numpy(), atol=1e-5)

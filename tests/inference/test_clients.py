@@ -63,7 +63,7 @@ def test_an_item_that_is_no_text_needs_a_preprocessor():
 
 
 def test_a_factory_of_the_wrong_family_is_refused():
-    with pytest.raises(ModelError, match="shop_v1 is a model of kind 'e5'"):
+    with pytest.raises(ModelError, match="shop_v1 is a model of the family 'e5'"):
         TextToTextBertTritonClientFactory("127.0.0.1:1", plugin_name="shop").get_client(1)
     assert TextToTextBertTritonClientFactory("127.0.0.1:1", plugin_name="shop").get_client(2).dimensions == 32
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from estudio_core.errors import ModelError, RepositoryError
-from estudio_core.export.parity import cosines
 from estudio_core.inference.embedder import Embedder
+from estudio_core.inference.golden import cosines
 from estudio_core.inference.torch_embedder import TorchEmbedder, _start_workers
+from estudio_core.models.storage import save_model
 
 TEXTS = ["usb c charger", "a", "wireless headphones " * 40, "", "usb c charger"]
 
@@ -33,7 +34,7 @@ def test_bfloat16_is_close_and_its_vectors_are_of_length_one(served):
 
 
 def test_weights_that_are_not_those_of_the_entry_are_refused(served, small_model, tmp_path):
-    small_model(seed=77, kind="e5").save(tmp_path / "other")
+    save_model(small_model(seed=77, family="e5"), tmp_path / "other")
     with pytest.raises(ModelError, match="torch in float32 on cpu gives other vectors for shop_v1"):
         TorchEmbedder(served[1], model_folder=tmp_path / "other", device="cpu", half=False)
 

@@ -17,9 +17,9 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from estudio_core import database, doctor
 from estudio_core.errors import InferenceUnavailableError, MissingDependencyError, ModelError, ModelNotLoadedError
-from estudio_core.export.manifest import MODEL_FILE
 from estudio_core.inference import opening
 from estudio_core.inference.embedder import Embedder
+from estudio_core.inference.manifest import MODEL_FILE
 from estudio_core.inference.onnx_embedder import OnnxEmbedder
 from estudio_core.inference.onnx_session import open_session
 from estudio_core.inference.standby_embedder import StandbyEmbedder

@@ -10,9 +10,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from estudio_core.models.bert import TextToTextBertModel
-from estudio_core.models.embeddings_model import EmbeddingsModelInterface
-from estudio_core.preprocessing.ranking_data import FineTuningInput, ItemsSet, RankingData
+from estudio_core.clickstream.ranking_data import FineTuningInput, ItemsSet, RankingData
+from estudio_core.models.embedding_model import EmbeddingModel
 
 COLOURS = ["red", "blue", "green", "white", "black", "grey"]
 QUERY_WORDS = dict(zip(COLOURS, ["scarlet", "navy", "olive", "ivory", "ebony", "silver"], strict=True))
@@ -46,7 +45,7 @@ def session(
 
 
 @pytest.fixture
-def new_model() -> Callable[[], EmbeddingsModelInterface]:
+def new_model() -> Callable[[], EmbeddingModel]:
     """Makes the same small BERT each time it is called."""
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *COLOURS, *QUERY_WORDS.values(), *THINGS, "good", "old"]
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
@@ -58,7 +57,7 @@ def new_model() -> Callable[[], EmbeddingsModelInterface]:
         tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_max_length=16
     )
 
-    def make() -> EmbeddingsModelInterface:
+    def make() -> EmbeddingModel:
         torch.manual_seed(11)
         config = BertConfig(
             vocab_size=len(words),
@@ -68,7 +67,7 @@ def new_model() -> Callable[[], EmbeddingsModelInterface]:
             intermediate_size=64,
             max_position_embeddings=24,
         )
-        return TextToTextBertModel((BertModel(config), fast))
+        return EmbeddingModel((BertModel(config), fast))
 
     return make
 

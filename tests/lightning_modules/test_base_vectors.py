@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import lightning_modules.fit as training
-from estudio_core.preprocessing.ranking_data import RankingData
+from estudio_core.clickstream.ranking_data import RankingData
 from lightning_modules import dev_evaluation
 from lightning_modules.base_vectors import BaseVectors
 from lightning_modules.config import TrainingConfig

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from estudio_core.models.embeddings_model import EmbeddingsModelInterface
-from estudio_core.preprocessing.ranking_data import RankingData
+from estudio_core.clickstream.ranking_data import RankingData
+from estudio_core.models.embedding_model import EmbeddingModel
 from lightning_modules.compilation import choose_backend
 from lightning_modules.encoding import TextEncoder
 from lightning_modules.text_bank import TextBank
@@ -31,7 +31,7 @@ def test_gpus_compile_long_trainings(
 
 
 def test_compiled_layers_give_the_same_vectors_for_chunks_of_any_shape(
-    new_model: Callable[[], EmbeddingsModelInterface], ranking_data: RankingData
+    new_model: Callable[[], EmbeddingModel], ranking_data: RankingData
 ) -> None:
     model = new_model()
     model.freeze_layers(2)

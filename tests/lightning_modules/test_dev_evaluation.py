@@ -10,8 +10,8 @@ import torch
 
 from estudio_core.clickstream.evidence import weigh_dev_clicks, weigh_evidence
 from estudio_core.clickstream.examination_curve import PowerLaw
-from estudio_core.models.embeddings_model import EmbeddingsModelInterface
-from estudio_core.preprocessing.ranking_data import ItemsSet
+from estudio_core.clickstream.ranking_data import ItemsSet
+from estudio_core.models.embedding_model import EmbeddingModel
 from lightning_modules.config import TrainingConfig
 from lightning_modules.dev_evaluation import DevEvaluation, ndcg
 from lightning_modules.losses import CosineProbMarginRankingLoss
@@ -19,7 +19,7 @@ from lightning_modules.text_bank import TextBank
 
 from .conftest import session
 
-NewModel = Callable[[], EmbeddingsModelInterface]
+NewModel = Callable[[], EmbeddingModel]
 
 
 def reference_ndcg(scores: list[float], gains: list[float], k: int) -> float:

@@ -8,21 +8,21 @@ import pytest
 import torch
 from torch import nn
 
+from estudio_core.clickstream.ranking_data import RankingData
 from estudio_core.errors import ConfigurationError
-from estudio_core.models.embeddings_model import EmbeddingsModelInterface
-from estudio_core.preprocessing.ranking_data import RankingData
+from estudio_core.models.embedding_model import EmbeddingModel
 from lightning_modules.config import TrainingConfig
 from lightning_modules.dropout import dropout_of
 from lightning_modules.fit import fit
 
-NewModel = Callable[[], EmbeddingsModelInterface]
+NewModel = Callable[[], EmbeddingModel]
 
 
 def chances(model: nn.Module) -> set[float]:
     return {module.p for module in model.modules() if isinstance(module, nn.Dropout)}
 
 
-def random_share(model: EmbeddingsModelInterface) -> float:
+def random_share(model: EmbeddingModel) -> float:
     """Return how far two passes over the same text in training mode are apart."""
     model.train()
     ids = torch.tensor([[2, 4, 5, 6, 3]])

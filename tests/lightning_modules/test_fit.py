@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from estudio_core.clickstream.ranking_data import ItemsSet, RankingData
 from estudio_core.errors import ConfigurationError, NotEnoughDataError
-from estudio_core.models.embeddings_model import EmbeddingsModelInterface
-from estudio_core.preprocessing.ranking_data import ItemsSet, RankingData
+from estudio_core.models.embedding_model import EmbeddingModel
 from estudio_core.progress import Progress, progress_to
 from estudio_core.vectordb.index_info import MetricAggregationType
 from lightning_modules.config import TrainingConfig
@@ -20,10 +20,10 @@ from lightning_modules.losses import Annealing, CosineProbMarginRankingLoss
 
 from .conftest import QUICK, session
 
-NewModel = Callable[[], EmbeddingsModelInterface]
+NewModel = Callable[[], EmbeddingModel]
 
 
-def weights(model: EmbeddingsModelInterface) -> dict[str, torch.Tensor]:
+def weights(model: EmbeddingModel) -> dict[str, torch.Tensor]:
     return {n: p.detach().clone() for n, p in model.named_parameters()}
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from estudio_core.models.embeddings_model import EmbeddingsModelInterface
-from estudio_core.preprocessing.ranking_data import RankingData
+from estudio_core.clickstream.ranking_data import RankingData
+from estudio_core.models.embedding_model import EmbeddingModel
 from lightning_modules.encoding import TextEncoder
 from lightning_modules.text_bank import TextBank
 
@@ -17,21 +17,21 @@ PER_TOKEN = 32 * 4  # hidden size x float32
 
 
 @pytest.fixture
-def model(new_model: Callable[[], EmbeddingsModelInterface]) -> EmbeddingsModelInterface:
+def model(new_model: Callable[[], EmbeddingModel]) -> EmbeddingModel:
     model = new_model()
     model.freeze_layers(2)
     return model.eval()
 
 
 @pytest.fixture
-def bank(model: EmbeddingsModelInterface, ranking_data: RankingData) -> TextBank:
+def bank(model: EmbeddingModel, ranking_data: RankingData) -> TextBank:
     return TextBank(model, ranking_data.clickstream["train"], ranking_data.items)
 
 
 class Counting:
     """Counts the texts that go through the frozen layers."""
 
-    def __init__(self, model: EmbeddingsModelInterface, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, model: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
         self.texts = 0
         run = model.forward_lower
 
@@ -44,7 +44,7 @@ class Counting:
 
 @pytest.mark.parametrize(("memory", "disk", "where"), [(1 << 20, 0, "memory"), (64, 1 << 20, "disk")])
 def test_each_text_goes_through_the_frozen_layers_once(
-    model: EmbeddingsModelInterface,
+    model: EmbeddingModel,
     bank: TextBank,
     monkeypatch: pytest.MonkeyPatch,
     memory: int,
@@ -63,7 +63,7 @@ def test_each_text_goes_through_the_frozen_layers_once(
 
 
 def test_texts_beyond_the_bounds_are_computed_anew(
-    model: EmbeddingsModelInterface, bank: TextBank, monkeypatch: pytest.MonkeyPatch
+    model: EmbeddingModel, bank: TextBank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = model.encode_tokens([bank.padded([row], 0)[0][0].tolist() for row in range(len(bank))])
     counting = Counting(model, monkeypatch)
@@ -75,7 +75,7 @@ def test_texts_beyond_the_bounds_are_computed_anew(
 
 
 def test_where_others_took_the_room_on_disk_memory_is_used(
-    model: EmbeddingsModelInterface, bank: TextBank, monkeypatch: pytest.MonkeyPatch
+    model: EmbeddingModel, bank: TextBank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -93,7 +93,7 @@ def test_where_others_took_the_room_on_disk_memory_is_used(
 
 @pytest.mark.parametrize("memory", [0, 1])
 def test_without_memory_or_disk_nothing_is_kept(
-    model: EmbeddingsModelInterface, bank: TextBank, monkeypatch: pytest.MonkeyPatch, memory: int
+    model: EmbeddingModel, bank: TextBank, monkeypatch: pytest.MonkeyPatch, memory: int
 ) -> None:
     counting = Counting(model, monkeypatch)
     encoder = TextEncoder(model, bank, 4096, memory, disk_bytes=(1 << 20) if memory == 0 else 0)
@@ -103,7 +103,7 @@ def test_without_memory_or_disk_nothing_is_kept(
 
 
 def test_the_file_has_no_name_and_goes_with_the_encoder(
-    model: EmbeddingsModelInterface, bank: TextBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: EmbeddingModel, bank: TextBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     encoder = TextEncoder(model, bank, 4096, cache_bytes=64, disk_bytes=1 << 20)
@@ -116,7 +116,7 @@ def test_the_file_has_no_name_and_goes_with_the_encoder(
     assert not [line for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line]
 
 
-def test_half_precision_keeps_half_as_much(model: EmbeddingsModelInterface, bank: TextBank) -> None:
+def test_half_precision_keeps_half_as_much(model: EmbeddingModel, bank: TextBank) -> None:
     full, half = (TextEncoder(model, bank, 4096, 1 << 20, half=half) for half in (False, True))
     torch.testing.assert_close(
         half.vectors([1, 2, 50]), full.vectors([1, 2, 50]), atol=1e-5, rtol=1e-4

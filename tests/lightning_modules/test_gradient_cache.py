@@ -6,15 +6,15 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from estudio_core.models.embeddings_model import EmbeddingsModelInterface
-from estudio_core.preprocessing.ranking_data import ItemsSet, RankingData
+from estudio_core.clickstream.ranking_data import ItemsSet, RankingData
+from estudio_core.models.embedding_model import EmbeddingModel
 from lightning_modules.config import TrainingConfig
 from lightning_modules.encoding import TextEncoder
 from lightning_modules.fit import fit
 from lightning_modules.gradient_cache import CachedGradients
 from lightning_modules.text_bank import TextBank
 
-NewModel = Callable[[], EmbeddingsModelInterface]
+NewModel = Callable[[], EmbeddingModel]
 
 
 def test_gradients_equal_those_of_one_pass_with_dropout_on(new_model: NewModel, ranking_data: RankingData) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from estudio_core.clickstream.ranking_data import ItemsSet, RankingData
 from estudio_core.errors import ConfigurationError
-from estudio_core.models.embeddings_model import EmbeddingsModelInterface
-from estudio_core.preprocessing.ranking_data import ItemsSet, RankingData
+from estudio_core.models.embedding_model import EmbeddingModel
 from lightning_modules.batches import BatchBuilder
 from lightning_modules.config import TrainingConfig
 from lightning_modules.fit import fit
@@ -17,7 +17,7 @@ from lightning_modules.text_bank import TextBank
 
 from .conftest import session
 
-NewModel = Callable[[], EmbeddingsModelInterface]
+NewModel = Callable[[], EmbeddingModel]
 
 
 def test_the_nearest_objects_that_are_not_excluded_are_mined(new_model: NewModel) -> None:

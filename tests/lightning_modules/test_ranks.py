@@ -10,17 +10,17 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
+from estudio_core.clickstream.ranking_data import RankingData
 from estudio_core.errors import ConfigurationError, ModelError
-from estudio_core.models.embeddings_model import EmbeddingsModelInterface
-from estudio_core.preprocessing.ranking_data import RankingData
+from estudio_core.models.embedding_model import EmbeddingModel
 from lightning_modules.config import TrainingConfig
 from lightning_modules.fit import FitResult, fit
 from lightning_modules.ranks import gathered, my_share, several_ranks
 
-NewModel = Callable[[], EmbeddingsModelInterface]
+NewModel = Callable[[], EmbeddingModel]
 
 
-def trained(new_model: NewModel, data: RankingData, devices: int) -> tuple[EmbeddingsModelInterface, FitResult]:
+def trained(new_model: NewModel, data: RankingData, devices: int) -> tuple[EmbeddingModel, FitResult]:
     model = new_model()
     for module in model.modules():  # each rank draws its own dropout
         if isinstance(module, nn.Dropout):

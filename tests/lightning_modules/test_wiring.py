@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from estudio_core.clickstream.ranking_data import FineTuningInput, ItemsSet, RankingData
 from estudio_core.errors import ConfigurationError, DataError, ModelError
-from estudio_core.models.embeddings_model import EmbeddingsModelInterface
-from estudio_core.preprocessing.ranking_data import FineTuningInput, ItemsSet, RankingData
+from estudio_core.models.embedding_model import EmbeddingModel
 from estudio_core.vectordb.index_info import MetricAggregationType, MetricType
 from lightning_modules.batches import BatchBuilder, SessionBatch
 from lightning_modules.config import TrainingConfig
@@ -22,7 +22,7 @@ from lightning_modules.losses import CosineProbMarginRankingLoss
 
 from .conftest import QUICK, session
 
-NewModel = Callable[[], EmbeddingsModelInterface]
+NewModel = Callable[[], EmbeddingModel]
 SHORT = QUICK | {"num_epochs": 3}
 
 
@@ -69,7 +69,7 @@ class Recorded(CosineProbMarginRankingLoss):
 
 
 def steps_of(
-    model: EmbeddingsModelInterface, data: RankingData, weights: dict[str, Any] | None = None, **config: object
+    model: EmbeddingModel, data: RankingData, weights: dict[str, Any] | None = None, **config: object
 ) -> list[dict[str, Any]]:
     loss = Recorded()
     loss.calls = []

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from estudio_core.errors import InferenceUnavailableError, MissingDependencyError
+from estudio_core.local.triton.environment import prepare
+from estudio_core.local.triton.server import _checked_port
 from estudio_core.local.triton_part import metrics_address, start_triton, stop_triton, triton_status
 from estudio_core.settings import get_settings
-from estudio_core.triton.environment import prepare
-from estudio_core.triton.server import _checked_port
 
 ENVIRONMENT = Path(__file__).parents[2] / ".venv-triton"
 

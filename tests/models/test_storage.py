@@ -8,9 +8,7 @@ import pytest
 import torch
 
 from estudio_core.errors import ModelError
-from estudio_core.models.bert import TextToTextBertModel
-from estudio_core.models.e5 import TextToTextE5Model
-from estudio_core.models.embeddings_model import EmbeddingsModelInterface
+from estudio_core.models.embedding_model import EmbeddingModel
 from estudio_core.models.storage import DESCRIPTION_FILE, WEIGHTS_FILE, load_model, save_model
 
 from .conftest import tiny_backbone, tiny_tokenizer
@@ -20,23 +18,25 @@ TEXTS = ["red lamp", "big blue chair for the garden"]
 
 @pytest.fixture
 def stored(tmp_path: Path) -> Path:
-    model = TextToTextE5Model((tiny_backbone("bert"), tiny_tokenizer()), max_length=20)
+    model = EmbeddingModel((tiny_backbone("bert"), tiny_tokenizer()), family="e5", max_length=20)
     save_model(model, tmp_path / "model")
     return tmp_path / "model"
 
 
 def test_a_loaded_model_gives_the_same_vectors(architecture: str, tmp_path: Path) -> None:
-    model = TextToTextE5Model((tiny_backbone(architecture), tiny_tokenizer()), max_length=20, item_prefix="small ")
-    model.save(tmp_path / "a" / "b")
+    model = EmbeddingModel(
+        (tiny_backbone(architecture), tiny_tokenizer()), family="e5", max_length=20, item_prefix="small "
+    )
+    save_model(model, tmp_path / "a" / "b")
     loaded = load_model(tmp_path / "a" / "b")
-    assert type(loaded) is TextToTextE5Model
+    assert (loaded.family, loaded.pooling) == ("e5", "masked_mean")
     assert (loaded.max_length, loaded.query_prefix, loaded.item_prefix) == (20, "query: ", "small ")
     torch.testing.assert_close(loaded.encode_items(TEXTS), model.encode_items(TEXTS), atol=1e-6, rtol=0)
     torch.testing.assert_close(loaded.encode_queries(TEXTS), model.encode_queries(TEXTS), atol=1e-6, rtol=0)
 
 
 def test_a_frozen_model_is_stored_whole_and_loads_unfrozen(tmp_path: Path) -> None:
-    model = TextToTextBertModel((tiny_backbone("bert"), tiny_tokenizer()))
+    model = EmbeddingModel((tiny_backbone("bert"), tiny_tokenizer()))
     model.freeze_layers(2)
     save_model(model, tmp_path)
     loaded = load_model(tmp_path)
@@ -85,21 +85,17 @@ def test_a_truncated_weights_file_is_a_model_error(stored: Path) -> None:
 
 
 def test_weights_of_another_model_are_refused(stored: Path, tmp_path: Path) -> None:
-    save_model(TextToTextE5Model((tiny_backbone("distilbert"), tiny_tokenizer())), tmp_path / "other")
+    save_model(EmbeddingModel((tiny_backbone("distilbert"), tiny_tokenizer()), family="e5"), tmp_path / "other")
     (stored / WEIGHTS_FILE).write_bytes((tmp_path / "other" / WEIGHTS_FILE).read_bytes())
     with pytest.raises(ModelError, match="do not belong together"):
         load_model(stored)
 
 
-@pytest.mark.parametrize(("key", "value"), [("kind", "clip"), ("pooling", "cls"), ("surprise", 1), ("dimensions", 17)])
+@pytest.mark.parametrize(
+    ("key", "value"), [("kind", "clip"), ("pooling", "cls"), ("pooling", "max"), ("surprise", 1), ("dimensions", 17)]
+)
 def test_an_unknown_description_is_refused(stored: Path, key: str, value: object) -> None:
     description = json.loads((stored / DESCRIPTION_FILE).read_text())
     (stored / DESCRIPTION_FILE).write_text(json.dumps(description | {key: value}))
     with pytest.raises(ModelError):
         load_model(stored)
-
-
-def test_a_class_without_stored_form_is_refused(tmp_path: Path) -> None:
-    model = EmbeddingsModelInterface(tiny_backbone("bert"), tiny_tokenizer())
-    with pytest.raises(ModelError, match="cannot be stored"):
-        save_model(model, tmp_path)

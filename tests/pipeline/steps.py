@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from estudio_core import database
-from estudio_core.export.manifest import read_manifest
+from estudio_core.inference.manifest import read_manifest
 from estudio_core.pipeline.check_source import check_source
 from estudio_core.pipeline.clean_up import clean_up
 from estudio_core.pipeline.collection import build_index, start_collection

@@ -13,8 +13,8 @@ import psycopg
 import pytest
 
 from estudio_core.errors import ExportError
-from estudio_core.export.manifest import read_verified
 from estudio_core.inference.host import usable_cores
+from estudio_core.inference.manifest import read_verified
 from estudio_core.pipeline.publish import publish_model
 from estudio_core.pipeline.register import register_base_model
 from estudio_core.settings import get_settings

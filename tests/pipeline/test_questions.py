@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from estudio_core.clickstream.ranking_data import FineTuningInput, ItemsSet, RankingData
 from estudio_core.evaluation.judgments import Judgments
 from estudio_core.pipeline.evaluate import questions
-from estudio_core.preprocessing.ranking_data import FineTuningInput, ItemsSet, RankingData
 
 
 def session(number: int, query: str, clicks: tuple[float, float]) -> FineTuningInput:

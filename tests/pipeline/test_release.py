@@ -13,8 +13,8 @@ from psycopg import sql
 from estudio_core import database
 from estudio_core.errors import ConcurrentReleaseError, ModelError, VerificationError
 from estudio_core.export import staging
-from estudio_core.export.manifest import read_manifest
 from estudio_core.inference import opening
+from estudio_core.inference.manifest import read_manifest
 from estudio_core.pipeline.clean_up import clean_up
 from estudio_core.pipeline.collection import build_index, start_collection
 from estudio_core.pipeline.embed import embed_shard

@@ -10,8 +10,8 @@ import pytest
 
 from estudio_core import database, writing
 from estudio_core.errors import ConcurrentReleaseError, DataError, ItemError, NothingLiveError, SourceSchemaError
-from estudio_core.export.manifest import read_manifest
 from estudio_core.inference import opening
+from estudio_core.inference.manifest import read_manifest
 from estudio_core.pipeline import item_writer
 from estudio_core.pipeline.embed_writes import embed_writes
 from estudio_core.pipeline.plugin_access import open_plugin

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from estudio_core.clickstream.ranking_data import FineTuningInput
 from estudio_core.errors import ConfigurationError
 from estudio_core.preprocessing.augmentations import (
     AugmentationsComposition,
@@ -17,7 +18,6 @@ from estudio_core.preprocessing.augmentations import (
     ItemsSetAugmentationApplier,
     Misspellings,
 )
-from estudio_core.preprocessing.ranking_data import FineTuningInput
 
 
 class SynonymReplacement(AugmentationWithRandomSelection):

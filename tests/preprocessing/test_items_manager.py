@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from estudio_core.clickstream.ranking_data import FineTuningInput, Split
 from estudio_core.errors import DataError, ItemError
 from estudio_core.preprocessing.augmentations import (
     AugmentationsComposition,
@@ -16,7 +17,6 @@ from estudio_core.preprocessing.augmentations import (
 from estudio_core.preprocessing.fields_normalizer import DatasetFieldsNormalizer
 from estudio_core.preprocessing.items_manager import DictItemSetManager, TextItemSetManager
 from estudio_core.preprocessing.preprocessor import DictItemsPreprocessor, TextItemsPreprocessor
-from estudio_core.preprocessing.ranking_data import FineTuningInput, Split
 from estudio_core.preprocessing.splitters import (
     DummySentenceSplitter,
     ItemsSetSplitter,

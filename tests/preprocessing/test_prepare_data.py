@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from estudio_core.clickstream.converter import ClickstreamSessionConverter
+from estudio_core.clickstream.ranking_data import FineTuningInput, ItemsSet, RankingData
 from estudio_core.clickstream.sessions import SearchResult, SessionEvent, SessionWithEvents
 from estudio_core.clickstream.splitter import TrainTestSplitter
 from estudio_core.clickstream.text_query_retriever import TextQueryRetriever
@@ -20,7 +21,6 @@ from estudio_core.preprocessing.augmentations import (
 )
 from estudio_core.preprocessing.items_manager import TextItemSetManager
 from estudio_core.preprocessing.prepare_data import prepare_data, prepared
-from estudio_core.preprocessing.ranking_data import FineTuningInput, ItemsSet, RankingData
 from estudio_core.progress import Progress, progress_to
 from estudio_core.sources.item_meta import PgsqlFileMeta
 from estudio_core.sources.pgsql_text_loader import PgsqlTextLoader

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from benchmarks.quality.task import Outcome, Task, base_model
 from estudio_core.clickstream.evidence import weigh_dev_clicks, weigh_evidence
+from estudio_core.clickstream.ranking_data import RankingData
 from estudio_core.experiments.fine_tuning_settings import FineTuningSettings
 from estudio_core.experiments.training_config import to_examination
-from estudio_core.preprocessing.ranking_data import RankingData
 from lightning_modules.batches import Weights
 from lightning_modules.config import TrainingConfig
 from lightning_modules.fit import fit

@@ -17,7 +17,7 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraine
 from sentence_transformers.sentence_transformer import losses
 
 from benchmarks.quality.task import Outcome, Task, base_model, lengths
-from estudio_core.models.bert import TextToTextBertModel
+from estudio_core.models.embedding_model import EmbeddingModel
 from lightning_modules.precision import choose_precision
 
 LossName = Literal["MultipleNegativesRankingLoss", "CachedMultipleNegativesRankingLoss", "CoSENTLoss"]
@@ -136,13 +136,13 @@ class _Spent:
         self.rows += len(features[0]["attention_mask"])
 
 
-def _tokens_per_row(model: TextToTextBertModel, rows: list[tuple[Any, ...]]) -> float:
+def _tokens_per_row(model: EmbeddingModel, rows: list[tuple[Any, ...]]) -> float:
     texts = [part for row in rows for part in row if isinstance(part, str)]
     known = lengths(model, texts)
     return sum(known[text] for text in texts) / len(rows)
 
 
-def _same_model(ours: TextToTextBertModel, folder: Path) -> SentenceTransformer:
+def _same_model(ours: EmbeddingModel, folder: Path) -> SentenceTransformer:
     """Return the base model as a SentenceTransformer with the same frozen layers and length."""
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
@@ -159,7 +159,7 @@ def _same_model(ours: TextToTextBertModel, folder: Path) -> SentenceTransformer:
     return model
 
 
-def _taken_back(ours: TextToTextBertModel, model: SentenceTransformer) -> TextToTextBertModel:
+def _taken_back(ours: EmbeddingModel, model: SentenceTransformer) -> EmbeddingModel:
     """Put the trained weights into our wrapper, so that all contenders are evaluated by the same code."""
     weights = {name: value.cpu() for name, value in model[0].model.state_dict().items() if "pooler" not in name}
     missing, unexpected = ours.backbone.load_state_dict(weights, strict=False)

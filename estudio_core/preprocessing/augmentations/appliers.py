@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from estudio_core.clickstream.ranking_data import FineTuningInput
 from estudio_core.preprocessing.augmentations.random_selection import AugmentationWithRandomSelection
-from estudio_core.preprocessing.ranking_data import FineTuningInput
 
 
 class ItemsSetAugmentationApplier:

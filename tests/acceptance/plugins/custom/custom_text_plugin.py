@@ -25,7 +25,7 @@ from estudio_core.improvement.improvement_input import ImprovementInput
 from estudio_core.improvement.torch_based_adjuster import TorchBasedAdjuster
 from estudio_core.improvement.vectors_adjuster import VectorsAdjuster
 from estudio_core.inference.clients import TextToTextE5TritonClientFactory, TritonClientFactory
-from estudio_core.models.e5 import TextToTextE5Model
+from estudio_core.models.embedding_model import TextToTextE5Model
 from estudio_core.plugin.contract import FineTuningBuilder, FineTuningMethod, PluginMeta
 from estudio_core.preprocessing.augmentations import (
     AugmentationsComposition,

@@ -29,9 +29,9 @@ from estudio_core.inference.clients import TritonClientFactory
 from estudio_core.inference.onnx_embedder import OnnxEmbedder
 from estudio_core.inference.triton_control import TritonControl
 from estudio_core.inference.triton_embedder import TritonEmbedder
+from estudio_core.local.triton.environment import TritonEnvironment, prepare
+from estudio_core.local.triton.server import TritonServer, running_server
 from estudio_core.settings import get_settings
-from estudio_core.triton.environment import TritonEnvironment, prepare
-from estudio_core.triton.server import TritonServer, running_server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -51,7 +51,7 @@ def repository(small_model, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("triton") / "triton_repo"
     for number in (1, 2, 3):
         options = ExportOptions(max_batch_size=16, threads=1)
-        publish_entry(root, f"shop_v{number}", small_model(seed=number, kind="e5"), options=options)
+        publish_entry(root, f"shop_v{number}", small_model(seed=number, family="e5"), options=options)
     return root
 
 

@@ -8,10 +8,10 @@ from typer.testing import CliRunner
 
 from estudio_core.errors import MissingDependencyError
 from estudio_core.export.triton_repository import publish_entry
+from estudio_core.local.triton.__main__ import app
+from estudio_core.local.triton.environment import prepare
+from estudio_core.local.triton.server import TritonServer, _checked_port
 from estudio_core.settings import get_settings
-from estudio_core.triton.__main__ import app
-from estudio_core.triton.environment import prepare
-from estudio_core.triton.server import TritonServer, _checked_port
 
 ENVIRONMENT = Path(__file__).parents[2] / ".venv-triton"
 
@@ -32,7 +32,7 @@ def home(monkeypatch, tmp_path):
 def test_without_a_server_status_says_how_to_start_one(home):
     result = CliRunner().invoke(app, ["status"])
     assert result.exit_code == 1
-    assert "python -m estudio_core.triton start" in result.output
+    assert "python -m estudio_core.local.triton start" in result.output
     assert "not running" in CliRunner().invoke(app, ["stop"]).output
 
 

@@ -134,7 +134,7 @@ def _run(command: list[str]) -> str:
         last = " ".join((done.stderr or done.stdout).strip().splitlines()[-3:])
         raise MissingDependencyError(
             f"The local Triton server cannot be installed: `{' '.join(command)}` says {last!r}. Correct that and run "
-            "`python -m estudio_core.triton prepare` again, or use ESTUDIO_INFERENCE=embedded."
+            "`python -m estudio_core.local.triton prepare` again, or use ESTUDIO_INFERENCE=embedded."
         )
     return done.stdout
 

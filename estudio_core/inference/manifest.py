@@ -9,12 +9,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from estudio_core.errors import RepositoryError
-from estudio_core.export.onnx_export import Precision
-from estudio_core.export.parity import Parity
-from estudio_core.export.ranking_loss import RankingLoss
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+INPUT_IDS, ATTENTION_MASK, EMBEDDING = "input_ids", "attention_mask", "embedding"
+"""Names of the graph's tensors."""
 
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "1/model.onnx"
@@ -27,6 +29,36 @@ SERVING_FILES = (MODEL_FILE, f"{MODEL_FILE}.data", TOKENIZER_FILE, CONFIG_FILE)
 """What answers queries; the rest of an entry serves bulk encoding."""
 
 _ENTRY_NAME = re.compile(r"(?P<plugin>[A-Za-z][A-Za-z0-9_]*)_v(?P<version>[0-9]+)")
+
+
+class Parity(BaseModel):
+    """Largest differences between graph and model over all compared shapes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_abs_difference: float
+    min_cosine: float
+    shapes: list[tuple[int, int]]
+    """[batch, sequence] of the compared inputs; all but single tokens contain padding."""
+
+
+class RankingLoss(BaseModel):
+    """nDCG@10 of held-out queries, with the graph in 32 bits and with the published one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    queries: int
+    items: int
+    """Items that were ranked: the judged ones, and others to fill up."""
+    ndcg_fp32: float
+    ndcg: float
+    maximum_loss: float
+    """What was allowed."""
+
+    @property
+    def loss(self) -> float:
+        """How much lower nDCG@10 is; negative where it is higher."""
+        return self.ndcg_fp32 - self.ndcg
 
 
 class Golden(BaseModel):
@@ -44,7 +76,7 @@ class Golden(BaseModel):
 class EntryManifest(BaseModel):
     """Everything known of one entry `<plugin>_v<version>`; immutable like the entry itself."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), serialize_by_alias=True)
 
     format_version: Literal[1] = 1
     name: str
@@ -53,8 +85,8 @@ class EntryManifest(BaseModel):
     """Version in the MLflow registry."""
     digest: str
     """sha256 of what decides the vectors: weights, tokenizer, prefixes, longest input, precision."""
-    kind: str
-    """Family of the model: `e5`, `bert`."""
+    family: str = Field(validation_alias=AliasChoices("family", "kind"), serialization_alias="kind")
+    """Of the model: one of `models.families.FAMILIES`."""
     precision: Precision
     opset: int
     dimensions: int

@@ -1,4 +1,4 @@
-"""`python -m estudio_core.triton prepare|start|stop|status`: a local Triton server over the model repository."""
+"""`python -m estudio_core.local.triton prepare|start|stop|status`: a local Triton server over the model repository."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from estudio_core.errors import EstudioError
 from estudio_core.export.triton_repository import list_entries
 from estudio_core.inference.released import released_models
 from estudio_core.inference.triton_control import TritonControl
+from estudio_core.local.triton.environment import prepare as prepare_environment
+from estudio_core.local.triton.server import TritonServer
 from estudio_core.settings import get_settings
-from estudio_core.triton.environment import prepare as prepare_environment
-from estudio_core.triton.server import TritonServer
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def status() -> None:
     """Say where the server is and which models it has."""
     server = TritonServer.load(state_file())
     if server is None:
-        typer.echo("Not running. Start it with `python -m estudio_core.triton start`.")
+        typer.echo("Not running. Start it with `python -m estudio_core.local.triton start`.")
         raise typer.Exit(1)
     typer.echo(f"gRPC {server.url}, HTTP 127.0.0.1:{server.http_port}, metrics {server.metrics_url}, log {server.log}")
     control = TritonControl(server.url)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from estudio_core.triton.onnxruntime_backend.model import config_faults
+from estudio_core.local.triton.onnxruntime_backend.model import config_faults
 
 INPUTS = [("ids", "tensor(int64)", ["batch", "sequence"])]
 OUTPUTS = [("vector", "tensor(float)", ["batch", 4])]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from estudio_core.clickstream.ranking_data import FineTuningInput, ItemsSet, RankingData
 from estudio_core.errors import DataError
-from estudio_core.preprocessing.ranking_data import FineTuningInput, ItemsSet, RankingData
 
 
 def session(name: str, clicked: bool = True) -> FineTuningInput:

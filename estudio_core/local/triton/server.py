@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from estudio_core.errors import ConfigurationError, InferenceUnavailableError
-from estudio_core.triton.environment import TritonEnvironment
+from estudio_core.local.triton.environment import TritonEnvironment
 
 START_TIMEOUT_S = 60.0
 EXIT_TIMEOUT_S = 5

@@ -1,17 +1,19 @@
-"""The one interface of all embedding models: text in, normalised vectors out."""
+"""The one class of all embedding models: text in, normalised vectors out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, ClassVar, cast
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from estudio_core.errors import ConfigurationError
+from estudio_core.models.families import Pooling, family_named
+from estudio_core.models.source import open_source
 from estudio_core.models.transformer_layers import find_layers, lower_part, pad, upper_part
 
 LONGEST_INPUT = 512
@@ -28,40 +30,59 @@ def masked_mean(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     return (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp_min(1.0)
 
 
-class EmbeddingsModelInterface(nn.Module):
-    """A transformer encoder with masked mean pooling and L2 normalisation, one tower for queries and items.
+def first_token(hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    """Return the first token's vectors, float [n, dim], of `hidden` [n, length, dim]; padding stands at the right.
+
+    >>> first_token(torch.tensor([[[2.0], [4.0]]]), torch.tensor([[1, 1]])).tolist()
+    [[2.0]]
+    """
+    return hidden[:, 0]
+
+
+POOLINGS: dict[Pooling, Callable[[Tensor, Tensor], Tensor]] = {"masked_mean": masked_mean, "cls": first_token}
+
+
+class EmbeddingModel(nn.Module):
+    """A transformer encoder with pooling and L2 normalisation, one tower for queries and items.
 
     Args:
-        backbone: Encoder of the BERT kind. It is taken over: its unused pooler is removed.
-        tokenizer: The tokenizer it was trained with.
-        query_prefix: Put before every query text.
-        item_prefix: Put before every item text.
+        source: A SentenceTransformer, a folder or hub name, or (transformers model, tokenizer). The encoder, of the
+            BERT kind, is taken over: its unused pooler is removed.
+        tokenizer: A tokenizer in place of the model's own.
         max_length: Tokens of one input, prefix and special tokens counted; longer ones are cut.
             None: what tokenizer and positions allow, 512 at most.
+        family: One of `families.FAMILIES`: prefixes and pooling.
+        query_prefix: Put before every query text; None: the family's.
+        item_prefix: Put before every item text; None: the family's.
 
     Raises:
-        ConfigurationError: `max_length` is beyond what the model has positions for.
-        ModelError: the layers of the backbone are not found.
+        ConfigurationError: `source` is of another kind, there is no such family, or `max_length` is beyond what the
+            model has positions for.
+        ModelError: the folder or name cannot be loaded, or the layers of the encoder are not found.
     """
-
-    kind: ClassVar[str] = "embeddings"
 
     def __init__(
         self,
-        backbone: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        query_prefix: str = "",
-        item_prefix: str = "",
+        source: Any,
+        tokenizer: PreTrainedTokenizerBase | None = None,
         max_length: int | None = None,
+        *,
+        family: str = "bert",
+        query_prefix: str | None = None,
+        item_prefix: str | None = None,
     ) -> None:
         super().__init__()
+        of_family = family_named(family)
+        backbone, own_tokenizer = open_source(source)
+        tokenizer = tokenizer or own_tokenizer
         if getattr(backbone, "pooler", None) is not None:
             backbone.register_module("pooler", None)  # a parameter without gradient breaks DDP, and is never used here
         self.backbone = backbone
         self.tokenizer = tokenizer
-        self.query_prefix = query_prefix
-        self.item_prefix = item_prefix
+        self.family = family
+        self.query_prefix = of_family.query_prefix if query_prefix is None else query_prefix
+        self.item_prefix = of_family.item_prefix if item_prefix is None else item_prefix
+        self.pooling: Pooling = of_family.pooling
         self.max_length = _checked_length(max_length, backbone, tokenizer)
         self._layers_path = find_layers(backbone)
         self._frozen_layers = 0
@@ -112,7 +133,7 @@ class EmbeddingsModelInterface(nn.Module):
         return self._pool(result, attention_mask)
 
     def _pool(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
-        return nn.functional.normalize(masked_mean(hidden.float(), attention_mask), dim=-1)
+        return nn.functional.normalize(POOLINGS[self.pooling](hidden.float(), attention_mask), dim=-1)
 
     def _split(self) -> tuple[nn.Module, nn.Module]:
         if self._parts is None:
@@ -153,7 +174,7 @@ class EmbeddingsModelInterface(nn.Module):
         """Return the parameters that training changes."""
         return [p for p in self.parameters() if p.requires_grad]
 
-    def train(self, mode: bool = True) -> EmbeddingsModelInterface:
+    def train(self, mode: bool = True) -> EmbeddingModel:
         """Set training mode; frozen modules stay in evaluation mode."""
         super().train(mode)
         for module in self._frozen_modules():
@@ -205,12 +226,6 @@ class EmbeddingsModelInterface(nn.Module):
                 vectors[rows] = self(ids, mask).float().cpu()
         return vectors
 
-    def save(self, folder: Path) -> None:
-        """Write the model into `folder`; `estudio_core.models.storage.load_model` reads it."""
-        from estudio_core.models.storage import save_model
-
-        save_model(self, folder)
-
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
@@ -232,3 +247,9 @@ def _checked_length(wanted: int | None, backbone: PreTrainedModel, tokenizer: An
     if not 1 < wanted <= positions:
         raise ConfigurationError(f"max_length is {wanted}; this model has positions for 2 to {positions} tokens.")
     return wanted
+
+
+# The names of these in the tutorial, of which there is one class each.
+EmbeddingsModelInterface = EmbeddingModel
+TextToTextBertModel = partial(EmbeddingModel, family="bert")
+TextToTextE5Model = partial(EmbeddingModel, family="e5")
