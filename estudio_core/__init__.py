@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from estudio_core.errors import EstudioError as EstudioError
     from estudio_core.evaluation.gate_settings import GateSettings as GateSettings
     from estudio_core.evaluation.judgments import Judgments as Judgments
-    from estudio_core.experiments.fine_tuning_params import FineTuningParams as FineTuningParams
-    from estudio_core.experiments.fine_tuning_settings import FineTuningSettings as FineTuningSettings
     from estudio_core.experiments.manager import ExperimentsManager as ExperimentsManager
     from estudio_core.experiments.metrics_accumulator import MetricsAccumulator as MetricsAccumulator
     from estudio_core.experiments.metrics_accumulator import MetricValue as MetricValue
@@ -56,6 +54,8 @@ if TYPE_CHECKING:
     from estudio_core.plugin.specs import TextIndex as TextIndex
     from estudio_core.plugin.specs import TextModel as TextModel
     from estudio_core.plugin.specs import TextTraining as TextTraining
+    from estudio_core.plugin.tutorial_training import FineTuningParams as FineTuningParams
+    from estudio_core.plugin.tutorial_training import FineTuningSettings as FineTuningSettings
     from estudio_core.preprocessing.augmentations import (
         AugmentationsComposition as AugmentationsComposition,
     )
@@ -106,8 +106,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "estudio_core.context": ("context",),
     "estudio_core.errors": ("EstudioError",),
     "estudio_core.evaluation.judgments": ("Judgments",),
-    "estudio_core.experiments.fine_tuning_params": ("FineTuningParams",),
-    "estudio_core.experiments.fine_tuning_settings": ("FineTuningSettings",),
+    "estudio_core.plugin.tutorial_training": ("FineTuningParams", "FineTuningSettings"),
     "estudio_core.experiments.initial_params.text": ("INITIAL_PARAMS",),
     "estudio_core.experiments.manager": ("ExperimentsManager",),
     "estudio_core.experiments.metrics_accumulator": ("MetricValue", "MetricsAccumulator"),

@@ -87,17 +87,12 @@ class Settings(BaseSettings):
     keep_releases: int = Field(default=2, ge=2)
     """Releases whose collection and model are kept, the live one included, where a run does not say otherwise."""
 
-    training_threads: int | None = Field(default=None, ge=1)
-    """CPU threads of a training process. Unset: one per physical core."""
-
-    training_devices: int = Field(default=1, ge=1)
-    """GPUs that one training uses (without a GPU: processes), by Lightning's DDP."""
-
     trials_at_once: int | None = Field(default=None, ge=1)
     """Most trials of a search that run at a time. Unset: as many as cores and GPUs allow."""
 
     trial_gpus: float | None = Field(default=None, ge=0)
-    """GPUs of a trial; parts allowed, so that trials share one. Unset: `training_devices` where there is a GPU."""
+    """GPUs of a trial; parts allowed, so that trials share one. Unset: `ESTUDIO_TRAINING_DEVICES` where there is a "
+    "GPU."""
 
     ray_address: str | None = Field(default=None, pattern=r"^(auto|[^:/\s]+:\d+)$")
     """`host:port` of a Ray cluster for trials, or `auto` on one of its nodes. Unset: trials run on this machine."""

@@ -23,9 +23,16 @@ class StrictModel(BaseModel):
         if isinstance(data, dict):
             data = cls._without_aliases(data)
         try:
-            return handler(data)
+            made = handler(data)
         except ValidationError as error:
             raise ConfigurationError(cls._message(error)) from None
+        if contradiction := made._contradiction():
+            raise ConfigurationError(f"{cls.__name__}: {contradiction}.")
+        return made
+
+    def _contradiction(self) -> str | None:
+        """Say what two fields cannot both be; None where they can."""
+        return None
 
     @classmethod
     def _without_aliases(cls, data: dict[Any, Any]) -> dict[Any, Any]:

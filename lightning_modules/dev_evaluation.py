@@ -16,7 +16,7 @@ from estudio_core.models.aggregation import PartTable, object_similarities
 from lightning_modules.base_vectors import BaseVectors
 from lightning_modules.batches import Weights
 from lightning_modules.config import TrainingConfig
-from lightning_modules.losses.prob_margin_ranking_loss import ProbMarginRankingLoss
+from lightning_modules.losses.pair_loss import PairLossCall
 from lightning_modules.pairs import build_pairs
 from lightning_modules.text_bank import TextBank
 from lightning_modules.training_metrics import training_metrics
@@ -26,6 +26,11 @@ Floats = NDArray[np.float64]
 _POOL_OBJECTS = 500
 """Most objects that are ranked for the pool metric, unless the dev split itself has more: enough to see a space that
 falls apart, and a bound of cost (with 1,300 objects, validations took a third of the time of a short training)."""
+
+
+ASSUMED_EXPONENT = 0.7
+"""Dev clicks count (position + 1)**this where neither weights nor an exponent are given. Raw clicks stand where the old
+model put its results, and call every other order worse."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,8 @@ class DevEvaluation:
         click_propensity: Weights | None = None,
     ) -> None:
         self._config = config
-        self._queries = _by_query(bank, sessions, click_propensity or {}, config.examination_exponent)
+        exponent = ASSUMED_EXPONENT if config.examination_exponent is None else config.examination_exponent
+        self._queries = _by_query(bank, sessions, click_propensity or {}, exponent)
         shown = dict.fromkeys(object_id for session in sessions for object_id in session.results)
         # Without a query nothing is compared, and no object has to be encoded.
         others = [object_id for object_id in bank.objects if object_id not in shown] if self._queries else []
@@ -84,11 +90,11 @@ class DevEvaluation:
         self.rows = [*(query.row for query in self._queries), *rows]
         self._base = base_vectors[self.rows] if self.rows else torch.empty(0)
 
-    def __call__(self, vectors: Tensor, loss: ProbMarginRankingLoss) -> dict[str, float]:
+    def __call__(self, vectors: Tensor, loss: PairLossCall) -> dict[str, float]:
         """Return the metrics of `vectors` of the texts `self.rows`, in that order; empty without sessions."""
         return means(self.by_query(vectors, loss))
 
-    def by_query(self, vectors: Tensor, loss: ProbMarginRankingLoss) -> dict[str, Floats]:
+    def by_query(self, vectors: Tensor, loss: PairLossCall) -> dict[str, Floats]:
         """Return each metric's values, one per dev query, [queries]; NaN for a query that does not have the metric."""
         if self._table is None:
             return {}
@@ -121,7 +127,7 @@ class DevEvaluation:
         before: Tensor,
         candidates: Tensor,
         columns: Tensor,
-        loss: ProbMarginRankingLoss,
+        loss: PairLossCall,
     ) -> dict[str, float]:
         skipped = query.shown & ~query.clicked
         rejected = skipped & ~query.clicked.any(dim=1, keepdim=True)
@@ -132,9 +138,12 @@ class DevEvaluation:
                 loss(
                     now[pairs.session, pairs.positive],
                     now[pairs.session, pairs.negative],
-                    query.weight[pairs.session, pairs.positive],
-                    pairs.positive_index,
-                    pairs.session,
+                    {
+                        "confidences": query.weight[pairs.session, pairs.positive],
+                        "positive_index": pairs.positive_index,
+                        "session_index": pairs.session,
+                        "done": 1.0,  # one yardstick for all validations
+                    },
                 )
             )
         # Over the sessions of a query, so that one of a few clicks far down counts for what it stands for: within

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from estudio_core.clickstream.ranking_data import FineTuningInput, RankingData
 from estudio_core.errors import ConfigurationError, NotEnoughDataError
@@ -31,7 +30,8 @@ from lightning_modules.dev_evaluation import DevEvaluation
 from lightning_modules.dropout import dropout_of
 from lightning_modules.encoding import TextEncoder
 from lightning_modules.interpolation import Interpolation, choose_share, mixed
-from lightning_modules.losses import CosineProbMarginRankingLoss, ProbMarginRankingLoss
+from lightning_modules.losses import CosineProbMarginRankingLoss
+from lightning_modules.losses.pair_loss import configured
 from lightning_modules.precision import LightningPrecision, autocast, choose_precision
 from lightning_modules.ranking_module import RankingModule, put_weights, weights_of
 from lightning_modules.ranks import device_of, several_ranks, strategy_of
@@ -75,7 +75,7 @@ def fit(
     data: RankingData,
     config: TrainingConfig | None = None,
     *,
-    loss: ProbMarginRankingLoss | None = None,
+    loss: nn.Module | None = None,
     on_metrics: OnMetrics | None = None,
     click_propensity: Weights | None = None,
     confidences: Weights | None = None,
@@ -86,20 +86,20 @@ def fit(
         model: Its lowest `config.num_fixed_layers` layers are frozen for good.
         data: Sessions and item texts.
         config: Every knob; None: the measured defaults.
-        loss: Loss over pairs; None: `CosineProbMarginRankingLoss()`.
+        loss: Loss over pairs, see `losses.pair_loss`; None: `CosineProbMarginRankingLoss()`.
         on_metrics: Called with (step, metrics); an exception it raises ends the training.
         click_propensity: For a session id, the weight of a click on each of its results; absent: 1.
         confidences: For a session id, the confidence of each of its results' click or skip; absent: 1.
 
     Raises:
         NotEnoughDataError: no training session has a click.
-        ConfigurationError: the model has no more layers than are frozen, or the thresholds leave no pair.
+        ConfigurationError: the model has no more layers than are frozen, or the loss cannot be given a value.
         DataError: weights of a session are not as many as its results, below 0, or not finite.
         ModelError: training diverged.
     """
     started = time.monotonic()
     config = config or TrainingConfig()
-    loss = _configured(loss or CosineProbMarginRankingLoss(), config)
+    loss = configured(loss or CosineProbMarginRankingLoss(), config)
     if config.num_fixed_layers >= model.num_layers:
         raise ConfigurationError(
             f"num_fixed_layers is {config.num_fixed_layers}, and this {type(model).__name__} has {model.num_layers} "
@@ -147,7 +147,7 @@ class _Job:
     train: list[FineTuningInput]
     data: RankingData
     config: TrainingConfig
-    loss: ProbMarginRankingLoss
+    loss: nn.Module
     click_propensity: Weights | None
     confidences: Weights | None
 
@@ -244,19 +244,6 @@ def _train(parts: _Parts, rank: int) -> int:
         return int(trainer.global_step)
 
 
-def _configured(loss: ProbMarginRankingLoss, config: TrainingConfig) -> ProbMarginRankingLoss:
-    """Return a copy of the loss with what the configuration says: a plugin's own loss is shared by its trials."""
-    loss = copy.deepcopy(loss)
-    if config.margin is not None:
-        loss.set_margin(config.margin)
-    least, most = config.min_abs_difference_threshold, config.max_abs_difference_threshold
-    loss.set_thresholds(
-        loss.min_abs_difference_threshold if least is None else least,
-        loss.max_abs_difference_threshold if most is None else most,
-    )
-    return loss
-
-
 def _steps_between_validations(config: TrainingConfig, sessions: int, epoch_steps: int, total_steps: int) -> int:
     """Return `test_each_n_sessions` in steps; a share is one of the training where that is shorter than an epoch."""
     wanted = config.test_each_n_sessions
@@ -274,10 +261,10 @@ def _interpolate(
 
     history = validation.history
     if not validation.has_sessions:
-        share = max(config.interpolation_shares)
+        share = max(config.interpolation)
         put_weights(module.model, mixed(base, history.kept_weights, share))
         return Interpolation(share, {})
-    return choose_share(module.model, base, history.kept_weights, config.interpolation_shares, measure)
+    return choose_share(module.model, base, history.kept_weights, config.interpolation, measure)
 
 
 @contextmanager

@@ -3,30 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 
 import torch
 from torch import Tensor
 
-
-class ExampleKind(IntEnum):
-    """Pairs of one stage of the curriculum, by d = s+ - s- against the margin.
-
-    hard: |d| < margin; medium: margin <= |d| < 2*margin; soft: the others.
-    `positive`: only those in the right order (d >= 0); `negative`: only those in the wrong one.
-    """
-
-    MEDIUM_ALL = 1
-    HARD_ALL = 2
-    SOFT_ALL = 3
-    MEDIUM_POSITIVE = 4
-    HARD_POSITIVE = 5
-    SOFT_POSITIVE = 6
-    MEDIUM_NEGATIVE = 7
-    HARD_NEGATIVE = 8
-    SOFT_NEGATIVE = 9
-    NEGATIVE_ONLY = 10
-    ALL = 11
+from lightning_modules.example_kinds import ExampleKind
 
 
 @dataclass(frozen=True)
@@ -107,16 +88,11 @@ def of_kind(difference: Tensor, margin: float, kind: ExampleKind) -> Tensor:
         kind: Stage.
     """
     size = difference.abs()
-    name = kind.name
     kept = torch.ones_like(difference, dtype=torch.bool)
-    if name.startswith("HARD"):
-        kept = size < margin
-    elif name.startswith("MEDIUM"):
-        kept = (size >= margin) & (size < 2 * margin)
-    elif name.startswith("SOFT"):
-        kept = size >= 2 * margin
-    if name.endswith("_POSITIVE"):
-        kept = kept & (difference >= 0)
-    elif name.endswith("_NEGATIVE") or kind is ExampleKind.NEGATIVE_ONLY:
-        kept = kept & (difference < 0)
+    if kind.difficulty is not None:
+        bounds = {"hard": (0.0, margin), "medium": (margin, 2 * margin), "soft": (2 * margin, torch.inf)}
+        least, most = bounds[kind.difficulty]
+        kept = (size >= least) & (size < most)
+    if kind.order is not None:
+        kept &= difference >= 0 if kind.order == "right" else difference < 0
     return kept

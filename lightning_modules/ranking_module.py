@@ -17,9 +17,10 @@ from lightning_modules.base_vectors import BaseVectors
 from lightning_modules.batches import SessionBatch
 from lightning_modules.config import TrainingConfig
 from lightning_modules.encoding import TextEncoder
+from lightning_modules.example_kinds import ExampleKind
 from lightning_modules.gradient_cache import CachedGradients
-from lightning_modules.losses.prob_margin_ranking_loss import ProbMarginRankingLoss
-from lightning_modules.pairs import ExampleKind, Pairs, build_pairs, guarded, of_kind
+from lightning_modules.losses.pair_loss import HasMargin, PairLossCall
+from lightning_modules.pairs import Pairs, build_pairs, guarded, of_kind
 from lightning_modules.ranks import gathered, my_share
 from lightning_modules.training_metrics import training_metrics
 
@@ -29,7 +30,7 @@ class RankingModule(lightning.LightningModule):
 
     Args:
         model: The model; frozen already.
-        loss: Loss over pairs.
+        loss: Loss over pairs, see `losses.pair_loss`.
         encoder: Encodes the texts of the bank with `model`.
         base_vectors: Vectors of the texts before training, by row of the bank; reference of shifts, guard and drift.
         config: Everything else.
@@ -39,7 +40,7 @@ class RankingModule(lightning.LightningModule):
     def __init__(
         self,
         model: EmbeddingModel,
-        loss: ProbMarginRankingLoss,
+        loss: nn.Module,
         encoder: TextEncoder,
         base_vectors: BaseVectors | Tensor,
         config: TrainingConfig,
@@ -48,6 +49,7 @@ class RankingModule(lightning.LightningModule):
         super().__init__()
         self.model = model
         self.loss = loss
+        self.loss_of = PairLossCall(loss)
         self.encoder = encoder
         self.config = config
         self.tokens_encoded = 0
@@ -62,7 +64,6 @@ class RankingModule(lightning.LightningModule):
 
     def training_step(self, batch: SessionBatch, batch_idx: int) -> dict[str, Any]:
         """Return the loss of a batch, and its similarities [sessions, objects] for `metrics_of`."""
-        self.loss.anneal(self._done())
         rows = [*batch.query_rows, *batch.part_rows]
         vectors = self._cached.encode(rows) if self.config.gradient_cache else self._encode(rows)
         self.tokens_encoded += self.encoder.token_count(rows)
@@ -111,13 +112,14 @@ class RankingModule(lightning.LightningModule):
         kind = self._stage()
         if kind is not ExampleKind.ALL:
             difference = similarity[pairs.session, pairs.positive] - similarity[pairs.session, pairs.negative]
-            pairs = pairs.where(of_kind(difference, self.loss.current()[2], kind))
+            margin = self.loss.margin_at(self._done()) if isinstance(self.loss, HasMargin) else 0.0
+            pairs = pairs.where(of_kind(difference, margin, kind))
         return pairs
 
     def _stage(self) -> ExampleKind:
         """Return the kind of pairs of the curriculum's current stage."""
         order = self.config.examples_order
-        return ExampleKind(order[min(int(self._done() * len(order)), len(order) - 1)])
+        return order[min(int(self._done() * len(order)), len(order) - 1)]
 
     def _done(self) -> float:
         """Return the share of the training that is over."""
@@ -127,14 +129,16 @@ class RankingModule(lightning.LightningModule):
         confidence = torch.minimum(
             batch.confidence[pairs.session, pairs.positive], batch.confidence[pairs.session, pairs.negative]
         )
-        result: Tensor = self.loss(
+        return self.loss_of(
             similarity[pairs.session, pairs.positive],
             similarity[pairs.session, pairs.negative],
-            confidence * batch.click_weight[pairs.session, pairs.positive],
-            pairs.positive_index,
-            pairs.session,
+            {
+                "confidences": confidence * batch.click_weight[pairs.session, pairs.positive],
+                "positive_index": pairs.positive_index,
+                "session_index": pairs.session,
+                "done": self._done(),
+            },
         )
-        return result
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Carry gradients back; through cached vectors chunk by chunk where the configuration says so."""
@@ -147,10 +151,10 @@ class RankingModule(lightning.LightningModule):
         decayed = [p for p in self.model.trainable_parameters() if p.ndim > 1]
         plain = [p for p in self.model.trainable_parameters() if p.ndim <= 1]
         groups = [
-            {"params": decayed, "weight_decay": self.config.items_weight_decay},
+            {"params": decayed, "weight_decay": self.config.weight_decay},
             {"params": plain, "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=self.config.tower_lr)
+        optimizer = torch.optim.AdamW(groups, lr=self.config.learning_rate)
         scheduler = LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -20,7 +20,15 @@ def form(defaults: BaseModel) -> dict[str, Param]:
     """
     properties = type(defaults).model_json_schema()["properties"]
     values = defaults.model_dump(mode="json")
-    return {name: _param(values[name], properties[name]) for name in type(defaults).model_fields}
+    left_empty = getattr(type(defaults), "left_empty", {})
+    for name, usual in left_empty.items():
+        otherwise = "the loss's own" if usual is None else usual
+        whose = f"{otherwise}, where no preset and no plugin says otherwise" if values[name] is None else values[name]
+        properties[name]["description"] += f" Empty: {whose}."
+    return {
+        name: _param(None if name in left_empty else values[name], properties[name])
+        for name in type(defaults).model_fields
+    }
 
 
 def _param(value: Any, schema: dict[str, Any]) -> Param:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from estudio_core.errors import ConfigurationError
 from estudio_core.experiments.alias_audit import Alias
-from estudio_core.experiments.fine_tuning_params import FineTuningParams
 from estudio_core.experiments.iteration import (
     KEY_TAG,
     KIND_TAG,
@@ -30,6 +29,7 @@ from estudio_core.experiments.iteration import (
 from estudio_core.experiments.metrics_accumulator import MetricsAccumulator
 from estudio_core.experiments.mlflow_client import MLflowClientWrapper
 from estudio_core.experiments.model_registry import ModelRegistry
+from lightning_modules.config import TrainingConfig
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -233,7 +233,7 @@ class ExperimentsManager:
         self.wrapper.call(lambda client: client.set_terminated(iteration.run_id, status))
 
     def start_trial(
-        self, iteration: Iteration, params: FineTuningParams, *, name: str = "trial", resume: bool = False
+        self, iteration: Iteration, params: TrainingConfig, *, name: str = "trial", resume: bool = False
     ) -> TrialRun:
         """Start the child run of a trial.
 
@@ -279,7 +279,7 @@ class ExperimentsManager:
         """Return the child runs of an iteration, the best first, unfinished ones last."""
         return self._search(f"tags.`mlflow.parentRunId` = '{iteration.run_id}'", 1000)
 
-    def top_params(self, n: int | None = None, *, before: Iteration | None = None) -> list[FineTuningParams]:
+    def top_params(self, n: int | None = None, *, before: Iteration | None = None) -> list[TrainingConfig]:
         """Return the distinct parameters of the `n` best finished trials (default `n_top_runs`).
 
         Those of the latest iteration come first, best first, then those of the one before: every iteration has dev
@@ -290,7 +290,7 @@ class ExperimentsManager:
             before: Trials of this iteration are left out.
         """
         wanted = self.n_top_runs if n is None else n
-        found: dict[str, FineTuningParams] = {}
+        found: dict[str, TrainingConfig] = {}
         runs = [run for run in self._search("attributes.status = 'FINISHED'", 1000, newest=True) if _measured(run)]
         runs.sort(key=lambda run: run.data.metrics[QUALITY], reverse=not self.is_loss)
         latest: dict[str, int] = {}
@@ -299,13 +299,13 @@ class ExperimentsManager:
         for run in sorted(runs, key=lambda run: -latest[_iteration_of(run)]):
             if before is not None and _iteration_of(run) == before.run_id:
                 continue
-            params = FineTuningParams.from_mlflow(run.data.params)
+            params = TrainingConfig.from_mlflow(run.data.params)
             found.setdefault(params.id, params)
             if len(found) == wanted:
                 break
         return list(found.values())
 
-    def best_params(self, *, before: Iteration | None = None) -> FineTuningParams | None:
+    def best_params(self, *, before: Iteration | None = None) -> TrainingConfig | None:
         """Return the parameters of the best finished trial of the iteration before; None where there is none."""
         return next(iter(self.top_params(1, before=before)), None)
 

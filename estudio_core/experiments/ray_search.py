@@ -172,7 +172,7 @@ def _start(address: str | None, resources: Resources) -> None:
 
     common: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
     if address is None:
-        cpus = max(_own_cpus(), resources.cpus_per_trial or 1)
+        cpus = max(_own_cpus(), resources.threads or 1)
         ray.init("local", num_cpus=cpus, object_store_memory=_OBJECT_STORE_BYTES, **common)
         return
     try:
@@ -197,12 +197,11 @@ def per_trial(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> dic
     Raises:
         ConfigurationError: no machine of Ray has as many.
     """
-    settings = get_settings()
-    devices = settings.training_devices
+    devices = resources.devices
     gpus = resources.gpus_per_trial
     if gpus is None:
         gpus = float(devices) if any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
-    cpus = resources.cpus_per_trial or (settings.training_threads or 0) * devices
+    cpus = (resources.threads or 0) * devices
     cpus = cpus or _share_of_cores(resources, gpus, nodes)
     if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
         have = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)

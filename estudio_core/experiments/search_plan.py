@@ -17,15 +17,17 @@ class Resources:
     """What one trial takes, and how many run at a time.
 
     Attributes:
-        cpus_per_trial: Cores; None: `ESTUDIO_TRAINING_THREADS` for each of `ESTUDIO_TRAINING_DEVICES`, or every core
-            that this process may use and a machine of Ray has, divided among the trials that are to run at once.
-        gpus_per_trial: GPUs, parts allowed; None: `ESTUDIO_TRAINING_DEVICES` where Ray finds any.
+        threads: CPU threads of a training process; None: every core that this process may use and a machine of Ray has,
+            divided among the trials that are to run at once.
+        gpus_per_trial: GPUs, parts allowed; None: `devices` where Ray finds any.
         max_concurrent: Most trials at a time; None: as many as fit.
+        devices: GPUs of one training; without a GPU, its processes.
     """
 
-    cpus_per_trial: int | None = None
+    threads: int | None = None
     gpus_per_trial: float | None = None
     max_concurrent: int | None = None
+    devices: int = 1
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from estudio_core.errors import ConfigurationError, suggest
-from estudio_core.strict_model import StrictModel
+from lightning_modules.config import TrainingConfig
 
 _DRAWS_PER_TRIAL = 50
 """Draws after which a search gives up finding a combination that it has not had yet."""
@@ -20,20 +19,19 @@ class SearchSpace:
     """Parameter name -> list of values, Ray Tune domain (`tune.loguniform(1e-5, 1e-4)`), or one value.
 
     Args:
-        space: In the style of `INITIAL_PARAMS`.
-        params_type: Model that every combination has to satisfy, such as `FineTuningParams`.
+        space: In the style of `INITIAL_PARAMS`; parameters that a search may vary, see `TrainingConfig.settable`, and
+            those that the form fixes.
 
     Raises:
-        ConfigurationError: a list is empty, or a name or value is unknown to `params_type`.
+        ConfigurationError: a list is empty, a name unknown, or a value illegal.
     """
 
-    def __init__(self, space: Mapping[str, Any], params_type: type[StrictModel] | None = None) -> None:
-        self._params_type = params_type
+    def __init__(self, space: Mapping[str, Any]) -> None:
         self._choices: dict[str, list[Any]] = {}
         self._domains: dict[str, Any] = {}
-        legal = None if params_type is None else [*params_type.model_fields, *params_type.input_aliases]
+        legal = {*TrainingConfig.settable("search"), *TrainingConfig.settable("form")}
         for name, values in sorted(space.items()):
-            if legal is not None and name not in legal:
+            if name not in legal:
                 raise ConfigurationError(f"The search space has an unknown parameter {name!r}. {suggest(name, legal)}")
             if _is_domain(values):
                 self._domains[name] = values
@@ -41,9 +39,8 @@ class SearchSpace:
             choices = _choices(values)
             if not choices:
                 raise ConfigurationError(f"The search space gives no value for {name!r}: list at least one.")
-            if params_type is not None:
-                for value in choices:
-                    params_type.model_validate({name: value})
+            for value in choices:
+                TrainingConfig.model_validate({name: value})
             self._choices[name] = choices
 
     @property
@@ -51,24 +48,37 @@ class SearchSpace:
         """Number of combinations; infinite with a domain in it."""
         return math.inf if self._domains else math.prod(len(values) for values in self._choices.values())
 
-    def part_of(self, params: StrictModel) -> dict[str, Any]:
-        """Return the parameters of an earlier trial that the space has, by the names that it has for them.
+    def part_of(self, earlier: TrainingConfig) -> dict[str, Any]:
+        """Return the parameters of an earlier trial that the space has. What it no longer has, the plugin says.
 
-        What it no longer has is left to the plugin's settings.
-
-        >>> from estudio_core.experiments.fine_tuning_params import FineTuningParams
-        >>> earlier = FineTuningParams(learning_rate=1e-4, margin=0.3, batch_size=8)
-        >>> SearchSpace({"learning_rate": [1e-5, 1e-4], "margin": [0.1]}, FineTuningParams).part_of(earlier)
+        >>> earlier = TrainingConfig(learning_rate=1e-4, margin=0.3, batch_size=8)
+        >>> SearchSpace({"learning_rate": [1e-5, 1e-4], "margin": [0.1]}).part_of(earlier)
         {'learning_rate': 0.0001, 'margin': 0.3}
         """
-        plain = params.model_dump(mode="json", exclude_none=True)
-        names = [*self._choices, *self._domains]
-        taken = {name: plain[name] for name in names if name in plain}
-        for name in set(names) & set(params.input_aliases):
-            values = {one: plain[one] for one in params.input_aliases[name] if one in plain}
-            # Two values that one name cannot give are named both.
-            taken |= {name: next(iter(values.values()))} if len({*values.values()}) == 1 else values
-        return dict(sorted(taken.items()))
+        values = earlier.as_json()
+        return {name: values[name] for name in sorted([*self._choices, *self._domains])}
+
+    def beginning(
+        self, training: TrainingConfig, of_plugin: Collection[str], of_loss: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return the combination that a first iteration begins with.
+
+        Of each list the value that the plugin sets; else the measured default, where the list has it; else its first.
+
+        >>> space = SearchSpace({"margin": [0.1, 0.2], "batch_size": [8, 32], "num_fixed_layers": [4, 5]})
+        >>> space.beginning(TrainingConfig(batch_size=16), ["batch_size"], {"margin": 0.2})
+        {'batch_size': 16, 'margin': 0.2, 'num_fixed_layers': 4}
+
+        Args:
+            training: What all trials share.
+            of_plugin: Names of the parameters that the plugin sets.
+            of_loss: The loss's own values: they hold where `training` has None.
+        """
+        usual = {name: of_loss.get(name) if value is None else value for name, value in training.as_json().items()}
+        return {
+            name: usual[name] if name in of_plugin or usual[name] in values else values[0]
+            for name, values in self._choices.items()
+        }
 
     def sample(self, n: int, *, seed: int, warm_start: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
         """Return up to `n` different combinations: those of `warm_start` first, then draws.
@@ -97,9 +107,7 @@ class SearchSpace:
 
     def _identity(self, combination: Mapping[str, Any]) -> str:
         """Return what two combinations share that train alike: all parameters, those that are not named among them."""
-        if self._params_type is None:
-            return json.dumps(combination, sort_keys=True)
-        return self._params_type.model_validate(combination).model_dump_json()
+        return TrainingConfig.model_validate(dict(combination)).model_dump_json()
 
     def _draws(self, n: int, seed: int) -> Iterator[dict[str, Any]]:
         rng = random.Random(seed)

@@ -12,8 +12,9 @@ from estudio_core.clickstream.sessions import SessionWithEvents
 from estudio_core.clickstream.store import ClickstreamStore
 from estudio_core.errors import NotEnoughDataError
 from estudio_core.pipeline.manifests import SessionsManifest
+from estudio_core.pipeline.plugin_access import open_plugin
 from estudio_core.pipeline.trainings import new_sessions
-from estudio_core.plugin.run_params import FineTuneParams
+from estudio_core.plugin.precedence import resolve
 from estudio_core.progress import report
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def extract(plugin_name: str, run_id: str, params: dict[str, Any], wanted_new: i
     Raises:
         NotEnoughDataError: there are fewer clicked sessions than `min_sessions`, or fewer new ones than `wanted_new`.
     """
-    wanted = FineTuneParams.model_validate(params).with_preset()
+    wanted = resolve(params, plugin=open_plugin(plugin_name).fine_tune_params)
     store = ArtifactStore()
     until = window_end(store, plugin_name, run_id)
     since = until - timedelta(days=wanted.window_days)

@@ -9,7 +9,8 @@ from estudio_core.pipeline.extract import window_end
 from estudio_core.pipeline.manifests import EvaluationManifest, NextStep, RegistrationManifest
 from estudio_core.pipeline.plugin_access import open_plugin
 from estudio_core.pipeline.trainings import note_training
-from estudio_core.plugin.run_params import FineTuneParams
+from estudio_core.plugin.precedence import resolve
+from estudio_core.plugin.run_params import FineTuneRun
 
 
 def register_base_model(plugin_name: str) -> str:
@@ -25,7 +26,8 @@ def register_candidate(
     """Register the trained model under the alias `challenger`, attach the report, and say what happens next."""
     from estudio_core.artifacts import ArtifactStore
 
-    wanted = FineTuneParams.model_validate(params)
+    plugin = open_plugin(plugin_name)
+    wanted = resolve(params, plugin=plugin.fine_tune_params)
     evaluation = EvaluationManifest.model_validate(evaluated)
     registered = RegistrationManifest(
         version=None,
@@ -39,7 +41,7 @@ def register_candidate(
         reason = f"Dry run: nothing is registered. {evaluation.reason}"
         _note(plugin_name, run_id, evaluation, None)
         return registered.model_copy(update={"reason": reason, "next_step": "keep_champion"})
-    manager = open_plugin(plugin_name).get_manager()
+    manager = plugin.get_manager()
     store = ArtifactStore()
     with store.fetch(evaluation.training.uri) as folder:
         version = manager.register_model(
@@ -79,9 +81,9 @@ def _note(plugin_name: str, run_id: str, evaluation: EvaluationManifest, version
         )
 
 
-def _next_step(params: FineTuneParams, evaluation: EvaluationManifest) -> NextStep:
-    if params.promotion == "approval":
+def _next_step(run: FineTuneRun, evaluation: EvaluationManifest) -> NextStep:
+    if run.promotion == "approval":
         return "approve"
-    if params.promotion == "auto" and evaluation.promoted:
+    if run.promotion == "auto" and evaluation.promoted:
         return "request_release"
     return "keep_champion"

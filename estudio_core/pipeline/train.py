@@ -15,7 +15,7 @@ from estudio_core.artifacts import ArtifactStore, safe_name
 from estudio_core.errors import DataError, EstudioError, ModelError
 from estudio_core.pipeline.manifests import DatasetManifest, TrainingManifest
 from estudio_core.pipeline.plugin_access import open_plugin
-from estudio_core.plugin.run_params import FineTuneParams
+from estudio_core.plugin.precedence import resolve
 from estudio_core.progress import report
 from estudio_core.settings import get_settings
 
@@ -32,15 +32,16 @@ def train(plugin_name: str, run_id: str, dataset: dict[str, Any], params: dict[s
         DataError: the training set cannot be used.
     """
     stored = DatasetManifest.model_validate(dataset)
-    wanted = FineTuneParams.model_validate(params).with_preset()
-    manager = open_plugin(plugin_name).get_manager()
-    start_version = _start_version(manager, wanted.start_from)
+    plugin = open_plugin(plugin_name)
+    run = resolve(params, plugin=plugin.fine_tune_params, training=plugin.training_values)
+    manager = plugin.get_manager()
+    start_version = _start_version(manager, run.start_from)
     iteration = manager.start_iteration(
         run_id,
         dataset_id=stored.dataset_id,
         dataset_uri=stored.uri,
         start_version=start_version,
-        params={name: value for name, value in wanted.model_dump().items() if value is not None},
+        params=run.model_dump(exclude={"training", "of_plugin", "of_run"}) | run.training.to_mlflow(),
     )
     store = ArtifactStore()
     # Outside of the step's folder: what finished trials left survives a killed attempt, and a rerun goes on from there.
@@ -56,11 +57,11 @@ def train(plugin_name: str, run_id: str, dataset: dict[str, Any], params: dict[s
             "model_digest": manager.registry.versions()[start_version].digest,
             "output": str(folder.resolve()),
             "trials": str(trials),
-            "params": wanted.model_dump(mode="json"),
+            "run": run.model_dump(mode="json"),
             "iteration": vars(iteration),
         }
         try:
-            result = _run_process(request)
+            result = _run_process(request, run.training.threads)
         except EstudioError as error:
             manager.end_iteration(iteration, error=str(error))
             raise
@@ -85,10 +86,9 @@ def _start_version(manager: Any, start_from: str) -> int:
     return int(manager.registry.resolve(start_from))
 
 
-def _run_process(request: dict[str, Any]) -> dict[str, Any]:
+def _run_process(request: dict[str, Any], threads: int | None) -> dict[str, Any]:
     """Run `training_process` on `request`, pass its progress on, and return its result."""
     environment = dict(os.environ)
-    threads = get_settings().training_threads
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
     environment["TOKENIZERS_PARALLELISM"] = "false"

@@ -12,7 +12,6 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +49,6 @@ def run_training(request: dict[str, Any]) -> dict[str, Any]:
     Raises:
         EstudioError: no trial succeeded.
     """
-    from estudio_core.clickstream.ranking_data import RankingData
-    from estudio_core.experiments.fine_tuning_params import FineTuningParams
     from estudio_core.experiments.iteration import Iteration
     from estudio_core.experiments.search import run_trials
     from estudio_core.experiments.search_plan import Resources
@@ -60,44 +57,51 @@ def run_training(request: dict[str, Any]) -> dict[str, Any]:
     from estudio_core.experiments.trial_recorder import MLflowTrialRecorder
     from estudio_core.pipeline.plugin_access import open_plugin
     from estudio_core.pipeline.trial import FIT_FILE, MODEL_FOLDER
-    from estudio_core.plugin.run_params import FineTuneParams
-    from estudio_core.preprocessing.prepare_data import prepared
+    from estudio_core.plugin.run_params import FineTuneRun
     from estudio_core.settings import get_settings
+    from lightning_modules.losses.pair_loss import loss_values
 
     settings = get_settings()
     plugin = open_plugin(request["plugin"])
-    with prepared(RankingData.load(Path(request["dataset"]))):
-        builder = plugin.get_fine_tuning_builder([])
-    params = FineTuneParams.model_validate(request["params"])
+    run = FineTuneRun.model_validate(request["run"])
     iteration = Iteration(**request["iteration"])
-    manager = builder.experiments_manager
-    given = _given(params)
-    space = _with(builder.initial_params, given, {name: [value] for name, value in given.items()})
-    search_space = SearchSpace(space, FineTuningParams)
-    most = max(1, round(params.trials * _KNOWN_SHARE))
-    known = [_with(search_space.part_of(found), given, given) for found in manager.top_params(most, before=iteration)]
-    first = _measured(space, builder.fine_tuning_settings)
-    recorder = MLflowTrialRecorder(manager, iteration)
+    manager, index = plugin.get_manager(), plugin.get_search_index_info()
+    training = run.training.with_values(
+        {
+            "monitor": manager.main_metric,
+            "metric": index.metric_type,
+            "aggregation": index.metric_aggregation_type,
+        }
+    )
+    # What the run's form or preset says is the same in all trials.
+    fixed = {name: training.as_json()[name] for name in run.of_run}
+    space = SearchSpace({**plugin.search_space, **{name: [value] for name, value in fixed.items()}})
+    most = max(1, round(run.trials * _KNOWN_SHARE))
+    known = [space.part_of(found) | fixed for found in manager.top_params(most, before=iteration)]
+    recorder = MLflowTrialRecorder(manager, iteration, training)
     search = run_trials(
         "estudio_core.pipeline.trial:train_trial",
-        search_space,
-        params.trials,
+        space,
+        run.trials,
         metric=manager.main_metric,
         mode="min" if manager.is_loss else "max",
         storage=Path(request["trials"]),
         name="search",
-        seed=params.seed,
+        seed=training.seed,
         config={
             "plugin": request["plugin"],
             "dataset_id": request["dataset_id"],
             "model_digest": request["model_digest"],
-            "seed": params.seed,
-            "threads": settings.training_threads,
-            "devices": settings.training_devices,
+            "training": training.as_json(),
         },
         paths={"dataset": request["dataset"], "model": request["model"]},
-        warm_start=known or [first],
-        resources=Resources(gpus_per_trial=settings.trial_gpus, max_concurrent=settings.trials_at_once),
+        warm_start=known or [space.beginning(training, run.of_plugin, loss_values(plugin.make_loss()))],
+        resources=Resources(
+            threads=training.threads,
+            devices=training.devices,
+            gpus_per_trial=settings.trial_gpus,
+            max_concurrent=settings.trials_at_once,
+        ),
         recorder=recorder,
     )
     best = search.best
@@ -128,30 +132,6 @@ def run_training(request: dict[str, Any]) -> dict[str, Any]:
         "metrics": fitted["metrics"],
         "params": best.params,
     }
-
-
-def _measured(space: dict[str, Any], settings: Any) -> dict[str, Any]:
-    """Return the combination that a first iteration begins with: of each list the measured default, else its first."""
-    from lightning_modules.config import TrainingConfig
-
-    defaults = vars(TrainingConfig()) | {"margin": settings.loss_func.margin}
-    return {
-        name: defaults[name] if defaults.get(name) in values else values[0]
-        for name, values in space.items()
-        if isinstance(values, list)
-    }
-
-
-def _given(params: Any) -> dict[str, Any]:
-    """Return the hyper-parameters that the run's form fixes."""
-    names = ("learning_rate", "num_fixed_layers", "margin", "batch_size", "num_epochs")
-    return {name: value for name in names if (value := getattr(params, name)) is not None}
-
-
-def _with(params: Mapping[str, Any], given: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters with `values` for those that are given; a given rate is that of both towers."""
-    replaced = set(given) | ({"query_lr", "items_lr"} if "learning_rate" in given else set())
-    return {name: value for name, value in params.items() if name not in replaced} | values
 
 
 def _die_with(parent: int) -> None:

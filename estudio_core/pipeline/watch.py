@@ -117,8 +117,9 @@ def _sessions(
     from estudio_core.clickstream.ranking_data import ItemsSet, RankingData, with_one_spelling
     from estudio_core.clickstream.store import ClickstreamStore
     from estudio_core.errors import DataError
-    from estudio_core.experiments.training_config import to_examination
     from estudio_core.preprocessing.prepare_data import prepared
+    from lightning_modules.config import TrainingConfig
+    from lightning_modules.evidence import examination_for
 
     with prepared(RankingData({}, ItemsSet({}))):
         builder = plugin.get_fine_tuning_builder([])
@@ -139,7 +140,7 @@ def _sessions(
     reference, fresh = both[: len(reference)], both[len(reference) :]
     known = reference or fresh
     try:
-        examination = to_examination(builder.fine_tuning_settings, known)
+        examination = examination_for(TrainingConfig(**plugin.training_values), known)
     except DataError:  # too few results at several positions for the estimate that training makes
         examination = estimate_examination(known)
     return _Seen(fresh, reference, examination)

@@ -124,6 +124,29 @@ class FineTuningMethod(ABC):
     def get_vectordb_optimizations(self) -> list[Optimization]:
         """Return what is applied once to each new collection."""
 
+    def _builder(self) -> FineTuningBuilder:
+        from estudio_core.clickstream.ranking_data import ItemsSet, RankingData
+        from estudio_core.preprocessing.prepare_data import prepared
+
+        with prepared(RankingData({}, ItemsSet({}))):
+            return self.get_fine_tuning_builder([])
+
+    @property
+    def training_values(self) -> dict[str, Any]:
+        """Parameters of training that the plugin sets."""
+        return dict(self._builder().fine_tuning_settings.given)
+
+    def make_loss(self) -> Any:
+        """Return the loss that trials train with."""
+        return self._builder().fine_tuning_settings.loss_func
+
+    @property
+    def search_space(self) -> dict[str, Any]:
+        """Values to try, by parameter name."""
+        from lightning_modules.earlier_names import translated
+
+        return translated(self._builder().initial_params)
+
     def get_items_splitter(self) -> ItemSplitter:
         """Return what splits an item's text into parts; by default the one training uses.
 

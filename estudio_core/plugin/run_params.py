@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, create_model
+from pydantic.fields import FieldInfo
 
 from estudio_core.strict_model import StrictModel
+from lightning_modules.config import TrainingConfig
 
 
 def _in(section: str) -> dict[str, JsonValue]:
@@ -22,17 +24,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Values by preset. quick: does it run, is there anything to learn? thorough: twelve combinations, for a night."""
 
 
-class FineTuneParams(StrictModel):
-    """Parameters of one `fine_tune` run: the form in the Airflow UI.
-
-    A field without a value here (None) takes what the plugin says.
-    """
+class _FineTune(StrictModel):
+    """What a run of `fine_tune` does beside training."""
 
     preset: Literal["plugin", "quick", "thorough"] = Field(
         default="plugin",
         title="Preset",
         description="quick: one epoch on the newest 5,000 sessions. thorough: twelve trials. "
-        "Sets what is left at its default below; plugin: what the plugin says.",
+        "Sets what is left empty below; plugin: what the plugin says.",
     )
     window_days: int = Field(
         json_schema_extra=_in("Sessions"),
@@ -57,53 +56,13 @@ class FineTuneParams(StrictModel):
         title="Fewest sessions",
         description="With fewer clicked sessions the run is skipped.",
     )
-    num_epochs: int | None = Field(
-        json_schema_extra=_in("Training"),
-        default=None,
-        ge=1,
-        le=1000,
-        title="Epochs",
-        description="Passes over the sessions.",
-    )
-    batch_size: int | None = Field(
-        json_schema_extra=_in("Training"),
-        default=None,
-        ge=1,
-        le=4096,
-        title="Batch size",
-        description="Groups of sessions of a query per optimiser step.",
-    )
-    learning_rate: float | None = Field(
-        json_schema_extra=_in("Training"),
-        default=None,
-        gt=0,
-        le=1,
-        title="Learning rate",
-        description="Peak rate, for queries and items.",
-    )
-    num_fixed_layers: int | None = Field(
-        json_schema_extra=_in("Training"),
-        default=None,
-        ge=0,
-        le=100,
-        title="Frozen layers",
-        description="Lowest transformer layers that are not trained.",
-    )
-    margin: float | None = Field(
-        json_schema_extra=_in("Training"),
-        default=None,
-        ge=0,
-        le=2,
-        title="Margin",
-        description="Wanted similarity gap of clicked over skipped items.",
-    )
     trials: int = Field(
         json_schema_extra=_in("Training"),
         default=1,
         ge=1,
         le=1000,
         title="Trials",
-        description="Hyper-parameter combinations to try.",
+        description="Combinations of parameters to try.",
     )
     start_from: str = Field(
         json_schema_extra=_in("Training"),
@@ -118,13 +77,6 @@ class FineTuneParams(StrictModel):
         title="Promotion",
         description="auto: release when the gate passes. manual: somebody moves the alias. approval: ask in this UI.",
     )
-    seed: int = Field(
-        json_schema_extra=_in("Training"),
-        default=42,
-        ge=0,
-        title="Seed",
-        description="Of batches and training. The split of the queries does not change with it.",
-    )
     dry_run: bool = Field(
         json_schema_extra=_in("Decision"),
         default=False,
@@ -132,19 +84,64 @@ class FineTuneParams(StrictModel):
         description="Train and evaluate, but register and release nothing.",
     )
 
-    def with_preset(self) -> Self:
-        """Return the parameters with what the preset says, where they stand at the defaults of this class.
 
-        >>> FineTuneParams(preset="quick").with_preset().num_epochs
-        1
-        >>> FineTuneParams(preset="quick", num_epochs=3).with_preset().num_epochs
-        3
-        """
-        fields = type(self).model_fields
-        changes = {
-            name: value for name, value in PRESETS[self.preset].items() if getattr(self, name) == fields[name].default
-        }
-        return self.model_copy(update=changes)
+class FineTuneRun(_FineTune):
+    """What one run of `fine_tune` does, everything decided: see `precedence.resolve`."""
+
+    training: TrainingConfig
+    of_plugin: tuple[str, ...] = ()
+    """Parameters of training that the plugin sets: a search begins with their values."""
+    of_run: tuple[str, ...] = ()
+    """Parameters of training that the preset or the form set: a search leaves them alone."""
+
+
+class _Form(StrictModel):
+    """Parameters of one `fine_tune` run: the form in the Airflow UI.
+
+    What is left empty (None), the preset decides, then the plugin, then the installation.
+    """
+
+    left_empty: ClassVar[dict[str, Any]] = {}
+    """Fields that the form shows empty, with what holds where nobody says otherwise: those that a preset may set, and
+    the parameters of training. Of a field that was filled in beforehand nobody could tell who wants its value."""
+
+    @property
+    def filled_in(self) -> dict[str, Any]:
+        """The values that were given, by name."""
+        return {name: value for name in self.model_fields_set if (value := getattr(self, name)) is not None}
+
+
+def _form_fields() -> dict[str, Any]:
+    """Return the form's fields in their order: parameters of training stand before what else belongs to training."""
+    by_presets = {name for values in PRESETS.values() for name in values}
+    fields: dict[str, Any] = {}
+    for name, field in _FineTune.model_fields.items():
+        if name == "trials":
+            for parameter in TrainingConfig.settable("form"):
+                fields[parameter] = _empty(parameter, TrainingConfig.model_fields[parameter], "Training")
+        fields[name] = _empty(name, field, None) if name in by_presets else (field.annotation, field)
+    return fields
+
+
+def _empty(name: str, field: FieldInfo, section: str | None) -> tuple[Any, FieldInfo]:
+    """Return a field that may be left empty; `left_empty` keeps its default."""
+    _Form.left_empty[name] = field.default
+    extra = field.json_schema_extra if section is None else _in(section)
+    annotated: Any = Annotated
+    annotation = annotated[field.annotation, *field.metadata]
+    empty: Any = Field(default=None, title=field.title, description=field.description, json_schema_extra=extra)
+    return annotation | None, empty
+
+
+if TYPE_CHECKING:
+
+    class FineTuneParams(_Form):
+        """Parameters of one `fine_tune` run: those of `_FineTune`, and of training those whose place is the form."""
+
+        def __init__(self, **values: Any) -> None: ...
+
+else:
+    FineTuneParams = create_model("FineTuneParams", __base__=_Form, __doc__=_Form.__doc__, **_form_fields())
 
 
 class ReleaseParams(StrictModel):

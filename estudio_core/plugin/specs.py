@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, SecretStr, field_validator
 
-from estudio_core.experiments.fine_tuning_settings import FineTuningSettings
+from estudio_core.errors import ConfigurationError
+from estudio_core.experiments.search_space import SearchSpace
 from estudio_core.models.families import FAMILIES
 from estudio_core.strict_model import StrictModel
 from estudio_core.vectordb.index_info import HnswParameters, MetricAggregationType, MetricType
+from lightning_modules.config import TrainingConfig, about
 
 
 class PostgresItems(StrictModel):
@@ -55,41 +58,42 @@ class TextModel(StrictModel):
         return name
 
 
-class TextTraining(StrictModel):
-    """How the model learns from clicks. What is None takes the measured default."""
+class TextTraining(TrainingConfig):
+    """How the model learns from clicks: any parameter of `TrainingConfig` that a plugin may set, and the following.
 
-    num_epochs: int | None = Field(default=None, ge=1)
-    batch_size: int | None = Field(default=None, ge=1)
-    learning_rate: float | None = Field(default=None, gt=0)
-    num_fixed_layers: int | None = Field(default=None, ge=0)
-    margin: float | None = Field(default=None, ge=0)
-    interpolation: float | None = Field(default=None, gt=0, le=1)
-    """Share of the trained weights in the new model, the rest being those it started from: less is more careful."""
+    What is not given takes the installation's value, else the measured default; preset and form of a run go before it.
+    """
+
     loss: Any = None
-    """A loss of `lightning_modules.losses`, or a function that returns one, so that torch is imported only where it is
-    needed; CosineProbMarginRankingLoss by default."""
-    settings: Mapping[str, Any] = Field(default_factory=dict)
-    """Further fields of `FineTuningSettings`, by name."""
-    search_space: Mapping[str, Sequence[Any]] = Field(default_factory=dict)
+    """A loss over pairs (`lightning_modules.losses.pair_loss` says what that is), or a function that returns one, so
+    that torch is imported only where it is needed; `CosineProbMarginRankingLoss` by default."""
+    search_space: Mapping[str, Any] = Field(default_factory=dict)
     """Values to try, by parameter name, when a run asks for more than one trial."""
     test_size_ratio: float = Field(default=0.2, gt=0, lt=1)
     """Share of queries kept out of training: for early stopping and for the gate."""
     holdout_share: float = Field(default=0.5, ge=0, lt=1)
     """Share of `test_size_ratio` that only the gate reads."""
 
-    @field_validator("settings")
     @classmethod
-    def _of_fine_tuning(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
-        here = {name: f"TextTraining({name}=...)" for name in ("num_epochs", "batch_size")}
-        here |= {
-            "loss_func": "TextTraining(loss=...)",
-            "seed": "create_text_plugin(fine_tune=FineTuneParams(seed=...))",
-        }
-        for name in value:
-            if name in here:
-                raise ValueError(f"give {name} as {here[name]}")
-        FineTuningSettings(loss_func=None, **value)
-        return value
+    def _without_aliases(cls, data: dict[Any, Any]) -> dict[Any, Any]:
+        given = dict(data)
+        further = dict(given.pop("settings", {}))
+        if further:
+            warnings.warn("TextTraining(settings=...): give its fields as arguments", DeprecationWarning, stacklevel=2)
+        if twice := sorted(further.keys() & given.keys()):
+            raise ConfigurationError(f"TextTraining: {', '.join(twice)} given twice, in settings and as an argument")
+        given |= further
+        for name in sorted(given.keys() & {*TrainingConfig.model_fields} - {*TrainingConfig.settable("plugin")}):
+            by_installation = f"in the environment, as ESTUDIO_TRAINING_{name.upper()}"
+            place = by_installation if "installation" in about(name)["where"] else f"as TextIndex({name}=...)"
+            raise ConfigurationError(f"TextTraining: {name} is not training's to set: give it {place}")
+        return given
+
+    @field_validator("search_space")
+    @classmethod
+    def _can_be_searched(cls, space: Mapping[str, Any]) -> Mapping[str, Any]:
+        SearchSpace(space)
+        return space
 
 
 class TextIndex(StrictModel):

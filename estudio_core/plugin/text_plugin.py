@@ -17,6 +17,7 @@ from estudio_core.plugin.contract import FineTuningBuilder, FineTuningMethod, Pl
 from estudio_core.plugin.dag_settings import DagSettings
 from estudio_core.plugin.run_params import FineTuneParams
 from estudio_core.plugin.specs import PostgresItems, TextIndex, TextModel, TextTraining
+from estudio_core.plugin.tutorial_training import FineTuningSettings
 from estudio_core.vectordb.index_info import SearchIndexInfo
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from estudio_core.clickstream.sessions import SessionWithEvents
     from estudio_core.clickstream.splitter import TrainTestSplitter
     from estudio_core.evaluation.judgments import Judgments
-    from estudio_core.experiments.fine_tuning_settings import FineTuningSettings
     from estudio_core.experiments.manager import ExperimentsManager
     from estudio_core.experiments.metrics_accumulator import MetricsAccumulator
     from estudio_core.improvement.vectors_adjuster import VectorsAdjuster
@@ -172,33 +172,25 @@ class TextPlugin(FineTuningMethod):
             accumulators=self.accumulators,
         )
 
-    @cached_property
-    def settings(self) -> FineTuningSettings:
-        """How all trials train."""
-        from estudio_core.experiments.fine_tuning_settings import FineTuningSettings
+    @property
+    def training_values(self) -> dict[str, Any]:
+        """Parameters of training that the plugin sets."""
+        return self.training.given
+
+    def make_loss(self) -> Any:
+        """Return the loss that trials train with."""
         from lightning_modules.losses import CosineProbMarginRankingLoss
 
-        loss = self.training.loss or CosineProbMarginRankingLoss()
-        if inspect.isroutine(loss):
-            loss = loss()
-        given: dict[str, Any] = {
-            name: value for name in ("num_epochs", "batch_size") if (value := getattr(self.training, name)) is not None
-        }
-        given |= self.training.settings
-        return FineTuningSettings(loss_func=loss, **given)
+        loss = self.training.loss or CosineProbMarginRankingLoss
+        return loss() if inspect.isroutine(loss) or inspect.isclass(loss) else loss
 
     @cached_property
-    def initial_params(self) -> dict[str, list[Any]]:
-        """Values to try, by parameter name."""
+    def search_space(self) -> dict[str, Any]:
+        """Values to try, by parameter name: those of text models, but of what the plugin itself sets."""
         from estudio_core.experiments.initial_params.text import INITIAL_PARAMS
 
-        space = INITIAL_PARAMS
-        space.update({name: list(values) for name, values in self.training.search_space.items()})
-        for name in ("learning_rate", "num_fixed_layers", "margin", "interpolation"):
-            value = getattr(self.training, name)
-            if value is not None:
-                space[name] = [value]
-        return space
+        usual = {name: values for name, values in INITIAL_PARAMS.items() if name not in self.training_values}
+        return usual | dict(self.training.search_space)
 
     def _model_folder(self) -> str:
         from estudio_core.experiments.shared import model_downloader
@@ -256,8 +248,8 @@ class TextPlugin(FineTuningMethod):
             items_set_manager=self.items_set_manager,
             accumulators=self.accumulators,
             experiments_manager=self.manager,
-            fine_tuning_settings=self.settings,
-            initial_params=self.initial_params,
+            fine_tuning_settings=FineTuningSettings(loss_func=self.make_loss(), **self.training_values),
+            initial_params=self.search_space,
             ranking_data=prepare_data(
                 clickstream,
                 self.sessions_converter,
@@ -266,7 +258,7 @@ class TextPlugin(FineTuningMethod):
                 self.data_loader,
                 self.items_set_manager,
             ),
-            initial_max_evals=self.fine_tune_params.trials,
+            initial_max_evals=self.fine_tune_params.filled_in.get("trials", 1),
         )
 
     @cached_property

@@ -148,8 +148,7 @@ class DevValidation(lightning.Callback):
             vectors = module.encoder.vectors(self._evaluation.rows)
         if not torch.isfinite(vectors).all():  # no metric would tell: NaN is in no order
             raise _diverged(module.global_step, "vectors of dev texts")
-        module.loss.anneal(1.0)  # one yardstick for all validations
-        return self._evaluation.by_query(vectors, module.loss)
+        return self._evaluation.by_query(vectors, module.loss_of)
 
     def _validate(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if trainer.global_step == self._measured_step:

@@ -41,7 +41,7 @@ class CosineProbMarginRankingLoss(ProbMarginRankingLoss):
     a step of width 0.015 whose gradient vanishes on pairs in the wrong order.
 
     Args:
-        base_margin: Margin until `set_margin` gives another; >= 0.
+        base_margin: Wanted difference of similarities, at the start of a training; >= 0.
         form: `softplus` or `sigmoid`.
         scale: Steepness, per unit of similarity; > 0.
         shift: Subtracted after scaling.

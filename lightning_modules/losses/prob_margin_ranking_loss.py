@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import math
-from typing import Literal, cast
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +87,7 @@ class ProbMarginRankingLoss(nn.Module):
     """sigmoid(margin - (s+ - s-)): the probability that a pair violates the margin, in units of similarity.
 
     Args:
-        base_margin: Margin until `set_margin` gives another; >= 0.
+        base_margin: Wanted difference of similarities, at the start of a training; >= 0.
         form: `sigmoid` (bounded, robust to noisy clicks) or `softplus` (gradient does not vanish).
         scale: Steepness, per unit of similarity; > 0.
         shift: Subtracted after scaling.
@@ -96,7 +98,7 @@ class ProbMarginRankingLoss(nn.Module):
 
     Inputs:
         positive, negative: similarities of the pairs, [n]; confidences, positive_index, session_index as in
-        `prob_margin_ranking_loss`.
+        `prob_margin_ranking_loss`; done: share of the training that is over, for `annealing`.
 
     Relations:
         `CosineProbMarginRankingLoss` is the same formula with values measured for cosine similarity.
@@ -123,50 +125,51 @@ class ProbMarginRankingLoss(nn.Module):
         annealing: Annealing | None = None,
     ) -> None:
         super().__init__()
+        least, most = min_abs_difference_threshold, max_abs_difference_threshold
         if form not in ("sigmoid", "softplus"):
             raise ConfigurationError(f"form is {form!r}; legal: 'sigmoid', 'softplus'.")
         if temperature is not None and not 0 < temperature < math.inf:
             raise ConfigurationError(f"temperature is {temperature}; give a number above 0, or None for equal shares.")
         if not math.isfinite(shift):
             raise ConfigurationError(f"shift is {shift}; give a finite number.")
-        self.form: Form = form
-        self.shift = shift
-        self.temperature = temperature
-        self.annealing = annealing or Annealing()
-        self.done = 0.0
-        self.set_margin(base_margin)
-        self.set_scale(scale)
-        self.set_thresholds(min_abs_difference_threshold, max_abs_difference_threshold)
-
-    def set_margin(self, margin: float) -> None:
-        """Set the wanted difference of similarities; >= 0."""
-        if not 0 <= margin < math.inf:
-            raise ConfigurationError(f"margin is {margin}; give 0 or more (cosine similarities differ by 2 at most).")
-        self.margin = float(margin)
-
-    def set_scale(self, scale: float) -> None:
-        """Set the steepness, per unit of similarity; > 0."""
+        if not 0 <= base_margin < math.inf:
+            raise ConfigurationError(
+                f"margin is {base_margin}; give 0 or more (cosine similarities differ by 2 at most)."
+            )
         if not 0 < scale < math.inf:
             raise ConfigurationError(f"scale is {scale}; give a number above 0.")
-        self.scale = float(scale)
-
-    def set_thresholds(self, least: float, most: float | None) -> None:
-        """Set the least and the most |s+ - s-| of the pairs that count; `most` None: any."""
         if most is not None and not most >= least:
             raise ConfigurationError(
                 f"max_abs_difference_threshold ({most}) is below min_abs_difference_threshold ({least}): "
                 "no pair would be left."
             )
-        self.min_abs_difference_threshold = least
-        self.max_abs_difference_threshold = most
+        self.form: Form = form
+        self.base_margin, self.scale, self.shift = float(base_margin), float(scale), shift
+        self.temperature = temperature
+        self.min_abs_difference_threshold, self.max_abs_difference_threshold = least, most
+        self.annealing = annealing or Annealing()
 
-    def anneal(self, done: float) -> None:
-        """Take the values that hold when the share `done`, 0 to 1, of the training is over."""
-        self.done = done
+    def with_values(self, **values: Any) -> Self:
+        """Return a copy with other values of the constructor's arguments, in their ranges.
 
-    def current(self) -> tuple[float, float, float]:
-        """Return scale, shift and margin as they are now."""
-        return self.annealing.at(self.done, scale=self.scale, shift=self.shift, margin=self.margin)
+        Raises:
+            ConfigurationError: a value is out of range, or no pair would be left.
+        """
+        changed = copy.deepcopy(self)
+        ProbMarginRankingLoss.__init__(changed, **({name: getattr(self, name) for name in _ARGUMENTS} | values))
+        return changed
+
+    @property
+    def margin(self) -> float:
+        """Wanted difference of similarities, at the start of a training."""
+        return self.base_margin
+
+    def margin_at(self, done: float) -> float:
+        """Return the margin when the share `done`, 0 to 1, of the training is over."""
+        return self._at(done)[2]
+
+    def _at(self, done: float) -> tuple[float, float, float]:
+        return self.annealing.at(done, scale=self.scale, shift=self.shift, margin=self.base_margin)
 
     def forward(
         self,
@@ -175,9 +178,10 @@ class ProbMarginRankingLoss(nn.Module):
         confidences: Tensor | None = None,
         positive_index: Tensor | None = None,
         session_index: Tensor | None = None,
+        done: float = 0.0,
     ) -> Tensor:
         """Return the loss of the pairs, a scalar."""
-        scale, shift, margin = self.current()
+        scale, shift, margin = self._at(done)
         return prob_margin_ranking_loss(
             positive,
             negative,
@@ -194,6 +198,8 @@ class ProbMarginRankingLoss(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        """Name the parameters in `repr(loss)`."""
-        names = ("form", "margin", "scale", "shift", "temperature", "annealing")
-        return ", ".join(f"{name}={cast(object, getattr(self, name))!r}" for name in names)
+        """Name the arguments in `repr(loss)`."""
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in _ARGUMENTS)
+
+
+_ARGUMENTS = tuple(inspect.signature(ProbMarginRankingLoss.__init__).parameters)[1:]

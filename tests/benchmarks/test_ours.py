@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.quality.contenders.ours import weights
 from estudio_core.clickstream.ranking_data import FineTuningInput, ItemsSet, RankingData
-from estudio_core.experiments.fine_tuning_settings import FineTuningSettings
+from lightning_modules.config import TrainingConfig
+from lightning_modules.evidence import evidence_of
 
 
 def test_without_correction_training_is_uncorrected_and_the_yardstick_of_dev_clicks_the_same() -> None:
@@ -12,8 +12,7 @@ def test_without_correction_training_is_uncorrected_and_the_yardstick_of_dev_cli
         return FineTuningInput(name, name, ("a", "b", "c"), (0, 1, 2), (None,) * 3, (0.0, 0.0, 1.0))
 
     data = RankingData({"train": [session("t")], "dev": [session("d")], "holdout": []}, ItemsSet({}))
-    settings = FineTuningSettings(loss_func=None)
-    (ours, sure), (plain, plainly_sure) = (weights(data, settings, corrected=corrected) for corrected in (True, False))
-    assert ours["d"] == plain["d"] == (1.0, 2.0, 3.0)
-    assert (ours["t"], plain["t"]) == ((1.0, 2.0, 3.0), (1.0, 1.0, 1.0))
-    assert sure["t"] != plainly_sure["t"]
+    ours, plain = (evidence_of(data, TrainingConfig(), corrected=corrected) for corrected in (True, False))
+    assert ours.click_propensity["d"] == plain.click_propensity["d"] == (1.0, 2.0, 3.0)
+    assert (ours.click_propensity["t"], plain.click_propensity["t"]) == ((1.0, 2.0, 3.0), (1.0, 1.0, 1.0))
+    assert ours.confidences["t"] != plain.confidences["t"]

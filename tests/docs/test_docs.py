@@ -17,6 +17,7 @@ from estudio_core.dag_factory.notices import callbacks, deadlines
 from estudio_core.plugin.discovery import definitions_in, import_plugin_file, read_card
 from estudio_core.plugin.text_plugin import TextPlugin
 from estudio_core.settings import Settings
+from lightning_modules.config import TrainingConfig
 
 PROJECT = Path(__file__).parents[2]
 PAGES = sorted((PROJECT / "docs").glob("*.md"))
@@ -58,7 +59,7 @@ def test_every_plugin_that_is_shown_is_one(code: str, tmp_path: Path) -> None:
     [plugin] = definitions_in(import_plugin_file(file))
     assert isinstance(plugin, TextPlugin)
     assert read_card(plugin.meta.name, tmp_path).meta == plugin.meta
-    assert plugin.settings.loss_func.margin >= 0
+    assert plugin.make_loss().margin >= 0
     for notices in (plugin.dag_settings.on_failure, plugin.dag_settings.on_success, plugin.dag_settings.on_drift):
         callbacks(notices)
     for kind in plugin.dag_settings.deadline_minutes:
@@ -109,10 +110,19 @@ def test_an_image_that_is_shown_starts_from_ours_and_ends_as_its_user() -> None:
 def test_every_setting_and_dag_that_is_named_exists() -> None:
     from estudio_core.dag_factory import DAG_KINDS
 
-    named = {name.removeprefix("ESTUDIO_").lower() for name in re.findall(r"ESTUDIO_[A-Z_]+", TEXT)}
-    assert named <= set(Settings.model_fields)
+    of_training = {f"training_{name}" for name in TrainingConfig.settable("installation")}
+    named = {name.removeprefix("ESTUDIO_").lower() for name in re.findall(r"ESTUDIO_[A-Z_]+[A-Z]", TEXT)}
+    assert named - {"training"} <= {*Settings.model_fields, *of_training}
     described = (PROJECT / "docs" / "settings.md").read_text(encoding="utf-8")
     assert {f"ESTUDIO_{name.upper()}" for name in Settings.model_fields} <= set(
         re.findall(r"ESTUDIO_[A-Z_]+", described)
     )
     assert set(re.findall(r"`<plugin>__(\w+)`", TEXT)) == set(DAG_KINDS)
+
+
+def test_the_table_of_training_parameters_is_that_of_their_declaration() -> None:
+    import runpy
+
+    listed = runpy.run_path(str(PROJECT / "scripts" / "list_parameters.py"))["listed"]
+    page = (PROJECT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert page == listed(page), "docs/settings.md is old: python scripts/list_parameters.py"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import itertools
 
-from estudio_core.experiments.fine_tuning_params import FineTuningParams
+from lightning_modules.config import TrainingConfig
 
 
 def test_each_import_has_a_copy_of_its_own() -> None:
@@ -38,14 +38,14 @@ def test_every_combination_of_the_spaces_and_the_tutorials_update_is_legal() -> 
     )
     for space in (CLIP, TEXT):
         made = {
-            FineTuningParams.model_validate(dict(zip(space, values, strict=True)))
+            TrainingConfig.model_validate(dict(zip(space, values, strict=True)))
             for values in itertools.product(*space.values())
             if isinstance(values, tuple)
         }
         assert len(made) > 10
     # What the tutorial puts into the space reaches the parameters.
     rates = {
-        FineTuningParams.model_validate(dict(zip(CLIP, values, strict=True))).items_lr
+        TrainingConfig.model_validate(dict(zip(CLIP, values, strict=True))).learning_rate
         for values in itertools.product(*CLIP.values())
     }
     assert rates == {1e-5, 3e-5}

@@ -3,14 +3,14 @@ from __future__ import annotations
 import pytest
 
 from estudio_core.errors import ConfigurationError
-from estudio_core.experiments.fine_tuning_params import FineTuningParams
 from estudio_core.experiments.iteration import Iteration
 from estudio_core.experiments.manager import ExperimentsManager
 from estudio_core.experiments.metrics_accumulator import MetricsAccumulator
+from lightning_modules.config import TrainingConfig
 
 
-def finish(manager: ExperimentsManager, iteration: Iteration, margin: float, quality: float) -> FineTuningParams:
-    params = FineTuningParams(margin=margin)
+def finish(manager: ExperimentsManager, iteration: Iteration, margin: float, quality: float) -> TrainingConfig:
+    params = TrainingConfig(margin=margin)
     with manager.start_trial(iteration, params, name=f"trial {margin}") as trial:
         trial.log({"test_ndcg@10": quality}, step=1)
     return params
@@ -32,7 +32,7 @@ def test_an_iteration_is_the_same_run_when_it_is_started_again(manager: Experime
 
 def test_curves_have_steps_and_running_statistics(manager: ExperimentsManager) -> None:
     iteration = manager.start_iteration("r")
-    with manager.start_trial(iteration, FineTuningParams()) as trial:
+    with manager.start_trial(iteration, TrainingConfig()) as trial:
         for step, loss in enumerate([3.0, 1.0, 2.0]):
             trial.log({"train_loss": loss, "lr": 0.1}, step=step * 10)
     curves = manager.curves(trial.run_id, ["train_loss", "mean_train_loss", "lr"])
@@ -44,7 +44,7 @@ def test_curves_have_steps_and_running_statistics(manager: ExperimentsManager) -
 
 
 def test_metrics_of_many_steps_are_sent_in_requests_of_legal_size(manager: ExperimentsManager) -> None:
-    trial = manager.start_trial(manager.start_iteration("r"), FineTuningParams())
+    trial = manager.start_trial(manager.start_iteration("r"), TrainingConfig())
     trial.flush_each = 10_000
     for step in range(1500):
         trial.log({"grad_norm": step / 2}, step)
@@ -57,43 +57,43 @@ def test_metrics_of_many_steps_are_sent_in_requests_of_legal_size(manager: Exper
 def test_accumulators_start_anew_in_each_trial(manager: ExperimentsManager) -> None:
     iteration = manager.start_iteration("r")
     for margin in (0.1, 0.2):
-        with manager.start_trial(iteration, FineTuningParams(margin=margin)) as trial:
+        with manager.start_trial(iteration, TrainingConfig(margin=margin)) as trial:
             trial.log({"train_loss": margin}, 0)
         assert manager.curves(trial.run_id, ["mean_train_loss"])["mean_train_loss"] == [(0, margin)]
 
 
 def test_a_trial_is_a_child_run_whose_parameters_read_back(manager: ExperimentsManager) -> None:
     iteration = manager.start_iteration("r")
-    params = FineTuningParams(learning_rate=3e-5, batch_size=16, examples_order=[3, 11])
+    params = TrainingConfig(learning_rate=3e-5, batch_size=16, examples_order=[3, 11])
     with manager.start_trial(iteration, params) as trial:
         pass
     run = manager.wrapper.client.get_run(trial.run_id)
     assert run.data.tags["mlflow.parentRunId"] == iteration.run_id
-    assert FineTuningParams.from_mlflow(run.data.params) == params
+    assert TrainingConfig.from_mlflow(run.data.params) == params
 
 
 def test_a_finished_trial_is_not_run_again_and_an_unfinished_one_is_replaced(manager: ExperimentsManager) -> None:
     iteration = manager.start_iteration("r")
-    killed = manager.start_trial(iteration, FineTuningParams(), name="t")
+    killed = manager.start_trial(iteration, TrainingConfig(), name="t")
     killed.log({"train_loss": 1.0}, 0)
     killed.flush()
-    second = manager.start_trial(iteration, FineTuningParams(), name="t")
+    second = manager.start_trial(iteration, TrainingConfig(), name="t")
     assert second.run_id != killed.run_id
     second.end(quality=0.5)
-    third = manager.start_trial(iteration, FineTuningParams(), name="t")
+    third = manager.start_trial(iteration, TrainingConfig(), name="t")
     assert (third.run_id, third.finished) == (second.run_id, True)
     assert [run.info.run_id for run in manager.trials(iteration)] == [second.run_id]
 
 
 def test_a_trial_that_continues_keeps_its_run(manager: ExperimentsManager) -> None:
     iteration = manager.start_iteration("r")
-    killed = manager.start_trial(iteration, FineTuningParams())
-    assert manager.start_trial(iteration, FineTuningParams(), resume=True).run_id == killed.run_id
+    killed = manager.start_trial(iteration, TrainingConfig())
+    assert manager.start_trial(iteration, TrainingConfig(), resume=True).run_id == killed.run_id
 
 
 def test_a_trial_that_fails_says_why_and_is_no_candidate(manager: ExperimentsManager) -> None:
     iteration = manager.start_iteration("r")
-    trial = manager.start_trial(iteration, FineTuningParams())
+    trial = manager.start_trial(iteration, TrainingConfig())
 
     def train() -> None:
         with trial:
@@ -110,7 +110,7 @@ def test_a_trial_that_fails_says_why_and_is_no_candidate(manager: ExperimentsMan
 
 def test_quality_is_the_best_value_of_the_main_metric(manager: ExperimentsManager) -> None:
     iteration = manager.start_iteration("r")
-    with manager.start_trial(iteration, FineTuningParams()) as trial:
+    with manager.start_trial(iteration, TrainingConfig()) as trial:
         for step, value in enumerate([0.5, 0.7, float("nan"), 0.6]):
             trial.log({"test_ndcg@10": value}, step)
     assert manager.wrapper.client.get_run(trial.run_id).data.metrics["quality"] == 0.7
@@ -138,7 +138,7 @@ def test_for_a_loss_smaller_is_better(manager: ExperimentsManager) -> None:
     )
     iteration = by_loss.start_iteration("r")
     for margin, losses in ((0.1, [0.9, 0.3, 0.5]), (0.2, [0.4])):
-        with by_loss.start_trial(iteration, FineTuningParams(margin=margin)) as trial:
+        with by_loss.start_trial(iteration, TrainingConfig(margin=margin)) as trial:
             for step, loss in enumerate(losses):
                 trial.log({"test_loss": loss}, step)
     assert [params.margin for params in by_loss.top_params()] == [0.1, 0.2]

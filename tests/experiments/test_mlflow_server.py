@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from estudio_core.experiments.fine_tuning_params import FineTuningParams
 from estudio_core.experiments.manager import ExperimentsManager
 from estudio_core.experiments.model_registry import folder_digest
 from estudio_core.local import services
 from estudio_core.local.installation import START_TIMEOUT_S
 from estudio_core.local.mlflow_ui import mlflow_service
+from lightning_modules.config import TrainingConfig
 
 pytestmark = pytest.mark.e2e
 
@@ -50,7 +50,7 @@ def test_a_server_shows_and_serves_what_was_registered(
 ) -> None:
     manager.upload_initial_folder(model_folder)
     iteration = manager.start_iteration("run-1", dataset_id="abc")
-    with manager.start_trial(iteration, FineTuningParams(margin=0.2)) as trial:
+    with manager.start_trial(iteration, TrainingConfig(margin=0.2)) as trial:
         trial.log({"test_ndcg@10": 0.7}, 10)
 
     remote = ExperimentsManager(server, "test_ndcg@10", "shop", [])
@@ -58,7 +58,7 @@ def test_a_server_shows_and_serves_what_was_registered(
     assert remote.register_model(second, trial.run_id, metrics={"gain": 0.02}) == 2
     assert remote.register_model(second, trial.run_id) == 2
     remote.promote(2, "gain 0.02", "gate", {"gain": 0.02})
-    assert remote.best_params() == FineTuningParams(margin=0.2)
+    assert remote.best_params() == TrainingConfig(margin=0.2)
     assert folder_digest(remote.download_model("champion")) == folder_digest(second)
     assert manager.aliases() == {"base": 1, "champion": 2}
 

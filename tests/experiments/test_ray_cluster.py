@@ -28,14 +28,13 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from estudio_core.errors import EstudioError
 from estudio_core.experiments import ray_node
-from estudio_core.experiments.fine_tuning_params import FineTuningParams
 from estudio_core.experiments.search import run_trials
 from estudio_core.experiments.search_plan import Pruning, Resources
 from estudio_core.experiments.search_space import SearchSpace
 if sys.argv[3] == "elsewhere":  # as on a machine that is no node of the cluster
     ray_node.node_is_here = lambda address: False
 try:
-    result = run_trials("toy_objective:train", SearchSpace({"margin": [0.1, 0.3]}, FineTuningParams), 2, metric="score",
+    result = run_trials("toy_objective:train", SearchSpace({"margin": [0.1, 0.3]}), 2, metric="score",
                         mode="max", storage=Path(sys.argv[2]) / "search", name="s", seed=1,
                         config={"ledger": sys.argv[2]}, resources=Resources(1, 0, 2),
                         pruning=Pruning(grace_reports=50))

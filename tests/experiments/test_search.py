@@ -14,7 +14,6 @@ import pytest
 
 from estudio_core.errors import ConfigurationError, DataError, MissingDependencyError, ModelError, NotEnoughDataError
 from estudio_core.experiments import ray_search
-from estudio_core.experiments.fine_tuning_params import FineTuningParams
 from estudio_core.experiments.manager import ExperimentsManager
 from estudio_core.experiments.ray_search import per_trial, train_candidate
 from estudio_core.experiments.search import run_trials, summarise
@@ -22,7 +21,7 @@ from estudio_core.experiments.search_plan import Pruning, Resources, SearchPlan,
 from estudio_core.experiments.search_space import SearchSpace
 from estudio_core.experiments.trial import Point, Report, TrialEnd, write_end
 from estudio_core.experiments.trial_recorder import MLflowTrialRecorder
-from estudio_core.settings import get_settings
+from lightning_modules.config import TrainingConfig
 
 Search = Callable[..., SearchResult]
 MARGINS = [0.1, 0.2, 0.3, 0.5]
@@ -43,14 +42,14 @@ def search(tmp_path: Path, ledger: Path, home: Path, monkeypatch: pytest.MonkeyP
 
     def run(n_trials: int, trainable: str = "toy_objective:train", **changed: Any) -> SearchResult:
         config = {"ledger": str(ledger), **changed.pop("config", {})}
-        space = SearchSpace({"margin": changed.pop("margins", MARGINS)}, FineTuningParams)
+        space = SearchSpace({"margin": changed.pop("margins", MARGINS)})
         arguments: dict[str, Any] = {
             "metric": "score",
             "mode": "max",
             "storage": tmp_path / "search",
             "name": "manual__2026-01-01T00:00:00+00:00",
             "seed": 1,
-            "resources": Resources(cpus_per_trial=1, max_concurrent=2),
+            "resources": Resources(threads=1, max_concurrent=2),
             # Nothing is pruned unless a test asks for it.
             "pruning": Pruning(grace_reports=50),
         }
@@ -189,7 +188,7 @@ def test_a_search_survives_failing_and_dying_trials_and_leaves_no_process(
     points = manager.curves(in_mlflow["0.1"].info.run_id, ["train_loss", "score"])
     assert [step for step, _ in points["train_loss"]] == [5, 15, 25]
     assert [step for step, _ in points["score"]] == [10, 20, 30]
-    assert manager.best_params() == FineTuningParams(margin=0.3)
+    assert manager.best_params() == TrainingConfig(margin=0.3)
     assert alive(children() - before) == set()
     assert signal.getsignal(signal.SIGTERM) == handler
 
@@ -204,8 +203,7 @@ def test_a_search_killed_in_the_middle_goes_on_and_leaves_no_process(
         "from estudio_core.experiments.search import run_trials\n"
         "from estudio_core.experiments.search_plan import Pruning, Resources\n"
         "from estudio_core.experiments.search_space import SearchSpace\n"
-        "from estudio_core.experiments.fine_tuning_params import FineTuningParams\n"
-        f"run_trials('toy_objective:train', SearchSpace({{'margin': {MARGINS}}}, FineTuningParams), 4, metric='score', "
+        f"run_trials('toy_objective:train', SearchSpace({{'margin': {MARGINS}}}), 4, metric='score', "
         "mode='max', storage=Path(sys.argv[2]), name='manual__2026-01-01T00:00:00+00:00', seed=1, "
         "config={'ledger': sys.argv[3], 'validations': 4, 'pause_s': 0.5}, resources=Resources(1, 0, 1), "
         "pruning=Pruning(grace_reports=50))\n"
@@ -323,7 +321,7 @@ def test_trials_that_do_worse_are_ended_early(search: Search, manager: Experimen
     assert stopped
     assert all(trial.reports < 6 and trial.value is not None for trial in stopped)
     assert result.trials[0].params == {"margin": 0.3}
-    assert manager.best_params() == FineTuningParams(margin=0.3)
+    assert manager.best_params() == TrainingConfig(margin=0.3)
     for trial in stopped:
         run = manager.wrapper.client.get_run(recorder.run_id(trial.index))
         assert (run.info.status, run.data.tags["estudio.pruned"]) == ("FINISHED", "true")
@@ -350,7 +348,7 @@ def test_where_the_leading_trial_fails_the_best_of_those_ended_for_it_is_trained
     assert (result.best.folder / "model.txt").read_text() == "0.5"
     run = manager.wrapper.client.get_run(recorder.run_id(3))
     assert (run.info.status, run.data.metrics["quality"]) == ("FINISHED", pytest.approx(result.best.value))
-    assert manager.best_params() == FineTuningParams(margin=0.5)
+    assert manager.best_params() == TrainingConfig(margin=0.5)
     assert search(3, **arguments).best == result.best
     assert runs(ledger)[3] == 1, "a rerun finds it"
 
@@ -358,7 +356,7 @@ def test_where_the_leading_trial_fails_the_best_of_those_ended_for_it_is_trained
 @pytest.mark.e2e
 def test_more_cores_than_there_are_are_refused(search: Search, running_ray: None) -> None:
     with pytest.raises(ConfigurationError, match="GPU"):
-        search(2, resources=Resources(cpus_per_trial=1, gpus_per_trial=64))
+        search(2, resources=Resources(threads=1, gpus_per_trial=64))
 
 
 def test_trials_that_run_at_once_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,20 +367,14 @@ def test_trials_that_run_at_once_share_the_cores(monkeypatch: pytest.MonkeyPatch
     assert per_trial(Resources(gpus_per_trial=0, max_concurrent=4), nodes) == {"cpu": 8.0, "gpu": 0.0}
 
 
-def test_resources_of_a_trial_follow_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ESTUDIO_TRAINING_THREADS", "3")
-    monkeypatch.setenv("ESTUDIO_TRAINING_DEVICES", "2")
-    get_settings.cache_clear()
-    try:
-        assert per_trial(Resources(), [{"CPU": 2}, {"CPU": 8, "GPU": 4}]) == {"cpu": 6.0, "gpu": 2.0}
-        assert per_trial(Resources(), [{"CPU": 8}]) == {"cpu": 6.0, "gpu": 0.0}
-        assert per_trial(Resources(cpus_per_trial=1, gpus_per_trial=0.5), [{"CPU": 8, "GPU": 1}]) == {
-            "cpu": 1.0, "gpu": 0.5,
-        }  # fmt: skip
-        with pytest.raises(
-            ConfigurationError,
-            match="take 6 CPUs and 0 GPUs of one machine, and Ray's machines have 4 CPUs and 0 GPUs, 4 CPUs",
-        ):
-            per_trial(Resources(), [{"CPU": 4}, {"CPU": 4}])
-    finally:
-        get_settings.cache_clear()
+def test_a_trial_takes_threads_for_each_of_its_devices() -> None:
+    wanted = Resources(threads=3, devices=2)
+    assert per_trial(wanted, [{"CPU": 2}, {"CPU": 8, "GPU": 4}]) == {"cpu": 6.0, "gpu": 2.0}
+    assert per_trial(wanted, [{"CPU": 8}]) == {"cpu": 6.0, "gpu": 0.0}
+    shared = Resources(threads=1, gpus_per_trial=0.5)
+    assert per_trial(shared, [{"CPU": 8, "GPU": 1}]) == {"cpu": 1.0, "gpu": 0.5}
+    with pytest.raises(
+        ConfigurationError,
+        match="take 6 CPUs and 0 GPUs of one machine, and Ray's machines have 4 CPUs and 0 GPUs, 4 CPUs",
+    ):
+        per_trial(wanted, [{"CPU": 4}, {"CPU": 4}])

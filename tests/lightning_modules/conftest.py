@@ -25,7 +25,7 @@ QUICK = {
     "learning_rate": 5e-3,
     "num_fixed_layers": 1,
     "precision": "32",
-    "interpolation_shares": (1.0,),
+    "interpolation": (1.0,),
 }
 """A training of seconds on the tiny model."""
 

@@ -41,7 +41,7 @@ def test_a_training_shorter_than_an_epoch_encodes_only_what_it_looks_at(
     """What is spared changes nothing."""
     monkeypatch.setattr(dev_evaluation, "_POOL_OBJECTS", 1)
     train_only = RankingData({"train": ranking_data.clickstream["train"], "dev": []}, ranking_data.items)
-    config = TrainingConfig.of(**QUICK | {"max_steps": 2, "batch_size": 4} | more)
+    config = TrainingConfig(**QUICK | {"max_steps": 2, "batch_size": 4} | more)
     known = _noted_at_seal(monkeypatch)
     spared, whole = new_model(), new_model()
     assert training.fit(spared, train_only, config).steps == 2
@@ -58,7 +58,7 @@ def test_a_whole_epoch_and_mining_look_at_all_texts(
 ) -> None:
     known = _noted_at_seal(monkeypatch)
     steps = {"max_steps": 1} if more else {"max_steps": None, "num_epochs": 1}
-    training.fit(new_model(), ranking_data, TrainingConfig.of(**QUICK | steps | more))
+    training.fit(new_model(), ranking_data, TrainingConfig(**QUICK | steps | more))
     texts = {s.query for split in ("train", "dev") for s in ranking_data.clickstream[split]}
     assert known[0] >= len(ranking_data.items) + len(texts)
 

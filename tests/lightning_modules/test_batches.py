@@ -29,7 +29,7 @@ class Case:
     def __init__(self, model: EmbeddingModel, sessions: list[FineTuningInput], items: ItemsSet, **config: object):
         self.bank = TextBank(model, sessions, items)
         self.sessions = sessions
-        self.builder = BatchBuilder(self.bank, sessions, TrainingConfig.of(**{"max_negatives": 6} | config))
+        self.builder = BatchBuilder(self.bank, sessions, TrainingConfig(**{"max_negatives": 6} | config))
         self.by_rows = {tuple(v): k for k, vs in self.bank.objects.items() for v in vs}
 
     def build(self, epoch: int = 0) -> SessionBatch:

@@ -15,6 +15,7 @@ from estudio_core.models.embedding_model import EmbeddingModel
 from lightning_modules.config import TrainingConfig
 from lightning_modules.dev_evaluation import DevEvaluation, ndcg
 from lightning_modules.losses import CosineProbMarginRankingLoss
+from lightning_modules.losses.pair_loss import PairLossCall
 from lightning_modules.text_bank import TextBank
 
 from .conftest import session
@@ -56,7 +57,7 @@ def evaluation(new_model: NewModel) -> DevEvaluation:
 
 def test_metrics_of_known_vectors(evaluation: DevEvaluation) -> None:
     vectors = unit(0.0, 10.0, 60.0, 90.0, 30.0)  # query, a (skipped), b (clicked), c (of a click-less session), far
-    metrics = evaluation(vectors, CosineProbMarginRankingLoss(0.2, scale=20.0))
+    metrics = evaluation(vectors, PairLossCall(CosineProbMarginRankingLoss(0.2, scale=20.0)))
     cosine_a, cosine_b = math.cos(math.radians(10)), math.cos(math.radians(60))
     assert metrics["test_ndcg@10"] == pytest.approx(1 / math.log2(3))
     assert metrics["test_pool_ndcg@10"] == pytest.approx(1 / math.log2(4))  # a and the training object are nearer
@@ -68,7 +69,7 @@ def test_metrics_of_known_vectors(evaluation: DevEvaluation) -> None:
 
 
 def test_a_better_space_has_better_metrics(evaluation: DevEvaluation) -> None:
-    loss = CosineProbMarginRankingLoss()
+    loss = PairLossCall(CosineProbMarginRankingLoss())
     worse, better = evaluation(unit(0, 10, 60, 90, 30), loss), evaluation(unit(0, 60, 10, 90, 120), loss)
     assert better["test_loss"] < worse["test_loss"]
     assert better["test_quality"] == pytest.approx(1.0)
@@ -79,7 +80,7 @@ def test_no_dev_sessions_give_no_metrics(new_model: NewModel) -> None:
     items = ItemsSet({"a": ["red lamp"]})
     bank = TextBank(new_model(), [session("0", "lamp", ["a"], [1])], items)
     evaluation = DevEvaluation(bank, [], torch.zeros(len(bank), 2), TrainingConfig())
-    assert evaluation(torch.zeros(len(evaluation.rows), 2), CosineProbMarginRankingLoss()) == {}
+    assert evaluation(torch.zeros(len(evaluation.rows), 2), PairLossCall(CosineProbMarginRankingLoss())) == {}
 
 
 def test_a_click_far_down_counts_for_more_than_one_at_the_top(new_model: NewModel) -> None:
@@ -91,7 +92,7 @@ def test_a_click_far_down_counts_for_more_than_one_at_the_top(new_model: NewMode
     def values(exponent: float, given: dict[str, tuple[float, float]] | None = None) -> list[float]:
         config = TrainingConfig(examination_exponent=exponent)
         evaluation = DevEvaluation(bank, dev, a_first, config, given)
-        return [evaluation(v, CosineProbMarginRankingLoss())["test_ndcg@10"] for v in (a_first, b_first)]
+        return [evaluation(v, PairLossCall(CosineProbMarginRankingLoss()))["test_ndcg@10"] for v in (a_first, b_first)]
 
     assert values(0.0) == pytest.approx([1.0, 1.0])  # as many clicks on either
     weighted = 2.0**1.0
@@ -106,7 +107,7 @@ def test_weights_leave_the_scale_of_the_loss_alone(new_model: NewModel) -> None:
     vectors = unit(0.0, 5.0, 50.0)
     plain, weighted = (
         DevEvaluation(bank, dev, vectors, TrainingConfig(examination_exponent=e))(
-            vectors, CosineProbMarginRankingLoss()
+            vectors, PairLossCall(CosineProbMarginRankingLoss())
         )
         for e in (0.0, 1.0)
     )
@@ -125,7 +126,7 @@ def test_dev_clicks_weigh_by_their_position_without_the_clip_of_training(new_mod
     def losses(given: dict[str, tuple[float, ...]]) -> float:
         config = TrainingConfig(examination_exponent=exponent)
         evaluation = DevEvaluation(bank, dev, torch.zeros(len(bank), 2), config, given)
-        return evaluation(unit(0, 40, 80, 10, 20, 30), CosineProbMarginRankingLoss())["test_loss"]
+        return evaluation(unit(0, 40, 80, 10, 20, 30), PairLossCall(CosineProbMarginRankingLoss()))["test_loss"]
 
     weights = weigh_dev_clicks(dev, PowerLaw.given(exponent))
     assert [weights[s.session_id][0] for s in dev] == [1.0, 25.0, 400.0]

@@ -45,7 +45,7 @@ def test_training_has_none_unless_asked_for(new_model: NewModel, ranking_data: R
     def seen(**given: object) -> set[float]:
         model = new_model()
         found: list[set[float]] = []
-        config = TrainingConfig.of(num_epochs=1, batch_size=12, num_fixed_layers=1, precision="32", **given)
+        config = TrainingConfig(num_epochs=1, batch_size=12, num_fixed_layers=1, precision="32", **given)
         fit(model, ranking_data, config, on_metrics=lambda *_: found.append(chances(model)))
         assert chances(model) == {0.1}, "it is the model's again"
         return set.union(*found)
@@ -57,7 +57,7 @@ def test_training_has_none_unless_asked_for(new_model: NewModel, ranking_data: R
 
 @pytest.mark.parametrize("chance", [-0.1, 1.0, float("nan")])
 def test_what_is_no_chance_is_refused(chance: float) -> None:
-    with pytest.raises(ConfigurationError, match=r"dropout is .*legal is a chance in"):
+    with pytest.raises(ConfigurationError, match="dropout = "):
         TrainingConfig(dropout=chance)
 
 

@@ -58,7 +58,7 @@ def test_short_texts_are_not_padded_to_the_length_of_long_ones(new_model: NewMod
 def test_training_with_it_gives_the_same_metrics(new_model: NewModel, ranking_data: RankingData) -> None:
     quick = {"num_epochs": 1, "batch_size": 30, "learning_rate": 5e-3, "num_fixed_layers": 1, "precision": "32"}
     plain, cached = (
-        fit(new_model(), ranking_data, TrainingConfig.of(**quick, gradient_cache=on, encode_batch_tokens=64))
+        fit(new_model(), ranking_data, TrainingConfig(**quick, gradient_cache=on, encode_batch_tokens=64))
         for on in (False, True)
     )
     assert len(plain.history) == len(cached.history)

@@ -163,11 +163,15 @@ def test_all_pairs_filtered_away_give_a_connected_zero() -> None:
     assert value.item() == 0
 
 
-def test_set_margin_changes_the_loss() -> None:
-    loss = CosineProbMarginRankingLoss()
-    before = loss(torch.tensor([0.5]), torch.tensor([0.4]))
-    loss.set_margin(0.5)
-    assert loss(torch.tensor([0.5]), torch.tensor([0.4])) > before
+def test_a_loss_with_other_values_is_another_loss() -> None:
+    loss = CosineProbMarginRankingLoss(annealing=Annealing(scale=30.0))
+    changed = loss.with_values(base_margin=0.5, form="sigmoid")
+    assert (changed.margin, changed.form, changed.annealing) == (0.5, "sigmoid", loss.annealing)
+    assert (loss.margin, loss.form, type(changed)) == (0.2, "softplus", CosineProbMarginRankingLoss)
+    with pytest.raises(ConfigurationError, match=r"margin is -1"):
+        loss.with_values(base_margin=-1)
+    with pytest.raises(ConfigurationError, match="no pair would be left"):
+        CosineProbMarginRankingLoss(min_abs_difference_threshold=0.8).with_values(max_abs_difference_threshold=0.1)
 
 
 def test_the_loss_is_half_precision_safe() -> None:
@@ -197,16 +201,16 @@ def test_annealing_goes_from_the_first_values_to_the_last_ones(form: Form) -> No
     middle = {"scale": float(np.sqrt(20 * 400)), "shift": 3.5}
     positive, negative = torch.linspace(-1, 1, 21), torch.linspace(1, -1, 21)
     for done, margin, values in ((0.0, 0.3, first), (0.5, 0.175, middle), (1.0, 0.05, last)):
-        annealed.anneal(done)
         fixed = CosineProbMarginRankingLoss(margin, form=form, **values)
-        assert annealed(positive, negative).item() == pytest.approx(fixed(positive, negative).item(), rel=1e-5)
+        assert annealed(positive, negative, done=done).item() == pytest.approx(
+            fixed(positive, negative).item(), rel=1e-5
+        )
 
 
 def test_without_annealing_the_course_of_the_training_changes_nothing() -> None:
     loss = CosineProbMarginRankingLoss()
     before = loss(torch.tensor([0.5]), torch.tensor([0.4]))
-    loss.anneal(1.0)
-    assert loss(torch.tensor([0.5]), torch.tensor([0.4])) == before
+    assert loss(torch.tensor([0.5]), torch.tensor([0.4]), done=1.0) == before
 
 
 @pytest.mark.parametrize(("values", "match"), [({"scale": 0.0}, "end at 0.0"), ({"margin": -1.0}, "end at -1.0")])

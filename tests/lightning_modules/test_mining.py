@@ -45,7 +45,7 @@ def test_mined_objects_join_the_batch_as_negatives(new_model: NewModel) -> None:
 
 def test_training_with_mined_negatives_differs_and_learns(new_model: NewModel, ranking_data: RankingData) -> None:
     quick = {"num_epochs": 3, "batch_size": 12, "learning_rate": 5e-3, "num_fixed_layers": 1, "precision": "32"}
-    plain, mined = (fit(new_model(), ranking_data, TrainingConfig.of(**quick, mined_negatives=n)) for n in (0, 4))
+    plain, mined = (fit(new_model(), ranking_data, TrainingConfig(**quick, mined_negatives=n)) for n in (0, 4))
     assert mined.tokens > plain.tokens
     assert mined.metrics["test_quality"] > mined.history[0][1]["test_quality"]
 

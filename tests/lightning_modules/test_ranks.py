@@ -91,5 +91,5 @@ def test_a_process_that_fails_to_start_ends_the_training_with_its_error() -> Non
 
 
 def test_gradient_cache_and_several_devices_are_refused_together() -> None:
-    with pytest.raises(ConfigurationError, match="False where devices is above 1"):
+    with pytest.raises(ConfigurationError, match="gradient_cache is legal on one device"):
         TrainingConfig(devices=2, gradient_cache=True)

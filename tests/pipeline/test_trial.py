@@ -19,13 +19,12 @@ from lightning_modules.config import TrainingConfig
 from tests.pipeline.conftest import KINDS, forget_plugins
 
 PLUGIN = """
-from estudio_core import PostgresItems, TextModel, TextTraining, create_text_plugin
+from estudio_core import PostgresItems, TextModel, create_text_plugin
 
 plugin = create_text_plugin(
     "shop",
     items=PostgresItems(table="products", text="title", url="postgresql://nowhere/shop"),
     model=TextModel(name={model!r}, max_tokens=48),
-    training=TextTraining(num_fixed_layers=1, num_epochs=2, batch_size=4, settings={settings}),
 )
 """
 
@@ -47,9 +46,7 @@ def data_of(dev: list[FineTuningInput]) -> RankingData:
     return RankingData({"train": sessions("train", 40), "dev": dev, "holdout": []}, items)
 
 
-def write_plugin(home: Path, model: Path, **settings: Any) -> None:
-    (home / "plugins" / "shop.py").write_text(PLUGIN.format(model=str(model), settings=settings))
-    forget_plugins()
+SHORT = TrainingConfig(num_fixed_layers=1, num_epochs=2, batch_size=4, seed=1, threads=1)
 
 
 @pytest.fixture
@@ -58,13 +55,14 @@ def config(
 ) -> Iterator[dict[str, Any]]:
     """What trials of a small shop get, but for the dataset."""
     (tmp_path / "plugins").mkdir()
-    write_plugin(tmp_path, small_model_folder)
+    (tmp_path / "plugins" / "shop.py").write_text(PLUGIN.format(model=str(small_model_folder)))
+    forget_plugins()
     monkeypatch.setenv("ESTUDIO_HOME", str(tmp_path))
     monkeypatch.setenv("ESTUDIO_PLUGINS_PATH", str(tmp_path / "plugins"))
     save_model(small_model(seed=1), tmp_path / "base")
     yield {
-        "plugin": "shop", "dataset": str(tmp_path / "dataset"), "model": str(tmp_path / "base"), "seed": 1,
-        "threads": 1, "devices": 1,
+        "plugin": "shop", "dataset": str(tmp_path / "dataset"), "model": str(tmp_path / "base"),
+        "training": SHORT.as_json(),
     }  # fmt: skip
     forget_plugins()
 
@@ -98,16 +96,13 @@ def test_the_untrained_model_is_no_report_and_the_last_one_is_of_the_model_that_
     assert fitted["steps"] == reports[-1].validation.step <= (TrainingConfig().max_steps or 0)
 
 
-def test_the_plugins_choice_of_position_bias_weighs_dev_clicks_too(
-    config: dict[str, Any], tmp_path: Path, small_model_folder: Path
-) -> None:
+def test_the_choice_of_position_bias_weighs_dev_clicks_too(config: dict[str, Any], tmp_path: Path) -> None:
     untrained: list[float] = []
-    for number, settings in enumerate([{"examination": (1.0, 0.9)}, {"examination": (1.0, 0.25)}]):
-        write_plugin(tmp_path, small_model_folder, max_steps=1, **settings)
+    for number, chance in enumerate((0.9, 0.25)):
+        config["training"] = SHORT.with_values({"examination": (1.0, chance), "max_steps": 1}).as_json()
         trial, reports = run(config, data_of(sessions("dev", 12)), tmp_path / f"trial-{number}")
         untrained.append(next(p.metrics["test_loss"] for p in reports[0].between if "test_loss" in p.metrics))
         fitted = json.loads((trial.folder / "fit.json").read_text())
-        chance = settings["examination"][1]
         assert (fitted["position_bias"], fitted["examination"]) == (
             "ipw", f"1.00, {chance:.2f} by position, given by the plugin",
         )  # fmt: skip

@@ -53,8 +53,6 @@ def test_constructing_opens_nothing_and_reads_no_model() -> None:
             "cannot name a plugin",
         ),
         (lambda: create_text_plugin("a__b", items=ITEMS, model="m"), "single underscores"),
-        (lambda: TextTraining(settings={"seed": 1}), r"give seed as create_text_plugin\(fine_tune="),
-        (lambda: TextTraining(settings={"batch_size": 1}), r"give batch_size as TextTraining\(batch_size="),
         (lambda: GateSettings(confidence=0.9999), "confidence"),
     ],
 )
@@ -93,15 +91,22 @@ def test_a_given_component_takes_the_place_of_the_built_in_one(minilm_path: Path
     assert plugin_on(minilm_path, vectors_adjuster=marker).get_vectors_adjuster() is marker
 
 
-def test_given_training_values_replace_the_search_space(minilm_path: Path) -> None:
-    training = TextTraining(
-        learning_rate=3e-5, search_space={"margin": [0.1]}, num_epochs=2, settings={"mined_negatives": 2}
-    )
+def test_a_search_varies_what_the_plugin_leaves_open_or_names(minilm_path: Path) -> None:
+    training = TextTraining(learning_rate=3e-5, search_space={"margin": [0.1]}, num_epochs=2, mined_negatives=2)
     plugin = plugin_on(minilm_path, training=training)
-    assert (plugin.settings.num_epochs, plugin.settings.mined_negatives) == (2, 2)
-    assert plugin.initial_params["learning_rate"] == [3e-5]
-    assert plugin.initial_params["margin"] == [0.1]
-    assert plugin_on(minilm_path).initial_params["margin"] != [0.1]
+    assert plugin.training_values == {"num_epochs": 2, "learning_rate": 3e-5, "mined_negatives": 2}
+    assert "learning_rate" not in plugin.search_space
+    assert plugin.search_space["margin"] == [0.1]
+    usual = plugin_on(minilm_path).search_space
+    assert usual["margin"] != [0.1]
+    assert "learning_rate" in usual
+
+
+@pytest.mark.filterwarnings("ignore:TextTraining:DeprecationWarning")
+def test_settings_of_earlier_plugins_are_understood() -> None:
+    assert TextTraining(settings={"mined_negatives": 2, "max_negatives": "all"}, margin=0.1).given == {
+        "margin": 0.1, "max_negatives": None, "mined_negatives": 2,
+    }  # fmt: skip
 
 
 def test_a_loss_may_be_a_function_that_imports_what_it_needs(minilm_path: Path) -> None:
@@ -110,11 +115,4 @@ def test_a_loss_may_be_a_function_that_imports_what_it_needs(minilm_path: Path) 
 
         return CosineProbMarginRankingLoss(base_margin=0.07)
 
-    assert plugin_on(minilm_path, training=TextTraining(loss=loss)).settings.loss_func.margin == 0.07
-
-
-def test_settings_that_training_does_not_have_or_that_have_a_place_of_their_own_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="Did you mean 'mined_negatives'"):
-        TextTraining(settings={"mined_negative": 2})
-    with pytest.raises(ConfigurationError, match=r"TextTraining\(num_epochs=\.\.\.\)"):
-        TextTraining(settings={"num_epochs": 2})
+    assert plugin_on(minilm_path, training=TextTraining(loss=loss)).make_loss().margin == 0.07

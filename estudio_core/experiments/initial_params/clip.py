@@ -1,8 +1,4 @@
-"""Search space for CLIP-like models of twelve layers.
-
-`learning_rate` sets both towers, and so does `items_weight_decay`: a model of one tower takes the mean of what is given
-for the two, so that searching them apart says nothing more.
-"""
+"""Search space for CLIP-like models of twelve layers."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ if TYPE_CHECKING:
 _SPACE: dict[str, list[Any]] = {
     "num_fixed_layers": [5, 6, 7, 8],
     "learning_rate": [1e-4, 5e-5, 1e-5, 5e-6],
-    "items_weight_decay": [0.0, 1e-6, 1e-5, 1e-4],
+    "weight_decay": [0.0, 1e-6, 1e-5, 1e-4],
     "margin": [0.01, 0.025, 0.05],
     "not_irrelevant_only": [True],
     "negative_downsampling": [0.5, 1.0],

@@ -1,8 +1,4 @@
-"""Search space for text encoders of six to twelve layers (MiniLM, E5, BERT).
-
-`learning_rate` sets both towers, and so does `items_weight_decay`: a model of one tower takes the mean of what is given
-for the two, so that searching them apart says nothing more.
-"""
+"""Search space for text encoders of six to twelve layers (MiniLM, E5, BERT)."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ if TYPE_CHECKING:
 _SPACE: dict[str, list[Any]] = {
     "num_fixed_layers": [0, 3, 4],
     "learning_rate": [2e-4, 1e-4, 5e-5, 2e-5],
-    "items_weight_decay": [0.0, 0.01],
+    "weight_decay": [0.0, 0.01],
     "margin": [0.05, 0.1, 0.2],
     "not_irrelevant_only": [True],
     "negative_downsampling": [0.5, 1.0],

@@ -1,0 +1,142 @@
+"""What a loss over pairs of a clicked and another item has to offer: `forward`, and nothing else.
+
+Any `torch.nn.Module` over similarities can be one. What it wants to know of the pairs, its `forward` names:
+
+| argument | shape | what |
+|---|---|---|
+| `positive`, `negative` | float [n] | of query and clicked, query and other item: the first two, positional |
+| `confidences` | float [n] | what each pair's evidence is worth: confidence times click weight |
+| `positive_index` | int [n] | number of the clicked item (of a session) of each pair |
+| `session_index` | int [n] | number of the session of each pair |
+| `done` | float | share of the training that is over, 0 to 1: for what changes in its course |
+
+It returns a scalar.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping
+from typing import Any, Protocol, Self, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from estudio_core.errors import ConfigurationError, suggest
+from lightning_modules.config import TrainingConfig, about
+
+logger = logging.getLogger(__name__)
+
+OPTIONAL_INPUTS = ("confidences", "positive_index", "session_index", "done")
+
+
+@runtime_checkable
+class Adjustable(Protocol):
+    """A loss whose values the form, a plugin's settings or a search may change."""
+
+    def with_values(self, **values: Any) -> Self:
+        """Return a copy with other values of the constructor's arguments."""
+        ...
+
+
+@runtime_checkable
+class HasMargin(Protocol):
+    """A loss that tells its margin, against which a curriculum calls pairs hard or soft."""
+
+    def margin_at(self, done: float) -> float:
+        """Return the margin when the share `done` of the training is over."""
+        ...
+
+
+def configured(loss: nn.Module, config: TrainingConfig) -> nn.Module:
+    """Return the loss with the values that the configuration gives it; the given one, which trials share, stays.
+
+    Raises:
+        ConfigurationError: the loss has no such value, its `forward` asks for what there is not, or a curriculum of
+            hard and soft pairs was asked for and it tells no margin.
+    """
+    inputs_of(loss)
+    values = config.for_loss
+    if values and not isinstance(loss, Adjustable):
+        names = [name for name in TrainingConfig.model_fields if about(name)["of_loss"] in values]
+        raise _cannot_be_given(loss, ", ".join(names))
+    try:
+        made = loss.with_values(**values) if values and isinstance(loss, Adjustable) else loss
+    except TypeError as error:  # its constructor has no such argument
+        raise _cannot_be_given(loss, ", ".join(values)) from error
+    if any(kind.difficulty for kind in config.examples_order) and not isinstance(made, HasMargin):
+        raise ConfigurationError(
+            f"examples_order {tuple(map(int, config.examples_order))} trains on hard or soft pairs, which are told "
+            f"by the "
+            f"loss's margin, and {type(loss).__name__} has no method margin_at(done). Give it one, or leave out "
+            f"examples_order."
+        )
+    return made
+
+
+def _cannot_be_given(loss: nn.Module, names: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{type(loss).__name__} cannot be given {names}: it has no with_values(...) that takes it. Set it where the "
+        f"loss "
+        "is made, and leave it out of form, plugin and search space, or use CosineProbMarginRankingLoss."
+    )
+
+
+def loss_values(loss: nn.Module) -> dict[str, Any]:
+    """Return the loss's own values of the parameters that it can be given, by the parameters' names."""
+    arguments = {name: about(name)["of_loss"] for name in TrainingConfig.model_fields}
+    return {name: getattr(loss, of) for name, of in arguments.items() if of and hasattr(loss, of)}
+
+
+def inputs_of(loss: nn.Module) -> tuple[str, ...]:
+    """Return which of `OPTIONAL_INPUTS` the loss asks for.
+
+    Raises:
+        ConfigurationError: it does not take two similarities, or needs what there is not.
+    """
+    parameters = list(inspect.signature(loss.forward).parameters.values())
+    kinds = [parameter.kind for parameter in parameters]
+    if inspect.Parameter.VAR_KEYWORD in kinds:
+        return OPTIONAL_INPUTS
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(positional) < 2 and inspect.Parameter.VAR_POSITIONAL not in kinds:
+        raise ConfigurationError(f"{type(loss).__name__}.forward has to take the similarities positive and negative.")
+    further = [p for p in parameters if p not in positional[:2] and p.kind is not p.VAR_POSITIONAL]
+    for one in further:
+        if one.name not in OPTIONAL_INPUTS and one.default is one.empty:
+            raise ConfigurationError(
+                f"{type(loss).__name__}.forward asks for {one.name!r}. {suggest(one.name, OPTIONAL_INPUTS)} Wrap a "
+                f"loss "
+                "from elsewhere in a module whose forward takes positive and negative."
+            )
+    return tuple(one.name for one in further if one.name in OPTIONAL_INPUTS)
+
+
+class PairLossCall:
+    """Calls a loss with what it asks for.
+
+    Raises:
+        ConfigurationError: see `inputs_of`.
+    """
+
+    def __init__(self, loss: nn.Module) -> None:
+        self.loss = loss
+        self._inputs = inputs_of(loss)
+        if "confidences" not in self._inputs:
+            logger.warning(
+                "%s.forward takes no `confidences`: all clicks and skips count alike, whatever the evidence says.",
+                type(loss).__name__,
+            )
+
+    def __call__(self, positive: Tensor, negative: Tensor, inputs: Mapping[str, Tensor | float]) -> Tensor:
+        """Return the loss of pairs, a scalar; `inputs` are all of `OPTIONAL_INPUTS`.
+
+        Raises:
+            ConfigurationError: what the loss returns is no scalar.
+        """
+        found = self.loss(positive, negative, **{name: inputs[name] for name in self._inputs})
+        if not isinstance(found, torch.Tensor) or found.dim() != 0:
+            shape = list(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+            raise ConfigurationError(f"{type(self.loss).__name__} returns {shape}; a scalar is needed: take the mean.")
+        return found
