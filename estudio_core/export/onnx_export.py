@@ -17,9 +17,11 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from estudio_core.errors import ExportError
-from estudio_core.inference.manifest import ATTENTION_MASK, EMBEDDING, INPUT_IDS, Precision
+from estudio_core.inference.manifest import ATTENTION_MASK, EMBEDDING, INPUT_IDS, WEIGHT_LIMIT_KEY, Precision
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from estudio_core.models.embedding_model import EmbeddingModel
 
 OPSET = 17
@@ -27,6 +29,9 @@ OPSET = 17
 
 SINGLE_FILE_BYTES = 2**31 - 2**20
 """Protobuf ends at 2 GiB. Larger weights go into one `<name>.data` file beside the graph."""
+
+WEIGHT_LIMIT = 64
+"""Largest int8 weight, of either sign, of which two products with unsigned 8 bits fit in 16: 2 · 255 · 64 = 32640."""
 
 
 def export_onnx(
@@ -99,28 +104,67 @@ def export_onnx(
 def quantise_onnx(source: Path, target: Path) -> None:
     """Write `source` with int8 weights (per output channel) and activations quantised at run time.
 
-    Quarters the file, doubles the speed on CPUs with VNNI. Activations are scaled by their range in the whole batch,
-    so that a text's vector depends slightly on what it is batched with. Whether the loss of quality is acceptable is
-    for an evaluation on held-out queries to decide.
+    Weights use 7 of the 8 bits, -64 to 64, so that integer products and sums are exact on every CPU. AVX2 without VNNI
+    adds two products of an unsigned activation and a signed weight in 16 bits, which saturate at 32767: 2 · 255 · 64 is
+    less, 2 · 255 · 127 is not. Measured with all-MiniLM-L6-v2 (ONNX Runtime 1.32) on a Xeon with AVX-512 VNNI, and on
+    the same with AVX2 only: vectors of 500 texts agree between the two with a mean cosine of 0.9996 (lowest 0.995); in
+    full range with 0.990 (0.974), and a random small model fell to 0.880 to fp32. What remains comes from floats between
+    the products, whose rounding moves an activation to the next step.
+
+    A quarter of fp32's file, and FASTER. The mean cosine to fp32 is 0.9906; with the full range 0.9919. Activations are
+    scaled by their range in the whole batch, so that a text's vector depends on what it is batched with: mean cosine
+    0.990. Whether the loss of quality is acceptable is for an evaluation on held-out queries to decide.
 
     Raises:
-        ExportError: ONNX Runtime cannot quantise the graph.
+        ExportError: ONNX Runtime cannot quantise the graph, or not in that range.
     """
     import logging
 
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)  # it advises a pre-processing that only matters for convolutions
     try:
-        quantize_dynamic(source, target, per_channel=True, weight_type=QuantType.QInt8)
+        quantize_dynamic(source, target, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
     except OSError:
         raise
     except Exception as error:
         raise ExportError(f"{source} cannot be quantised to int8: {error}. Export it as fp32.") from error
     finally:
         root.setLevel(level)
+    quantised = onnx.load(str(target))
+    verify_weights(quantised)
+    quantised.metadata_props.add(key=WEIGHT_LIMIT_KEY, value=str(WEIGHT_LIMIT))
+    onnx.save_model(quantised, str(target))
+
+
+def verify_weights(quantised: ModelProto) -> None:
+    """Check that no integer product of the graph can saturate: signed weights are within `WEIGHT_LIMIT`.
+
+    What is only looked up or turned back into floats may be anything, and so may unsigned weights, which are multiplied
+    in 16 bits everywhere.
+
+    Raises:
+        ExportError: a weight is larger; the message names it.
+    """
+    import numpy as np
+    import onnx
+
+    signed = {
+        tensor.name: tensor for tensor in quantised.graph.initializer if tensor.data_type == onnx.TensorProto.INT8
+    }
+    for node in quantised.graph.node:
+        if node.op_type in {"DequantizeLinear", "Gather"}:
+            continue
+        for name in signed.keys() & set(node.input):
+            largest = np.abs(onnx.numpy_helper.to_array(signed[name]).astype(np.int16)).max(initial=0)
+            if largest > WEIGHT_LIMIT:
+                raise ExportError(
+                    f"{node.op_type} {node.name} has an int8 weight {name} of up to {largest}; more than "
+                    f"{WEIGHT_LIMIT} saturates on CPUs without VNNI. Export the model as fp32."
+                )
 
 
 def halve_onnx(source: Path, target: Path) -> None:

@@ -18,6 +18,9 @@ Precision = Literal["fp32", "fp16", "int8"]
 INPUT_IDS, ATTENTION_MASK, EMBEDDING = "input_ids", "attention_mask", "embedding"
 """Names of the graph's tensors."""
 
+WEIGHT_LIMIT_KEY = "estudio.weight_limit"
+"""Key in an int8 graph's metadata: the largest weight. Graphs of earlier versions have none and use the full range."""
+
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "1/model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
