@@ -108,9 +108,10 @@ def _tracking() -> Finding:
 
 def _inference() -> Finding:
     settings = get_settings()
-    if settings.inference == "embedded":
-        return Finding("inference", "ok", "ONNX Runtime, in process")
     from estudio_core.inference.released import live_models
+
+    if settings.inference == "embedded":
+        return _inference_in_process(sorted(live_models()))
     from estudio_core.inference.triton_control import TritonControl
 
     url = f"{settings.inference_host}:{settings.inference_grpc_port}"
@@ -122,6 +123,17 @@ def _inference() -> Finding:
     finally:
         control.close()
     return Finding("inference", "ok", f"Triton at {url}, serving {', '.join(models) or 'no model yet'}")
+
+
+def _inference_in_process(models: list[str]) -> Finding:
+    from estudio_core.inference.opening import open_query_embedder
+
+    try:
+        for name in models:
+            open_query_embedder(name)
+    except EstudioError as error:
+        return Finding("inference", "missing", str(error), "run the release of that version again")
+    return Finding("inference", "ok", f"ONNX Runtime, in process, serving {', '.join(models) or 'no model yet'}")
 
 
 def _plugins() -> list[Finding]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from estudio_core.errors import ExportError, RepositoryError
+from estudio_core.errors import ExportError, ModelError, RepositoryError
 from estudio_core.export import staging
 from estudio_core.export.onnx_export import OPSET, convert, export_onnx
 from estudio_core.export.parity import check_parity
@@ -95,7 +95,8 @@ def publish_entry(
     """Export, verify and publish `model` as the entry `name`; a second call with the same model changes nothing.
 
     A name is written once: what is there is never changed in place. Only an entry whose files are damaged is replaced,
-    as a whole. At any moment, a kill included, the entry is either complete or absent.
+    as a whole, and one of an earlier version whose int8 weights this CPU computes differently. At any moment, a kill
+    included, the entry is either complete or absent.
 
     Args:
         repository: Root of the model repository; created where it is missing.
@@ -129,7 +130,7 @@ def publish_entry(
         weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
         staging.require_space(work, 3 * weights + 64 * 2**20)
         if final.exists():
-            logger.warning("The damaged entry %s is replaced.", final)
+            logger.warning("The entry %s is replaced.", final)
             staging.retire(work, name, final)
         with staging.staged(work, name, final) as folder:
             (folder / MODEL_FILE).parent.mkdir()
@@ -264,11 +265,15 @@ def model_digest(model: EmbeddingModel, precision: Precision = "fp32") -> str:
 
 
 def _present(final: Path, digest: str) -> EntryManifest | None:
-    """Return the manifest of a sound entry with this digest; None where there is no entry or a damaged one.
+    """Return the manifest of a sound entry with this digest; None where there is none, or one to be made anew.
+
+    That is a damaged one, and one of an earlier version whose int8 weights this CPU computes differently.
 
     Raises:
         RepositoryError: the name holds a sound entry with another model.
     """
+    from estudio_core.inference.onnx_embedder import OnnxEmbedder
+
     if not final.exists():
         return None
     try:
@@ -281,6 +286,14 @@ def _present(final: Path, digest: str) -> EntryManifest | None:
             f"{final} already holds another model (digest {manifest.digest[:12]}…, asked for {digest[:12]}…), and a "
             "name is written once. Register the model as a new version, or remove the entry first if nothing serves it."
         )
+    if manifest.precision == "int8":
+        embedder = OnnxEmbedder(final, manifest=manifest)
+        if embedder.full_range:
+            try:
+                embedder.check()
+            except ModelError as error:
+                logger.warning("%s", error)
+                return None
     return manifest
 
 

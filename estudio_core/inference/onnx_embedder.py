@@ -12,11 +12,13 @@ from estudio_core.errors import ModelError
 from estudio_core.inference.batching import embed_in_batches, padded, tokenise_texts
 from estudio_core.inference.embedder import TokenisedTexts, Vectors
 from estudio_core.inference.entry_tokenizer import EntryTokenizer
+from estudio_core.inference.golden import check_golden
 from estudio_core.inference.manifest import (
     ATTENTION_MASK,
     INPUT_IDS,
     MODEL_FILE,
     SERVING_FILES,
+    WEIGHT_LIMIT_KEY,
     EntryManifest,
     read_verified,
 )
@@ -65,6 +67,22 @@ class OnnxEmbedder:
     def dimensions(self) -> int:
         """Length of one vector."""
         return self.manifest.dimensions
+
+    @property
+    def full_range(self) -> bool:
+        """Whether the graph has int8 weights whose products saturate on CPUs without VNNI: of an earlier version."""
+        return (
+            self.manifest.precision == "int8"
+            and WEIGHT_LIMIT_KEY not in self._session.get_modelmeta().custom_metadata_map
+        )
+
+    def check(self) -> float:
+        """Return the lowest cosine of the golden vectors computed here with the stored ones, if it is high enough.
+
+        Raises:
+            ModelError: this CPU does not give the stored vectors.
+        """
+        return check_golden(self, self.manifest, where="ONNX Runtime in this process", full_range=self.full_range)
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
         """Return vectors of query texts, float32 [len(texts), dimensions].

@@ -179,7 +179,7 @@ def _open_onnx(entry: Path) -> Embedder:
     from estudio_core.inference.onnx_embedder import OnnxEmbedder
 
     embedder = OnnxEmbedder(entry)
-    check_golden(embedder, embedder.manifest, where="ONNX Runtime in this process")
+    embedder.check()
     return embedder
 
 

@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 
 from estudio_core.errors import DataError, ModelError, RepositoryError
+from estudio_core.export import onnx_export
+from estudio_core.export.triton_repository import ExportOptions, publish_entry
 from estudio_core.inference.embedder import Embedder
 from estudio_core.inference.golden import check_golden
+from estudio_core.inference.manifest import EntryManifest, read_verified
 from estudio_core.inference.onnx_embedder import OnnxEmbedder
+from tests.export.saturation import quantise_in_full_range
 
 TEXTS = ["usb c charger", "a", "wireless headphones " * 40, "", "usb c charger", "4K TV 65 inch", "b"]
 
@@ -60,6 +64,27 @@ def test_a_wrong_model_under_the_right_name_fails_the_golden_check(served, embed
     other = OnnxEmbedder(served[1].parent / "shop_v2")
     with pytest.raises(ModelError, match=r"here gives other vectors for shop_v1 .* lowest cosine -?0\.\d+"):
         check_golden(other, embedder.manifest, where="here")
+
+
+def test_int8_of_an_earlier_version_has_to_come_closer_to_its_golden_vectors(small_model, tmp_path, monkeypatch):
+    options = ExportOptions(precision="int8", include_torch=False)
+    publish_entry(tmp_path, "shop_v1", small_model(seed=1), options=options)
+    monkeypatch.setattr(onnx_export, "quantise_onnx", quantise_in_full_range)
+    publish_entry(tmp_path, "shop_v2", small_model(seed=1), options=options)
+    now, earlier = (moved(read_verified(tmp_path / name), cosine=0.98) for name in ("shop_v1", "shop_v2"))
+    assert OnnxEmbedder(tmp_path / "shop_v1", manifest=now).check() == pytest.approx(0.98, abs=0.005)
+    with pytest.raises(ModelError, match=r"process gives other vectors for shop_v2 .*8 bits of full range.*release of"):
+        OnnxEmbedder(tmp_path / "shop_v2", manifest=earlier).check()
+
+
+def moved(manifest: EntryManifest, cosine: float) -> EntryManifest:
+    """Return the manifest with golden vectors that have this cosine to the stored ones."""
+    stored = np.array(manifest.golden.query_vectors)
+    aside = np.roll(stored, 1, axis=1)
+    aside -= (aside * stored).sum(axis=1, keepdims=True) * stored
+    aside /= np.linalg.norm(aside, axis=1, keepdims=True)
+    vectors = (cosine * stored + np.sqrt(1 - cosine**2) * aside).tolist()
+    return manifest.model_copy(update={"golden": manifest.golden.model_copy(update={"query_vectors": vectors})})
 
 
 def test_a_damaged_graph_is_refused_before_it_is_loaded(served, tmp_path):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from estudio_core import database
+from estudio_core import database, doctor
 from estudio_core.inference.released import live_models, released_models
 from estudio_core.local.triton.__main__ import models_to_load
 from estudio_core.settings import get_settings
@@ -39,6 +39,19 @@ def test_a_server_that_starts_loads_what_serves_and_the_newest_where_nothing_doe
     with database.connect(autocommit=True) as connection:
         live(connection, "v1", {"a": "x"})
     assert models_to_load() == ["shop_v1"]
+
+
+def test_the_doctor_tries_the_live_model_in_this_process(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert doctor._inference().detail == "ONNX Runtime, in process, serving no model yet"
+    with database.connect(autocommit=True) as connection:
+        live(connection, "v1", {"a": "x"})
+    assert doctor._inference().detail == "ONNX Runtime, in process, serving shop_v1"
+    monkeypatch.setenv("ESTUDIO_TRITON_REPOSITORY", str(tmp_path / "empty"))
+    get_settings.cache_clear()
+    finding = doctor._inference()
+    assert (finding.state, "has no entry 'shop_v1'" in finding.detail) == ("missing", True)
 
 
 def test_without_a_database_the_newest_are_loaded_and_none_is_started(
