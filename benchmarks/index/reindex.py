@@ -11,7 +11,7 @@ from unittest import mock
 
 from benchmarks.index.timing import CpuClock, Stages
 from estudio_core import database
-from estudio_core.export import manifest as entries
+from estudio_core.inference import manifest as entries
 from estudio_core.inference.entry_tokenizer import EntryTokenizer
 from estudio_core.inference.opening import open_bulk_embedder
 from estudio_core.pipeline import embed
