@@ -31,7 +31,7 @@ TOLERANCES: dict[Precision, Tolerance] = {
     # Measured on a 6-layer model: 6e-7 and 0.9999994.
     "fp32": Tolerance(max_abs_difference=1e-4, min_cosine=0.9999),
     "fp16": Tolerance(max_abs_difference=2e-2, min_cosine=0.999),
-    # Random token ids are harder than text: 0.979 against 0.987. Ranking quality is judged on held-out queries.
+    # Random token ids are harder than text: 0.962 against 0.983. Ranking quality is judged on held-out queries.
     "int8": Tolerance(max_abs_difference=0.2, min_cosine=0.95),
 }
 

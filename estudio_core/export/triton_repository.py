@@ -70,7 +70,7 @@ class ExportOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     precision: Precision = "fp32"
-    """Arithmetic of the served graph. int8 halves latency on CPUs at a loss to be measured; fp16 is for GPUs."""
+    """Arithmetic of the served graph. int8 is faster on CPUs, at a loss to be measured; fp16 is for GPUs."""
     max_batch_size: int = Field(default=64, ge=1, le=1024)
     """Most texts that Triton computes at once."""
     instances: Literal["cpu", "gpu"] = "cpu"
