@@ -48,8 +48,9 @@ def test_a_training_shorter_than_an_epoch_encodes_only_what_it_looks_at(
     monkeypatch.setattr(training, "rows_of_training", lambda batches, texts, steps, config: list(range(texts)))
     training.fit(whole, train_only, config)
     assert 0 < known[0] < known[1]
+    # Other batches are rounded otherwise, 1.5e-6 on a CPU with AVX2 only; a step of Adam moves weights by 5e-3.
     for name, weight in weights(whole).items():
-        torch.testing.assert_close(weights(spared)[name], weight, atol=1e-6, rtol=0)
+        torch.testing.assert_close(weights(spared)[name], weight, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("more", [{}, {"mined_negatives": 1}])
