@@ -124,7 +124,7 @@ def releases(plugin: Annotated[str | None, typer.Option("--plugin", "-p", help="
     from estudio_core.vectordb.deployments import list_releases
 
     with database.connect() as connection:
-        database.ensure_schema(connection)
+        database.require_schema(connection)
         found = list_releases(connection, plugin)
     if not found:
         console.print("No releases yet. Run a plugin's DAG <plugin>__initialize, or: make demo")
@@ -160,7 +160,7 @@ def promotions(
     from estudio_core.promotion.ledger import history
 
     with database.connect() as connection:
-        database.ensure_schema(connection)
+        database.require_schema(connection)
         found = history(connection, plugin, limit)
     if not found:
         console.print("No promotions yet. Run a plugin's DAG <plugin>__initialize, or: make demo")
@@ -216,6 +216,15 @@ def sync(
     )
     for item_id, reason in list(done.invalid.items())[:5]:
         console.print(f"  {item_id}: {reason}", markup=False)
+
+
+@app.command()
+@_explained
+def migrate() -> None:
+    """Bring Estudio's tables to what this version works with. `up` and `demo` do so themselves."""
+    from estudio_core.migrations.upgrade import migrate as run_migrations
+
+    console.print(f"Estudio's tables are at version {run_migrations()}.")
 
 
 @app.command()

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import atexit
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache, lru_cache
-from importlib import resources
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from estudio_core import embedded_postgres
+from estudio_core import embedded_postgres, migrations
 from estudio_core.errors import (
     ConfigurationError,
     ConnectionLostError,
     DatabaseUnavailableError,
+    SchemaVersionError,
 )
 from estudio_core.postgres_url import describe, postgres_url
 from estudio_core.settings import get_settings
@@ -39,9 +39,6 @@ LOST_CLIENT_S = 2
 """The server looks this often whether the client of a long statement still lives. By default it finds out at the end of
 the statement: the build lock of a killed task would be held until its index is built."""
 
-SCHEMA_LOCK_TIMEOUT_S = 10.0
-"""How long a change of the tables waits for transactions that use them. Whoever comes after it waits behind it."""
-
 CHECK_INTERVAL_S = 1.0
 """A pooled connection that answered so lately is taken to be alive; one round trip less in most searches."""
 
@@ -49,15 +46,6 @@ Configure = Callable[["psycopg.Connection"], None]
 """Sets up a new connection of a pool, in autocommit mode."""
 
 _checked: WeakKeyDictionary[psycopg.Connection, float] = WeakKeyDictionary()
-_SCHEMA_LOCK = 4_837_201_155  # advisory lock key: one process creates the schema at a time
-_SCHEMA_PACKAGES = (
-    "estudio_core.clickstream",
-    "estudio_core.vectordb",
-    "estudio_core.promotion",
-    "estudio_core.improvement",
-    "estudio_core.monitoring",
-    "estudio_core.pipeline",
-)
 
 
 def database_url() -> str:
@@ -238,80 +226,57 @@ def _name_outage(error: BaseException) -> None:
         raise ConnectionLostError(f"PostgreSQL went away: {str(error).strip()}. Try again.") from error
 
 
-def ensure_schema(connection: psycopg.Connection) -> None:
-    """Create the schema `estudio` and its tables where they are not those of this version; safe to call at any time.
+@dataclass(frozen=True)
+class SchemaVersion:
+    """Which tables a database has.
 
-    Where they are, it looks at one row and locks nothing: even a `CREATE INDEX IF NOT EXISTS` of an index that exists
-    would have every writer wait.
+    Attributes:
+        number: Of the last migration that made them.
+        serves_from: Code that knows the migration of this number, or a later one, works with them.
+    """
+
+    number: str
+    serves_from: str
+
+
+def schema_version(connection: psycopg.Connection) -> SchemaVersion | None:
+    """Return which tables the database has; None where it has none, or those from before migrations had numbers."""
+    import psycopg
+
+    with suppress(psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn), connection.transaction():
+        row = connection.execute("SELECT version_num, serves_from FROM estudio.alembic_version").fetchone()
+        return None if row is None else SchemaVersion(*row)
+    return None
+
+
+def require_schema(connection: psycopg.Connection) -> str:
+    """Check that this code can work with the tables, and return their number. Reads one row; changes and locks nothing.
+
+    Tables that a newer version has migrated serve this one too, unless that migration says otherwise.
 
     Raises:
-        ConfigurationError: pgvector is missing or older than 0.8.4.
-        DatabaseUnavailableError: the tables have to change, and somebody uses them for longer than 10 seconds.
+        SchemaVersionError: the tables are missing, older, or too new; the message names the command that helps.
     """
-    import psycopg
-
-    if _stored_digest(connection) == _schema_digest():
-        _require_pgvector(connection)
-        return
-    try:
-        with connection.transaction():
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_SCHEMA_LOCK,))
-            if _stored_digest(connection) != _schema_digest():
-                connection.execute(
-                    "SELECT set_config('lock_timeout', %s, true)", (f"{int(SCHEMA_LOCK_TIMEOUT_S * 1000)}ms",)
-                )
-                _create_schema(connection)
-    except psycopg.errors.LockNotAvailable as error:
-        raise DatabaseUnavailableError(
-            "Estudio's tables have to be created or changed for this version, and another transaction has used them "
-            f"for more than {SCHEMA_LOCK_TIMEOUT_S:g} s: a dump, or a session left open (see pg_stat_activity). "
-            "End it, or try again later."
-        ) from error
+    needed = migrations.newest()
+    found = schema_version(connection)
+    if found is None or found.number < needed:
+        has = "no tables of this version" if found is None else f"tables of version {found.number}"
+        raise SchemaVersionError(f"Estudio's database has {has}, and {needed} is needed. Run: estudio migrate")
+    if needed < found.serves_from:
+        raise SchemaVersionError(
+            f"Estudio's database has tables of version {found.number}, which serve code from {found.serves_from} on; "
+            f"this code knows {needed}. Run: pip install --upgrade estudio"
+        )
+    return found.number
 
 
-def _stored_digest(connection: psycopg.Connection) -> str | None:
-    """Return what the tables were made from; None where there are none."""
-    with connection.transaction():
-        found = connection.execute("SELECT to_regclass('estudio.schema_version')").fetchone()
-        if found is None or found[0] is None:
-            return None
-        row = connection.execute("SELECT max(digest) FROM estudio.schema_version").fetchone()
-    return None if row is None else row[0]
+def require_pgvector(connection: psycopg.Connection) -> None:
+    """Check the version of pgvector.
 
-
-@cache
-def _schema_digest() -> str:
-    digest = hashlib.sha256()
-    for statements in _schema_files():
-        digest.update(statements)
-    return digest.hexdigest()
-
-
-def _schema_files() -> list[bytes]:
-    return [resources.files(package).joinpath("schema.sql").read_bytes() for package in _SCHEMA_PACKAGES]
-
-
-def _create_schema(connection: psycopg.Connection) -> None:
-    import psycopg
-
-    try:
-        connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
-    except (psycopg.errors.UndefinedFile, psycopg.errors.FeatureNotSupported) as error:
-        raise ConfigurationError(
-            "The database has no pgvector extension. Install pgvector >= 0.8.4 on the server."
-        ) from error
-    _require_pgvector(connection)
-    connection.execute("CREATE SCHEMA IF NOT EXISTS estudio")
-    for statements in _schema_files():
-        connection.execute(statements)
-    connection.execute("CREATE TABLE IF NOT EXISTS estudio.schema_version (digest text NOT NULL)")
-    connection.execute("DELETE FROM estudio.schema_version")
-    connection.execute("INSERT INTO estudio.schema_version VALUES (%s)", (_schema_digest(),))
-
-
-def _require_pgvector(connection: psycopg.Connection) -> None:
-    with connection.transaction():
-        row = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
+    Raises:
+        ConfigurationError: it is older than 0.8.4.
+    """
+    row = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
     if row is None:
         raise ConfigurationError("The database has lost its pgvector extension. Run: CREATE EXTENSION vector")
     version = tuple(int(part) for part in row[0].split("."))

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
-from estudio_core import database
-from estudio_core.errors import EstudioError
+from estudio_core import database, migrations
+from estudio_core.errors import EstudioError, SchemaVersionError
 from estudio_core.redaction import redact
 from estudio_core.settings import get_settings
 
@@ -30,11 +30,12 @@ _MINIMUM_FREE_GB = 2
 
 
 def examine() -> list[Finding]:
-    """Look at packages, database, MLflow store, model repository, artifacts, plugins and inference."""
+    """Look at packages, database and its tables, MLflow store, model repository, artifacts, plugins and inference."""
     findings = [_package(name) for name in _PACKAGES]
     findings.append(_onnxruntime())
     findings.append(_ray())
     findings.append(_database())
+    findings.append(_tables())
     findings.append(_writable("model repository", get_settings().triton_repository, "ESTUDIO_TRITON_REPOSITORY"))
     findings.append(_writable("local state", get_settings().home, "ESTUDIO_HOME"))
     findings.append(_tracking())
@@ -70,7 +71,6 @@ def _database() -> Finding:
     what = "database" if configured else "database (embedded)"
     try:
         with database.connect() as connection:
-            database.ensure_schema(connection)
             row = connection.execute(
                 "SELECT current_setting('server_version'), "
                 "(SELECT extversion FROM pg_extension WHERE extname = 'vector')"
@@ -80,6 +80,18 @@ def _database() -> Finding:
     except EstudioError as error:
         mend = "correct ESTUDIO_DATABASE_URL, or start that server" if configured else "pip install 'estudio[embedded]'"
         return Finding(what, "missing", str(error), mend)
+
+
+def _tables() -> Finding:
+    try:
+        with database.connect() as connection:
+            found = database.require_schema(connection)
+            database.require_pgvector(connection)
+        return Finding("tables", "ok", f"version {found}, {migrations.newest()} is needed")
+    except SchemaVersionError as error:
+        return Finding("tables", "missing", *str(error).split(" Run: "))
+    except EstudioError as error:
+        return Finding("tables", "missing", str(error))
 
 
 def _writable(what: str, path: os.PathLike[str], variable: str) -> Finding:

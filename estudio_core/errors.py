@@ -3,6 +3,7 @@
     EstudioError
     ├── ConfigurationError        a setting, plugin or parameter is wrong: fix it, a retry will not help
     │   ├── PluginError           a search plugin cannot be loaded, found or validated
+    │   ├── SchemaVersionError    the tables are not those of this version: migrate them
     │   └── MissingDependencyError
     ├── DataError                 the data is wrong: fix it, a retry will not help
     │   ├── SourceSchemaError     a table or column of the item source does not exist
@@ -44,6 +45,10 @@ class ConfigurationError(EstudioError):
 
 class PluginError(ConfigurationError):
     """A search plugin cannot be loaded, found or validated."""
+
+
+class SchemaVersionError(ConfigurationError):
+    """Estudio's tables are older than this code needs, or too new for it."""
 
 
 class MissingDependencyError(ConfigurationError):

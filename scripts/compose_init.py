@@ -6,10 +6,10 @@ import json
 import os
 from pathlib import Path
 
-from estudio_core import database
 from estudio_core.local.airflow_home import pools_definition
 from estudio_core.local.airflow_setup import main as set_up_airflow
 from estudio_core.local.generated_secrets import ADMIN_USER
+from estudio_core.migrations.upgrade import migrate
 
 BUCKETS = ("estudio-artifacts", "mlflow")
 
@@ -33,8 +33,7 @@ def write_password_file(path: Path, password: str) -> None:
 
 def main() -> None:
     """Prepare Estudio's schema, the buckets, Airflow's database, pools and password."""
-    with database.connect() as connection:
-        database.ensure_schema(connection)
+    migrate()
     make_buckets()
     password_file = Path(os.environ["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"])
     write_password_file(password_file, os.environ["AIRFLOW_ADMIN_PASSWORD"])

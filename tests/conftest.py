@@ -21,7 +21,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from estudio_core import database, embedded_postgres
+from estudio_core import embedded_postgres
+from estudio_core.migrations.upgrade import migrate
 from estudio_core.settings import get_settings
 from tests.small_model import minilm_folder
 
@@ -72,8 +73,7 @@ def estudio_home(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPa
     (tmp_path / "home").mkdir()
     (tmp_path / "triton_repo").mkdir()
     get_settings.cache_clear()
-    with database.connect() as connection:
-        database.ensure_schema(connection)
+    migrate(database_url)
     yield tmp_path / "home"
     get_settings.cache_clear()
 

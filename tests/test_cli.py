@@ -8,7 +8,7 @@ import pytest
 from psycopg.types.json import Jsonb
 from typer.testing import CliRunner
 
-from estudio_core import cli, database
+from estudio_core import cli, database, migrations
 from estudio_core.cli import app
 from estudio_core.context import context
 from estudio_core.settings import get_settings
@@ -24,7 +24,19 @@ def fresh_context() -> None:
 
 def test_help_lists_every_command() -> None:
     output = CliRunner().invoke(app, ["--help"]).output
-    for command in ("search", "releases", "rollback", "sync", "doctor", "demo", "up", "down", "status", "plugins"):
+    for command in (
+        "search",
+        "releases",
+        "rollback",
+        "sync",
+        "migrate",
+        "doctor",
+        "demo",
+        "up",
+        "down",
+        "status",
+        "plugins",
+    ):
         assert command in output
 
 
@@ -99,7 +111,6 @@ def test_brackets_are_shown_as_they_are(estudio_home: Path, monkeypatch: pytest.
     assert missing.exit_code == 1
     assert "shop[red]" in missing.output
     with database.connect() as connection:
-        database.ensure_schema(connection)
         release = start_release(connection, "shop", "shop_v1", "1", SearchIndexInfo(dimensions=2), "run")
         connection.execute(
             "UPDATE estudio.deployments SET state = 'failed', reason = %s WHERE release_id = %s",
@@ -149,6 +160,23 @@ def test_an_unreachable_database_is_an_error_in_one_line_without_the_password(
     assert result.exit_code == 1
     assert "127.0.0.1:1/shop does not answer" in result.output.replace("\n", " ")
     assert "hunter2" not in result.output
+
+
+def test_tables_that_are_missing_are_named_with_the_command_that_makes_them(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ESTUDIO_DATABASE_URL", database_url)
+    monkeypatch.setenv("ESTUDIO_HOME", str(tmp_path))
+    get_settings.cache_clear()
+    before, found = (CliRunner().invoke(app, [command]) for command in ("releases", "doctor"))
+    assert before.exit_code == 1
+    assert "SchemaVersionError Estudio's database has no tables of this version" in before.output
+    assert "Run: estudio migrate" in before.output
+    assert "→ estudio migrate" in " ".join(found.output.split())
+    migrated, after, found = (CliRunner().invoke(app, [command]) for command in ("migrate", "releases", "doctor"))
+    assert f"at version {migrations.newest()}" in migrated.output
+    assert after.exit_code == 0
+    assert f"version {migrations.newest()}, {migrations.newest()} is needed" in " ".join(found.output.split())
 
 
 def test_doctor_names_a_broken_plugin_and_exits_with_1(

@@ -1,4 +1,4 @@
-"""The connection layer: schema, redaction, errors."""
+"""The connection layer: redaction, errors, the embedded server."""
 
 from __future__ import annotations
 
@@ -12,45 +12,10 @@ import psutil
 import psycopg
 import pytest
 
-from estudio_core import database, embedded_postgres
+from estudio_core import database, embedded_postgres, migrations
 from estudio_core.errors import ConfigurationError, DatabaseUnavailableError
+from estudio_core.migrations.upgrade import migrate
 from estudio_core.settings import get_settings
-
-
-def test_schema_can_be_created_again(database_url: str) -> None:
-    with database.connect(database_url) as connection:
-        database.ensure_schema(connection)
-        database.ensure_schema(connection)
-        row = connection.execute("SELECT count(*) FROM pg_namespace WHERE nspname = 'estudio'").fetchone()
-    assert row == (1,)
-
-
-def test_tables_that_are_there_are_looked_at_without_a_lock(database_url: str) -> None:
-    with database.connect(database_url) as connection:
-        database.ensure_schema(connection)
-    with psycopg.connect(database_url) as dump, psycopg.connect(database_url) as writer:
-        dump.execute("SELECT FROM estudio.sync_state")
-        writer.execute("INSERT INTO estudio.change_log (plugin, op, object_id) VALUES ('p', 'delete', 'a')")
-        with database.connect(database_url) as connection:
-            connection.execute("SET statement_timeout = '2s'")
-            database.ensure_schema(connection)
-        writer.rollback()
-
-
-def test_tables_of_another_version_that_are_in_use_are_named(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(database, "SCHEMA_LOCK_TIMEOUT_S", 0.2)
-    with database.connect(database_url, autocommit=True) as connection:
-        database.ensure_schema(connection)
-        connection.execute("UPDATE estudio.schema_version SET digest = 'earlier'")
-        with psycopg.connect(database_url) as dump:
-            dump.execute("SELECT FROM estudio.sync_state")
-            with pytest.raises(DatabaseUnavailableError, match="another transaction has used them"):
-                database.ensure_schema(connection)
-        database.ensure_schema(connection)
-        row = connection.execute("SELECT digest = 'earlier' FROM estudio.schema_version").fetchone()
-    assert row == (False,)
 
 
 def test_transactions_see_what_was_committed_whatever_the_server_s_default(database_url: str) -> None:
@@ -118,8 +83,7 @@ def test_a_crash_is_one_error_and_what_comes_after_the_restart_works_again(
     try:
         monkeypatch.setenv("ESTUDIO_DATABASE_URL", embedded_postgres.start(folder))
         get_settings.cache_clear()
-        with database.connect() as connection:
-            database.ensure_schema(connection)
+        migrate()
         postmaster = psutil.Process(int((folder / "postmaster.pid").read_text().split()[0]))
 
         def crash() -> None:
@@ -163,6 +127,21 @@ def test_a_server_that_is_away_is_asked_again_and_again_in_short_intervals(monke
     get_settings.cache_clear()
     waits = [later - earlier for earlier, later in zip([began, *asked], [*asked, time.monotonic()], strict=True)]
     assert max(waits) < 2.5, waits
+
+
+def test_an_embedded_server_that_is_started_has_its_tables_and_one_that_runs_keeps_them(
+    databases_folder: Path, monkeypatch: pytest.MonkeyPatch, estudio_home: Path
+) -> None:
+    folder = databases_folder / "home" / "postgres"
+    try:
+        with database.connect(embedded_postgres.url_of(folder.parent), autocommit=True) as connection:
+            assert database.require_schema(connection) == migrations.newest()
+            connection.execute("DROP SCHEMA estudio CASCADE")
+            monkeypatch.setattr(embedded_postgres, "_met", {})  # as in another process
+            embedded_postgres.url_of(folder.parent)
+            assert database.schema_version(connection) is None
+    finally:
+        embedded_postgres.stop(folder)
 
 
 def test_a_server_is_found_also_where_the_working_folder_is_gone(

@@ -13,6 +13,7 @@ import psycopg
 from benchmarks.index.generated import generated_items
 from benchmarks.index.timing import median
 from estudio_core import database
+from estudio_core.migrations.upgrade import migrate
 from estudio_core.vectordb.collection import COPY_CHUNK, Collection
 from estudio_core.vectordb.copying import OBJECT_COLUMNS, PART_COLUMNS, pack
 from estudio_core.vectordb.index_info import SearchIndexInfo
@@ -30,8 +31,8 @@ def measure_copy(items: int, *, dimensions: int = 384, rounds: int = 5) -> dict[
     written = list(generated_items(0, items, dimensions))
     info = SearchIndexInfo(dimensions=dimensions)
     seconds: dict[str, list[float]] = {"bare COPY": [], "Estudio": []}
+    migrate()
     with database.connect(autocommit=True) as connection:
-        database.ensure_schema(connection)
         chunks = [
             pack(written[start : start + COPY_CHUNK], info, connection.info.encoding)
             for start in range(0, items, COPY_CHUNK)

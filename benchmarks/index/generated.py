@@ -14,6 +14,7 @@ from rich.console import Console
 
 from estudio_core import database
 from estudio_core.errors import ReleaseError
+from estudio_core.migrations.upgrade import migrate
 from estudio_core.vectordb import deployments
 from estudio_core.vectordb.index_build import build_index
 from estudio_core.vectordb.index_info import SearchIndexInfo
@@ -94,8 +95,8 @@ def generated_items(start: int, end: int, dimensions: int) -> Iterator[IndexedIt
 def generated_release(size: int, dimensions: int = 384) -> Release:
     """Return the live release of `size` generated items, built now as far as it is not there yet."""
     plugin = f"generated_{size}"
+    migrate()
     with database.connect(autocommit=True) as connection:
-        database.ensure_schema(connection)
         live = live_release(connection, plugin)
         if live is None:
             release = start_release(

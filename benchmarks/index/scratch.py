@@ -8,6 +8,7 @@ from pathlib import Path
 from estudio_core import database
 from estudio_core.demo.catalog import load_catalog, load_judgments, products
 from estudio_core.inference.manifest import EntryManifest, entry_name, read_manifest
+from estudio_core.migrations.upgrade import migrate
 from estudio_core.pipeline.publish import publish_model
 from estudio_core.pipeline.register import register_base_model
 from estudio_core.settings import get_settings
@@ -31,8 +32,8 @@ def fill_catalog(items: int) -> None:
     """Let the table hold `items` products, the judged ones first."""
     judged = load_judgments().object_ids
     ids = sorted((str(product["id"]) for product in products()), key=lambda key: (key not in judged, int(key)))
+    migrate()
     with database.connect() as connection:
-        database.ensure_schema(connection)
         load_catalog(connection, set(map(int, ids[:items])) | set(ids[:items]))
         connection.execute("DELETE FROM products WHERE id <> ALL(%s)", ([int(key) for key in ids[:items]],))
         connection.commit()

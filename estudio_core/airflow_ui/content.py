@@ -53,7 +53,7 @@ class PluginContent:
 def plugin_names() -> list[str]:
     """Return the names of all plugins that have had a release begun, sorted."""
     with database.connect() as connection:
-        database.ensure_schema(connection)
+        database.require_schema(connection)
         rows = connection.execute("SELECT DISTINCT plugin FROM estudio.deployments ORDER BY plugin").fetchall()
     return [row[0] for row in rows]
 

@@ -74,6 +74,6 @@ def look() -> Waiting:
     from estudio_core.promotion.aliases import observe_all
 
     with database.connect(autocommit=True) as connection:
-        database.ensure_schema(connection)
+        database.require_schema(connection)
         waiting = observe_all(connection, mlflow_client())
     return {promotion.plugin: (promotion.promotion_id, promotion.to_version) for promotion in reversed(waiting)}

@@ -54,5 +54,5 @@ def count(plugin: str) -> int:
     from estudio_core.pipeline.trainings import new_sessions
 
     with database.connect() as connection:
-        database.ensure_schema(connection)
+        database.require_schema(connection)
         return new_sessions(connection, plugin)

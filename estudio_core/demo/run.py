@@ -20,6 +20,7 @@ from estudio_core.demo.clickstream import rankings_of, replay_clickstream
 from estudio_core.demo.follow import follow
 from estudio_core.errors import ConfigurationError
 from estudio_core.local.installation import RUN_COMPONENTS, START_TIMEOUT_S
+from estudio_core.migrations.upgrade import migrate
 from estudio_core.searching import search
 from estudio_core.settings import get_settings
 from estudio_core.vectordb.deployments import live_release
@@ -79,9 +80,9 @@ def _start(console: Console, home: Path) -> None:
     """Load the catalog and start Airflow's processes."""
     with console.status("Preparing database and Airflow…"):
         environment = local.ensure_airflow(home)
+        migrate()
         services = local.start_airflow(environment, home=home, components=RUN_COMPONENTS, wait=False)
         with database.connect() as connection:
-            database.ensure_schema(connection)
             catalog = load_catalog(connection)
             connection.commit()
         console.print(f"Table [bold]products[/]: {catalog.total:,} real products.")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote
 
 import tenacity
+from filelock import BaseFileLock, FileLock
 
 from estudio_core.artifacts import safe_name
 from estudio_core.errors import ConfigurationError, TrackingUnavailableError
@@ -94,16 +93,13 @@ class MLflowClientWrapper:
                 "Start it, or set ESTUDIO_MLFLOW_TRACKING_URI to one that runs."
             ) from error
 
-    @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Hold a lock among the processes of this machine that use the same store."""
+    def lock(self, name: str) -> BaseFileLock:
+        """Return a lock among the processes of this machine that use the same store."""
         database = _sqlite_path(self.tracking_uri)
         folder = (get_settings().home if database is None else database.parent) / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         store = hashlib.sha256(self.tracking_uri.encode()).hexdigest()[:8]
-        with (folder / f"mlflow-{store}-{safe_name(name)}.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        return FileLock(folder / f"mlflow-{store}-{safe_name(name)}.lock")
 
     def _connected(self) -> MlflowClient:
         uri = self.tracking_uri

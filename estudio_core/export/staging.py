@@ -8,23 +8,21 @@ of a killed process.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from estudio_core.durable import flush, flush_tree
 from estudio_core.errors import RepositoryError
 
 LOCK_TIMEOUT_S = 3600.0
 """Longest wait for another process that publishes the same name; an export takes seconds to minutes."""
-
-_POLL_S = 0.1
 
 
 def work_folder(repository: Path) -> Path:
@@ -112,22 +110,20 @@ def only_writer(work: Path, name: str, timeout_s: float = LOCK_TIMEOUT_S) -> Ite
     Raises:
         RepositoryError: another process held it for `timeout_s`.
     """
-    with repository_errors(work), (work / f"{name}.lock").open("a") as lock:
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise RepositoryError(
-                        f"Another process has been publishing {name!r} for {timeout_s:.0f} s (lock {lock.name}). "
-                        "Find and end it, then run this again."
-                    ) from None
-                time.sleep(_POLL_S)
-        for leftover in work.glob(f"{name}.*-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        yield
+    # Where the file system has no locks, a file that only says so would outlive a killed holder.
+    lock = FileLock(work / f"{name}.lock", timeout=timeout_s, fallback_to_soft=False)
+    with repository_errors(work):
+        try:
+            held = lock.acquire()
+        except Timeout:
+            raise RepositoryError(
+                f"Another process has been publishing {name!r} for {timeout_s:.0f} s (lock {lock.lock_file}). "
+                "Find and end it, then run this again."
+            ) from None
+        with held:
+            for leftover in work.glob(f"{name}.*-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            yield
 
 
 @contextmanager

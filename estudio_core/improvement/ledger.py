@@ -36,7 +36,7 @@ _AT_ONCE = 500
 
 @dataclass(frozen=True)
 class Improvement:
-    """One run of `<plugin>__improve` that came to a decision. Fields as in `schema.sql`."""
+    """One run of `<plugin>__improve` that came to a decision. Fields as in `migrations/versions`."""
 
     release_id: int
     run_id: str

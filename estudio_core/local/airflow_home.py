@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib.util
 import json
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from filelock import FileLock
 from psycopg import sql
 
 from estudio_core import database, embedded_postgres
@@ -184,8 +184,7 @@ def ensure_airflow(
     port = remembered_port(home, "airflow") or PREFERRED_PORTS["airflow"]
     environment = airflow_environment(home, project=project, metadata_url=metadata_url, port=port)
     environment.update(estudio_environment(get_settings().model_copy(update={"home": home})))
-    with (folder / "setup.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(folder / "setup.lock"):
         _prepare(folder, environment, metadata_url)
     return environment
 

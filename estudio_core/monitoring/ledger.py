@@ -19,7 +19,7 @@ Reaction = Literal["none", "notify", "train"]
 
 @dataclass(frozen=True)
 class Watch:
-    """One run of `<plugin>__watch`. Fields as in `schema.sql`."""
+    """One run of `<plugin>__watch`. Fields as in `migrations/versions`."""
 
     run_id: str
     release_id: int

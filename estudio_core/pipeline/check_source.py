@@ -9,15 +9,16 @@ from estudio_core.pipeline.plugin_access import open_plugin
 
 
 def check_source(plugin_name: str) -> SourceManifest:
-    """Create Estudio's tables, check the item source, and count its rows.
+    """Check Estudio's tables and the item source, and count its rows.
 
     Raises:
+        SchemaVersionError: Estudio's tables are missing or of another version.
         SourceSchemaError: a table or column does not exist.
         DataError: the source has no items.
         DatabaseUnavailableError: a database does not answer.
     """
     with database.connect() as connection:
-        database.ensure_schema(connection)
+        database.require_schema(connection)
     loader = open_plugin(plugin_name).get_data_loader()
     loader.check()
     items = loader.total_count()

@@ -29,7 +29,7 @@ def start_collection(plugin_name: str, entry: dict[str, Any], shards: int, run_i
     published = EntryManifest.model_validate(entry)
     plugin = open_plugin(plugin_name)
     with database.connect(autocommit=True) as connection:
-        database.ensure_schema(connection)
+        database.require_schema(connection)
         require_open_run(connection, plugin_name, run_id)
         release = start_release(
             connection, plugin_name, published.name, published.version, plugin.get_search_index_info(), run_id

@@ -120,7 +120,7 @@ def _held_out(plugin: FineTuningMethod) -> Judgments | None:
     if human is not None:
         return human.with_one_spelling().answerable()
     with database.connect() as connection:
-        database.ensure_schema(connection)
+        database.require_schema(connection)
         sessions = list(ClickstreamStore(connection).sessions(plugin.meta.name, limit=MOST_SESSIONS))
     if not any(session.events for session in sessions):
         return None

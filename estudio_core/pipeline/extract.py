@@ -45,7 +45,7 @@ def extract(plugin_name: str, run_id: str, params: dict[str, Any], wanted_new: i
     since = until - timedelta(days=wanted.window_days)
     counts = {"sessions": 0, "clicked_sessions": 0, "simulated_sessions": 0}
     with store.publish(plugin_name, run_id, "sessions") as folder, database.connect() as connection:
-        database.ensure_schema(connection)
+        database.require_schema(connection)
         if wanted_new is not None:
             _check_new(connection, plugin_name, run_id, since, until, wanted_new)
         with (folder / SESSIONS_FILE).open("w", encoding="utf-8") as file:

@@ -58,7 +58,7 @@ def adjust(plugin_name: str, run_id: str, params: dict[str, Any]) -> Improvement
     plugin = open_plugin(plugin_name)
     until = datetime.now(UTC) - timedelta(minutes=wanted.settle_minutes)
     with database.connect() as connection:
-        database.ensure_schema(connection)
+        database.require_schema(connection)
         release, since = place(connection, plugin_name, wanted)
         sessions = read_sessions(connection, plugin, wanted, since, until)
         check_enough(sessions, wanted, since)
@@ -149,7 +149,7 @@ def revert_improvements(plugin_name: str, run_id: str, actor: str) -> int:
         ReleaseError: nothing is live.
     """
     with database.connect() as connection:
-        database.ensure_schema(connection)
+        database.require_schema(connection)
         release = live_release(connection, plugin_name)
         if release is None:
             raise ReleaseError(

@@ -96,7 +96,7 @@ def take_up(plugin_name: str, run_id: str, params: dict[str, Any], actor: str, *
     """
     registry = open_plugin(plugin_name).get_manager().registry
     with database.connect(autocommit=True) as connection:
-        database.ensure_schema(connection)
+        database.require_schema(connection)
         promotion = ledger.of_run(connection, plugin_name, run_id)
         if promotion is None and by_alias:
             # Taken up before MLflow is asked: while MLflow is away, the run's retries find it as theirs.

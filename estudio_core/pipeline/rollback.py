@@ -36,7 +36,7 @@ def rollback(plugin_name: str, params: dict[str, Any], run_id: str, actor: str) 
 
     wanted = RollbackParams.model_validate(params).target
     with database.connect(autocommit=True) as connection, one_at_a_time(connection, plugin_name):
-        database.ensure_schema(connection)
+        database.require_schema(connection)
         done = ledger.of_run(connection, plugin_name, run_id)
         if done is not None:
             ledger.require_open(connection, done)

@@ -66,7 +66,7 @@ def sync(plugin_name: str, params: dict[str, Any]) -> SyncManifest:
     loader = open_plugin(plugin_name).get_data_loader()
     spare_what_is_loaded()
     with database.connect(autocommit=True) as connection:
-        database.ensure_schema(connection)
+        database.require_schema(connection)
         with sync_lock(connection, plugin_name):
             writer = ItemWriter(connection, plugin_name, loader)
             begun = writer.live().release_id

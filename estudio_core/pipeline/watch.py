@@ -62,7 +62,7 @@ def watch(plugin_name: str, run_id: str, params: dict[str, Any]) -> WatchManifes
     plugin = open_plugin(plugin_name)
     until = datetime.now(UTC)
     with database.connect(autocommit=True) as connection:
-        database.ensure_schema(connection)
+        database.require_schema(connection)
         release = require_live(connection, plugin_name)
         bind_release(release.release_id)
         trained = trained_until(connection, plugin_name)

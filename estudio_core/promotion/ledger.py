@@ -33,7 +33,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Promotion:
-    """One row: who wanted which version to serve, and what became of it. Fields as in `schema.sql`."""
+    """One row: who wanted which version to serve, and what became of it. Fields as in `migrations/versions`."""
 
     promotion_id: int
     plugin: str

@@ -13,6 +13,7 @@ import psycopg
 from estudio_core import database, embedded_postgres
 from estudio_core.context import context
 from estudio_core.inference.opening import close_embedders
+from estudio_core.migrations.upgrade import migrate
 from estudio_core.settings import get_settings
 from tests.small_model import build_small_model
 
@@ -113,8 +114,8 @@ def _fill(shop: Shop) -> None:
     from estudio_core.pipeline.plugin_access import open_plugin
     from estudio_core.pipeline.register import register_base_model
 
+    migrate()
     with database.connect() as connection:
-        database.ensure_schema(connection)
         connection.execute("CREATE TABLE products (id int PRIMARY KEY, title text NOT NULL, code int NOT NULL)")
         with connection.cursor() as cursor:
             rows = [(item, title(item, 0), item) for item in range(shop.items)]

@@ -23,7 +23,6 @@ BASE, MOVED = np.eye(8)[:2], np.eye(8)[2:4]
 @pytest.fixture
 def conn(estudio_home: Path) -> Iterator[psycopg.Connection]:
     with database.connect(autocommit=True) as connection:
-        database.ensure_schema(connection)
         yield connection
 
 

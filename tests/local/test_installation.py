@@ -195,7 +195,6 @@ def two_versions(installation: local.Installation, tmp_path_factory: pytest.Temp
     manager.promote(1, "first release", "ana")
     manager.registry.delete_alias("challenger", reason="refused", actor="ana")  # so that no default names version 2
     with database.connect() as connection:
-        database.ensure_schema(connection)
         info = SearchIndexInfo(dimensions=2)
         live, before = (start_release(connection, "shop", "shop_v1", "1", info, run) for run in ("live", "before"))
         for state, release in (("live", live), ("previous", before)):

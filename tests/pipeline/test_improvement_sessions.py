@@ -22,7 +22,6 @@ END = SECOND + timedelta(hours=1)
 
 def log(name: str, at: datetime, sessions: int, query: str = "lamp {}") -> None:
     with database.connect(autocommit=True) as connection:
-        database.ensure_schema(connection)
         store = ClickstreamStore(connection)
         ids = [f"{name}-{number}" for number in range(sessions)]
         store.log_queries([UbiQuery(i, query.format(i), at, "shop", query_response_hit_ids=("1", "2")) for i in ids])

@@ -20,7 +20,6 @@ def sessions(estudio_home: Path) -> None:
     """Three clicked sessions of `shop`."""
     at = datetime.now(UTC)
     with database.transaction() as connection:
-        database.ensure_schema(connection)
         store = ClickstreamStore(connection)
         store.log_queries([UbiQuery(f"q{i}", "lamp", at, "shop", query_response_hit_ids=("1", "2")) for i in range(3)])
         store.log_events([UbiEvent(f"e{i}", "click", f"q{i}", at, "shop", object_id="1") for i in range(3)])

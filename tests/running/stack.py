@@ -146,7 +146,6 @@ def _load_catalog() -> None:
     from estudio_core.demo.catalog import load_catalog, load_judgments
 
     with database.connect() as connection:
-        database.ensure_schema(connection)
         load_catalog(connection, only=set(sorted(load_judgments().object_ids)[:ITEMS]))
         connection.commit()
 

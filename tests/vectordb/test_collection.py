@@ -9,7 +9,6 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from estudio_core import database
 from estudio_core.errors import ConfigurationError, DimensionError, ItemError, ReleaseError
 from estudio_core.progress import Progress, progress_to
 from estudio_core.vectordb.collection import Collection, CopyCount, slug
@@ -186,26 +185,6 @@ def test_nothing_is_kept_of_an_object_that_has_changed_meanwhile(
 def test_an_unknown_language_is_named(conn: psycopg.Connection) -> None:
     with pytest.raises(ConfigurationError, match="'klingon'"):
         Collection("k", SearchIndexInfo(dimensions=3, text_config="klingon")).create(conn)
-
-
-def test_collections_without_words_and_source_hashes_get_the_columns(
-    conn: psycopg.Connection, collection: Collection
-) -> None:
-    collection.copy_items(conn, [item("a")])
-    conn.execute(
-        sql.SQL("ALTER TABLE {} DROP COLUMN document, DROP COLUMN body, DROP COLUMN source_hash").format(
-            collection.objects
-        )
-    )
-    conn.execute("ALTER TABLE estudio.change_log ALTER COLUMN data TYPE jsonb")
-    conn.execute("UPDATE estudio.schema_version SET digest = 'earlier'")
-    database.ensure_schema(conn)
-    collection.upsert_items(conn, [item("b", text="red lamp")])
-    assert collection.source_hashes(conn, ["a", "b"]) == {"a": None, "b": None}
-    row = conn.execute(
-        "SELECT data_type FROM information_schema.columns WHERE table_name = 'change_log' AND column_name = 'data'"
-    ).fetchone()
-    assert row == ("json",)
 
 
 def test_every_text_may_hold_anything(conn: psycopg.Connection) -> None:

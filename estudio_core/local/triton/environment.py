@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock
 
 from estudio_core.errors import MissingDependencyError
 
@@ -82,7 +81,7 @@ def prepare(folder: Path) -> TritonEnvironment:
         )
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _only_one(folder.parent):
+    with FileLock(f"{folder}.lock"):
         version = _python_version(folder) if _is_complete(folder) else _install(folder)
         environment = TritonEnvironment(
             folder=folder,
@@ -170,14 +169,3 @@ def _is_complete(folder: Path) -> bool:
 
 def _python_version(folder: Path) -> str:
     return _mark(folder).read_text().strip()
-
-
-@contextmanager
-def _only_one(parent: Path) -> Iterator[None]:
-    """Hold the lock of a folder inside the block; the system frees it when the process dies."""
-    descriptor = os.open(parent, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

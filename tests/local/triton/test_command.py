@@ -13,7 +13,7 @@ from estudio_core.local.triton.environment import prepare
 from estudio_core.local.triton.server import TritonServer, _checked_port
 from estudio_core.settings import get_settings
 
-ENVIRONMENT = Path(__file__).parents[2] / ".venv-triton"
+ENVIRONMENT = Path(__file__).parents[3] / ".venv-triton"
 
 
 @pytest.fixture

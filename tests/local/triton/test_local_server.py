@@ -41,7 +41,7 @@ TEXTS = [f"product number {i} " * (1 + i % 12) for i in range(90)]
 @pytest.fixture(scope="module")
 def environment() -> TritonEnvironment:
     try:
-        return prepare(Path(__file__).parents[2] / ".venv-triton")
+        return prepare(Path(__file__).parents[3] / ".venv-triton")
     except MissingDependencyError as error:
         pytest.skip(f"no local Triton server: {error}")
 

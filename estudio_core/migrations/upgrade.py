@@ -1,0 +1,112 @@
+"""Bring Estudio's tables to what this code works with."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import tenacity
+
+from estudio_core import database, migrations
+from estudio_core.errors import ConfigurationError, DatabaseUnavailableError
+
+if TYPE_CHECKING:
+    import psycopg
+
+LOCK_TRY_S = 0.5
+"""How long one try waits for a lock: all writers of that table wait behind it. Shorter than PostgreSQL's
+`deadlock_timeout` (1 s): of a migration and a writer that wait for each other the migration gives way."""
+PAUSE_S = 0.5
+"""Between two tries, for the writers that waited."""
+PATIENCE_S = 60.0
+"""How long it is tried again while others use the tables."""
+
+_ONE_AT_A_TIME = 4_837_201_155
+"""Advisory lock key. Versions before numbered migrations take it too while they make tables."""
+
+logger = logging.getLogger(__name__)
+
+
+def migrate(url: str | None = None) -> str:
+    """Carry out all migrations that the database (`database_url()` by default) lacks; return the number it is at now.
+
+    Each is one transaction: killed in the middle, it leaves the tables of the version before. Where nothing is lacking,
+    one row is read; tables of a newer version that serve this one stay as they are.
+
+    Raises:
+        SchemaVersionError: a newer version of Estudio made the tables, and this one cannot work with them.
+        ConfigurationError: pgvector is missing or older than 0.8.4.
+        DatabaseUnavailableError: the server does not answer, or others use the tables without a pause for a minute.
+    """
+    import psycopg
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(psycopg.errors.LockNotAvailable),
+        wait=tenacity.wait_fixed(PAUSE_S),
+        stop=tenacity.stop_after_delay(PATIENCE_S),
+        reraise=True,
+    )
+    try:
+        with database.outages_named():
+            return retrying(_migrate, url)
+    except psycopg.errors.LockNotAvailable as error:
+        raise DatabaseUnavailableError(
+            f"Estudio's tables are to be migrated to {migrations.newest()}, and other transactions have used them for "
+            f"{PATIENCE_S:g} s: a dump, a vacuum, a session left open, or another migration (see pg_stat_activity). "
+            "Nothing was changed by this try. End them, or run it again later: estudio migrate"
+        ) from error
+
+
+def _migrate(url: str | None) -> str:
+    with database.connect(url) as connection:
+        found = database.schema_version(connection)
+        if found is None or found.number < migrations.newest():
+            connection.execute("SELECT set_config('lock_timeout', %s, false)", (f"{LOCK_TRY_S * 1000:.0f}ms",))
+            # Held by the session: a second migration that waited finds nothing left to do.
+            connection.execute("SELECT pg_advisory_lock(%s)", (_ONE_AT_A_TIME,))
+            _make_room(connection)
+            connection.commit()
+            _run_scripts(connection)
+        return database.require_schema(connection)
+
+
+def _make_room(connection: psycopg.Connection) -> None:
+    """Create what the first migration stands on: the extension, and the schema with Alembic's own table."""
+    import psycopg
+
+    try:
+        connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+    except (psycopg.errors.UndefinedFile, psycopg.errors.FeatureNotSupported) as error:
+        raise ConfigurationError(
+            "The database has no pgvector extension. Install pgvector >= 0.8.4 on the server."
+        ) from error
+    database.require_pgvector(connection)
+    connection.execute("CREATE SCHEMA IF NOT EXISTS estudio")
+
+
+def _run_scripts(connection: psycopg.Connection) -> None:
+    from alembic.operations import Operations
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+    from sqlalchemy import StaticPool, create_engine
+    from sqlalchemy.exc import DBAPIError
+
+    scripts = ScriptDirectory(str(migrations.SCRIPTS))
+    engine = create_engine("postgresql+psycopg://", creator=lambda: connection, poolclass=StaticPool)
+    with engine.connect() as bind:
+        context = MigrationContext.configure(
+            bind,
+            opts={
+                "version_table_schema": database.SCHEMA,
+                "transaction_per_migration": True,
+                # What Alembic's command `upgrade head` runs; that needs a file env.py, which nothing else can import.
+                "fn": lambda current, _: scripts._upgrade_revs("head", current),
+            },
+        )
+        try:
+            with Operations.context(context):
+                context.run_migrations()
+        except DBAPIError as error:
+            if error.orig is None:
+                raise
+            raise error.orig from error
