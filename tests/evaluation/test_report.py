@@ -14,6 +14,7 @@ from rich.console import Console
 from estudio_core.evaluation.charts import change_bars, line_chart
 from estudio_core.evaluation.evaluate import METRICS, EncodedCatalog, QueryMetrics, Ranked
 from estudio_core.evaluation.gate import compare_group, decide
+from estudio_core.evaluation.gate_settings import GateSettings
 from estudio_core.evaluation.judgments import Judgments
 from estudio_core.evaluation.report import render_html, render_terminal, write_report
 from estudio_core.evaluation.report_data import (
@@ -28,7 +29,6 @@ from estudio_core.evaluation.report_data import (
     top_results,
 )
 from estudio_core.evaluation.search_charts import course_chart, parameter_charts
-from estudio_core.plugin.dag_settings import GateSettings
 
 HOSTILE = "<script>alert('x')</script> & \"quotes\""
 
