@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
 
 from estudio_core.errors import ConfigurationError, EstudioError
+from estudio_core.terminal import Column, show_json, show_rows
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Semantic search that learns from its users.")
 plugins_app = typer.Typer(no_args_is_help=True, help="Search plugins: list, write, validate.")
@@ -44,6 +40,7 @@ def _explained(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 PluginName = Annotated[str, typer.Option("--plugin", "-p", help="Name of the search plugin.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON: a list with an object for each row.")]
 
 
 @app.callback()
@@ -67,7 +64,7 @@ def search(
     hybrid: Annotated[bool, typer.Option("--hybrid", help="Fuse with a full-text search for the words.")] = False,
     user: Annotated[str | None, typer.Option(help="Whose personal vectors to use.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare all items instead of asking the index.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: the release that answered, and hits.")] = False,
 ) -> None:
     """Search the live release of a plugin."""
     from estudio_core.searching import search as run_search
@@ -101,24 +98,29 @@ def search(
             )
         )
         return
-    table = Table(title=f"“{escape(query)}” · release {answer.release_id}, model version {answer.model_version}")
-    table.add_column("", justify="right")
-    table.add_column("similarity", justify="right")
-    if hybrid:
-        table.add_column("score", justify="right")
-    table.add_column("id")
-    table.add_column("item", overflow="fold")
+    console.print(
+        f"“{query}” · release {answer.release_id}, model version {answer.model_version}", markup=False, soft_wrap=True
+    )
+    columns = [
+        Column("place", right=True),
+        Column("similarity", ".3f", right=True),
+        *([Column("score", ".4f", right=True)] if hybrid else []),
+        Column("object_id"),
+        Column("item", prose=True),
+    ]
+    rows = []
     for place, hit in enumerate(answer.hits, start=offset + 1):
         first = next((str(v) for v in hit.payload.values() if isinstance(v, str)), "")
-        score = [] if hit.score is None else [f"{hit.score:.4f}"]
-        item = hit.payload.get("title") or first
-        table.add_row(str(place), f"{hit.similarity:.3f}", *score, escape(hit.object_id), escape(str(item)))
-    console.print(table)
+        rows.append({"place": place, **vars(hit), "item": str(hit.payload.get("title") or first)})
+    show_rows(console, columns, rows)
 
 
 @app.command()
 @_explained
-def releases(plugin: Annotated[str | None, typer.Option("--plugin", "-p", help="Only this plugin.")] = None) -> None:
+def releases(
+    plugin: Annotated[str | None, typer.Option("--plugin", "-p", help="Only this plugin.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """List releases: state, model version, items, recall, when."""
     from estudio_core import database
     from estudio_core.vectordb.deployments import list_releases
@@ -126,27 +128,39 @@ def releases(plugin: Annotated[str | None, typer.Option("--plugin", "-p", help="
     with database.connect() as connection:
         database.require_schema(connection)
         found = list_releases(connection, plugin)
-    if not found:
+    rows = [
+        {
+            "plugin": release.plugin,
+            "release": release.release_id,
+            "state": release.state,
+            "version": release.model_version,
+            "items": release.stats.get("objects"),
+            "recall_at_10": release.stats.get("recall_at_10"),
+            "created": release.created_at,
+            "live": release.live_at,
+            "reason": release.reason,
+        }
+        for release in found
+    ]
+    if as_json:
+        show_json(rows)
+    elif not rows:
         console.print("No releases yet. Run a plugin's DAG <plugin>__initialize, or: make demo")
-        return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in ("plugin", "release", "state", "version", "items", "recall@10", "created"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("reason", overflow="fold", min_width=len("reason"))
-    for release in found:
-        style = {"live": "bold green", "failed": "red"}.get(release.state, "")
-        table.add_row(
-            release.plugin,
-            str(release.release_id),
-            release.state,
-            release.model_version,
-            str(release.stats.get("objects", "")),
-            f"{release.stats['recall_at_10']:.3f}" if "recall_at_10" in release.stats else "",
-            f"{release.created_at:%m-%d %H:%M}",
-            escape(release.reason or ""),
-            style=style,
+    else:
+        show_rows(
+            console,
+            [
+                Column("plugin"),
+                Column("release", right=True),
+                Column("state", styles={"live": "bold green", "failed": "red"}),
+                Column("version", right=True),
+                Column("items", right=True),
+                Column("recall_at_10", ".3f", right=True),
+                Column("created"),
+                Column("reason", prose=True),
+            ],
+            rows,
         )
-    console.print(table)
 
 
 @app.command()
@@ -154,6 +168,7 @@ def releases(plugin: Annotated[str | None, typer.Option("--plugin", "-p", help="
 def promotions(
     plugin: Annotated[str | None, typer.Option("--plugin", "-p", help="Only this plugin.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Most rows.")] = 20,
+    as_json: AsJson = False,
 ) -> None:
     """List who had which version go live, when, by which way, on which numbers, and what became of it."""
     from estudio_core import database
@@ -162,22 +177,46 @@ def promotions(
     with database.connect() as connection:
         database.require_schema(connection)
         found = history(connection, plugin, limit)
-    if not found:
+    rows = [
+        {
+            "requested": row.requested_at,
+            "plugin": row.plugin,
+            "from": row.from_version,
+            "to": row.to_version,
+            "way": row.way,
+            "alias": row.alias,
+            "outcome": row.outcome,
+            "release": row.release_id,
+            "ended": row.ended_at,
+            "actor": row.actor,
+            "reason": row.reason,
+            "gains": {name: value for name, value in row.numbers.items() if name.endswith("_gain")},
+            "numbers": row.numbers,
+        }
+        for row in found
+    ]
+    if as_json:
+        show_json(rows)
+    elif not rows:
         console.print("No promotions yet. Run a plugin's DAG <plugin>__initialize, or: make demo")
-        return
-    for row in found:
-        # What it gained; all numbers are in the table estudio.promotions and on the page in Airflow.
-        gains = ", ".join(f"{name} {value:+.3f}" for name, value in row.numbers.items() if name.endswith("_gain"))
-        style = {"live": "green", "failed": "red"}.get(row.outcome, "default")
-        change = f"{row.from_version or 'none'} → {row.to_version}"
-        console.print(
-            f"[bold]{row.requested_at:%m-%d %H:%M:%S}  {row.plugin}  {change}[/]  "
-            f"by {row.way if row.alias is None else f'{row.way} {row.alias}'}: [{style}]{row.outcome}[/]"
-            + ("" if row.release_id is None else f", release {row.release_id}"),
-            highlight=False,
+    else:
+        show_rows(
+            console,
+            [
+                Column("requested"),
+                Column("plugin"),
+                Column("from", right=True),
+                Column("to", right=True),
+                Column("way"),
+                Column("alias"),
+                Column("outcome", styles={"live": "green", "failed": "red"}),
+                Column("release", right=True),
+                Column("actor", prose=True),
+                Column("reason", prose=True),
+                Column("gains", "+.3f", prose=True),
+            ],
+            rows,
         )
-        for line in filter(None, (row.actor, row.reason, gains)):
-            console.print(Padding(Text(line), (0, 0, 0, 4)))
 
 
 @app.command()
@@ -193,7 +232,11 @@ def rollback(
     from estudio_core.pipeline.rollback import rollback as run_rollback
 
     live = run_rollback(plugin, {"target": target}, f"cli-{uuid.uuid4()}", f"{getpass.getuser()} on the command line")
-    console.print(f"Release {live.release_id} of {plugin} is live again (model version {live.version}).")
+    console.print(
+        f"Release {live.release_id} of {plugin} is live again (model version {live.version}).",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -204,18 +247,26 @@ def sync(
     most_deleted_share: Annotated[
         float, typer.Option(min=0, max=1, help="Largest share of the live items that may be deleted.")
     ] = 0.5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: a list with one object.")] = False,
 ) -> None:
     """Bring new, changed and deleted items of the table into the live release."""
     from estudio_core.pipeline.sync import sync as run_sync
 
     done = run_sync(plugin, {"everything": everything, "most_deleted_share": most_deleted_share})
+    if as_json:
+        found = done.as_dict()
+        show_json([{"plugin": plugin, "release": found.pop("release_id"), **found}])
+        return
     console.print(
         f"Release {done.release_id} of {plugin} follows its items again: {done.embedded} embedded, "
         f"{done.payload_only} with a new payload only, {done.deleted} deleted, {done.unchanged} unchanged, "
-        f"{done.invalid_items} unusable ({done.seconds:.1f} s, found by {done.method})."
+        f"{done.invalid_items} unusable ({done.seconds:.1f} s, found by {done.method}).",
+        markup=False,
+        soft_wrap=True,
     )
-    for item_id, reason in list(done.invalid.items())[:5]:
-        console.print(f"  {item_id}: {reason}", markup=False)
+    if done.invalid:
+        unusable = [{"object_id": item_id, "reason": reason} for item_id, reason in done.invalid.items()]
+        show_rows(console, [Column("object_id"), Column("reason", prose=True)], unusable)
 
 
 @app.command()
@@ -229,19 +280,21 @@ def migrate() -> None:
 
 @app.command()
 @_explained
-def doctor() -> None:
+def doctor(as_json: AsJson = False) -> None:
     """Say what is installed, reachable and missing, and the command that mends it."""
     from estudio_core.doctor import examine
 
     findings = examine()
-    marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
-    table = Table(show_header=False, box=None)
-    for _ in range(3):
-        table.add_column(overflow="fold")
-    for finding in findings:
-        mend = f"\n→ {finding.mend}" if finding.mend else ""
-        table.add_row(marks[finding.state], finding.what, escape(finding.detail + mend))
-    console.print(table)
+    if as_json:
+        show_json([vars(finding) for finding in findings])
+    else:
+        states = {"ok": "green", "note": "yellow", "missing": "red"}
+        columns = [Column("state", styles=states), Column("what"), Column("detail", prose=True)]
+        rows = [
+            {**vars(finding), "detail": " → ".join(filter(None, (finding.detail, finding.mend)))}
+            for finding in findings
+        ]
+        show_rows(console, columns, rows)
     if any(finding.state == "missing" for finding in findings):
         raise typer.Exit(1)
 
@@ -277,30 +330,32 @@ def down() -> None:
 
 @app.command()
 @_explained
-def status() -> None:
+def status(as_json: AsJson = False) -> None:
     """Show which local services run, and where."""
     from estudio_core import local
 
-    local.status(console)
+    if as_json:
+        show_json(local.parts(local.inspect()))
+    else:
+        local.status(console)
 
 
 @plugins_app.command("list")
 @_explained
-def plugins_list() -> None:
+def plugins_list(as_json: AsJson = False) -> None:
     """List the plugins that load, and those that do not."""
     from estudio_core.context import context
 
     manager = context.plugin_manager
-    table = Table()
-    for column in ("plugin", "version", "description"):
-        table.add_column(column)
-    for name in manager.plugin_names:
-        meta = manager.meta(name)
-        table.add_row(name, meta.version, escape(meta.description or ""))
-    console.print(table)
+    found = [manager.meta(name) for name in manager.plugin_names]
+    rows = [{"plugin": meta.name, "version": meta.version, "description": meta.description} for meta in found]
+    if as_json:
+        show_json(rows)
+    else:
+        show_rows(console, [Column("plugin"), Column("version"), Column("description", prose=True)], rows)
     for file, problem in sorted(manager.errors.items()):
         where = "does not load" if file in problem else escape(file)
-        errors.print(f"[red]{where}:[/] {escape(problem)}")
+        errors.print(f"[red]{where}:[/] {escape(problem)}", soft_wrap=True, highlight=False)
     if manager.errors:
         raise typer.Exit(1)
 
@@ -330,7 +385,9 @@ def plugins_new(
         model=model,
         connection_id=connection_id,
     )
-    console.print(f"Wrote {plugin_file} and {stub}.\nNext: estudio plugins validate {name}", markup=False)
+    console.print(
+        f"Wrote {plugin_file} and {stub}.\nNext: estudio plugins validate {name}", markup=False, soft_wrap=True
+    )
 
 
 @plugins_app.command("queue-sql")
@@ -352,26 +409,35 @@ def plugins_queue_sql(
 @_explained
 def plugins_validate(
     name: Annotated[str | None, typer.Argument(help="Plugin to validate; all without it.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Build a plugin, load and embed two items, and say what is wrong, one line each."""
     from estudio_core.context import context
     from estudio_core.plugin.validation import validate_plugin
 
     manager = context.plugin_manager
-    failed = False
+    rows = []
     for plugin_name in [name] if name else manager.plugin_names:
-        console.print(f"[bold]{plugin_name}[/]")
-        for check in validate_plugin(manager, plugin_name):
-            failed = failed or not check.passed
-            console.print(
-                f"  {'[green]ok[/]' if check.passed else '[red]wrong[/]'}  {escape(f'{check.what}: {check.detail}')}"
-            )
-    if not name:
-        for problem in manager.errors.values():
-            failed = True
-            errors.print(f"[red]does not load:[/] {escape(problem)}")
-    if failed:
-        sys.exit(1)
+        with errors.status(f"Validating {escape(plugin_name)}"):
+            rows += [
+                {
+                    "plugin": plugin_name,
+                    "state": "ok" if check.passed else "wrong",
+                    "check": check.what,
+                    "detail": check.detail,
+                }
+                for check in validate_plugin(manager, plugin_name)
+            ]
+    if as_json:
+        show_json(rows)
+    else:
+        state = Column("state", styles={"ok": "green", "wrong": "red"})
+        show_rows(console, [Column("plugin"), state, Column("check"), Column("detail", prose=True)], rows)
+    broken = {} if name else manager.errors
+    for problem in broken.values():
+        errors.print(f"[red]does not load:[/] {escape(problem)}", soft_wrap=True, highlight=False)
+    if broken or any(row["state"] == "wrong" for row in rows):
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

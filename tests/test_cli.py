@@ -2,24 +2,89 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pty
+import subprocess
+import sys
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from psycopg.types.json import Jsonb
+from rich.text import Text
 from typer.testing import CliRunner
 
-from estudio_core import cli, database, migrations
+from estudio_core import database, migrations
 from estudio_core.cli import app
 from estudio_core.context import context
+from estudio_core.promotion import ledger
 from estudio_core.settings import get_settings
 from estudio_core.vectordb.index_info import SearchIndexInfo
 from estudio_core.vectordb.releases import start_release
+from estudio_core.writing import ItemWrite, upsert
+from tests.pipeline.conftest import Shop, indexed_shop, shop, small_entry, small_model_folder
+
+__all__ = ["indexed_shop", "shop", "small_entry", "small_model_folder"]
 
 
 @pytest.fixture(autouse=True)
 def fresh_context() -> None:
     get_settings.cache_clear()
     context.reset()
+
+
+ESTUDIO = (sys.executable, "-m", "estudio_core.cli")
+LONG_NAME = "gardening_tools_and_furniture"
+REASON = "recall@10 [bold] of the new index is 0.912 against exact search; [/red] at least 0.95 is needed: raise [m]"
+
+
+def on_a_terminal(*arguments: str, columns: int = 80) -> list[str]:
+    """Run a command on a real terminal of that width; return its lines as they look there."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm-256color"}
+    with subprocess.Popen(
+        [*ESTUDIO, *arguments], stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.STDOUT, env=environment
+    ):
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                shown += os.read(ours, 65_536)
+            except OSError:  # the other side is closed: all has been read
+                break
+    os.close(ours)
+    return [Text.from_ansi(line).plain for line in shown.decode().splitlines()]
+
+
+def in_a_pipe(*arguments: str) -> str:
+    """Run a command with its output in a pipe; return what it wrote."""
+    return subprocess.run([*ESTUDIO, *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def parsed(*arguments: str, exit_code: int = 0) -> list[dict[str, Any]]:
+    """Return what a command prints on its standard output as JSON: nothing but a list of objects."""
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    assert result.exit_code == exit_code, result.output
+    rows = json.loads(result.stdout)
+    assert isinstance(rows, list)
+    return rows
+
+
+@pytest.fixture
+def failed_release(estudio_home: Path) -> None:
+    """A release of a plugin with a long name that failed for a reason that is no markup."""
+    with database.connect() as connection:
+        release = start_release(connection, LONG_NAME, f"{LONG_NAME}_v1", "1", SearchIndexInfo(dimensions=2), "run")
+        connection.execute(
+            "UPDATE estudio.deployments SET state = 'failed', reason = %s WHERE release_id = %s",
+            (REASON, release.release_id),
+        )
+        promotion = ledger.request(
+            connection, LONG_NAME, "gate", "gate of run", "1", run_id="run", numbers={"seen_ndcg_at_10_gain": 0.0432}
+        )
+        ledger.end(connection, promotion, "failed", release_id=release.release_id, reason=REASON)
 
 
 def test_help_lists_every_command() -> None:
@@ -58,10 +123,7 @@ def test_releases_of_an_empty_installation_say_how_to_begin(estudio_home: Path) 
     assert "make demo" in result.output
 
 
-def test_releases_show_every_state_with_what_is_known_of_it(
-    estudio_home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cli.console, "width", 200)
+def test_releases_show_every_state_with_what_is_known_of_it(estudio_home: Path) -> None:
     states = ("building", "built", "verified", "live", "previous", "retired", "failed")
     with database.connect() as connection:
         for state in states:
@@ -105,20 +167,52 @@ def test_a_setting_that_is_not_legal_is_named_without_its_value(
     assert "secret" not in result.output
 
 
-def test_brackets_are_shown_as_they_are(estudio_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.console, "width", 200)
+def test_brackets_in_an_error_are_shown_as_they_are(estudio_home: Path) -> None:
     missing = CliRunner().invoke(app, ["search", "lamp [/red] [bold]", "--plugin", "shop[red]"])
     assert missing.exit_code == 1
     assert "shop[red]" in missing.output
-    with database.connect() as connection:
-        release = start_release(connection, "shop", "shop_v1", "1", SearchIndexInfo(dimensions=2), "run")
-        connection.execute(
-            "UPDATE estudio.deployments SET state = 'failed', reason = %s WHERE release_id = %s",
-            ("column [/a] is [red]", release.release_id),
-        )
-    result = CliRunner().invoke(app, ["releases"])
-    assert result.exit_code == 0
-    assert "column [/a] is [red]" in result.output
+
+
+@pytest.mark.usefixtures("failed_release")
+def test_at_eighty_columns_nothing_is_cut() -> None:
+    for command in ("releases", "promotions", "status"):
+        lines = on_a_terminal(command)
+        assert max(map(len, lines)) <= 80 or command == "status"  # the folder of the logs is one word
+        text = " ".join(" ".join(lines).split())
+        assert "…" not in text
+        if command == "status":
+            assert "airflow-dag-processor stopped" in text
+        else:
+            assert f"{LONG_NAME} " in text
+            assert "failed" in text
+            assert REASON in text
+
+
+@pytest.mark.usefixtures("failed_release")
+def test_in_a_pipe_a_row_is_one_whole_line_without_colours_or_boxes() -> None:
+    for command in ("releases", "promotions"):
+        headings, line = in_a_pipe(command).splitlines()
+        assert headings.split()[:2] in (["plugin", "release"], ["requested", "plugin"])
+        assert LONG_NAME in line
+        assert REASON in line
+        assert line.isascii()
+        assert line.isprintable()
+
+
+@pytest.mark.usefixtures("failed_release")
+def test_json_holds_the_rows_of_the_table_under_the_same_names() -> None:
+    [release] = parsed("releases", "--plugin", LONG_NAME)
+    assert list(release) == [*in_a_pipe("releases").splitlines()[0].split()[:-1], "live", "reason"]
+    assert (release["state"], release["reason"], release["recall_at_10"]) == ("failed", REASON, None)
+    assert datetime.fromisoformat(release["created"]).tzinfo is not None
+    [promotion] = parsed("promotions")
+    assert (promotion["from"], promotion["to"], promotion["outcome"]) == (None, "1", "failed")
+    assert promotion["gains"] == {"seen_ndcg_at_10_gain": 0.0432}
+    assert datetime.fromisoformat(promotion["ended"]) >= datetime.fromisoformat(promotion["requested"])
+    assert parsed("releases", "--plugin", "nothing") == parsed("promotions", "--plugin", "nothing") == []
+    [database_part, *services] = parsed("status")
+    assert (database_part["part"], database_part["state"]) == ("database", "running")
+    assert {(part["part"], part["state"]) for part in services} >= {("airflow-scheduler", "stopped")}
 
 
 def test_a_sync_before_anything_is_live_says_what_to_run(
@@ -143,6 +237,24 @@ def test_a_sync_before_anything_is_live_says_what_to_run(
     result = CliRunner().invoke(app, ["plugins", "queue-sql", "shop"])
     assert result.exit_code == 0
     assert 'AFTER TRUNCATE ON "public"."products"' in result.output
+
+
+def test_a_search_and_a_sync_of_what_is_live_print_tables_and_json(indexed_shop: Shop) -> None:
+    title = "[x] Brass lamp [/red]"
+    upsert("shop", [ItemWrite("900", title, {"title": title})])
+    result = CliRunner().invoke(app, ["search", title, "--plugin", "shop", "--limit", "2", "--offset", "0"])
+    said, headings, first, _ = result.stdout.splitlines()
+    assert title in said
+    assert headings.split() == ["place", "similarity", "object_id", "item"]
+    assert first.split()[0] == "1"
+    assert first.endswith(f" 900        {title}")
+    result = CliRunner().invoke(app, ["search", title, "--plugin", "shop", "--hybrid", "--json"])
+    answer = json.loads(result.stdout)
+    assert (answer["plugin"], answer["release"], answer["model_version"]) == ("shop", 1, "1")
+    assert set(answer["hits"][0]) == {"object_id", "similarity", "payload", "score", "personal"}
+    [done] = parsed("sync", "--plugin", "shop", "--everything")
+    assert (done["plugin"], done["release"], done["deleted"]) == ("shop", 1, 1)  # the lamp is in no table
+    assert " 0 deleted, 60 unchanged," in CliRunner().invoke(app, ["sync", "--plugin", "shop", "--everything"]).stdout
 
 
 def test_a_rollback_with_nothing_to_go_back_to_is_refused(estudio_home: Path) -> None:
@@ -188,8 +300,32 @@ def test_doctor_names_a_broken_plugin_and_exits_with_1(
     get_settings.cache_clear()
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == 1
-    assert "broken.py" in "".join(result.output.split())
-    assert "ok" in result.output
+    [line] = [line for line in result.output.splitlines() if "broken.py" in line]
+    assert line.split()[:2] == ["missing", "plugin"]
+    assert line.endswith("→ correct the file")
+    findings = parsed("doctor", exit_code=1)
+    assert {(finding["what"], finding["state"]) for finding in findings} >= {("torch", "ok"), ("plugin", "missing")}
+    assert all(set(finding) == {"what", "state", "detail", "mend"} for finding in findings)
+    assert parsed("plugins", "list", exit_code=1) == []
+    assert "broken.py" in CliRunner().invoke(app, ["plugins", "list"]).stderr
+
+
+def test_validating_says_of_each_check_how_it_ended(
+    estudio_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "shop.py").write_text(
+        "from estudio_core import PostgresItems, create_text_plugin\n"
+        "plugin = create_text_plugin('shop', items=PostgresItems(table='[products]', text='title'), model='none')\n"
+    )
+    monkeypatch.setenv("ESTUDIO_PLUGINS_PATH", str(tmp_path / "plugins"))
+    get_settings.cache_clear()
+    states = {row["check"]: row["state"] for row in parsed("plugins", "validate", "shop", exit_code=1)}
+    assert (states["loads"], states["items"], states["model"]) == ("ok", "wrong", "wrong")
+    result = CliRunner().invoke(app, ["plugins", "validate", "shop"])
+    assert result.exit_code == 1
+    assert "[products]" in result.stdout
+    assert parsed("plugins", "list") == [{"plugin": "shop", "version": "1.0.0", "description": None}]
 
 
 def test_validating_an_unknown_plugin_exits_with_1(

@@ -13,6 +13,10 @@ from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessE
 from airflow.api_fastapi.core_api.security import get_user
 from fastapi import Depends, HTTPException
 
+from estudio_core.airflow_ui.glance import Glance
+from estudio_core.airflow_ui.next_step import Kind
+from estudio_core.airflow_ui.pages import Allowed
+
 SignedIn = Annotated[BaseUser, Depends(get_user)]
 """The user of the request; without one, or with a token of somebody else's making, it is refused (401 or 403)."""
 
@@ -24,11 +28,31 @@ def reads(user: BaseUser, plugin: str) -> bool:
     )
 
 
-def rolls_back(user: BaseUser, plugin: str) -> bool:
-    """Return whether a user may start the plugin's rollback DAG."""
+def starts(user: BaseUser, plugin: str, kind: Kind) -> bool:
+    """Return whether a user may start the plugin's DAG of that kind."""
     return get_auth_manager().is_authorized_dag(
-        method="POST", access_entity=DagAccessEntity.RUN, details=DagDetails(id=f"{plugin}__rollback"), user=user
+        method="POST", access_entity=DagAccessEntity.RUN, details=DagDetails(id=f"{plugin}__{kind}"), user=user
     )
+
+
+def answers(user: BaseUser, plugin: str) -> bool:
+    """Return whether a user may answer the plugin's question whether to promote."""
+    return get_auth_manager().is_authorized_dag(
+        method="PUT",
+        access_entity=DagAccessEntity.HITL_DETAIL,
+        details=DagDetails(id=f"{plugin}__fine_tune"),
+        user=user,
+    )
+
+
+def allowed(user: BaseUser, glance: Glance) -> Allowed:
+    """Return which buttons of a plugin a user sees."""
+    step = glance.step
+    if step.does == "review":
+        takes_step = answers(user, glance.plugin)
+    else:
+        takes_step = step.does == "start" and step.kind is not None and starts(user, glance.plugin, step.kind)
+    return Allowed(step=takes_step, rollback=glance.previous is not None and starts(user, glance.plugin, "rollback"))
 
 
 def may_read(plugin: str, user: SignedIn) -> BaseUser:

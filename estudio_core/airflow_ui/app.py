@@ -1,15 +1,17 @@
 """The routes below `/estudio`: pages to read. What changes something goes through Airflow's own API.
 
-The rollback button starts the plugin's rollback DAG with the user's own session, so that Airflow decides who may, and
-its run, log and audit trail are the ordinary ones.
+Each button starts a DAG of the plugin with the user's own session, so that Airflow decides who may, and its run, log
+and audit trail are the ordinary ones.
 """
 
 from __future__ import annotations
 
+from airflow.api_fastapi.common.db.common import SessionDep
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import HTMLResponse
 
-from estudio_core.airflow_ui.access import Reader, SignedIn, reads, rolls_back
+from estudio_core.airflow_ui.access import Reader, SignedIn, allowed, reads
+from estudio_core.airflow_ui.runs import plugins_with_dags, runs_of
 
 PREFIX = "/estudio"
 
@@ -18,22 +20,24 @@ app = FastAPI(title="Estudio", docs_url=None, redoc_url=None, openapi_url=None)
 
 
 @app.get("/")
-def overview(user: SignedIn) -> HTMLResponse:
-    """Show the plugins that the user may look at, with what is live."""
-    from estudio_core.airflow_ui import content, pages
+def overview(user: SignedIn, session: SessionDep) -> HTMLResponse:
+    """Show the plugins that the user may look at, each at a glance."""
+    from estudio_core.airflow_ui import content, glance, pages
 
-    shown = [plugin for plugin in content.plugin_names() if reads(user, plugin)]
-    return HTMLResponse(pages.overview(content.overviews(shown)))
+    shown = [plugin for plugin in content.plugin_names(plugins_with_dags(session)) if reads(user, plugin)]
+    found = glance.glances(runs_of(session, shown))
+    return HTMLResponse(pages.overview([(each, allowed(user, each)) for each in found]))
 
 
 @app.get("/plugins/{plugin}")
-def plugin_page(plugin: str, user: Reader) -> HTMLResponse:
-    """Show releases, promotions, metrics and reports of a plugin."""
-    from estudio_core.airflow_ui import content, pages
+def plugin_page(plugin: str, user: Reader, session: SessionDep) -> HTMLResponse:
+    """Show a plugin at a glance, and its releases, promotions, metrics and reports."""
+    from estudio_core.airflow_ui import content, glance, pages
 
-    if plugin not in content.plugin_names():
-        raise HTTPException(404, f"Nothing is known of a plugin {plugin!r}. Run its DAG {plugin}__initialize first.")
-    return HTMLResponse(pages.plugin_page(content.plugin_content(plugin), rollback=rolls_back(user, plugin)))
+    if plugin not in content.plugin_names(plugins_with_dags(session)):
+        raise HTTPException(404, f"There is no plugin {plugin!r}: no DAG {plugin}__initialize and no release.")
+    [found] = glance.glances(runs_of(session, [plugin]))
+    return HTMLResponse(pages.plugin_page(found, allowed(user, found), content.plugin_content(plugin)))
 
 
 @app.get("/plugins/{plugin}/models/{name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,11 @@ from estudio_core.improvement.ledger import Improvement
 from estudio_core.monitoring import ledger as monitoring
 from estudio_core.monitoring.ledger import Watch
 from estudio_core.pipeline.improvement_report import IMPROVEMENT_STEP
-from estudio_core.pipeline.trainings import Training, new_sessions, trainings
+from estudio_core.pipeline.trainings import Training, trainings
 from estudio_core.promotion import ledger as promotions
 from estudio_core.promotion.ledger import Promotion
 from estudio_core.settings import get_settings
-from estudio_core.vectordb.releases import Release, list_releases, live_release, previous_release
+from estudio_core.vectordb.releases import Release, list_releases
 
 if TYPE_CHECKING:
     from estudio_core.inference.manifest import EntryManifest
@@ -27,56 +28,33 @@ _TRITON_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True)
-class Overview:
-    """One plugin in the list."""
-
-    plugin: str
-    live: Release | None
-    new_sessions: int
-
-
-@dataclass(frozen=True)
 class PluginContent:
-    """All that a plugin's page shows; lists have the latest first."""
+    """All that a plugin's page shows below the glance; lists have the latest first."""
 
-    plugin: str
-    live: Release | None
-    previous: Release | None
     releases: list[Release]
     promotions: list[Promotion]
     trainings: list[Training]
     improvements: list[Improvement]
     watches: list[Watch]
-    new_sessions: int
 
 
-def plugin_names() -> list[str]:
-    """Return the names of all plugins that have had a release begun, sorted."""
+def plugin_names(with_dags: Collection[str] = ()) -> list[str]:
+    """Return the names of all plugins that have had a release begun, or that Airflow has DAGs of, sorted."""
     with database.connect() as connection:
         database.require_schema(connection)
-        rows = connection.execute("SELECT DISTINCT plugin FROM estudio.deployments ORDER BY plugin").fetchall()
-    return [row[0] for row in rows]
-
-
-def overviews(plugins: list[str]) -> list[Overview]:
-    """Return what the list shows of these plugins."""
-    with database.connect() as connection:
-        return [Overview(name, live_release(connection, name), new_sessions(connection, name)) for name in plugins]
+        rows = connection.execute("SELECT DISTINCT plugin FROM estudio.deployments").fetchall()
+    return sorted({*with_dags, *(row[0] for row in rows)})
 
 
 def plugin_content(plugin: str) -> PluginContent:
     """Return what the page of a plugin shows."""
     with database.connect() as connection:
         return PluginContent(
-            plugin=plugin,
-            live=live_release(connection, plugin),
-            previous=previous_release(connection, plugin),
             releases=list_releases(connection, plugin)[:_MOST_ROWS],
             promotions=promotions.history(connection, plugin, _MOST_ROWS),
             trainings=trainings(connection, plugin)[:_MOST_ROWS],
             improvements=improvements.history(connection, plugin)[:_MOST_ROWS],
             watches=monitoring.history(connection, plugin, _MOST_ROWS),
-            new_sessions=new_sessions(connection, plugin),
         )
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from estudio_core.airflow_ui.sparkline import sparkline
 
 if TYPE_CHECKING:
-    from estudio_core.airflow_ui.content import Overview, PluginContent
+    from estudio_core.airflow_ui.content import PluginContent
+    from estudio_core.airflow_ui.glance import Glance
     from estudio_core.evaluation.charts import LineChart
     from estudio_core.inference.manifest import EntryManifest
 
@@ -18,27 +25,40 @@ _CHARTED = ("unseen_ndcg_at_10_after", "seen_ndcg_at_10_after", "recall_at_10")
 _TREND = ("ndcg_at_10", "recall_at_10", "clicked_sessions")
 """Numbers of watches that are drawn over time."""
 
-
-def overview(plugins: list[Overview]) -> str:
-    """Return the list of plugins."""
-    return _templates().get_template("overview.html.j2").render(plugins=plugins)
+_DRIFT_MEASURES = ("new_queries", "query_shift", "click_change")
+"""What a watch compares with training; without any of them, drift was not measured."""
 
 
-def plugin_page(content: PluginContent, *, rollback: bool) -> str:
-    """Return the page of one plugin; `rollback` says whether the user may go back, and sees a button."""
+@dataclass(frozen=True)
+class Allowed:
+    """Which buttons a user sees: that of the next step, and the one that rolls back."""
+
+    step: bool
+    rollback: bool
+
+
+def overview(plugins: Sequence[tuple[Glance, Allowed]]) -> str:
+    """Return the page of all plugins."""
+    return _templates().get_template("overview.html.j2").render(plugins=plugins, airflow="../")
+
+
+def plugin_page(glance: Glance, allowed: Allowed, content: PluginContent) -> str:
+    """Return the page of one plugin."""
     return (
         _templates()
         .get_template("plugin.html.j2")
         .render(
+            g=glance,
+            allowed=allowed,
+            airflow="../../",
             c=content,
             chart=_chart(content),
             watched=content.watches[0] if content.watches else None,
             trend=_trend(content),
             figure=partial(_figure, content.watches[0].numbers if content.watches else {}),
-            can_roll_back=rollback and content.previous is not None,
             pointers={
                 release.release_id: name
-                for name, release in (("previous", content.previous), ("live", content.live))
+                for name, release in (("previous", glance.previous), ("live", glance.live))
                 if release is not None
             },
         )
@@ -89,8 +109,36 @@ def _chart(content: PluginContent) -> LineChart | None:
     return line_chart(Curve(title="Metrics over releases", series=series), width=640.0, height=240.0)
 
 
+def ago(then: datetime, now: datetime | None = None) -> str:
+    """Return how long ago something was, in the largest unit that says enough.
+
+    >>> from datetime import timedelta
+    >>> now = datetime(2026, 3, 1, tzinfo=UTC)
+    >>> [ago(now - timedelta(seconds=s), now) for s in (5, 60, 7_300, 86_400, 864_000)]
+    ['just now', '1 minute ago', '2 hours ago', '1 day ago', '10 days ago']
+    """
+    seconds = ((now or datetime.now(UTC)) - then).total_seconds()
+    for name, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {name}{'s' if count > 1 else ''} ago"
+    return "just now"
+
+
+def _moment(then: datetime) -> Markup:
+    """Return a time as people say it, with the exact one in reach."""
+    exact = then.astimezone(UTC)
+    return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(
+        exact.isoformat(timespec="seconds"), f"{exact:%Y-%m-%d %H:%M}", ago(then)
+    )
+
+
 @cache
 def _templates() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("estudio_core.airflow_ui"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.filters["moment"] = _moment
+    environment.filters["sparkline"] = sparkline
+    environment.globals["drift_measures"] = _DRIFT_MEASURES
+    return environment

@@ -158,6 +158,7 @@ class ClickstreamStore:
         until: datetime | None = None,
         logged_since: datetime | None = None,
         clicked_only: bool = False,
+        most: int | None = None,
     ) -> int:
         """Return the number of sessions.
 
@@ -167,6 +168,7 @@ class ClickstreamStore:
             until: Latest time of the search, excluded.
             logged_since: Earliest moment at which the search was logged, which may be long after its own time.
             clicked_only: Only sessions with at least one click.
+            most: Where counting ends; all by default.
         """
         row = self._connection.execute(
             _COUNT_SESSIONS,
@@ -177,6 +179,7 @@ class ClickstreamStore:
                 "logged_since": logged_since,
                 "clicked_only": clicked_only,
                 "clicks": list(self._importance),
+                "most": most,
             },
         ).fetchone()
         assert row is not None
@@ -333,8 +336,8 @@ ORDER BY "timestamp", query_id
 """
 
 _COUNT_SESSIONS = """
-SELECT count(*)
-FROM estudio.ubi_queries q
+SELECT count(*) FROM (
+SELECT FROM estudio.ubi_queries q
 WHERE application = %(application)s
   AND (%(logged_since)s::timestamptz IS NULL OR coalesce(logged_at, "timestamp") >= %(logged_since)s)
   AND (%(since)s::timestamptz IS NULL OR "timestamp" >= %(since)s)
@@ -343,4 +346,5 @@ WHERE application = %(application)s
       SELECT FROM estudio.ubi_events e
       WHERE e.query_id = q.query_id AND e.application = q.application AND e.action_name = ANY(%(clicks)s)
         AND e.object_id IS NOT NULL))
+LIMIT %(most)s) counted
 """

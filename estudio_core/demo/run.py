@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from estudio_core import database, local
 from estudio_core.artifacts import ArtifactStore
@@ -23,6 +23,7 @@ from estudio_core.local.installation import RUN_COMPONENTS, START_TIMEOUT_S
 from estudio_core.migrations.upgrade import migrate
 from estudio_core.searching import search
 from estudio_core.settings import get_settings
+from estudio_core.terminal import Column, show_rows
 from estudio_core.vectordb.deployments import live_release
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 PLUGIN = "demo_catalog"
 SHOWN_RESULTS = 3
-_COLUMN_WIDTH = 58
 
 
 @dataclass(frozen=True)
@@ -131,12 +131,9 @@ def _show_outcome(console: Console, folder: Path) -> bool:
     console.print()
     console.print(render_terminal(report))
     for what, query in _examples(report).items():
-        console.print(_side_by_side(what, query))
+        _show_side_by_side(console, what, query)
     live = search(PLUGIN, demo_queries().searched[0])
     console.print(f"Searches are answered by release {live.release_id}, model version {live.model_version}.")
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
     for what, where in (
         ("HTML report", folder / "report.html"),
         ("MLflow UI", "runs, versions and aliases: starts with the command below"),
@@ -144,8 +141,7 @@ def _show_outcome(console: Console, folder: Path) -> bool:
         ("Open both", "make up"),
         ("Search", f'.venv/bin/estudio search "usb c charger" --plugin {PLUGIN}'),
     ):
-        table.add_row(f"[bold]{what}[/]", str(where))
-    console.print(table)
+        console.print(f"[bold]{what:<12}[/]  {escape(str(where))}", soft_wrap=True, highlight=False)
     return report.decision.promoted
 
 
@@ -160,19 +156,19 @@ def _examples(report: Report) -> dict[str, QueryChange]:
     return {what: queries[0] for what, queries in examples.items() if queries}
 
 
-def _side_by_side(what: str, query: QueryChange) -> Table:
-    table = Table(
-        title=f"“{query.query}” {what}: nDCG@10 {query.before:.2f} → {query.after:.2f}",
-        title_justify="left",
-        title_style="bold",
-        caption="human rating 0 to 3, ? where nobody rated it",
-        caption_justify="left",
-    )
-    for name in ("before", "after"):
-        table.add_column(name, width=_COLUMN_WIDTH, no_wrap=True)
-    for pair in zip(query.results_before[:SHOWN_RESULTS], query.results_after[:SHOWN_RESULTS], strict=False):
-        table.add_row(*(f"{'?' if line.grade is None else f'{line.grade:g}'}  {escape(line.title)}" for line in pair))
-    return table
+def _show_side_by_side(console: Console, what: str, query: QueryChange) -> None:
+    title = Text(f"“{query.query}” {what}: nDCG@10 {query.before:.2f} → {query.after:.2f}", style="bold")
+    console.print(title, soft_wrap=True)
+    shown = zip(query.results_before[:SHOWN_RESULTS], query.results_after[:SHOWN_RESULTS], strict=False)
+    rows = [
+        {
+            name: f"{'?' if line.grade is None else f'{line.grade:g}'}  {line.title}"
+            for name, line in zip(("before", "after"), pair, strict=True)
+        }
+        for pair in shown
+    ]
+    show_rows(console, [Column("before", prose=True), Column("after", prose=True)], rows)
+    console.print("human rating 0 to 3, ? where nobody rated it\n", style="dim", highlight=False)
 
 
 def _run_id(kind: str) -> str:

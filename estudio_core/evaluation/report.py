@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.console import Console, Group, RenderableType
-from rich.panel import Panel
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +14,7 @@ from estudio_core.evaluation.bootstrap import Estimate
 from estudio_core.evaluation.charts import Scale, change_bars, line_chart, nice_ticks
 from estudio_core.evaluation.evaluate import METRIC_TITLES
 from estudio_core.evaluation.gate import GroupComparison
-from estudio_core.evaluation.report_data import QueryChange, Report
+from estudio_core.evaluation.report_data import Report
 from estudio_core.evaluation.search_charts import course_chart, parameter_charts
 
 if TYPE_CHECKING:
@@ -77,39 +74,12 @@ def render_terminal(report: Report) -> RenderableType:
         Text(f"{report.plugin}: {report.candidate} against {report.champion}", style="bold"),
         *(_group_table(group) for group in report.decision.groups),
         Text(f"[…] {report.decision.settings.confidence:.0%} confidence interval over queries\n", style="dim"),
-        Panel(
-            Text(report.decision.reason),
-            title="Passed the gate" if promoted else "Refused by the gate",
-            title_align="left",
-            border_style="green" if promoted else "yellow",
+        Text(
+            "Passed the gate" if promoted else "Refused by the gate", style="bold green" if promoted else "bold yellow"
         ),
+        Text(report.decision.reason),
         learned,
     )
-
-
-def render_searches(changes: Iterable[QueryChange]) -> RenderableType:
-    """Return searches with their results before and after, side by side, for the terminal."""
-    tables: list[RenderableType] = []
-    for change in changes:
-        table = Table(
-            title=Text(f"“{change.query}”  ({GROUP_TITLES[change.group].lower()})"), title_justify="left", expand=True
-        )
-        table.add_column(f"Before  {change.before:.3f}", ratio=1, no_wrap=True, overflow="ellipsis")
-        table.add_column(f"After  {change.after:.3f}", ratio=1, no_wrap=True, overflow="ellipsis")
-        for place in range(max(len(change.results_before), len(change.results_after))):
-            cells = []
-            for results in (change.results_before, change.results_after):
-                line = results[place] if place < len(results) else None
-                grade = "·" if line is None or line.grade is None else f"{line.grade:g}"
-                cells.append(Text(f"{grade} {line.title}" if line else "", style="bold" if line and line.grade else ""))
-            table.add_row(*cells)
-        tables.append(table)
-    return Group(*tables)
-
-
-def print_report(report: Report, console: Console | None = None) -> None:
-    """Print the before/after table and the decision."""
-    (console or Console()).print(render_terminal(report))
 
 
 def _group_table(group: GroupComparison) -> Table:
@@ -118,8 +88,7 @@ def _group_table(group: GroupComparison) -> Table:
         title=f"\n{GROUP_TITLES[group.group]} ({group.queries})",
         title_justify="left",
         title_style="bold",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
+        box=None,
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )

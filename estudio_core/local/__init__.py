@@ -1,7 +1,7 @@
 """The parts of an installation on one machine: embedded database, Airflow, MLflow's interface, and runs on them."""
 
 from estudio_core.local.airflow_home import ensure_airflow
-from estudio_core.local.commands import down, status, up
+from estudio_core.local.commands import down, parts, status, up
 from estudio_core.local.installation import (
     RUN_COMPONENTS,
     Installation,
@@ -26,6 +26,7 @@ __all__ = [
     "down",
     "ensure_airflow",
     "inspect",
+    "parts",
     "start_airflow",
     "start_all",
     "start_mlflow",

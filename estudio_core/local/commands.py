@@ -6,9 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from estudio_core.local.installation import Installation, inspect, start_all, stop_all
+from estudio_core.terminal import Column, Row, show_rows
 
 
 def up(console: Console | None = None, *, home: Path | None = None, project: Path | None = None) -> Installation:
@@ -55,26 +55,43 @@ def status(console: Console | None = None, *, home: Path | None = None, project:
     return installation
 
 
+def parts(installation: Installation) -> list[Row]:
+    """Return a row for each part: its name, state, memory in MiB, address and log file, None where there is none."""
+    database = installation.database
+    rows: list[Row] = [
+        {
+            "part": "database",
+            "state": "running" if database.answers else "stopped",
+            "memory_mib": None,
+            "address": database.address,
+            "log_file": None,
+        }
+    ]
+    rows += [
+        {
+            "part": part.name,
+            "state": "running" if part.healthy else "starting" if part.running else "stopped",
+            "memory_mib": part.memory_mib,
+            "address": part.address,
+            "log_file": part.log_file,
+        }
+        for part in installation.services
+    ]
+    return rows
+
+
 def _print(installation: Installation, console: Console) -> None:
-    table = Table(box=None, pad_edge=False)
-    for column in ("part", "state", "memory", "address"):
-        table.add_column(column, no_wrap=True)
-    answers = "[green]running[/]" if installation.database.answers else "[dim]stopped[/]"
-    table.add_row("database", answers, "", escape(installation.database.address))
-    for part in installation.services:
-        state = "[green]running[/]" if part.healthy else "[yellow]starting[/]" if part.running else "[dim]stopped[/]"
-        memory = f"{part.memory_mib} MiB" if part.memory_mib is not None else ""
-        table.add_row(part.name, state, memory, escape(part.address or ""))
-    console.print(table)
+    state = Column("state", styles={"running": "green", "starting": "yellow", "stopped": "dim"})
+    columns = [Column("part"), state, Column("memory_mib", right=True), Column("address", prose=True)]
+    show_rows(console, columns, parts(installation))
     logs = sorted({str(part.log_file.parent) for part in installation.services})
     console.print(f"Logs in {', '.join(logs)}", soft_wrap=True, highlight=False, markup=False)
-    if installation.airflow:
-        console.print(
-            f"Airflow   [bold]{installation.airflow}[/]  user {installation.admin_user}, password in", end=" "
-        )
-        console.print(str(installation.password_file), soft_wrap=True, highlight=False, markup=False)
-        console.print(f"Estudio   [bold]{installation.airflow}/plugin/estudio[/]  releases, reports, rollback")
-    if installation.mlflow:
-        console.print(f"MLflow    [bold]{installation.mlflow}[/]")
-    if installation.triton:
-        console.print(f"Triton    [bold]{installation.triton}[/]  metrics {installation.triton_metrics}")
+    addresses = {
+        "Airflow": (installation.airflow, f"user {installation.admin_user}, password in {installation.password_file}"),
+        "Estudio": (installation.airflow and f"{installation.airflow}/plugin/estudio", "releases, reports, rollback"),
+        "MLflow": (installation.mlflow, ""),
+        "Triton": (installation.triton, f"metrics {installation.triton_metrics}"),
+    }
+    for name, (address, more) in addresses.items():
+        if address:
+            console.print(f"{name:<8}  [bold]{address}[/]  {escape(more)}".rstrip(), soft_wrap=True, highlight=False)

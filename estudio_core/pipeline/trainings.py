@@ -67,6 +67,7 @@ def new_sessions(
     since: datetime | None = None,
     until: datetime | None = None,
     for_run: str | None = None,
+    most: int | None = None,
 ) -> int:
     """Return the number of clicked sessions that were logged since sessions were last read to train on.
 
@@ -79,12 +80,13 @@ def new_sessions(
         since: Earliest own time of the sessions to count, that of the window which training reads; all by default.
         until: End of the sessions to count; all by default.
         for_run: A run that asks how many are new to it: its own earlier training does not count.
+        most: Where counting ends; all by default.
     """
     from estudio_core.clickstream.store import ClickstreamStore
 
     trained = trained_until(conn, plugin, for_run=for_run)
     return ClickstreamStore(conn).count_sessions(
-        plugin, since=since, until=until, logged_since=trained, clicked_only=True
+        plugin, since=since, until=until, logged_since=trained, clicked_only=True, most=most
     )
 
 

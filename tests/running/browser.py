@@ -120,7 +120,7 @@ class Person:
         self.page.get_by_role("link", name="Estudio").click()
         frame = self.page.frame_locator("iframe")
         frame.get_by_role("link", name=plugin, exact=True).click()
-        frame.get_by_role("heading", name=plugin).wait_for()
+        frame.get_by_role("heading", name=plugin, level=1).wait_for()
         return frame
 
 

@@ -8,6 +8,7 @@ marked `proof` run with `make proof` only.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -178,7 +179,7 @@ def test_a_person_trains_with_the_form_and_reads_the_report(
     page.get_by_text("serves model version 1").wait_for()
     admin.sees("04-estudio")
     page.get_by_role("link", name="Latest report").click()
-    page.get_by_text("nDCG@10").first.wait_for()
+    page.get_by_role("heading", name=re.compile(" against "), level=1).wait_for()
     admin.sees("05-report")
 
 
