@@ -25,7 +25,7 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
     from estudio_core.experiments.fine_tuning_params import FineTuningParams
     from estudio_core.experiments.training_config import to_examination, to_loss, to_training_config
     from estudio_core.models.storage import load_model, save_model
-    from estudio_core.pipeline.plugin_access import open_plugin
+    from estudio_core.plugin.registry import open_plugin
     from estudio_core.preprocessing.prepare_data import prepared
     from lightning_modules.fit import fit
 
