@@ -13,10 +13,10 @@ from estudio_core.improvement import ledger as improvements
 from estudio_core.improvement.ledger import Improvement
 from estudio_core.monitoring import ledger as monitoring
 from estudio_core.monitoring.ledger import Watch
-from estudio_core.pipeline.improvement_report import IMPROVEMENT_STEP
-from estudio_core.pipeline.trainings import Training, trainings
+from estudio_core.pipeline.improvement.report import IMPROVEMENT_STEP
 from estudio_core.promotion import ledger as promotions
 from estudio_core.promotion.ledger import Promotion
+from estudio_core.promotion.trainings import Training, trainings
 from estudio_core.settings import get_settings
 from estudio_core.vectordb.releases import Release, list_releases
 
@@ -60,13 +60,13 @@ def plugin_content(plugin: str) -> PluginContent:
 
 def model(plugin: str, name: str) -> tuple[EntryManifest, str] | None:
     """Return the manifest of a published model of this plugin, and how it is served; None where there is none."""
-    from estudio_core.inference.manifest import read_manifest, split_name
+    from estudio_core.inference.manifest import entry_of, split_name
 
     settings = get_settings()
     try:
         if split_name(name)[0] != plugin:
             return None
-        manifest = read_manifest(settings.triton_repository / name)
+        manifest = entry_of(name)
     except RepositoryError:
         return None  # older releases are cleared away
     if settings.inference == "embedded":

@@ -14,9 +14,10 @@ from estudio_core import database
 from estudio_core.airflow_ui.next_step import NextStep, Situation, next_step
 from estudio_core.errors import EstudioError
 from estudio_core.monitoring import ledger as monitoring
-from estudio_core.pipeline.trainings import new_sessions, trained_until
 from estudio_core.plugin.discovery import PluginCard, read_card
+from estudio_core.plugin.precedence import resolve
 from estudio_core.promotion import ledger as promotions
+from estudio_core.promotion.trainings import new_sessions, trained_until
 from estudio_core.vectordb.releases import live_pointer, live_release, previous_release
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def _card(plugin: str) -> PluginCard | None:
 
 def _wanted(card: PluginCard, *, trained: bool) -> int:
     """Return how many new sessions the next training wants; the first one has no others."""
-    fewest = card.fine_tune_params.min_sessions
+    fewest = resolve({}, plugin=card.fine_tune_params, installation={}).min_sessions
     every = card.dag_settings.every_sessions
     return fewest if every is None else every if trained else max(every, fewest)
 

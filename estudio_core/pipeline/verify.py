@@ -6,7 +6,7 @@ from typing import Any
 
 from estudio_core import database
 from estudio_core.errors import VerificationError
-from estudio_core.pipeline.embed_writes import embed_writes
+from estudio_core.pipeline.items.embed_writes import embed_writes
 from estudio_core.pipeline.manifests import BuiltManifest, VerifiedManifest
 from estudio_core.promotion.ledger import require_open_run
 from estudio_core.vectordb.deployments import build_lock, catch_up, get_release
@@ -27,16 +27,15 @@ def verify(plugin_name: str, built: dict[str, Any]) -> VerifiedManifest:
         ModelError: the encoder does not give its golden vectors.
     """
     from estudio_core.inference.golden import check_golden
-    from estudio_core.inference.manifest import read_manifest
+    from estudio_core.inference.manifest import entry_of
     from estudio_core.inference.opening import ensure_served, open_query_embedder
-    from estudio_core.settings import get_settings
 
     manifest = BuiltManifest.model_validate(built)
     with database.connect(autocommit=True) as connection, build_lock(connection, plugin_name):
         release = get_release(connection, manifest.release_id)
         require_open_run(connection, plugin_name, release.run_id)
         ensure_served(release.model_name)
-        entry = read_manifest(get_settings().triton_repository / release.model_name)
+        entry = entry_of(release.model_name)
         if release.state == "built":
             # Asked anew: an encoder that this process opened long ago proves nothing about now.
             check_golden(open_query_embedder(release.model_name), entry, where="What will encode queries")
@@ -62,7 +61,7 @@ def _samples(connection: Any, plugin_name: str, release: Any) -> Any:
     from psycopg import sql
 
     from estudio_core.inference.opening import open_query_embedder
-    from estudio_core.pipeline.plugin_access import open_plugin
+    from estudio_core.plugin.registry import open_plugin
     from estudio_core.vectordb.collection import register_vectors
 
     judgments = open_plugin(plugin_name).get_judgments()

@@ -19,8 +19,8 @@ from estudio_core.airflow_ui.pages import Allowed
 from estudio_core.airflow_ui.runs import FailedRun, Runs
 from estudio_core.clickstream.store import ClickstreamStore
 from estudio_core.clickstream.ubi import UbiEvent, UbiQuery
-from estudio_core.pipeline.trainings import note_training
 from estudio_core.promotion import ledger
+from estudio_core.promotion.trainings import note_training
 from estudio_core.settings import get_settings
 from estudio_core.vectordb.index_info import SearchIndexInfo
 from estudio_core.vectordb.releases import fail_release, start_release

@@ -19,19 +19,20 @@ from estudio_core.errors import (
 )
 from estudio_core.pipeline.check_source import check_source
 from estudio_core.pipeline.extract import extract
-from estudio_core.pipeline.plugin_access import ItemParts, open_plugin
+from estudio_core.pipeline.items.parts import ItemParts
 from estudio_core.pipeline.preprocess import preprocess
-from estudio_core.pipeline.publish import publish_model
-from estudio_core.pipeline.register import register_base_model
+from estudio_core.pipeline.publish_model import publish_model
+from estudio_core.pipeline.register_base_model import register_base_model
+from estudio_core.plugin.registry import open_plugin
 from estudio_core.searching import search
 from estudio_core.settings import get_settings
-from estudio_core.sources.data_loader import DownloadedItem
-from estudio_core.sources.item_meta import ItemMeta
+from estudio_core.vectordb.change_log import ItemWrite
 from tests.pipeline.conftest import forget_plugins
 from tests.pipeline.steps import initialize, release
 
 if TYPE_CHECKING:
-    from tests.pipeline.conftest import Shop
+    from estudio_core.vectordb.change_log import ItemWrite
+from tests.pipeline.conftest import Shop
 
 
 def assert_still_serves() -> None:
@@ -83,7 +84,7 @@ def test_items_without_text_are_reported_and_stop_no_other(shop: Shop) -> None:
 
 @pytest.mark.parametrize("text", ["a lamp\x00", "a \ud800 lamp"])
 def test_a_text_that_postgresql_cannot_store_is_the_fault_of_its_item(shop: Shop, text: str) -> None:
-    item = DownloadedItem("7", text, ItemMeta(object_id="7"))
+    item = ItemWrite("7", text)
     with pytest.raises(ItemError, match="'7' cannot be stored") as caught:
         ItemParts(open_plugin("shop")).split(item)
     assert caught.value.item_ids == ["7"]
@@ -123,7 +124,8 @@ def test_a_model_of_another_dimension_is_refused_before_anything_is_built(shop: 
         + "plugin.get_search_index_info = lambda: SearchIndexInfo(dimensions=384)\n"
     )
     forget_plugins()
-    version = register_base_model("shop")
+    check_source("shop")
+    version = register_base_model("shop", "first", "ana")
     with pytest.raises(DimensionError, match=r"32 dimensions.*384"):
         publish_model("shop", version)
 

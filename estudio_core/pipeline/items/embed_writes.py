@@ -1,0 +1,45 @@
+"""Embedding of single writes: for the live collection, and for one that catches up from the change log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from estudio_core.errors import ItemError
+from estudio_core.pipeline.items.encoding import encode
+from estudio_core.pipeline.items.parts import ItemParts, content_hash
+from estudio_core.plugin.registry import open_plugin
+from estudio_core.vectordb.change_log import EmbedWrites, ItemWrite
+from estudio_core.vectordb.items import IndexedItem, KeptItem
+
+if TYPE_CHECKING:
+    from estudio_core.vectordb.releases import Release
+
+
+def embed_writes(plugin_name: str) -> EmbedWrites:
+    """Return what embeds written items with the model of a release; unchanged content keeps its vectors."""
+
+    def embed(release: Release, writes: Sequence[ItemWrite], stored: Mapping[str, str]) -> list[IndexedItem | KeptItem]:
+        from estudio_core.inference.manifest import entry_of
+        from estudio_core.inference.opening import open_bulk_embedder
+
+        digest = entry_of(release.model_name).digest
+        parts_of = ItemParts(open_plugin(plugin_name))
+        split = list(parts_of.of_items(writes))
+        if parts_of.invalid:
+            raise ItemError("; ".join(parts_of.invalid.values()), parts_of.invalid)
+        done: dict[str, IndexedItem | KeptItem] = {}
+        fresh = []
+        for each in split:
+            item, content = each.item, content_hash(digest, each.parts)
+            # A personal row is no shared object with other contents: it is written as a whole.
+            if item.user_id is None and stored.get(item.object_id) == content:
+                done[item.object_id] = KeptItem(item.object_id, item.payload or {}, content, item.source_hash)
+            else:
+                fresh.append(each)
+        if fresh:
+            embedder = open_bulk_embedder(release.model_name)
+            done |= {indexed.object_id: indexed for indexed in encode(fresh, embedder, digest)}
+        return [done[write.object_id] for write in writes]
+
+    return embed
