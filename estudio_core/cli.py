@@ -330,7 +330,7 @@ def plugins_queue_sql(
     name: Annotated[str, typer.Argument(help="Plugin with PostgresItems(change_queue=...).")],
 ) -> None:
     """Print the SQL of a plugin's queue of changes and of the triggers that feed it, to run on the items' database."""
-    from estudio_core.pipeline.plugin_access import open_plugin
+    from estudio_core.plugin.registry import open_plugin
     from estudio_core.sources.pgsql_data_loader import PgsqlDataLoader
 
     loader = open_plugin(name).get_data_loader()

@@ -20,7 +20,7 @@ from estudio_core import database
 from estudio_core.vectordb.change_log import ItemWrite, WriteResult, write
 
 if TYPE_CHECKING:
-    from estudio_core.pipeline.item_writer import WriteCounts
+    from estudio_core.pipeline.items.writer import WriteCounts
 
 __all__ = ["ItemWrite", "WriteResult", "delete", "refresh", "upsert"]
 
@@ -56,8 +56,8 @@ def refresh(plugin: str, object_ids: Sequence[str]) -> WriteCounts:
 
     Raises: as `upsert`, and what the source raises.
     """
-    from estudio_core.pipeline.item_writer import ItemWriter
-    from estudio_core.pipeline.plugin_access import open_plugin
+    from estudio_core.pipeline.items.writer import ItemWriter
+    from estudio_core.plugin.registry import open_plugin
 
     with database.outages_named(), database.connect(autocommit=True) as connection:
         writer = ItemWriter(connection, plugin, open_plugin(plugin).get_data_loader())
@@ -66,9 +66,9 @@ def refresh(plugin: str, object_ids: Sequence[str]) -> WriteCounts:
 
 
 def _written(plugin: str, items: Sequence[ItemWrite], object_ids: Sequence[str]) -> WriteResult:
-    from estudio_core.pipeline.embed_writes import embed_writes
-    from estudio_core.pipeline.item_vectors import groups
-    from estudio_core.pipeline.item_writer import READ_BATCH, WRITE_BATCH
+    from estudio_core.pipeline.items.embed_writes import embed_writes
+    from estudio_core.pipeline.items.encoding import groups
+    from estudio_core.pipeline.items.writer import READ_BATCH, WRITE_BATCH
     from estudio_core.vectordb.releases import require_live
 
     embed = embed_writes(plugin)

@@ -121,7 +121,7 @@ class Run:
         from benchmarks.index.encoder import measure_encoder
         from benchmarks.index.reindex import part_texts
         from estudio_core.demo.catalog import load_judgments
-        from estudio_core.pipeline.plugin_access import open_plugin
+        from estudio_core.plugin.registry import open_plugin
 
         def measure() -> dict[str, Any]:
             from estudio_core.context import context

@@ -11,17 +11,19 @@ from unittest import mock
 
 from benchmarks.index.timing import CpuClock, Stages
 from estudio_core import database
-from estudio_core.export import manifest as entries
+from estudio_core.inference import manifest as entries
 from estudio_core.inference.entry_tokenizer import EntryTokenizer
 from estudio_core.inference.opening import open_bulk_embedder
-from estudio_core.pipeline import embed
-from estudio_core.pipeline.collection import build_index, start_collection
-from estudio_core.pipeline.embed_writes import embed_writes
-from estudio_core.pipeline.item_vectors import Encoding, split_items
+from estudio_core.pipeline import embed_shard as embed
+from estudio_core.pipeline.build_index import build_index
+from estudio_core.pipeline.items.embed_writes import embed_writes
+from estudio_core.pipeline.items.encoding import Encoding, split_items
+from estudio_core.pipeline.items.parts import ItemParts
+from estudio_core.pipeline.items.vector_store import VectorStore
 from estudio_core.pipeline.manifests import BuiltManifest, EntryManifest
-from estudio_core.pipeline.plugin_access import ItemParts, open_plugin
-from estudio_core.pipeline.vector_store import VectorStore
+from estudio_core.pipeline.start_collection import start_collection
 from estudio_core.pipeline.verify import verify
+from estudio_core.plugin.registry import open_plugin
 from estudio_core.settings import get_settings
 from estudio_core.vectordb import collection as collections
 from estudio_core.vectordb import deployments
@@ -140,7 +142,7 @@ def vectors_kept(plugin: str, entry: entries.EntryManifest) -> Iterator[None]:
 
 def _encode(embedder: Any, texts: Sequence[str]) -> float:
     """Return the seconds in which the texts are encoded, in groups of the size of a re-index."""
-    from estudio_core.pipeline.item_vectors import ENCODE_BATCH
+    from estudio_core.pipeline.items.encoding import ENCODE_BATCH
 
     began = time.perf_counter()
     for start in range(0, len(texts), ENCODE_BATCH):

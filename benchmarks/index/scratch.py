@@ -8,8 +8,8 @@ from pathlib import Path
 from estudio_core import database
 from estudio_core.demo.catalog import load_catalog, load_judgments, products
 from estudio_core.inference.manifest import EntryManifest, entry_name, read_manifest
-from estudio_core.pipeline.publish import publish_model
-from estudio_core.pipeline.register import register_base_model
+from estudio_core.pipeline.publish_model import publish_model
+from estudio_core.pipeline.register_base_model import register_base_model
 from estudio_core.settings import get_settings
 
 PLUGIN = "bench_index"
@@ -41,7 +41,7 @@ def fill_catalog(items: int) -> None:
 def prepare_catalog(items: int) -> EntryManifest:
     """Fill the table with `items` products, register and publish the plugin's model, and return its entry."""
     fill_catalog(items)
-    version = register_base_model(PLUGIN)
+    version = register_base_model(PLUGIN, "initialize", "benchmark")
     name = entry_name(PLUGIN, version)
     publish_model(PLUGIN, version)
     return read_manifest(get_settings().triton_repository / name)

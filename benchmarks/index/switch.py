@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.index.reindex import build, ensure_live, vectors_kept
 from estudio_core import database
 from estudio_core.inference.manifest import EntryManifest
-from estudio_core.pipeline.embed_writes import embed_writes
+from estudio_core.pipeline.items.embed_writes import embed_writes
 from estudio_core.pipeline.rollback import rollback
 from estudio_core.pipeline.switch import switch
 from estudio_core.pipeline.verify import verify
@@ -81,7 +81,7 @@ def _full_log(plugin: str) -> Iterator[None]:
 
 def _connect_registry(plugin: str) -> None:
     """Import MLflow and open its store: seconds that belong to the start of a process, not to a switch."""
-    from estudio_core.pipeline.plugin_access import open_plugin
+    from estudio_core.plugin.registry import open_plugin
 
     open_plugin(plugin).get_manager().registry.versions()
 

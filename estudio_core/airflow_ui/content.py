@@ -12,10 +12,10 @@ from estudio_core.improvement import ledger as improvements
 from estudio_core.improvement.ledger import Improvement
 from estudio_core.monitoring import ledger as monitoring
 from estudio_core.monitoring.ledger import Watch
-from estudio_core.pipeline.improvement_report import IMPROVEMENT_STEP
-from estudio_core.pipeline.trainings import Training, new_sessions, trainings
+from estudio_core.pipeline.improvement.report import IMPROVEMENT_STEP
 from estudio_core.promotion import ledger as promotions
 from estudio_core.promotion.ledger import Promotion
+from estudio_core.promotion.trainings import Training, new_sessions, trainings
 from estudio_core.settings import get_settings
 from estudio_core.vectordb.releases import Release, list_releases, live_release, previous_release
 

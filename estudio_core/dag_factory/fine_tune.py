@@ -57,9 +57,9 @@ def register(
     plugin: str, evaluated: dict[str, Any], run_id: str | None = None, params: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """Register the candidate as a model version, with its numbers, under the alias `challenger`."""
-    from estudio_core.pipeline.register import register_candidate
+    from estudio_core.pipeline.register import register
 
-    return register_candidate(plugin, str(run_id), evaluated, params or {}).as_dict()
+    return register(plugin, str(run_id), evaluated, params or {}).as_dict()
 
 
 def decide(registered: dict[str, Any]) -> str:
@@ -69,7 +69,7 @@ def decide(registered: dict[str, Any]) -> str:
 
 def request_release(plugin: str, registered: dict[str, Any], run_id: str | None = None) -> str:
     """Ask for the release, in the name of the gate or of who approved; the run that follows carries it out."""
-    from estudio_core.pipeline.promote import request_release
+    from estudio_core.pipeline.request_release import request_release
 
     approved_by = _answered_by()
     if approved_by:
@@ -79,9 +79,9 @@ def request_release(plugin: str, registered: dict[str, Any], run_id: str | None 
 
 def refuse(plugin: str, registered: dict[str, Any], run_id: str | None = None) -> str:
     """Write down who refused the candidate."""
-    from estudio_core.pipeline.promote import refuse_release
+    from estudio_core.pipeline.refuse import refuse
 
-    return refuse_release(plugin, registered, release_run_id(run_id), _answered_by() or "somebody")
+    return refuse(plugin, registered, release_run_id(run_id), _answered_by() or "somebody")
 
 
 def release_run_id(run_id: str | None) -> str:

@@ -21,23 +21,23 @@ def choose(params: dict[str, Any] | None = None) -> str:
 
 def adjust(plugin: str, run_id: str | None = None, params: dict[str, Any] | None = None) -> dict[str, Any]:
     """Move vectors by the newest sessions, measure them on held-out ones, write the report, decide."""
-    from estudio_core.pipeline.improve import adjust
+    from estudio_core.pipeline.adjust import adjust
 
     return adjust(plugin, str(run_id), params or {}).as_dict()
 
 
 def apply(plugin: str, adjusted: dict[str, Any], run_id: str | None = None) -> str:
     """Write the moved vectors into the live collection, or undo earlier ones where they harm."""
-    from estudio_core.pipeline.improve import apply_improvement
+    from estudio_core.pipeline.apply import apply
 
-    return apply_improvement(plugin, str(run_id), adjusted)
+    return apply(plugin, str(run_id), adjusted)
 
 
 def revert(plugin: str, run_id: str | None = None) -> int:
     """Give all moved vectors of the live release back what the model gave them."""
-    from estudio_core.pipeline.improve import revert_improvements
+    from estudio_core.pipeline.revert import revert
 
-    return revert_improvements(plugin, str(run_id), started_by(get_current_context()["dag_run"]))
+    return revert(plugin, str(run_id), started_by(get_current_context()["dag_run"]))
 
 
 def improve_dag(card: PluginCard) -> DAG:

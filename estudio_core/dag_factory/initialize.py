@@ -22,11 +22,9 @@ def check_source(plugin: str) -> dict[str, Any]:
 
 def register_base_model(plugin: str, source: dict[str, Any], run_id: str | None = None) -> str:
     """Register the base model in MLflow, under the alias `base`, and ask for its release."""
-    from estudio_core.pipeline.promote import initialize_version
-    from estudio_core.pipeline.register import register_base_model
+    from estudio_core.pipeline.register_base_model import register_base_model
 
-    actor = started_by(get_current_context()["dag_run"])
-    return initialize_version(plugin, register_base_model(plugin), str(run_id), actor)
+    return register_base_model(plugin, str(run_id), started_by(get_current_context()["dag_run"]))
 
 
 def initialize_dag(card: PluginCard) -> DAG:

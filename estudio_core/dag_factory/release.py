@@ -16,7 +16,7 @@ from estudio_core.plugin.run_params import ReleaseParams
 
 def take_up(plugin: str, run_id: str | None = None, params: dict[str, Any] | None = None) -> str:
     """Find which registered version is to go live: what fine-tuning, a moved alias or this form asked for."""
-    from estudio_core.pipeline.promote import take_up
+    from estudio_core.pipeline.take_up import take_up
 
     dag_run = get_current_context()["dag_run"]
     by_alias = dag_run.run_type == "asset_triggered"

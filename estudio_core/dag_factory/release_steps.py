@@ -13,7 +13,7 @@ from estudio_core.dag_factory.steps import ERROR_KEY, INDEX_POOL, URGENT, Steps
 
 def publish_model(plugin: str, version: Any, run_id: str | None = None) -> dict[str, Any]:
     """Export the version to ONNX, check it against the trained model, and publish it to the Triton repository."""
-    from estudio_core.pipeline.publish import publish_model
+    from estudio_core.pipeline.publish_model import publish_model
 
     return publish_model(plugin, str(version), str(run_id)).as_dict()
 
@@ -22,21 +22,21 @@ def start_collection(
     plugin: str, entry: dict[str, Any], shards: int, run_id: str | None = None
 ) -> list[dict[str, Any]]:
     """Open a release with an empty collection, and divide the items into shards."""
-    from estudio_core.pipeline.collection import start_collection
+    from estudio_core.pipeline.start_collection import start_collection
 
     return [shard.as_dict() for shard in start_collection(plugin, entry, shards, str(run_id))]
 
 
 def embed_shard(plugin: str, shard: dict[str, Any]) -> dict[str, Any]:
     """Read, split and encode the items of one shard, and load them into the collection."""
-    from estudio_core.pipeline.embed import embed_shard
+    from estudio_core.pipeline.embed_shard import embed_shard
 
     return embed_shard(plugin, shard).as_dict()
 
 
 def build_index(plugin: str, shards: list[dict[str, Any]]) -> dict[str, Any]:
     """Build the HNSW index over the loaded vectors."""
-    from estudio_core.pipeline.collection import build_index
+    from estudio_core.pipeline.build_index import build_index
 
     return build_index(plugin, list(shards)).as_dict()
 
@@ -64,7 +64,7 @@ def clean_up(plugin: str, live: dict[str, Any], params: dict[str, Any] | None = 
 
 def put_back(plugin: str, run_id: str | None = None) -> str:
     """After a failure: close the promotion, put the alias back, and leave the reason on the model version."""
-    from estudio_core.pipeline.promote import put_back
+    from estudio_core.pipeline.put_back import put_back
 
     context = get_current_context()
     upstream = sorted(context["task"].upstream_task_ids)

@@ -51,7 +51,7 @@ class SessionsTrigger(BaseEventTrigger):
 def count(plugin: str) -> int:
     """Return the number of clicked sessions since the last training."""
     from estudio_core import database
-    from estudio_core.pipeline.trainings import new_sessions
+    from estudio_core.promotion.trainings import new_sessions
 
     with database.connect() as connection:
         database.ensure_schema(connection)

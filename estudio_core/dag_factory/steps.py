@@ -178,7 +178,7 @@ def _inside_estudio(function: Callable[..., Any], plugin: str) -> Callable[..., 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
         from estudio_core.dag_factory.connections import use_airflow_connections
-        from estudio_core.pipeline.progress_table import record_progress
+        from estudio_core.dag_factory.progress_table import record_progress
 
         use_airflow_connections()
         context = get_current_context()

@@ -23,9 +23,9 @@ logger = structlog.get_logger("estudio.watch")
 
 def measure(plugin: str, run_id: str | None = None, params: dict[str, Any] | None = None) -> dict[str, Any]:
     """Measure the live release on fresh sessions, and drift; write the row and set the gauges."""
-    from estudio_core.pipeline.watch import watch
+    from estudio_core.pipeline.measure import measure
 
-    seen = watch(plugin, str(run_id), params or {})
+    seen = measure(plugin, str(run_id), params or {})
     emit_gauges(plugin, seen.release_id, {"sessions": seen.sessions, "drift": len(seen.drift), **seen.numbers})
     return seen.as_dict()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from estudio_core import database
 from estudio_core.errors import DataError
 from estudio_core.pipeline.manifests import SourceManifest
-from estudio_core.pipeline.plugin_access import open_plugin
+from estudio_core.plugin.registry import open_plugin
 
 
 def check_source(plugin_name: str) -> SourceManifest:

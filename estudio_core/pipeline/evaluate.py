@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 from estudio_core import database
 from estudio_core.artifacts import ArtifactStore
 from estudio_core.clickstream.ranking_data import RankingData
-from estudio_core.errors import DataError
-from estudio_core.evaluation.gate import Group, decide
-from estudio_core.pipeline.evaluation_report import write_report
-from estudio_core.pipeline.exam import Contender, Exam
-from estudio_core.pipeline.item_vectors import Encoding, SplitItem, split_items
+from estudio_core.evaluation.gate import decide
+from estudio_core.pipeline.evaluation.comparison import Contender, Exam
+from estudio_core.pipeline.evaluation.questions import questions
+from estudio_core.pipeline.evaluation.report import write_report
+from estudio_core.pipeline.items.encoding import Encoding, SplitItem, split_items
+from estudio_core.pipeline.items.parts import ItemParts
+from estudio_core.pipeline.items.vector_store import VectorStore
 from estudio_core.pipeline.manifests import EvaluationManifest, TrainingManifest
-from estudio_core.pipeline.plugin_access import ItemParts, open_plugin
-from estudio_core.pipeline.vector_store import VectorStore
+from estudio_core.plugin.registry import open_plugin
 from estudio_core.vectordb.releases import live_release
 
 if TYPE_CHECKING:
@@ -78,39 +79,6 @@ def evaluate(plugin_name: str, run_id: str, trained: dict[str, Any]) -> Evaluati
     )
 
 
-def questions(human: Judgments | None, data: RankingData) -> tuple[Judgments, dict[Group, tuple[str, ...]]]:
-    """Return judgments and the queries of each group.
-
-    seen: asked in training sessions, or a variant that augmentation made of such a query. unseen: neither there nor on
-    the dev split, whose queries chose the weights and stand in no group. Without human judgments, the held-out
-    sessions' clicks judge and all their queries are unseen. All spellings of a query are one.
-
-    Raises:
-        DataError: there is no query to evaluate on.
-    """
-    from estudio_core.clickstream.query_retriever import query_key
-    from estudio_core.clickstream.ranking_data import with_one_spelling
-    from estudio_core.evaluation.evaluate import judgments_from_sessions
-
-    trained = {query_key(q) for session in data.clickstream["train"] for q in (session.query, *session.query_variants)}
-    chosen_on = {query_key(query) for query in data.queries("dev")}
-    groups: dict[Group, tuple[str, ...]] = {}
-    if human is not None:
-        judgments = human.with_one_spelling().answerable()
-        groups["seen"] = tuple(q for q in judgments if query_key(q) in trained)
-        groups["unseen"] = tuple(q for q in judgments if query_key(q) not in trained | chosen_on)
-    else:
-        judgments = judgments_from_sessions(with_one_spelling(data.clickstream["holdout"])).answerable()
-        groups["unseen"] = tuple(judgments)
-    groups = {name: queries for name, queries in groups.items() if queries}
-    if not groups:
-        raise DataError(
-            "There is no query to evaluate on: the plugin has no judgments, and no held-out session has a click. "
-            "Collect more sessions, raise test_size_ratio, or give the plugin judgments."
-        )
-    return judgments, groups
-
-
 def _catalog_items(plugin: FineTuningMethod, judgments: Judgments, data: RankingData) -> Iterator[SplitItem]:
     """Yield the items to rank: all of them, or of a large catalog the ones that matter and a fixed sample."""
     import zlib
@@ -129,7 +97,7 @@ def _champion(exam: Exam, plugin: FineTuningMethod, training: TrainingManifest) 
     """Rank with what serves now; before the first release, with the version that training started from."""
     from estudio_core.inference.manifest import read_manifest
     from estudio_core.inference.opening import open_bulk_embedder
-    from estudio_core.pipeline.publish import publish_model
+    from estudio_core.pipeline.publish_model import publish_model
     from estudio_core.settings import get_settings
 
     with database.connect() as connection:

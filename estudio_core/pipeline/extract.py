@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from estudio_core import database
 from estudio_core.artifacts import ArtifactStore
-from estudio_core.clickstream.sessions import SessionWithEvents
 from estudio_core.clickstream.store import ClickstreamStore
 from estudio_core.errors import NotEnoughDataError
 from estudio_core.pipeline.manifests import SessionsManifest
-from estudio_core.pipeline.plugin_access import open_plugin
-from estudio_core.pipeline.trainings import new_sessions
+from estudio_core.pipeline.training.sessions import SESSIONS_FILE, window_end
 from estudio_core.plugin.precedence import resolve
+from estudio_core.plugin.registry import open_plugin
 from estudio_core.progress import report
+from estudio_core.promotion.trainings import new_sessions
 
 if TYPE_CHECKING:
     import psycopg
 
-SESSIONS_FILE = "sessions.jsonl"
 _REPORT_EACH = 1000
 
 
@@ -78,19 +76,3 @@ def _check_new(
             f"{found} clicked sessions of plugin {plugin_name!r} since the last training; this run was started for "
             f"{wanted} of them. Start a run by hand to train all the same."
         )
-
-
-def read_sessions(store: ArtifactStore, uri: str) -> list[SessionWithEvents]:
-    """Read what `extract` stored."""
-    with store.fetch(uri) as folder, (folder / SESSIONS_FILE).open(encoding="utf-8") as file:
-        return [SessionWithEvents.model_validate_json(line) for line in file]
-
-
-def window_end(store: ArtifactStore, plugin_name: str, run_id: str) -> datetime:
-    """Return the end of the window of a run, which the first call fixes."""
-    uri = store.uri(plugin_name, run_id, "window")
-    if not store.exists(uri):
-        with store.publish(plugin_name, run_id, "window") as folder:
-            (folder / "window.json").write_text(json.dumps({"until": datetime.now(UTC).isoformat()}))
-    with store.fetch(uri) as folder:
-        return datetime.fromisoformat(json.loads((folder / "window.json").read_text())["until"])

@@ -7,9 +7,9 @@ from typing import Any
 from estudio_core.artifacts import ArtifactStore
 from estudio_core.clickstream.ranking_data import SPLITS, RankingData
 from estudio_core.errors import NotEnoughDataError
-from estudio_core.pipeline.extract import read_sessions
 from estudio_core.pipeline.manifests import DatasetManifest, SessionsManifest
-from estudio_core.pipeline.plugin_access import open_plugin
+from estudio_core.pipeline.training.sessions import read_sessions
+from estudio_core.plugin.registry import open_plugin
 
 
 def preprocess(plugin_name: str, run_id: str, sessions: dict[str, Any]) -> DatasetManifest:

@@ -1,28 +1,19 @@
-"""Model versions in the registry: the base model and candidates."""
+"""The candidate in the registry, with its numbers, its report, and what happens next."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from estudio_core import database
-from estudio_core.pipeline.extract import window_end
 from estudio_core.pipeline.manifests import EvaluationManifest, NextStep, RegistrationManifest
-from estudio_core.pipeline.plugin_access import open_plugin
-from estudio_core.pipeline.trainings import note_training
+from estudio_core.pipeline.training.sessions import window_end
 from estudio_core.plugin.precedence import resolve
+from estudio_core.plugin.registry import open_plugin
 from estudio_core.plugin.run_params import FineTuneRun
+from estudio_core.promotion.trainings import note_training
 
 
-def register_base_model(plugin_name: str) -> str:
-    """Register the plugin's base model and return its version; a rerun returns the same."""
-    plugin = open_plugin(plugin_name)
-    plugin.upload_initial_model()
-    return str(plugin.get_manager().registry.resolve("base"))
-
-
-def register_candidate(
-    plugin_name: str, run_id: str, evaluated: dict[str, Any], params: dict[str, Any]
-) -> RegistrationManifest:
+def register(plugin_name: str, run_id: str, evaluated: dict[str, Any], params: dict[str, Any]) -> RegistrationManifest:
     """Register the trained model under the alias `challenger`, attach the report, and say what happens next."""
     from estudio_core.artifacts import ArtifactStore
 

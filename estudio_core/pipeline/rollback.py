@@ -7,9 +7,9 @@ from typing import Any
 from estudio_core import database
 from estudio_core.errors import ReleaseError
 from estudio_core.log_context import bind_release
-from estudio_core.pipeline.embed_writes import embed_writes
+from estudio_core.pipeline.items.embed_writes import embed_writes
 from estudio_core.pipeline.manifests import LiveManifest
-from estudio_core.pipeline.switch import make_live
+from estudio_core.pipeline.release.going_live import make_live
 from estudio_core.plugin.run_params import RollbackParams
 from estudio_core.promotion import ledger
 from estudio_core.promotion.turns import one_at_a_time

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from estudio_core import database
-from estudio_core.experiments.model_registry import FAILURE_TAG
-from estudio_core.pipeline.embed_writes import embed_writes
+from estudio_core.pipeline.items.embed_writes import embed_writes
 from estudio_core.pipeline.manifests import LiveManifest, VerifiedManifest
-from estudio_core.pipeline.plugin_access import open_plugin
+from estudio_core.pipeline.release.going_live import make_live
+from estudio_core.plugin.registry import open_plugin
 from estudio_core.promotion import ledger
 from estudio_core.promotion.aliases import observe
 from estudio_core.promotion.turns import one_at_a_time
 from estudio_core.vectordb import deployments
-
-if TYPE_CHECKING:
-    import psycopg
 
 
 def switch(plugin_name: str, verified: dict[str, Any]) -> LiveManifest:
@@ -39,34 +34,3 @@ def switch(plugin_name: str, verified: dict[str, Any]) -> LiveManifest:
         return make_live(
             connection, promotion, lambda: deployments.switch(connection, release, embed_writes(plugin_name))
         )
-
-
-def make_live(
-    connection: psycopg.Connection, promotion: ledger.Promotion, move: Callable[[], deployments.Release]
-) -> LiveManifest:
-    """Move the pointer with `move`, time it, let the alias `champion` name the version that serves, and say so.
-
-    The pointer decides; the trail follows at once, the alias as soon as MLflow answers. The caller holds
-    `one_at_a_time`.
-    """
-    began = time.monotonic()
-    live = move()
-    took_ms = (time.monotonic() - began) * 1000
-    numbers = {name: live.stats[name] for name in ("recall_at_10",) if name in live.stats}
-    ledger.end(connection, promotion, "live", release_id=live.release_id, numbers=numbers)
-    before = deployments.previous_release(connection, promotion.plugin)
-    manager = open_plugin(promotion.plugin).get_manager()
-    manager.promote(
-        live.model_version,
-        f"release {live.release_id} is live",
-        promotion.actor,
-        promotion.numbers | numbers,
-        former=int(before.model_version) if before else None,
-    )
-    manager.registry.delete_tag(int(live.model_version), FAILURE_TAG)
-    return LiveManifest(
-        release_id=live.release_id,
-        previous_release_id=before.release_id if before else None,
-        version=live.model_version,
-        took_ms=round(took_ms, 1),
-    )

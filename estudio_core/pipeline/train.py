@@ -14,8 +14,8 @@ from typing import Any
 from estudio_core.artifacts import ArtifactStore, safe_name
 from estudio_core.errors import DataError, EstudioError, ModelError
 from estudio_core.pipeline.manifests import DatasetManifest, TrainingManifest
-from estudio_core.pipeline.plugin_access import open_plugin
 from estudio_core.plugin.precedence import resolve
+from estudio_core.plugin.registry import open_plugin
 from estudio_core.progress import report
 from estudio_core.settings import get_settings
 
@@ -93,7 +93,7 @@ def _run_process(request: dict[str, Any], threads: int | None) -> dict[str, Any]
         environment["OMP_NUM_THREADS"] = str(threads)
     environment["TOKENIZERS_PARALLELISM"] = "false"
     process = subprocess.Popen(
-        [sys.executable, "-m", "estudio_core.pipeline.training_process", str(os.getpid())],
+        [sys.executable, "-m", "estudio_core.pipeline.training.process", str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=sys.stderr if _is_file(sys.stderr) else None,

@@ -6,7 +6,7 @@ from typing import Any
 
 from estudio_core import database
 from estudio_core.errors import VerificationError
-from estudio_core.pipeline.embed_writes import embed_writes
+from estudio_core.pipeline.items.embed_writes import embed_writes
 from estudio_core.pipeline.manifests import BuiltManifest, VerifiedManifest
 from estudio_core.promotion.ledger import require_open_run
 from estudio_core.vectordb.deployments import build_lock, catch_up, get_release
@@ -62,7 +62,7 @@ def _samples(connection: Any, plugin_name: str, release: Any) -> Any:
     from psycopg import sql
 
     from estudio_core.inference.opening import open_query_embedder
-    from estudio_core.pipeline.plugin_access import open_plugin
+    from estudio_core.plugin.registry import open_plugin
     from estudio_core.vectordb.collection import register_vectors
 
     judgments = open_plugin(plugin_name).get_judgments()

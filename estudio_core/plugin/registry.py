@@ -141,5 +141,14 @@ def plugin_manager() -> PluginManager:
     return PluginManager()
 
 
+def open_plugin(name: str) -> FineTuningMethod:
+    """Return the plugin called `name` of this installation.
+
+    Raises:
+        PluginError: there is none, or it cannot be loaded.
+    """
+    return plugin_manager().require_plugin(name)
+
+
 def _last_line(text: str) -> str:
     return text.strip().splitlines()[-1] if text.strip() else ""

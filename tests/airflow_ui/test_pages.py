@@ -16,8 +16,8 @@ from estudio_core.airflow_ui import content, pages
 from estudio_core.artifacts import ArtifactStore
 from estudio_core.improvement import ledger as improvements
 from estudio_core.monitoring import ledger as monitoring
-from estudio_core.pipeline.trainings import note_training
 from estudio_core.promotion import ledger
+from estudio_core.promotion.trainings import note_training
 from estudio_core.vectordb.index_info import SearchIndexInfo
 from estudio_core.vectordb.releases import start_release
 

@@ -26,7 +26,7 @@ from estudio_core.errors import MissingDependencyError
 from estudio_core.export.triton_repository import publish_entry
 from estudio_core.local.triton.environment import prepare
 from estudio_core.pipeline.manifests import BuiltManifest
-from estudio_core.pipeline.plugin_access import open_plugin
+from estudio_core.plugin.registry import open_plugin
 from estudio_core.settings import get_settings
 from estudio_core.vectordb.releases import live_release
 from tests.pipeline.conftest import forget_plugins

@@ -24,18 +24,6 @@ HOPELESS = {"ConfigurationError", "DataError", "ModelError", "ReleaseError"}
 """Errors after which Airflow does not run a task again; `ConcurrentReleaseError` excepted."""
 LONGEST_DOWN_S = 1.5
 
-_FUNCTIONS = {
-    "take_up": "promote:take_up",
-    "publish_model": "publish:publish_model",
-    "start_collection": "collection:start_collection",
-    "embed_shard": "embed:embed_shard",
-    "build_index": "collection:build_index",
-    "verify": "verify:verify",
-    "switch": "switch:switch",
-    "clean_up": "clean_up:clean_up",
-    "rollback": "rollback:rollback",
-}
-
 
 @dataclass(frozen=True)
 class Kill:
@@ -116,7 +104,7 @@ class Campaign:
         while True:
             attempts += 1
             halt = point.halt if point and killed is None else None
-            with RunningStep(_FUNCTIONS[step], PLUGIN, *arguments, halt=halt) as running:
+            with RunningStep(step, PLUGIN, *arguments, halt=halt) as running:
                 if point is not None and halt is not None:
                     if running.halts_within(STEP_TIMEOUT_S):
                         killed = time.time()

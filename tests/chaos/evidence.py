@@ -15,7 +15,7 @@ from estudio_core.errors import RepositoryError
 from estudio_core.export import staging
 from estudio_core.export.triton_repository import read_entry
 from estudio_core.inference.onnx_embedder import OnnxEmbedder
-from estudio_core.pipeline.plugin_access import open_plugin
+from estudio_core.plugin.registry import open_plugin
 from estudio_core.settings import get_settings
 from estudio_core.vectordb.collection import register_vectors
 from estudio_core.vectordb.releases import Release, list_releases, require_live

@@ -110,8 +110,8 @@ def _forget() -> None:
 def _fill(shop: Shop) -> None:
     from estudio_core.export.triton_repository import publish_entry
     from estudio_core.models.storage import save_model
-    from estudio_core.pipeline.plugin_access import open_plugin
-    from estudio_core.pipeline.register import register_base_model
+    from estudio_core.pipeline.register_base_model import register_base_model
+    from estudio_core.plugin.registry import open_plugin
 
     with database.connect() as connection:
         database.ensure_schema(connection)
@@ -127,7 +127,7 @@ def _fill(shop: Shop) -> None:
         if number == 1:
             model.backbone.save_pretrained(folder)
             model.tokenizer.save_pretrained(folder)
-            assert register_base_model(PLUGIN) == "1"
+            assert register_base_model(PLUGIN, "initialize", "chaos") == "1"
         else:
             save_model(model, folder)
             manager = open_plugin(PLUGIN).get_manager()

@@ -19,7 +19,11 @@ from typing import Any, Literal
 _FORKED = multiprocessing.get_context("forkserver")
 _FORKED.set_forkserver_preload(
     [
-        *("estudio_core.experiments.manager", "estudio_core.export.triton_repository", "estudio_core.models.bert"),
+        *(
+            "estudio_core.experiments.manager",
+            "estudio_core.export.triton_repository",
+            "estudio_core.models.embedding_model",
+        ),
         *("mlflow", "mlflow.store.tracking.sqlalchemy_store", "onnx", "onnxruntime", "pyarrow.parquet"),
     ]
 )
@@ -49,7 +53,7 @@ class StepError(AssertionError):
 
 
 class RunningStep:
-    """A step at work: `MODULE:FUNCTION` of `estudio_core.pipeline`, with this process's environment.
+    """A step of `estudio_core.pipeline` at work, with this process's environment.
 
     Inside a `with` block; the process is killed at its end, unless it has ended before.
     """
@@ -124,11 +128,10 @@ def _work(
 ) -> None:
     os.environ.clear()
     os.environ.update(environment)
-    module, function = step.split(":")
     try:
         if halt is not None:
             _install(halt, answers)
-        made = getattr(importlib.import_module(f"estudio_core.pipeline.{module}"), function)(*arguments)
+        made = getattr(importlib.import_module(f"estudio_core.pipeline.{step}"), step)(*arguments)
         answers.send({"result": [part.as_dict() for part in made] if isinstance(made, list) else _plain(made)})
     except BaseException as error:
         answers.send({"error": traceback.format_exc(), "kinds": [kind.__name__ for kind in type(error).__mro__]})

@@ -7,18 +7,19 @@ from typing import Any
 
 from estudio_core import database
 from estudio_core.inference.manifest import read_manifest
+from estudio_core.pipeline.build_index import build_index
 from estudio_core.pipeline.check_source import check_source
 from estudio_core.pipeline.clean_up import clean_up
-from estudio_core.pipeline.collection import build_index, start_collection
-from estudio_core.pipeline.embed import embed_shard
-from estudio_core.pipeline.embed_writes import embed_writes
+from estudio_core.pipeline.embed_shard import embed_shard
 from estudio_core.pipeline.evaluate import evaluate
 from estudio_core.pipeline.extract import extract
+from estudio_core.pipeline.items.embed_writes import embed_writes
 from estudio_core.pipeline.manifests import EntryManifest, EvaluationManifest, LiveManifest, TrainingManifest
 from estudio_core.pipeline.preprocess import preprocess
-from estudio_core.pipeline.promote import initialize_version
-from estudio_core.pipeline.publish import publish_model
-from estudio_core.pipeline.register import register_base_model, register_candidate
+from estudio_core.pipeline.publish_model import publish_model
+from estudio_core.pipeline.register import register
+from estudio_core.pipeline.register_base_model import register_base_model
+from estudio_core.pipeline.start_collection import start_collection
 from estudio_core.pipeline.switch import switch
 from estudio_core.pipeline.train import train
 from estudio_core.pipeline.verify import verify
@@ -39,7 +40,7 @@ class FineTuned:
 def initialize(plugin: str, run_id: str = "initialize-1", shards: int = 2) -> LiveManifest:
     """Do what `<plugin>__initialize` does."""
     check_source(plugin)
-    return release(plugin, initialize_version(plugin, register_base_model(plugin), run_id, "ana"), run_id, shards)
+    return release(plugin, register_base_model(plugin, run_id, "ana"), run_id, shards)
 
 
 def release(plugin: str, version: str, run_id: str, shards: int = 2) -> LiveManifest:
@@ -74,5 +75,5 @@ def fine_tune(plugin: str, params: dict[str, Any], run_id: str = "fine-tune-1") 
     dataset = preprocess(plugin, run_id, sessions.as_dict())
     training = train(plugin, run_id, dataset.as_dict(), params)
     evaluation = evaluate(plugin, run_id, training.as_dict())
-    registered = register_candidate(plugin, run_id, evaluation.as_dict(), params)
+    registered = register(plugin, run_id, evaluation.as_dict(), params)
     return FineTuned(training, evaluation, str(registered.version))

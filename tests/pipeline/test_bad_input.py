@@ -19,10 +19,11 @@ from estudio_core.errors import (
 )
 from estudio_core.pipeline.check_source import check_source
 from estudio_core.pipeline.extract import extract
-from estudio_core.pipeline.plugin_access import ItemParts, open_plugin
+from estudio_core.pipeline.items.parts import ItemParts
 from estudio_core.pipeline.preprocess import preprocess
-from estudio_core.pipeline.publish import publish_model
-from estudio_core.pipeline.register import register_base_model
+from estudio_core.pipeline.publish_model import publish_model
+from estudio_core.pipeline.register_base_model import register_base_model
+from estudio_core.plugin.registry import open_plugin
 from estudio_core.searching import search
 from estudio_core.settings import get_settings
 from estudio_core.sources.data_loader import DownloadedItem
@@ -123,7 +124,8 @@ def test_a_model_of_another_dimension_is_refused_before_anything_is_built(shop: 
         + "plugin.get_search_index_info = lambda: SearchIndexInfo(dimensions=384)\n"
     )
     forget_plugins()
-    version = register_base_model("shop")
+    check_source("shop")
+    version = register_base_model("shop", "first", "ana")
     with pytest.raises(DimensionError, match=r"32 dimensions.*384"):
         publish_model("shop", version)
 

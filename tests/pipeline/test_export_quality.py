@@ -15,12 +15,18 @@ import pytest
 from estudio_core.errors import ExportError
 from estudio_core.inference.host import usable_cores
 from estudio_core.inference.manifest import read_verified
-from estudio_core.pipeline.publish import publish_model
-from estudio_core.pipeline.register import register_base_model
+from estudio_core.pipeline.check_source import check_source
+from estudio_core.pipeline.publish_model import publish_model
+from estudio_core.pipeline.register_base_model import register_base_model
 from estudio_core.settings import get_settings
 from tests.pipeline.conftest import KINDS, Shop
 
 GRADED = 10
+
+
+def base_version() -> str:
+    check_source("shop")
+    return register_base_model("shop", "first", "ana")
 
 
 def in_int8(shop: Shop, maximum_ndcg_loss: float, judgments: Path | None) -> str:
@@ -35,7 +41,7 @@ def in_int8(shop: Shop, maximum_ndcg_loss: float, judgments: Path | None) -> str
         "from pathlib import Path\n\nfrom estudio_core.evaluation.judgments import Judgments\n"
         "from estudio_core import ExportSettings,",
     )
-    return register_base_model("shop")
+    return base_version()
 
 
 @pytest.fixture
@@ -76,7 +82,7 @@ def test_triton_computes_with_as_many_threads_as_it_is_given(
     if threads is not None:
         monkeypatch.setenv("ESTUDIO_TRITON_THREADS", threads)
         get_settings.cache_clear()
-    name = publish_model("shop", register_base_model("shop")).name
+    name = publish_model("shop", base_version()).name
     config = (get_settings().triton_repository / name / "config.pbtxt").read_text()
     assert f'key: "intra_op_thread_count" value {{ string_value: "{expected}" }}' in config
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import gc
 
-from estudio_core.pipeline.garbage import spare_what_is_loaded
+from estudio_core.pipeline.items.garbage import spare_what_is_loaded
 
 
 def test_what_is_loaded_is_left_out_of_collections_once():

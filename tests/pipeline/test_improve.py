@@ -14,7 +14,10 @@ from estudio_core import database
 from estudio_core.artifacts import ArtifactStore
 from estudio_core.errors import NotEnoughDataError, ReleaseError
 from estudio_core.improvement import ledger
-from estudio_core.pipeline.improve import adjust, apply_improvement, read_moved, revert_improvements
+from estudio_core.pipeline.adjust import adjust
+from estudio_core.pipeline.apply import apply
+from estudio_core.pipeline.improvement.moved_vectors import read_moved
+from estudio_core.pipeline.revert import revert
 from estudio_core.vectordb.deployments import live_release
 from estudio_core.vectordb.items import IndexedItem
 from estudio_core.vectordb.search import find_by_ids
@@ -66,7 +69,7 @@ def greatest_angle(before: dict[str, Any], after: dict[str, Any]) -> float:
 
 def run(run_id: str, **params: Any) -> Any:
     manifest = adjust("shop", run_id, PARAMS | params)
-    apply_improvement("shop", run_id, manifest.as_dict())
+    apply("shop", run_id, manifest.as_dict())
     return manifest
 
 
@@ -82,7 +85,7 @@ def test_clicks_move_vectors_within_the_bound_over_all_runs_and_the_next_release
     assert manifest.objects > 10
     after = vectors(conn)
     assert 0.5 < greatest_angle(before, after) <= 10.01
-    apply_improvement("shop", "one", manifest.as_dict())  # cleared and run again
+    apply("shop", "one", manifest.as_dict())  # cleared and run again
     assert greatest_angle(after, vectors(conn)) < 0.01
     assert [entry.run_id for entry in ledger.history(conn, "shop")] == ["one"]
 
@@ -98,20 +101,20 @@ def test_clicks_move_vectors_within_the_bound_over_all_runs_and_the_next_release
     fresh = vectors(conn)
     assert greatest_angle({i: before[i] for i in IDS if i != "3"}, {i: fresh[i] for i in IDS if i != "3"}) < 0.01
     with pytest.raises(ReleaseError, match="is not live any more"):
-        apply_improvement("shop", "late", manifest.as_dict())
+        apply("shop", "late", manifest.as_dict())
 
 
 def test_what_was_moved_can_be_taken_back(conn: psycopg.Connection) -> None:
     before = vectors(conn)
     run("one")
-    assert revert_improvements("shop", "back", "ana") > 10
+    assert revert("shop", "back", "ana") > 10
     assert all((before[i] == after).all() for i, after in vectors(conn).items())
     assert ledger.history(conn, "shop")[0].reason == "Taken back by ana."
 
     conn.execute("UPDATE estudio.improvements SET until = until - interval '1 day'")
     newer = run("two")
     moved = vectors(conn)
-    assert revert_improvements("shop", "back", "ana") > 10  # cleared: the improvement since then is not its business
+    assert revert("shop", "back", "ana") > 10  # cleared: the improvement since then is not its business
     assert greatest_angle(moved, vectors(conn)) < 0.01
     assert ledger.history(conn, "shop")[0].run_id == "two"
     assert newer.state == "applied"
@@ -144,7 +147,7 @@ def test_an_adjuster_that_harms_is_not_served_and_moved_vectors_that_harm_switch
     assert all((base[i] == after[i]).all() for i in base)
     with pytest.raises(NotEnoughDataError, match="Switched off for release 1 since"):
         adjust("shop", "more", PARAMS)
-    revert_improvements("shop", "by hand", "ana")
+    revert("shop", "by hand", "ana")
     with pytest.raises(NotEnoughDataError, match="Switched off for release 1 since"):
         adjust("shop", "still off", PARAMS)
 
@@ -157,7 +160,7 @@ def test_vectors_of_one_user_change_nothing_for_the_others(shop: Shop, conn: psy
     assert all((before[i] == after).all() for i, after in vectors(conn).items())
     assert greatest_angle(before, vectors(conn, "u1")) > 0.5
     assert greatest_angle(before, vectors(conn, "u2")) < 0.01
-    revert_improvements("shop", "back", "ana")
+    revert("shop", "back", "ana")
     assert greatest_angle(before, vectors(conn, "u1")) < 0.01
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from estudio_core import database
 from estudio_core.clickstream.store import ClickstreamStore
 from estudio_core.clickstream.ubi import UbiEvent, UbiQuery
-from estudio_core.pipeline.improvement_sessions import read_sessions
-from estudio_core.pipeline.plugin_access import open_plugin
+from estudio_core.pipeline.improvement.sessions import read_sessions
+from estudio_core.plugin.registry import open_plugin
 from estudio_core.plugin.run_params import ImproveParams
 
 if TYPE_CHECKING:

@@ -42,21 +42,21 @@ def test_a_release_killed_in_every_step_completes_and_serves_all_the_time(shop: 
     initialize("shop")
     shop.search_sessions(120)
     params = {"num_epochs": 2, "min_sessions": 10}
-    sessions = complete("extract:extract", "shop", "r", params)
-    dataset = complete("preprocess:preprocess", "shop", "r", sessions)
-    trained = complete("train:train", "shop", "r", dataset, params)
-    evaluated = complete("evaluate:evaluate", "shop", "r", trained)
-    registered = complete("register:register_candidate", "shop", "r", evaluated, params)
+    sessions = complete("extract", "shop", "r", params)
+    dataset = complete("preprocess", "shop", "r", sessions)
+    trained = complete("train", "shop", "r", dataset, params)
+    evaluated = complete("evaluate", "shop", "r", trained)
+    registered = complete("register", "shop", "r", evaluated, params)
     assert registered["version"] == "2"
 
-    entry = complete("publish:publish_model", "shop", "2")
-    shards = complete("collection:start_collection", "shop", entry, 2, "release-r")
-    loaded = [complete("embed:embed_shard", "shop", shard) for shard in shards]
-    built = complete("collection:build_index", "shop", loaded)
+    entry = complete("publish_model", "shop", "2")
+    shards = complete("start_collection", "shop", entry, 2, "release-r")
+    loaded = [complete("embed_shard", "shop", shard) for shard in shards]
+    built = complete("build_index", "shop", loaded)
     assert built["items"] == 60
-    verified = complete("verify:verify", "shop", built)
-    live = complete("switch:switch", "shop", verified)
-    complete("clean_up:clean_up", "shop", {})
+    verified = complete("verify", "shop", built)
+    live = complete("switch", "shop", verified)
+    complete("clean_up", "shop", {})
 
     assert live["version"] == "2"
     assert search("shop", "red lamp", limit=5).model_version == "2"
@@ -71,9 +71,9 @@ def test_training_dies_with_its_task(shop: Shop) -> None:
     initialize("shop")
     shop.search_sessions(120)
     params = {"num_epochs": 500, "min_sessions": 10}
-    sessions = run_step("extract:extract", "shop", "r", params)
-    dataset = run_step("preprocess:preprocess", "shop", "r", sessions)
-    with RunningStep("train:train", "shop", "r", dataset, params) as running:
+    sessions = run_step("extract", "shop", "r", params)
+    dataset = run_step("preprocess", "shop", "r", sessions)
+    with RunningStep("train", "shop", "r", dataset, params) as running:
         deadline = time.monotonic() + 60
         while not (training := psutil.Process(running.pid).children(recursive=True)):
             assert time.monotonic() < deadline, "training has not begun"

@@ -13,9 +13,12 @@ from estudio_core import database
 from estudio_core.context import context
 from estudio_core.errors import NotEnoughDataError, ReleaseError, SupersededError
 from estudio_core.pipeline.manifests import RegistrationManifest
-from estudio_core.pipeline.plugin_access import open_plugin
-from estudio_core.pipeline.promote import put_back, refuse_release, request_release, take_up
+from estudio_core.pipeline.put_back import put_back
+from estudio_core.pipeline.refuse import refuse
+from estudio_core.pipeline.request_release import request_release
 from estudio_core.pipeline.rollback import rollback
+from estudio_core.pipeline.take_up import take_up
+from estudio_core.plugin.registry import open_plugin
 from estudio_core.promotion import ledger
 from estudio_core.promotion.aliases import ACTOR, observe_all
 from estudio_core.vectordb.deployments import live_release
@@ -163,7 +166,7 @@ def test_gate_approval_and_refusal_stand_in_the_same_trail(versions: list[int], 
     registered = RegistrationManifest(
         version="3", promoted=True, reason="better", summary="", next_step="request_release", report_uri=""
     ).as_dict()
-    assert refuse_release("shop", registered, "f0__release", "ben") == "Refused by ben."
+    assert refuse("shop", registered, "f0__release", "ben") == "Refused by ben."
     assert registry().versions()[3].tags["estudio.approval"] == "Refused by ben."
     request_release("shop", registered, "f1__release", "gate", "gate of f1")
     request_release("shop", registered, "f2__release", "approval", "ana")

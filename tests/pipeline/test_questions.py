@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from estudio_core.clickstream.ranking_data import FineTuningInput, ItemsSet, RankingData
 from estudio_core.evaluation.judgments import Judgments
-from estudio_core.pipeline.evaluate import questions
+from estudio_core.pipeline.evaluation.questions import questions
 
 
 def session(number: int, query: str, clicks: tuple[float, float]) -> FineTuningInput:

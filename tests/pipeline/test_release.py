@@ -15,10 +15,11 @@ from estudio_core.errors import ConcurrentReleaseError, ModelError, Verification
 from estudio_core.export import staging
 from estudio_core.inference import opening
 from estudio_core.inference.manifest import read_manifest
+from estudio_core.pipeline.build_index import build_index
 from estudio_core.pipeline.clean_up import clean_up
-from estudio_core.pipeline.collection import build_index, start_collection
-from estudio_core.pipeline.embed import embed_shard
+from estudio_core.pipeline.embed_shard import embed_shard
 from estudio_core.pipeline.manifests import EntryManifest
+from estudio_core.pipeline.start_collection import start_collection
 from estudio_core.pipeline.verify import verify
 from estudio_core.plugin.run_params import ReleaseParams
 from estudio_core.searching import search

@@ -12,11 +12,11 @@ from estudio_core import database, writing
 from estudio_core.errors import ConcurrentReleaseError, DataError, ItemError, NothingLiveError, SourceSchemaError
 from estudio_core.inference import opening
 from estudio_core.inference.manifest import read_manifest
-from estudio_core.pipeline import item_writer
-from estudio_core.pipeline.embed_writes import embed_writes
-from estudio_core.pipeline.plugin_access import open_plugin
+from estudio_core.pipeline.items import writer as item_writer
+from estudio_core.pipeline.items.embed_writes import embed_writes
+from estudio_core.pipeline.items.vector_store import VectorStore
 from estudio_core.pipeline.sync import sync
-from estudio_core.pipeline.vector_store import VectorStore
+from estudio_core.plugin.registry import open_plugin
 from estudio_core.searching import search
 from estudio_core.settings import get_settings
 from estudio_core.vectordb import deployments

@@ -9,11 +9,11 @@ import pytest
 from psycopg import sql
 
 from estudio_core import database, writing
-from estudio_core.pipeline import item_writer
-from estudio_core.pipeline.embed_writes import embed_writes
-from estudio_core.pipeline.item_vectors import payload_of
-from estudio_core.pipeline.plugin_access import open_plugin
+from estudio_core.pipeline.items import writer as item_writer
+from estudio_core.pipeline.items.embed_writes import embed_writes
+from estudio_core.pipeline.items.encoding import payload_of
 from estudio_core.pipeline.sync import sync
+from estudio_core.plugin.registry import open_plugin
 from estudio_core.searching import search
 from estudio_core.sources.item_meta import ItemMeta
 from estudio_core.vectordb import deployments

@@ -12,7 +12,7 @@ from estudio_core.clickstream.store import ClickstreamStore
 from estudio_core.clickstream.ubi import UbiEvent, UbiQuery
 from estudio_core.errors import NotEnoughDataError
 from estudio_core.pipeline.extract import extract
-from estudio_core.pipeline.trainings import new_sessions, note_training, trained_until
+from estudio_core.promotion.trainings import new_sessions, note_training, trained_until
 
 
 @pytest.fixture(autouse=True)

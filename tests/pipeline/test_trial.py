@@ -14,7 +14,7 @@ from estudio_core.clickstream.ranking_data import FineTuningInput, ItemsSet, Ran
 from estudio_core.errors import DataError
 from estudio_core.experiments.trial import Report, Trial, read_reports
 from estudio_core.models.storage import load_model, save_model
-from estudio_core.pipeline.trial import train_trial
+from estudio_core.pipeline.training.trainable import train_trial
 from lightning_modules.config import TrainingConfig
 from tests.pipeline.conftest import KINDS, forget_plugins
 

@@ -16,8 +16,8 @@ from estudio_core.clickstream.store import ClickstreamStore
 from estudio_core.clickstream.ubi import UbiEvent, UbiQuery
 from estudio_core.errors import NothingLiveError
 from estudio_core.monitoring.ledger import history
-from estudio_core.pipeline.trainings import note_training
-from estudio_core.pipeline.watch import watch
+from estudio_core.pipeline.measure import measure
+from estudio_core.promotion.trainings import note_training
 from estudio_core.searching import search
 from estudio_core.settings import get_settings
 
@@ -60,11 +60,11 @@ def trained(conn: psycopg.Connection, until: datetime, run_id: str = "tune") -> 
 
 def test_nothing_live_is_nothing_to_watch(shop: Shop) -> None:
     with pytest.raises(NothingLiveError):
-        watch("shop", "one", {})
+        measure("shop", "one", {})
 
 
 def test_before_the_first_session_index_and_encoder_are_measured(conn: psycopg.Connection) -> None:
-    seen = watch("shop", "one", {})
+    seen = measure("shop", "one", {})
     assert (seen.sessions, seen.reaction, seen.drift) == (0, "none", [])
     assert seen.numbers["index_rows"] == 60
     assert seen.numbers["index_bytes"] > 8192
@@ -82,7 +82,7 @@ def test_the_live_release_is_judged_by_fresh_clicks_corrected_for_position(conn:
     store = ClickstreamStore(conn)
     store.log_queries(queries)
     store.log_events([UbiEvent("e", "click", "q0", at, "shop", object_id=best[0])])
-    first = watch("shop", "first", {})
+    first = measure("shop", "first", {})
     assert first.numbers["ndcg_at_10"] == 1
     assert first.numbers["judged_queries"] == 1
     assert first.numbers["clicked_sessions"] == 0.5
@@ -95,7 +95,7 @@ def test_the_live_release_is_judged_by_fresh_clicks_corrected_for_position(conn:
     others = tuple(str(i) for i in range(60) if str(i) not in best[:2])[:4]
     store.log_queries([UbiQuery("q2", "red lamp", at, "shop", query_response_hit_ids=(*others, best[1]))])
     store.log_events([UbiEvent("e2", "click", "q2", at, "shop", object_id=best[1])])
-    second = watch("shop", "second", {})
+    second = measure("shop", "second", {})
     low, high = 2**0.5 - 1, 2**1.0 - 1
     discount = 0.6309297535714575  # 1 / log2(3)
     assert second.numbers["ndcg_at_10"] == pytest.approx((low + high * discount) / (high + low * discount))
@@ -108,41 +108,41 @@ def test_drift_starts_one_training_however_often_it_is_seen_and_the_next_trainin
     log(conn, OLD, 300, TRAINED - timedelta(days=1), 0.6, "old")
     trained(conn, TRAINED)
     log(conn, OLD, 120, NOW - timedelta(hours=2), 0.6, "same")
-    calm = watch("shop", "calm", params)
+    calm = measure("shop", "calm", params)
     assert (calm.reaction, calm.drift) == ("none", [])
     assert calm.summary.startswith("No drift: ")
     assert calm.reference_sessions == 300
     assert calm.numbers["new_queries"] == 0
 
     log(conn, NEW, 240, NOW - timedelta(hours=1), 0.1, "new")
-    drifted = watch("shop", "drifted", params)
+    drifted = measure("shop", "drifted", params)
     assert drifted.reaction == "train"
     assert drifted.drift == ["new_queries", "query_shift", "click_drop"]
     assert drifted.numbers["new_queries"] == pytest.approx(240 / 360)
     assert "67% of sessions ask what training never saw" in drifted.summary
-    assert watch("shop", "drifted", params).reaction == "train"  # the run was cleared
-    again = watch("shop", "again", params)
+    assert measure("shop", "drifted", params).reaction == "train"  # the run was cleared
+    again = measure("shop", "again", params)
     assert (again.reaction, again.drift) == ("none", drifted.drift)
     assert again.summary.endswith("A training was asked for by drifted.")
 
     trained(conn, NOW - timedelta(minutes=90), "tune 2")
-    assert watch("shop", "after", params).reaction == "train"
+    assert measure("shop", "after", params).reaction == "train"
 
 
 def test_drift_that_is_only_told_is_told_once(conn: psycopg.Connection) -> None:
     log(conn, OLD, 200, TRAINED - timedelta(days=1), 0.6, "old")
     trained(conn, TRAINED)
-    few = watch("shop", "few", {})
+    few = measure("shop", "few", {})
     assert "0 sessions since the last training; drift is measured from 100 on" in few.summary
     log(conn, OLD, 200, NOW - timedelta(hours=2), 0.2, "unclicked")
-    first = watch("shop", "first", {})
+    first = measure("shop", "first", {})
     assert (first.reaction, first.drift) == ("notify", ["click_drop"])
-    second = watch("shop", "second", {})
+    second = measure("shop", "second", {})
     assert second.reaction == "none"
     assert second.summary.endswith("This was told by first.")
     log(conn, NEW, 200, NOW - timedelta(hours=1), 0.2, "new")
-    assert watch("shop", "third", {}).reaction == "notify"  # there is something new to tell
-    assert watch("shop", "bounds", {"click_drop": 0.9, "new_queries": 1.0, "query_shift": 2.0}).drift == []
+    assert measure("shop", "third", {}).reaction == "notify"  # there is something new to tell
+    assert measure("shop", "bounds", {"click_drop": 0.9, "new_queries": 1.0, "query_shift": 2.0}).drift == []
 
 
 @pytest.mark.usefixtures("indexed_shop")

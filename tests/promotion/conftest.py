@@ -13,7 +13,7 @@ import pytest
 from estudio_core import database
 from estudio_core.context import context
 from estudio_core.experiments.model_registry import ModelRegistry
-from estudio_core.pipeline.plugin_access import open_plugin
+from estudio_core.plugin.registry import open_plugin
 from estudio_core.vectordb import releases
 from estudio_core.vectordb.deployments import switch
 from estudio_core.vectordb.index_build import build_index

@@ -13,8 +13,10 @@ from estudio_core.errors import TrackingUnavailableError
 from estudio_core.experiments.model_registry import ModelRegistry
 from estudio_core.pipeline import evaluate
 from estudio_core.pipeline.manifests import RegistrationManifest
-from estudio_core.pipeline.plugin_access import open_plugin
-from estudio_core.pipeline.promote import refuse_release, request_release, take_up
+from estudio_core.pipeline.refuse import refuse
+from estudio_core.pipeline.request_release import request_release
+from estudio_core.pipeline.take_up import take_up
+from estudio_core.plugin.registry import open_plugin
 from estudio_core.promotion import ledger
 from estudio_core.promotion.aliases import observe_all
 from estudio_core.promotion.turns import one_at_a_time
@@ -38,7 +40,7 @@ def test_a_refusal_leaves_what_is_under_way_alone(
     live("first", "1")
     take_up("shop", "run", {"version": "2"}, "ana")
     for _ in range(2):
-        assert refuse_release("shop", CANDIDATE, "f__release", "ben") == "Refused by ben."
+        assert refuse("shop", CANDIDATE, "f__release", "ben") == "Refused by ben."
     rows = [(row.way, row.actor, row.from_version, row.to_version, row.outcome) for row in ledger.history(conn, "shop")]
     assert rows == [("approval", "ben", "1", "3", "refused"), ("manual", "ana", "1", "2", "open")]
     assert take_up("shop", "run", {}, "ana") == "2"
@@ -46,7 +48,7 @@ def test_a_refusal_leaves_what_is_under_way_alone(
 
 def test_a_refusal_ends_what_was_asked_for_by_the_same_run(registry: ModelRegistry, conn: psycopg.Connection) -> None:
     request_release("shop", CANDIDATE, "f__release", "approval", "ana")
-    refuse_release("shop", CANDIDATE, "f__release", "ben")
+    refuse("shop", CANDIDATE, "f__release", "ben")
     [row] = ledger.history(conn, "shop")
     assert (row.outcome, row.reason) == ("refused", "Refused by ben.")
 
@@ -62,7 +64,7 @@ def test_a_candidate_is_compared_with_what_serves_whatever_the_alias_names(
         asked.append(version)
         raise InterruptedError
 
-    monkeypatch.setattr("estudio_core.pipeline.publish.publish_model", published)
+    monkeypatch.setattr("estudio_core.pipeline.publish_model.publish_model", published)
     training: Any = type("Training", (), {"start_version": "2"})
     with pytest.raises(InterruptedError):
         evaluate._champion(None, open_plugin("shop"), training)  # type: ignore[arg-type]

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from estudio_core.errors import SupersededError, TrackingUnavailableError
-from estudio_core.pipeline import embed
-from estudio_core.pipeline.collection import build_index, start_collection
-from estudio_core.pipeline.embed import embed_shard
+from estudio_core.pipeline import embed_shard as embed_shard_step
+from estudio_core.pipeline.build_index import build_index
+from estudio_core.pipeline.embed_shard import embed_shard
 from estudio_core.pipeline.manifests import EntryManifest, ShardManifest
-from estudio_core.pipeline.promote import initialize_version, put_back, take_up
-from estudio_core.pipeline.publish import publish_model
+from estudio_core.pipeline.publish_model import publish_model
+from estudio_core.pipeline.put_back import put_back
+from estudio_core.pipeline.register_base_model import register_base_model
 from estudio_core.pipeline.rollback import rollback
+from estudio_core.pipeline.start_collection import start_collection
 from estudio_core.pipeline.switch import switch
+from estudio_core.pipeline.take_up import take_up
 from estudio_core.pipeline.verify import verify
 from estudio_core.promotion import ledger
 from estudio_core.vectordb.index_info import SearchIndexInfo
 from estudio_core.vectordb.items import IndexedItem
 from estudio_core.vectordb.releases import live_release, start_release
+from tests.pipeline.conftest import forget_plugins
 
 if TYPE_CHECKING:
     import psycopg
@@ -145,16 +150,25 @@ def test_a_rollback_that_is_run_again_undoes_no_later_release(
 
 
 def test_an_initialization_that_is_run_again_undoes_no_later_release(
-    registry: ModelRegistry, conn: psycopg.Connection, live: Build
+    registry: ModelRegistry,
+    conn: psycopg.Connection,
+    live: Build,
+    small_model: Callable[..., Any],
+    tmp_path: Path,
 ) -> None:
-    initialize_version("shop", "1", "first", "ana")
+    model, plugin_file = small_model(seed=1), tmp_path / "plugins" / "shop.py"
+    model.backbone.save_pretrained(tmp_path / "base")
+    model.tokenizer.save_pretrained(tmp_path / "base")
+    plugin_file.write_text(plugin_file.read_text().replace('"none"', f'"{tmp_path / "base"}"'))
+    forget_plugins()
+    base = register_base_model("shop", "first", "ana")
     promotion = ledger.of_run(conn, "shop", "first")
     assert promotion is not None
-    ledger.end(conn, promotion, "live", release_id=live("first", "1").release_id)
-    assert initialize_version("shop", "1", "first", "ana") == "1"  # nothing has come after it
+    ledger.end(conn, promotion, "live", release_id=live("first", base).release_id)
+    assert register_base_model("shop", "first", "ana") == base  # nothing has come after it
     live("second", "2")
     with pytest.raises(SupersededError, match="running it again does not undo that"):
-        initialize_version("shop", "1", "first", "ana")
+        register_base_model("shop", "first", "ana")
 
 
 @pytest.mark.parametrize("end", ["superseded", "rolled back", "failed, then rolled back"])
@@ -199,10 +213,10 @@ def test_a_shard_stops_between_items_once_something_newer_was_asked_for(
 ) -> None:
     take_up("shop", "run", {"version": "2"}, "ana")
     release = start_release(conn, "shop", "shop_v2", "2", SearchIndexInfo(dimensions=2), "run")
-    monkeypatch.setattr(embed, "CHECK_S", 0.0)
+    monkeypatch.setattr(embed_shard_step, "CHECK_S", 0.0)
     vector = np.zeros((1, 2), np.float32)
     items = (IndexedItem(str(number), {}, "h", vector) for number in range(3))
-    wanted = embed._while_wanted(items, release)
+    wanted = embed_shard_step._while_wanted(items, release)
     assert next(wanted).object_id == "0"
     ledger.request(conn, "shop", "rollback", "ben", "1", run_id="back")
     with pytest.raises(SupersededError, match="asked for by ben"):

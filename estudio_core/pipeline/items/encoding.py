@@ -14,12 +14,12 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from estudio_core.errors import ItemError
-from estudio_core.pipeline.plugin_access import ItemParts, content_hash
+from estudio_core.pipeline.items.parts import ItemParts, content_hash
 from estudio_core.vectordb.items import IndexedItem, source_hash
 
 if TYPE_CHECKING:
     from estudio_core.inference.embedder import Embedder, TokenisedTexts, Vectors
-    from estudio_core.pipeline.vector_store import ServedVectors, VectorStore
+    from estudio_core.pipeline.items.vector_store import ServedVectors, VectorStore
     from estudio_core.sources.data_loader import DownloadedItem, LoadResult
 
 T = TypeVar("T")

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from estudio_core import database
-from estudio_core.pipeline.garbage import spare_what_is_loaded
-from estudio_core.pipeline.item_vectors import Encoding, encode_items, split_items
+from estudio_core.pipeline.items.encoding import Encoding, encode_items, split_items
+from estudio_core.pipeline.items.garbage import spare_what_is_loaded
+from estudio_core.pipeline.items.parts import ItemParts
+from estudio_core.pipeline.items.vector_store import ServedVectors, VectorStore
 from estudio_core.pipeline.manifests import LoadedShard, ShardManifest
-from estudio_core.pipeline.plugin_access import ItemParts, open_plugin
-from estudio_core.pipeline.vector_store import ServedVectors, VectorStore
+from estudio_core.plugin.registry import open_plugin
 from estudio_core.progress import report
 from estudio_core.promotion.ledger import require_open_run
 from estudio_core.vectordb.items import IndexedItem

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from estudio_core import database
 from estudio_core.pipeline.manifests import EntryManifest
-from estudio_core.pipeline.plugin_access import open_plugin
+from estudio_core.plugin.registry import open_plugin
 from estudio_core.promotion.ledger import require_open_run
 from estudio_core.settings import get_settings
 
@@ -31,7 +31,7 @@ def publish_model(plugin_name: str, version: str, run_id: str | None = None) -> 
     from estudio_core.inference.manifest import entry_name
     from estudio_core.inference.opening import ensure_served
     from estudio_core.models.storage import load_model
-    from estudio_core.pipeline.export_quality import ranking_check
+    from estudio_core.pipeline.evaluation.export_quality import ranking_check
 
     if run_id is not None:
         with database.connect(autocommit=True) as connection:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from estudio_core.errors import DataError, ItemError
-from estudio_core.pipeline.embed_writes import embed_writes
-from estudio_core.pipeline.item_vectors import groups, payload_of
+from estudio_core.pipeline.items.embed_writes import embed_writes
+from estudio_core.pipeline.items.encoding import groups, payload_of
 from estudio_core.vectordb.change_log import ItemWrite, write
 from estudio_core.vectordb.releases import Release, require_live
 

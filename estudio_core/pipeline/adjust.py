@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from estudio_core import database
 from estudio_core.artifacts import ArtifactStore
-from estudio_core.errors import NotEnoughDataError, ReleaseError
+from estudio_core.errors import NotEnoughDataError
 from estudio_core.improvement import ledger
-from estudio_core.pipeline.improvement_report import IMPROVEMENT_STEP, write_report
-from estudio_core.pipeline.improvement_sessions import check_enough, place, read_sessions
+from estudio_core.pipeline.improvement.moved_vectors import save_moved
+from estudio_core.pipeline.improvement.report import IMPROVEMENT_STEP, write_report
+from estudio_core.pipeline.improvement.sessions import check_enough, place, read_sessions
 from estudio_core.pipeline.manifests import ImprovementManifest
-from estudio_core.pipeline.plugin_access import open_plugin
+from estudio_core.plugin.registry import open_plugin
 from estudio_core.plugin.run_params import ImproveParams
 from estudio_core.progress import report
-from estudio_core.vectordb.releases import Release, get_release, live_release
+from estudio_core.vectordb.releases import Release
 
 if TYPE_CHECKING:
     import psycopg
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from estudio_core.improvement.learning import Key, Vectors
 
 METRIC = "shown_ndcg@10"
-_FILE = "moved.npz"
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def adjust(plugin_name: str, run_id: str, params: dict[str, Any]) -> Improvement
     state, reason = _decide(gains, bool(moved))
     store = ArtifactStore()
     with store.publish(plugin_name, run_id, IMPROVEMENT_STEP) as folder:
-        _save(folder / _FILE, moved, stored)
+        save_moved(folder, moved, stored.base, stored.hashes)
         manifest = ImprovementManifest(
             uri=store.uri(plugin_name, run_id, IMPROVEMENT_STEP),
             release_id=release.release_id,
@@ -111,59 +110,6 @@ def adjust(plugin_name: str, run_id: str, params: dict[str, Any]) -> Improvement
         )
         write_report(folder, plugin_name, manifest, results)
     return manifest
-
-
-def apply_improvement(plugin_name: str, run_id: str, adjusted: dict[str, Any]) -> str:
-    """Do what was decided: write the moved vectors, leave all as it is, or take back what was moved. Return the reason.
-
-    Vectors and decision are one transaction; repeating it changes nothing.
-
-    Raises:
-        ReleaseError: another release is live by now.
-    """
-    manifest = ImprovementManifest.model_validate(adjusted)
-    with database.connect() as connection:
-        release = get_release(connection, manifest.release_id)
-        if any(done.run_id == run_id for done in ledger.history(connection, plugin_name)):
-            return manifest.reason
-        objects = 0
-        ledger.drop_stale(connection, release)
-        if manifest.state == "applied":
-            with ArtifactStore().fetch(manifest.uri) as folder:
-                objects = ledger.apply(connection, release, read_moved(folder))
-        elif manifest.state == "off":
-            objects = ledger.take_back(connection, release)
-        numbers = {name: getattr(manifest, name) for name in ("base", "gain", "gain_low", "gain_high")}
-        until = datetime.fromisoformat(manifest.until)
-        ledger.record(connection, release, run_id, manifest.state, until, objects, numbers, manifest.reason)
-        connection.commit()
-    return manifest.reason
-
-
-def revert_improvements(plugin_name: str, run_id: str, actor: str) -> int:
-    """Give all moved vectors of the live release back what the model gave them; return how many there were.
-
-    A run that has done so and is cleared takes nothing back a second time: what was moved since is not its business.
-
-    Raises:
-        ReleaseError: nothing is live.
-    """
-    with database.connect() as connection:
-        database.ensure_schema(connection)
-        release = live_release(connection, plugin_name)
-        if release is None:
-            raise ReleaseError(
-                f"Nothing is live for plugin {plugin_name!r}. Run its DAG {plugin_name}__initialize first."
-            )
-        done = next((done for done in ledger.history(connection, plugin_name) if done.run_id == run_id), None)
-        if done is not None:
-            return done.objects
-        objects = ledger.take_back(connection, release)
-        ledger.record(
-            connection, release, run_id, "reverted", datetime.now(UTC), objects, {}, f"Taken back by {actor}."
-        )
-        connection.commit()
-    return objects
 
 
 def _stored(
@@ -213,41 +159,3 @@ def _decide(gains: dict[str, Estimate], anything: bool) -> tuple[ledger.State, s
     if gains["moved"].mean < 0:
         return "refused", f"It would cost {-gains['moved'].mean:.4f} {METRIC} on held-out queries."
     return "applied", f"{METRIC} of held-out queries changes by {gains['moved']}."
-
-
-def _save(file: Path, moved: dict[Key, Vectors], stored: _Stored) -> None:
-    import numpy as np
-
-    keys = sorted(moved, key=lambda key: (key[0], key[1] or ""))
-    width = next(iter(stored.base.values())).shape[1] if stored.base else 0
-    empty = np.empty((0, width), dtype=np.float32)
-    np.savez(
-        file,
-        objects=np.array([key[0] for key in keys], dtype=np.str_),
-        users=np.array([key[1] or "" for key in keys], dtype=np.str_),
-        personal=np.array([key[1] is not None for key in keys], dtype=bool),
-        hashes=np.array([stored.hashes[key] for key in keys], dtype=np.str_),
-        counts=np.array([len(moved[key]) for key in keys], dtype=np.int64),
-        base=np.concatenate([empty, *(stored.base[key] for key in keys)]),
-        vectors=np.concatenate([empty, *(moved[key] for key in keys)]),
-    )
-
-
-def read_moved(folder: Path) -> list[ledger.MovedObject]:
-    """Return the objects that `adjust` moved, from the folder that its manifest names."""
-    import numpy as np
-
-    with np.load(folder / _FILE, allow_pickle=False) as stored:
-        read = {name: stored[name] for name in stored.files}
-    ends = np.cumsum(read["counts"])
-    names = zip(read["objects"], read["users"], read["personal"], read["hashes"], read["counts"], ends, strict=True)
-    return [
-        ledger.MovedObject(
-            str(object_id),
-            str(user) if personal else None,
-            str(content_hash),
-            read["base"][end - count : end],
-            read["vectors"][end - count : end],
-        )
-        for object_id, user, personal, content_hash, count, end in names
-    ]

@@ -11,18 +11,6 @@ from estudio_core.sources.data_loader import DownloadedItem
 from estudio_core.vectordb.items import check_id, check_text
 
 
-def open_plugin(name: str) -> FineTuningMethod:
-    """Return the plugin called `name`.
-
-    Raises:
-        PluginError: there is none, or it cannot be loaded.
-    """
-    from estudio_core.plugin.registry import plugin_manager
-
-    plugin: FineTuningMethod = plugin_manager().require_plugin(name)
-    return plugin
-
-
 class ItemParts:
     """Turns a loaded item into the texts of its parts, with the plugin's own preprocessor and splitter."""
 

@@ -12,10 +12,10 @@ from estudio_core.clickstream.query_retriever import query_key
 from estudio_core.log_context import bind_release
 from estudio_core.monitoring import ledger
 from estudio_core.pipeline.manifests import WatchManifest
-from estudio_core.pipeline.plugin_access import open_plugin
-from estudio_core.pipeline.trainings import trained_until
+from estudio_core.plugin.registry import open_plugin
 from estudio_core.plugin.run_params import WatchParams
 from estudio_core.progress import report
+from estudio_core.promotion.trainings import trained_until
 from estudio_core.vectordb.releases import Release, require_live
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class _Seen:
     examination: Examination
 
 
-def watch(plugin_name: str, run_id: str, params: dict[str, Any]) -> WatchManifest:
+def measure(plugin_name: str, run_id: str, params: dict[str, Any]) -> WatchManifest:
     """Measure the live release and its users, write the row, and say what follows. A rerun replaces the row.
 
     Measured: sessions; click-through by position; nDCG@10 of what the live release answers to the queries of fresh

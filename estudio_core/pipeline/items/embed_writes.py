@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from estudio_core.errors import ItemError
-from estudio_core.pipeline.plugin_access import ItemParts, content_hash, open_plugin
+from estudio_core.pipeline.items.parts import ItemParts, content_hash
+from estudio_core.plugin.registry import open_plugin
 from estudio_core.vectordb.change_log import EmbedWrites, ItemWrite
 from estudio_core.vectordb.items import IndexedItem, KeptItem
 

@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from estudio_core.evaluation.gate import Group
-from estudio_core.pipeline.item_vectors import Encoding, SplitItem, encode_items
-from estudio_core.pipeline.vector_store import VectorStore
+from estudio_core.pipeline.items.encoding import Encoding, SplitItem, encode_items
+from estudio_core.pipeline.items.vector_store import VectorStore
 from estudio_core.progress import report
 from estudio_core.vectordb.items import IndexedItem
 

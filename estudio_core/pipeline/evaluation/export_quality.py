@@ -12,8 +12,8 @@ import numpy as np
 
 from estudio_core import database
 from estudio_core.errors import NotEnoughDataError, RepositoryError
-from estudio_core.pipeline.item_vectors import Encoding, SplitItem, split_items
-from estudio_core.pipeline.plugin_access import ItemParts
+from estudio_core.pipeline.items.encoding import Encoding, SplitItem, split_items
+from estudio_core.pipeline.items.parts import ItemParts
 from estudio_core.settings import get_settings
 
 if TYPE_CHECKING:

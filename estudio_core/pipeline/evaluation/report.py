@@ -22,7 +22,7 @@ from estudio_core.evaluation.report_data import (
 if TYPE_CHECKING:
     from estudio_core.clickstream.ranking_data import RankingData
     from estudio_core.evaluation.gate import GateDecision
-    from estudio_core.pipeline.exam import Contender, Exam
+    from estudio_core.pipeline.evaluation.comparison import Contender, Exam
     from estudio_core.pipeline.manifests import TrainingManifest
 
 _CURVES = {

@@ -23,7 +23,7 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
     from estudio_core.clickstream.ranking_data import RankingData
     from estudio_core.errors import DataError
     from estudio_core.models.storage import load_model, save_model
-    from estudio_core.pipeline.plugin_access import open_plugin
+    from estudio_core.plugin.registry import open_plugin
     from lightning_modules.config import TrainingConfig
     from lightning_modules.evidence import evidence_of
     from lightning_modules.fit import fit

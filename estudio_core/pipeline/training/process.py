@@ -1,4 +1,4 @@
-"""The process that trains: `python -m estudio_core.pipeline.training_process PARENT_PID`, a request on stdin.
+"""The process that trains: `python -m estudio_core.pipeline.training.process PARENT_PID`, a request on stdin.
 
 It answers on stdout with lines that begin with the record separator: progress, then one result or failure.
 """
@@ -55,8 +55,8 @@ def run_training(request: dict[str, Any]) -> dict[str, Any]:
     from estudio_core.experiments.search_space import SearchSpace
     from estudio_core.experiments.trial import read_reports
     from estudio_core.experiments.trial_recorder import MLflowTrialRecorder
-    from estudio_core.pipeline.plugin_access import open_plugin
-    from estudio_core.pipeline.trial import FIT_FILE, MODEL_FOLDER
+    from estudio_core.pipeline.training.trainable import FIT_FILE, MODEL_FOLDER
+    from estudio_core.plugin.registry import open_plugin
     from estudio_core.plugin.run_params import FineTuneRun
     from estudio_core.settings import get_settings
     from lightning_modules.losses.pair_loss import loss_values
@@ -80,7 +80,7 @@ def run_training(request: dict[str, Any]) -> dict[str, Any]:
     known = [space.part_of(found) | fixed for found in manager.top_params(most, before=iteration)]
     recorder = MLflowTrialRecorder(manager, iteration, training)
     search = run_trials(
-        "estudio_core.pipeline.trial:train_trial",
+        "estudio_core.pipeline.training.trainable:train_trial",
         space,
         run.trials,
         metric=manager.main_metric,

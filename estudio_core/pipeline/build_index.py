@@ -1,4 +1,4 @@
-"""A new collection beside the live one: opened, divided into shards, loaded, indexed."""
+"""A loaded collection gets its index."""
 
 from __future__ import annotations
 
@@ -8,46 +8,12 @@ from typing import Any
 from estudio_core import database
 from estudio_core.errors import DataError, VerificationError
 from estudio_core.log_context import bind_release
-from estudio_core.pipeline.manifests import BuiltManifest, EntryManifest, LoadedShard, ShardManifest
-from estudio_core.pipeline.plugin_access import open_plugin
+from estudio_core.pipeline.manifests import BuiltManifest, LoadedShard
+from estudio_core.plugin.registry import open_plugin
 from estudio_core.promotion.ledger import require_open_run
 
 MOST_INVALID_SHARE = 0.5
 """A build of which more items than this cannot be used is refused: the plugin reads the wrong column."""
-
-
-def start_collection(plugin_name: str, entry: dict[str, Any], shards: int, run_id: str) -> list[ShardManifest]:
-    """Open the release of this run and divide the items of the source; a rerun returns the same release.
-
-    Raises:
-        SupersededError: a later promotion has taken the place of this run's.
-        ConcurrentReleaseError: another release of this plugin is being built.
-        DataError: the source has no items.
-    """
-    from estudio_core.vectordb.releases import start_release
-
-    published = EntryManifest.model_validate(entry)
-    plugin = open_plugin(plugin_name)
-    with database.connect(autocommit=True) as connection:
-        database.ensure_schema(connection)
-        require_open_run(connection, plugin_name, run_id)
-        release = start_release(
-            connection, plugin_name, published.name, published.version, plugin.get_search_index_info(), run_id
-        )
-    bind_release(release.release_id)
-    ranges = plugin.get_data_loader().key_ranges(shards)
-    if not ranges:
-        raise DataError(f"The item source of plugin {plugin_name!r} has no rows. Fill the table, then run this again.")
-    return [
-        ShardManifest(
-            label=f"{number} of {len(ranges)}",
-            release_id=release.release_id,
-            after=keys.after,
-            until=keys.until,
-            count=keys.count,
-        )
-        for number, keys in enumerate(ranges, start=1)
-    ]
 
 
 def build_index(plugin_name: str, shards: list[dict[str, Any]]) -> BuiltManifest:

@@ -1,0 +1,1 @@
+"""What `evaluate` and `publish_model` rank, with which questions, and how it is told."""

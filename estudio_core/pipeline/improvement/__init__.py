@@ -1,0 +1,1 @@
+"""What the tasks of `<plugin>__improve` share: sessions, moved vectors, and the report."""

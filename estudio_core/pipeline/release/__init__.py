@@ -1,0 +1,1 @@
+"""What the tasks that move the live pointer share."""
