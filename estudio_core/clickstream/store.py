@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from estudio_core.clickstream.sessions import SearchResult, SessionEvent, SessionWithEvents
 from estudio_core.clickstream.ubi import UbiEvent, UbiQuery, read_ubi
 from estudio_core.errors import DataError
+from estudio_core.streams import batched
 
 if TYPE_CHECKING:
     import psycopg
@@ -188,7 +189,7 @@ class ClickstreamStore:
         given = inserted = 0
         try:
             with self._connection.transaction():
-                for batch in _batches(rows, _INSERT_BATCH):
+                for batch in batched(rows, _INSERT_BATCH):
                     given += len(batch)
                     inserted += self._connection.execute(statement, [_json(batch)]).rowcount
         except (psycopg.DataError, psycopg.IntegrityError) as error:
@@ -248,12 +249,6 @@ def _shown(hits: list[str], scores: list[float] | None, impressions: list[list[A
         position = max(ordinal - 1, 0) if ordinal is not None else len(results)
         results.setdefault(object_id, SearchResult(object_id=object_id, position=position))
     return list(results.values())
-
-
-def _batches(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    iterator = iter(rows)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch
 
 
 def _json(rows: list[UbiQuery | UbiEvent]) -> str:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
 
 import numpy as np
 import psycopg
@@ -16,6 +14,7 @@ from psycopg import sql
 
 from estudio_core.database import SCHEMA
 from estudio_core.errors import ConfigurationError, ReleaseError
+from estudio_core.streams import batched, prefetched
 from estudio_core.vectordb.copying import CopyChunk, pack, send, send_parts
 from estudio_core.vectordb.index_info import MetricAggregationType, MetricType, SearchIndexInfo
 from estudio_core.vectordb.items import VECTOR_MAX_DIMENSIONS, IndexedItem, KeptItem, check_ids, payload_json
@@ -210,25 +209,27 @@ class Collection:
         A personal row also takes the place of the one that this user had for the same original. Repeating
         it gives the same rows. Items are checked in chunks: on an error the transaction is rolled back.
 
+        The next chunk is read and packed while one is sent, in another thread, where `items` must not use `conn`.
+
         Raises:
             DimensionError: a vector does not have the dimension of the index.
             ItemError: a vector is zero or not finite, an id comes twice, a payload is no JSON.
         """
         with conn.transaction():
-            return self._copy(conn, items, empty=self._is_empty(conn))
+            chunks = prefetched(self._packed(items, conn.info.encoding), ahead=1)
+            return self._copy(conn, chunks, empty=self._is_empty(conn))
 
-    def _copy(self, conn: psycopg.Connection, items: Iterable[IndexedItem], *, empty: bool) -> CopyCount:
-        register_vectors(conn)
+    def _packed(self, items: Iterable[IndexedItem], encoding: str) -> Iterator[CopyChunk]:
         seen: set[str] = set()
-        encoding = conn.info.encoding
-
-        def packed(chunk: list[IndexedItem]) -> CopyChunk:
+        for chunk in batched(items, COPY_CHUNK):
             check_ids(chunk, seen)
-            return pack(chunk, self.index_info, encoding)
+            yield pack(chunk, self.index_info, encoding)
 
+    def _copy(self, conn: psycopg.Connection, chunks: Iterable[CopyChunk], *, empty: bool) -> CopyCount:
+        register_vectors(conn)
         objects = parts = 0
         with conn.transaction():
-            for chunk in _one_ahead(packed, _chunks(items)):
+            for chunk in chunks:
                 if not empty:
                     self._delete(conn, self._present(conn, chunk))
                 send(conn, self.objects, self.parts, chunk)
@@ -244,7 +245,7 @@ class Collection:
         """
         with conn.transaction():
             lock_objects(conn, self.collection_id, [item.object_id for item in items])
-            return self._copy(conn, items, empty=False)
+            return self._copy(conn, self._packed(items, conn.info.encoding), empty=False)
 
     def delete_items(self, conn: psycopg.Connection, object_ids: Sequence[str]) -> int:
         """Delete objects, and the personal rows that stand for them; return how many of the ids were there."""
@@ -358,27 +359,3 @@ class Collection:
 
     def _delete_parts(self, conn: psycopg.Connection, ids: list[str]) -> None:
         conn.execute(sql.SQL("DELETE FROM {} WHERE object_id = ANY(%s)").format(self.parts), (ids,))
-
-
-def _one_ahead(
-    packed: Callable[[list[IndexedItem]], CopyChunk], chunks: Iterator[list[IndexedItem]]
-) -> Iterator[CopyChunk]:
-    """Yield what `packed` makes of the chunks; where there are several, of the next one while one is being sent."""
-    first, second = next(chunks, None), next(chunks, None)
-    if first is None:
-        return
-    if second is None:
-        yield packed(first)
-        return
-    with ThreadPoolExecutor(1, thread_name_prefix="estudio-pack") as worker:
-        ahead = worker.submit(packed, first)
-        for chunk in chain([second], chunks):
-            ready, ahead = ahead.result(), worker.submit(packed, chunk)
-            yield ready
-        yield ahead.result()
-
-
-def _chunks(items: Iterable[IndexedItem]) -> Iterator[list[IndexedItem]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, COPY_CHUNK)):
-        yield chunk
