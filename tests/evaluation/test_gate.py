@@ -8,7 +8,7 @@ import pytest
 from estudio_core.errors import DataError
 from estudio_core.evaluation.evaluate import METRICS, QueryMetrics
 from estudio_core.evaluation.gate import GateDecision, compare_group, decide
-from estudio_core.plugin.dag_settings import GateSettings
+from estudio_core.evaluation.gate_settings import GateSettings
 
 RNG = np.random.default_rng(2)
 SETTINGS = GateSettings(minimum_queries=10)
