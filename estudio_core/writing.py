@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from estudio_core import database
-from estudio_core.vectordb.change_log import ItemWrite, WriteResult, write
+from estudio_core.vectordb.change_log import ItemWrite, WriteResult
 
 if TYPE_CHECKING:
     from estudio_core.pipeline.items.writer import WriteCounts
@@ -66,19 +66,7 @@ def refresh(plugin: str, object_ids: Sequence[str]) -> WriteCounts:
 
 
 def _written(plugin: str, items: Sequence[ItemWrite], object_ids: Sequence[str]) -> WriteResult:
-    from estudio_core.pipeline.items.embed_writes import embed_writes
-    from estudio_core.pipeline.items.encoding import groups
-    from estudio_core.pipeline.items.writer import READ_BATCH, WRITE_BATCH
-    from estudio_core.vectordb.releases import require_live
+    from estudio_core.pipeline.items.writer import write_items
 
-    embed = embed_writes(plugin)
     with database.outages_named(), database.connect(autocommit=True) as connection:
-        live = require_live(connection, plugin)
-        results = [write(connection, plugin, batch, [], embed) for batch in groups(items, WRITE_BATCH)]
-        results += [write(connection, plugin, [], ids, embed) for ids in groups(object_ids, READ_BATCH)]
-    return WriteResult(
-        results[-1].release_id if results else live.release_id,
-        sum(result.upserted for result in results),
-        sum(result.kept for result in results),
-        sum(result.deleted for result in results),
-    )
+        return write_items(connection, plugin, items, object_ids)

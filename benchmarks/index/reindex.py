@@ -11,16 +11,15 @@ from unittest import mock
 
 from benchmarks.index.timing import CpuClock, Stages
 from estudio_core import database
-from estudio_core.inference import manifest as entries
 from estudio_core.inference.entry_tokenizer import EntryTokenizer
+from estudio_core.inference.manifest import EntryManifest
 from estudio_core.inference.opening import open_bulk_embedder
 from estudio_core.pipeline import embed_shard as embed
 from estudio_core.pipeline.build_index import build_index
 from estudio_core.pipeline.items.embed_writes import embed_writes
-from estudio_core.pipeline.items.encoding import Encoding, split_items
 from estudio_core.pipeline.items.parts import ItemParts
 from estudio_core.pipeline.items.vector_store import VectorStore
-from estudio_core.pipeline.manifests import BuiltManifest, EntryManifest
+from estudio_core.pipeline.manifests import BuiltManifest, PublishedManifest
 from estudio_core.pipeline.start_collection import start_collection
 from estudio_core.pipeline.verify import verify
 from estudio_core.plugin.registry import open_plugin
@@ -35,13 +34,13 @@ def part_texts(plugin: str) -> tuple[list[str], list[str]]:
     """Return the part texts of all items, and the id of the item of each."""
     opened = open_plugin(plugin)
     texts, owners = [], []
-    for split in split_items(opened.get_data_loader().iter_items(), ItemParts(opened), "", Encoding()):
+    for split in ItemParts(opened).of_rows(opened.get_data_loader().iter_items()):
         texts += split.parts
-        owners += [split.item.id] * len(split.parts)
+        owners += [split.item.object_id] * len(split.parts)
     return texts, owners
 
 
-def measure_reindex(plugin: str, entry: entries.EntryManifest, run_id: str) -> dict[str, Any]:
+def measure_reindex(plugin: str, entry: EntryManifest, run_id: str) -> dict[str, Any]:
     """Build a release of `plugin`, as its DAG does in one shard, between two halves of an encoding of the same texts.
 
     Returns:
@@ -100,7 +99,7 @@ def make_live(plugin: str, built: BuiltManifest) -> dict[str, Any]:
     return {"recall_at_10": verified.recall_at_10, "ef_search": verified.ef_search}
 
 
-def ensure_live(plugin: str, entry: entries.EntryManifest) -> Release:
+def ensure_live(plugin: str, entry: EntryManifest) -> Release:
     """Return the live release, built now where none serves."""
     with database.connect(autocommit=True) as connection:
         live = live_release(connection, plugin)
@@ -112,7 +111,7 @@ def ensure_live(plugin: str, entry: entries.EntryManifest) -> Release:
     return live
 
 
-def build(plugin: str, entry: entries.EntryManifest, run_id: str) -> BuiltManifest:
+def build(plugin: str, entry: EntryManifest, run_id: str) -> BuiltManifest:
     """Build a release, with stored vectors where there are any."""
     loaded = [
         embed.embed_shard(plugin, shard.as_dict())
@@ -129,7 +128,7 @@ def nothing_known() -> Iterator[None]:
 
 
 @contextmanager
-def vectors_kept(plugin: str, entry: entries.EntryManifest) -> Iterator[None]:
+def vectors_kept(plugin: str, entry: EntryManifest) -> Iterator[None]:
     """Have the vectors of the live collection stored inside the block, so that builds in it encode nothing."""
     known = VectorStore.from_live_collection(plugin, entry.digest)
     VectorStore.save(plugin, entry.digest, (IndexedItem(key, {}, key, vectors) for key, vectors in known))
@@ -150,8 +149,8 @@ def _encode(embedder: Any, texts: Sequence[str]) -> float:
     return time.perf_counter() - began
 
 
-def _step_manifest(entry: entries.EntryManifest) -> dict[str, Any]:
-    return EntryManifest(
+def _step_manifest(entry: EntryManifest) -> dict[str, Any]:
+    return PublishedManifest(
         name=entry.name, version=entry.version, digest=entry.digest, dimensions=entry.dimensions
     ).as_dict()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from estudio_core import database
 from estudio_core.demo.catalog import load_catalog, load_judgments, products
-from estudio_core.inference.manifest import EntryManifest, entry_name, read_manifest
+from estudio_core.inference.manifest import EntryManifest, entry_name, entry_of
 from estudio_core.pipeline.publish_model import publish_model
 from estudio_core.pipeline.register_base_model import register_base_model
 from estudio_core.settings import get_settings
@@ -44,4 +44,4 @@ def prepare_catalog(items: int) -> EntryManifest:
     version = register_base_model(PLUGIN, "initialize", "benchmark")
     name = entry_name(PLUGIN, version)
     publish_model(PLUGIN, version)
-    return read_manifest(get_settings().triton_repository / name)
+    return entry_of(name)

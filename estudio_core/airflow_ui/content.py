@@ -82,13 +82,13 @@ def plugin_content(plugin: str) -> PluginContent:
 
 def model(plugin: str, name: str) -> tuple[EntryManifest, str] | None:
     """Return the manifest of a published model of this plugin, and how it is served; None where there is none."""
-    from estudio_core.inference.manifest import read_manifest, split_name
+    from estudio_core.inference.manifest import entry_of, split_name
 
     settings = get_settings()
     try:
         if split_name(name)[0] != plugin:
             return None
-        manifest = read_manifest(settings.triton_repository / name)
+        manifest = entry_of(name)
     except RepositoryError:
         return None  # older releases are cleared away
     if settings.inference == "embedded":

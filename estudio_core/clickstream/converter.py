@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +105,18 @@ class ClickstreamSessionConverter:
         meta = result.meta or {}
         own = {name: meta[name] for name in self.item_type.model_fields if name in meta}
         return self.item_type(**(own | {"object_id": result.object_id, "payload": result.meta}))
+
+
+def usable_inputs(
+    sessions: Iterable[SessionWithEvents], converter: ClickstreamSessionConverter, query_retriever: QueryRetriever
+) -> Iterator[FineTuningInput]:
+    """Yield what the usable ones of `sessions` become. The others are counted and logged where they are trained on."""
+    for session in sessions:
+        try:
+            converted = converter.convert(session, query_retriever)
+        except DataError:
+            continue
+        yield converted.input
 
 
 def parse_session(session: SessionWithEvents | Mapping[str, Any]) -> SessionWithEvents:

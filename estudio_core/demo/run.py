@@ -27,7 +27,7 @@ from estudio_core.vectordb.deployments import live_release
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from estudio_core.evaluation.report_data import QueryChange, Report
+    from estudio_core.evaluation.report_data import EvaluationReport, QueryChange
 
 PLUGIN = "demo_catalog"
 SHOWN_RESULTS = 3
@@ -124,9 +124,9 @@ def _fine_tune(console: Console) -> Path:
 def _show_outcome(console: Console, folder: Path) -> bool:
     """Print the table, three queries before and after, and where everything is."""
     from estudio_core.evaluation.report import render_terminal
-    from estudio_core.evaluation.report_data import Report
+    from estudio_core.evaluation.report_data import EvaluationReport
 
-    report = Report.model_validate(json.loads((folder / "report.json").read_text()))
+    report = EvaluationReport.model_validate(json.loads((folder / "report.json").read_text()))
     console.print()
     console.print(render_terminal(report))
     for what, query in _examples(report).items():
@@ -148,7 +148,7 @@ def _show_outcome(console: Console, folder: Path) -> bool:
     return report.decision.promoted
 
 
-def _examples(report: Report) -> dict[str, QueryChange]:
+def _examples(report: EvaluationReport) -> dict[str, QueryChange]:
     """Return the queries that gained most, of either group, and the one that lost most; none where none did."""
     gained = report.best_changes(len(report.queries))
     examples = {

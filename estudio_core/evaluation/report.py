@@ -17,7 +17,7 @@ from estudio_core.evaluation.bootstrap import Estimate
 from estudio_core.evaluation.charts import Scale, change_bars, line_chart, nice_ticks
 from estudio_core.evaluation.evaluate import METRIC_TITLES
 from estudio_core.evaluation.gate import GroupComparison
-from estudio_core.evaluation.report_data import QueryChange, Report
+from estudio_core.evaluation.report_data import EvaluationReport, QueryChange
 from estudio_core.evaluation.search_charts import course_chart, parameter_charts
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _SHOWN_CHANGES = 8  # queries listed as best and as worst changes
 _FOREST_WIDTH, _FOREST_LABEL, _FOREST_ROW = 720.0, 190.0, 30.0
 
 
-def write_report(report: Report, folder: Path) -> Path:
+def write_report(report: EvaluationReport, folder: Path) -> Path:
     """Write `report.html` and `report.json` into an existing folder; return the path of the page."""
     page = folder / "report.html"
     page.write_text(render_html(report), encoding="utf-8")
@@ -37,7 +37,7 @@ def write_report(report: Report, folder: Path) -> Path:
     return page
 
 
-def render_html(report: Report) -> str:
+def render_html(report: EvaluationReport) -> str:
     """Return the report as one HTML page that loads nothing from anywhere."""
     most_gain = max((query.change for query in report.queries), default=0.0)
     most_loss = max((-query.change for query in report.queries), default=0.0)
@@ -65,7 +65,7 @@ def render_html(report: Report) -> str:
     )
 
 
-def render_terminal(report: Report) -> RenderableType:
+def render_terminal(report: EvaluationReport) -> RenderableType:
     """Return the before/after table and the decision, for `rich.console.Console.print`."""
     promoted = report.decision.promoted
     facts = report.facts
@@ -107,7 +107,7 @@ def render_searches(changes: Iterable[QueryChange]) -> RenderableType:
     return Group(*tables)
 
 
-def print_report(report: Report, console: Console | None = None) -> None:
+def print_report(report: EvaluationReport, console: Console | None = None) -> None:
     """Print the before/after table and the decision."""
     (console or Console()).print(render_terminal(report))
 
@@ -136,7 +136,7 @@ def _group_table(group: GroupComparison) -> Table:
     return table
 
 
-def _forest(report: Report) -> dict[str, Any] | None:
+def _forest(report: EvaluationReport) -> dict[str, Any] | None:
     """Lay out the gains with their intervals, one row each, around the zero line."""
     rows = [(group.group, metric) for group in report.decision.groups for metric in group.metrics]
     if not rows:

@@ -63,7 +63,7 @@ class Curve(_Data):
     series: tuple[Series, ...]
 
 
-class Trial(_Data):
+class SearchedTrial(_Data):
     """One combination of hyper-parameters that was tried."""
 
     name: str
@@ -96,7 +96,7 @@ class DataFacts(_Data):
     judged_queries: int = 0
 
 
-class Report(_Data):
+class EvaluationReport(_Data):
     """An evaluation of a candidate against the champion."""
 
     plugin: str
@@ -108,7 +108,7 @@ class Report(_Data):
     distance_shifts: dict[str, float] = Field(default_factory=dict)
     queries: tuple[QueryChange, ...] = ()
     curves: tuple[Curve, ...] = ()
-    trials: tuple[Trial, ...] = ()
+    trials: tuple[SearchedTrial, ...] = ()
     trial_metric: str = "test_ndcg@10"
     champion: str = "champion"
     candidate: str = "candidate"

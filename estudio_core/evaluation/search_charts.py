@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from estudio_core.evaluation.charts import LineChart, Scale, Tick, line_chart, nice_ticks, number
-from estudio_core.evaluation.report_data import Curve, Series, Trial
+from estudio_core.evaluation.report_data import Curve, SearchedTrial, Series
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 12.0, 10.0, 24.0  # room for labels, in SVG units
 _LOGARITHMIC_FROM = 20.0
@@ -42,7 +42,7 @@ class DotChart:
     y_ticks: tuple[Tick, ...]
 
 
-def course_chart(trials: Sequence[Trial], metric: str) -> LineChart | None:
+def course_chart(trials: Sequence[SearchedTrial], metric: str) -> LineChart | None:
     """Lay out the metric of every trial over its steps, the best trial last, so that it lies on top; None without one.
 
     The best trial's line is named `best`, whatever the name of the trial.
@@ -54,7 +54,7 @@ def course_chart(trials: Sequence[Trial], metric: str) -> LineChart | None:
 
 
 def parameter_charts(
-    trials: Sequence[Trial], metric: str, width: float = 300.0, height: float = 180.0
+    trials: Sequence[SearchedTrial], metric: str, width: float = 300.0, height: float = 180.0
 ) -> list[DotChart]:
     """Lay out one chart for each parameter of which the trials had more than one value, in the order of their names.
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from estudio_core.errors import RepositoryError
+from estudio_core.settings import get_settings
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -158,6 +159,11 @@ def read_manifest(entry: Path) -> EntryManifest:
     if manifest.name != entry.name:
         raise RepositoryError(f"{path} belongs to {manifest.name!r}: an entry must not be renamed. {_way_out(entry)}")
     return manifest
+
+
+def entry_of(model_name: str) -> EntryManifest:
+    """Return the manifest of a published entry, such as that of `Release.model_name`. Raises: as `read_manifest`."""
+    return read_manifest(get_settings().triton_repository / model_name)
 
 
 def read_verified(entry: Path, files: Collection[str] | None = None) -> EntryManifest:

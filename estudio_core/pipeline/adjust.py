@@ -13,7 +13,7 @@ from estudio_core.errors import NotEnoughDataError
 from estudio_core.improvement import ledger
 from estudio_core.pipeline.improvement.moved_vectors import save_moved
 from estudio_core.pipeline.improvement.report import IMPROVEMENT_STEP, write_report
-from estudio_core.pipeline.improvement.sessions import check_enough, place, read_sessions
+from estudio_core.pipeline.improvement.sessions import check_enough, improvable_release, read_sessions
 from estudio_core.pipeline.manifests import ImprovementManifest
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.plugin.run_params import ImproveParams
@@ -58,7 +58,7 @@ def adjust(plugin_name: str, run_id: str, params: dict[str, Any]) -> Improvement
     until = datetime.now(UTC) - timedelta(minutes=wanted.settle_minutes)
     with database.connect() as connection:
         database.ensure_schema(connection)
-        release, since = place(connection, plugin_name, wanted)
+        release, since = improvable_release(connection, plugin_name, wanted)
         sessions = read_sessions(connection, plugin, wanted, since, until)
         check_enough(sessions, wanted, since)
         stored = _stored(connection, release, [*sessions.learned, *sessions.held_out], wanted.personal)

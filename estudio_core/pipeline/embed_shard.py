@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from estudio_core import database
-from estudio_core.pipeline.items.encoding import Encoding, encode_items, split_items
+from estudio_core.pipeline.items.encoding import EncodedItems
 from estudio_core.pipeline.items.garbage import spare_what_is_loaded
 from estudio_core.pipeline.items.parts import ItemParts
 from estudio_core.pipeline.items.vector_store import ServedVectors, VectorStore
@@ -38,38 +38,35 @@ def embed_shard(plugin_name: str, shard: dict[str, Any]) -> LoadedShard:
         ReleaseError: there is no such release, or another one of this plugin is being built.
         RepositoryError, ModelError: the published model cannot be used.
     """
-    from estudio_core.inference.manifest import read_manifest
+    from estudio_core.inference.manifest import entry_of
     from estudio_core.inference.opening import open_bulk_embedder
-    from estudio_core.settings import get_settings
     from estudio_core.sources.data_loader import KeyRange
 
     wanted = ShardManifest.model_validate(shard)
     began = time.monotonic()
     plugin = open_plugin(plugin_name)
-    done = Encoding()
+    items = parts = reused = 0
+    parts_of = ItemParts(plugin)
     with database.connect(autocommit=True) as connection, build_lock(connection, plugin_name, shared=True):
         release = get_release(connection, wanted.release_id)
         require_open_run(connection, plugin_name, release.run_id)
         if release.state == "building":
-            digest = read_manifest(get_settings().triton_repository / release.model_name).digest
+            digest = entry_of(release.model_name).digest
             batches = plugin.get_data_loader().iter_items(KeyRange(wanted.after, wanted.until, wanted.count))
             embedder = open_bulk_embedder(release.model_name)
             spare_what_is_loaded()
-            items = encode_items(
-                split_items(batches, ItemParts(plugin), digest, done),
-                embedder,
-                done,
-                ServedVectors(VectorStore.load(plugin_name, digest), release),
-            )
-            release.collection.copy_items(connection, _while_wanted(_reported(items, wanted.count), release))
+            known = ServedVectors(VectorStore.load(plugin_name, digest), release)
+            encoded = EncodedItems(parts_of.of_rows(batches), embedder, digest, known)
+            release.collection.copy_items(connection, _while_wanted(_reported(encoded, wanted.count), release))
+            items, parts, reused = encoded.items, encoded.parts, encoded.reused
     return LoadedShard(
         release_id=wanted.release_id,
         label=wanted.label,
-        items=done.items,
-        parts=done.parts,
-        reused=done.reused,
-        invalid=dict(list(done.invalid.items())[:_LISTED_INVALID]),
-        invalid_items=len(done.invalid),
+        items=items,
+        parts=parts,
+        reused=reused,
+        invalid=dict(list(parts_of.invalid.items())[:_LISTED_INVALID]),
+        invalid_items=len(parts_of.invalid),
         seconds=round(time.monotonic() - began, 1),
     )
 
@@ -84,7 +81,7 @@ def _while_wanted(items: Iterator[IndexedItem], release: Release) -> Iterator[In
         yield item
 
 
-def _reported(items: Iterator[IndexedItem], total: int) -> Iterator[IndexedItem]:
+def _reported(items: Iterable[IndexedItem], total: int) -> Iterator[IndexedItem]:
     count = 0
     for count, item in enumerate(items, start=1):
         if count % _REPORT_EACH == 0:

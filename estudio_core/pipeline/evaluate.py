@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +11,16 @@ from estudio_core import database
 from estudio_core.artifacts import ArtifactStore
 from estudio_core.clickstream.ranking_data import RankingData
 from estudio_core.evaluation.gate import decide
-from estudio_core.pipeline.evaluation.comparison import Contender, Exam
+from estudio_core.pipeline.evaluation.evaluation_set import EvaluationSet, ModelRanking
 from estudio_core.pipeline.evaluation.questions import questions
 from estudio_core.pipeline.evaluation.report import write_report
-from estudio_core.pipeline.items.encoding import Encoding, SplitItem, split_items
-from estudio_core.pipeline.items.parts import ItemParts
+from estudio_core.pipeline.evaluation.sample import sampled_items
 from estudio_core.pipeline.items.vector_store import VectorStore
 from estudio_core.pipeline.manifests import EvaluationManifest, TrainingManifest
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.vectordb.releases import live_release
 
 if TYPE_CHECKING:
-    from estudio_core.evaluation.judgments import Judgments
     from estudio_core.plugin.contract import FineTuningMethod
 
 MOST_ITEMS = 50_000
@@ -49,11 +46,11 @@ def evaluate(plugin_name: str, run_id: str, trained: dict[str, Any]) -> Evaluati
     with store.fetch(training.dataset.uri) as folder:
         data = RankingData.load(folder)
     judgments, groups = questions(plugin.get_judgments(), data)
-    items = list(_catalog_items(plugin, judgments, data))
-    exam = Exam(plugin.get_search_index_info(), items, judgments, groups)
+    items = list(sampled_items(plugin, judgments.object_ids | set(data.items), MOST_ITEMS))
+    evaluation_set = EvaluationSet(plugin.get_search_index_info(), items, judgments, groups)
     with store.fetch(training.uri) as trained_folder, store.publish(plugin_name, run_id, "evaluation") as folder:
-        champion = _champion(exam, plugin, training)
-        candidate = _candidate(exam, plugin, trained_folder / "model", folder / "scratch")
+        champion = _champion(evaluation_set, plugin, training)
+        candidate = _candidate(evaluation_set, plugin, trained_folder / "model", folder / "scratch")
         decision = decide(
             champion.metrics,
             candidate.metrics,
@@ -62,7 +59,7 @@ def evaluate(plugin_name: str, run_id: str, trained: dict[str, Any]) -> Evaluati
             candidate_similarity=candidate.random_similarity,
         )
         course = json.loads((trained_folder / "history.json").read_text())
-        summary = write_report(folder, run_id, training, data, decision, exam, champion, candidate, course)
+        summary = write_report(folder, run_id, training, data, decision, evaluation_set, champion, candidate, course)
     numbers = {
         f"{group.group}_{comparison.metric}_{side}": getattr(comparison, side).mean
         for group in decision.groups
@@ -79,37 +76,24 @@ def evaluate(plugin_name: str, run_id: str, trained: dict[str, Any]) -> Evaluati
     )
 
 
-def _catalog_items(plugin: FineTuningMethod, judgments: Judgments, data: RankingData) -> Iterator[SplitItem]:
-    """Yield the items to rank: all of them, or of a large catalog the ones that matter and a fixed sample."""
-    import zlib
-
-    loader = plugin.get_data_loader()
-    total = loader.total_count()
-    share = min(1.0, MOST_ITEMS / max(total, 1))
-    needed = judgments.object_ids | set(data.items)
-    done = Encoding()
-    for split in split_items(loader.iter_items(), ItemParts(plugin), "", done):
-        if share == 1 or split.item.id in needed or zlib.crc32(split.item.id.encode()) / 2**32 < share:
-            yield split
-
-
-def _champion(exam: Exam, plugin: FineTuningMethod, training: TrainingManifest) -> Contender:
+def _champion(evaluation_set: EvaluationSet, plugin: FineTuningMethod, training: TrainingManifest) -> ModelRanking:
     """Rank with what serves now; before the first release, with the version that training started from."""
-    from estudio_core.inference.manifest import read_manifest
+    from estudio_core.inference.manifest import entry_of
     from estudio_core.inference.opening import open_bulk_embedder
     from estudio_core.pipeline.publish_model import publish_model
-    from estudio_core.settings import get_settings
 
     with database.connect() as connection:
         live = live_release(connection, plugin.meta.name)
     version = live.model_version if live else training.start_version
     name = publish_model(plugin.meta.name, version).name
-    digest = read_manifest(get_settings().triton_repository / name).digest
+    digest = entry_of(name).digest
     known = VectorStore.from_live_collection(plugin.meta.name, digest)
-    return exam.sit(f"version {version}", open_bulk_embedder(name), digest, known)[0]
+    return evaluation_set.rank_with(f"version {version}", open_bulk_embedder(name), digest, known)[0]
 
 
-def _candidate(exam: Exam, plugin: FineTuningMethod, model_folder: Path, scratch: Path) -> Contender:
+def _candidate(
+    evaluation_set: EvaluationSet, plugin: FineTuningMethod, model_folder: Path, scratch: Path
+) -> ModelRanking:
     """Export the candidate, rank with it as it would be served, and keep its item vectors for the release."""
     from estudio_core.export.triton_repository import ExportOptions, publish_entry
     from estudio_core.inference.manifest import entry_name
@@ -122,8 +106,10 @@ def _candidate(exam: Exam, plugin: FineTuningMethod, model_folder: Path, scratch
     options = ExportOptions(precision=plugin.export_settings.precision)
     entry = publish_entry(scratch, name, load_model(model_folder), options=options)
     embedder = open_scratch_embedder(name, repository=scratch)
-    contender, vectors = exam.sit("candidate", embedder, entry.digest, VectorStore.load(plugin_name, entry.digest))
+    ranking, vectors = evaluation_set.rank_with(
+        "candidate", embedder, entry.digest, VectorStore.load(plugin_name, entry.digest)
+    )
     embedder.close()
     VectorStore.save(plugin_name, entry.digest, vectors)
     shutil.rmtree(scratch)
-    return contender
+    return ranking

@@ -128,7 +128,7 @@ class WatchManifest(Manifest):
     summary: str
 
 
-class EntryManifest(Manifest):
+class PublishedManifest(Manifest):
     """A published entry of the model repository."""
 
     name: str

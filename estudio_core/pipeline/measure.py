@@ -11,6 +11,7 @@ from estudio_core import database
 from estudio_core.clickstream.query_retriever import query_key
 from estudio_core.log_context import bind_release
 from estudio_core.monitoring import ledger
+from estudio_core.pipeline.evaluation.sample import hash_share
 from estudio_core.pipeline.manifests import WatchManifest
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.plugin.run_params import WatchParams
@@ -113,6 +114,7 @@ def _sessions(
     until: datetime,
     trained: datetime | None,
 ) -> _Seen:
+    from estudio_core.clickstream.converter import usable_inputs
     from estudio_core.clickstream.examination import estimate_examination
     from estudio_core.clickstream.ranking_data import ItemsSet, RankingData, with_one_spelling
     from estudio_core.clickstream.store import ClickstreamStore
@@ -126,13 +128,8 @@ def _sessions(
     store = ClickstreamStore(connection)
 
     def read(start: datetime, end: datetime) -> list[FineTuningInput]:
-        inputs = []
-        for session in store.sessions(plugin.meta.name, since=start, until=end, limit=wanted.max_sessions):
-            try:
-                inputs.append(builder.clickstream_sessions_converter.convert(session, builder.query_retriever).input)
-            except DataError:
-                continue  # training counts and logs them
-        return inputs
+        sessions = store.sessions(plugin.meta.name, since=start, until=end, limit=wanted.max_sessions)
+        return list(usable_inputs(sessions, builder.clickstream_sessions_converter, builder.query_retriever))
 
     reference = [] if trained is None else read(trained - timedelta(days=wanted.reference_days), trained)
     # Both sides under one spelling: else a change of habit in spelling would be one in what is asked.
@@ -164,11 +161,10 @@ def _encoder(release: Release) -> dict[str, float]:
     """Return the time to encode one query, milliseconds, over the golden texts of the entry, after a first round."""
     import numpy as np
 
-    from estudio_core.inference.manifest import read_manifest
+    from estudio_core.inference.manifest import entry_of
     from estudio_core.inference.opening import open_query_embedder
-    from estudio_core.settings import get_settings
 
-    texts = read_manifest(get_settings().triton_repository / release.model_name).golden.texts
+    texts = entry_of(release.model_name).golden.texts
     embedder = open_query_embedder(release.model_name)  # it has answered all of them once
     took: list[float] = []
     began = time.perf_counter()
@@ -195,9 +191,11 @@ def _index(connection: psycopg.Connection, release: Release, seen: _Seen, wanted
     }
     grades = examined_grades(seen.fresh, seen.examination)
     # Clicked queries first: only they can be judged. The order by lot is the same in every run.
-    asked = sorted({session.query for session in seen.fresh}, key=lambda query: (query not in grades, _lot(query)))
+    asked = sorted(
+        {session.query for session in seen.fresh}, key=lambda query: (query not in grades, hash_share(query))
+    )
     # Without fresh queries the index is still measured, with those of the last training.
-    asked = (asked or sorted({session.query for session in seen.reference}, key=_lot))[: wanted.max_queries]
+    asked = (asked or sorted({session.query for session in seen.reference}, key=hash_share))[: wanted.max_queries]
     if not asked or not size.objects:
         return numbers
     vectors = open_query_embedder(release.model_name).embed_queries(asked)
@@ -274,18 +272,9 @@ def _drawn(release: Release, seen: _Seen, most: int) -> tuple[Any, Any, Vectors]
 
     rows: dict[str, int] = {}
     sides = [
-        np.array([rows.setdefault(session.query, len(rows)) for session in sorted(side, key=_session_lot)[:most]])
-        for side in (seen.reference, seen.fresh)
+        np.array([rows.setdefault(session.query, len(rows)) for session in by_lot[:most]])
+        for by_lot in (
+            sorted(side, key=lambda session: hash_share(session.session_id)) for side in (seen.reference, seen.fresh)
+        )
     ]
     return sides[0], sides[1], open_query_embedder(release.model_name).embed_queries(list(rows))
-
-
-def _session_lot(session: FineTuningInput) -> int:
-    return _lot(session.session_id)
-
-
-def _lot(text: str) -> int:
-    """Return a number that is as good as random and the same in every process."""
-    import zlib
-
-    return zlib.crc32(text.encode())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from estudio_core import database
-from estudio_core.pipeline.manifests import EntryManifest
+from estudio_core.pipeline.manifests import PublishedManifest
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.promotion.ledger import require_open_run
 from estudio_core.settings import get_settings
 
 
-def publish_model(plugin_name: str, version: str, run_id: str | None = None) -> EntryManifest:
+def publish_model(plugin_name: str, version: str, run_id: str | None = None) -> PublishedManifest:
     """Export `version`, check it against the trained model, publish it, and try it with its golden texts.
 
     Publishing what is published already changes nothing.
@@ -62,4 +62,4 @@ def publish_model(plugin_name: str, version: str, run_id: str | None = None) -> 
         ranking_check=check,
     )
     ensure_served(name)
-    return EntryManifest(name=name, version=str(number), digest=entry.digest, dimensions=entry.dimensions)
+    return PublishedManifest(name=name, version=str(number), digest=entry.digest, dimensions=entry.dimensions)

@@ -7,7 +7,7 @@ from typing import Any
 from estudio_core import database
 from estudio_core.errors import DataError
 from estudio_core.log_context import bind_release
-from estudio_core.pipeline.manifests import EntryManifest, ShardManifest
+from estudio_core.pipeline.manifests import PublishedManifest, ShardManifest
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.promotion.ledger import require_open_run
 
@@ -22,7 +22,7 @@ def start_collection(plugin_name: str, entry: dict[str, Any], shards: int, run_i
     """
     from estudio_core.vectordb.releases import start_release
 
-    published = EntryManifest.model_validate(entry)
+    published = PublishedManifest.model_validate(entry)
     plugin = open_plugin(plugin_name)
     with database.connect(autocommit=True) as connection:
         database.ensure_schema(connection)

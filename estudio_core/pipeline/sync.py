@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from estudio_core import database
 from estudio_core.errors import DataError
 from estudio_core.log_context import bind_release
-from estudio_core.pipeline.items.encoding import prefetched
 from estudio_core.pipeline.items.garbage import spare_what_is_loaded
 from estudio_core.pipeline.items.writer import READ_BATCH, ItemWriter
 from estudio_core.pipeline.manifests import SyncManifest
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.plugin.run_params import SyncParams
 from estudio_core.progress import report
+from estudio_core.streams import prefetched
 from estudio_core.vectordb.locks import sync_lock
 from estudio_core.vectordb.search import count
 from estudio_core.vectordb.sync_state import (

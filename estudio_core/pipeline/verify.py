@@ -27,16 +27,15 @@ def verify(plugin_name: str, built: dict[str, Any]) -> VerifiedManifest:
         ModelError: the encoder does not give its golden vectors.
     """
     from estudio_core.inference.golden import check_golden
-    from estudio_core.inference.manifest import read_manifest
+    from estudio_core.inference.manifest import entry_of
     from estudio_core.inference.opening import ensure_served, open_query_embedder
-    from estudio_core.settings import get_settings
 
     manifest = BuiltManifest.model_validate(built)
     with database.connect(autocommit=True) as connection, build_lock(connection, plugin_name):
         release = get_release(connection, manifest.release_id)
         require_open_run(connection, plugin_name, release.run_id)
         ensure_served(release.model_name)
-        entry = read_manifest(get_settings().triton_repository / release.model_name)
+        entry = entry_of(release.model_name)
         if release.state == "built":
             # Asked anew: an encoder that this process opened long ago proves nothing about now.
             check_golden(open_query_embedder(release.model_name), entry, where="What will encode queries")

@@ -81,7 +81,7 @@ POINTS = (
         "items being encoded",
         "embed_shard",
         "server",
-        Halt("estudio_core.pipeline.embed_shard:encode_items"),
+        Halt("estudio_core.pipeline.embed_shard:EncodedItems"),
     ),
     Point(
         "vector index built, not committed", "build_index", "builder", Halt(f"{_INDEX}.index_build:_create", "after")

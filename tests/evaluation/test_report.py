@@ -14,21 +14,21 @@ from rich.console import Console
 from estudio_core.evaluation.charts import change_bars, line_chart
 from estudio_core.evaluation.evaluate import METRICS, EncodedCatalog, QueryMetrics, Ranked
 from estudio_core.evaluation.gate import compare_group, decide
+from estudio_core.evaluation.gate_settings import GateSettings
 from estudio_core.evaluation.judgments import Judgments
 from estudio_core.evaluation.report import print_report, render_html, render_searches, write_report
 from estudio_core.evaluation.report_data import (
     Curve,
     DataFacts,
+    EvaluationReport,
     QueryChange,
-    Report,
     ResultLine,
+    SearchedTrial,
     Series,
-    Trial,
     query_changes,
     top_results,
 )
 from estudio_core.evaluation.search_charts import course_chart, parameter_charts
-from estudio_core.plugin.dag_settings import GateSettings
 
 HOSTILE = "<script>alert('x')</script> & \"quotes\""
 
@@ -37,7 +37,7 @@ def metrics(values: np.ndarray, prefix: str) -> QueryMetrics:
     return QueryMetrics(tuple(f"{prefix} {n}" for n in range(len(values))), dict.fromkeys(METRICS, values))
 
 
-def example(**changes: object) -> Report:
+def example(**changes: object) -> EvaluationReport:
     rng = np.random.default_rng(4)
     seen, unseen = rng.random(30) * 0.7, rng.random(20) * 0.6
     champion = {"seen": metrics(seen, "seen"), "unseen": metrics(unseen, "unseen")}
@@ -89,12 +89,12 @@ def example(**changes: object) -> Report:
         "shown": (compare_group("unseen", shown, shown),),
         "distance_shifts": {"not_irrelevant_dist_shift": 0.0123},
         "trials": (
-            Trial(name="1", parameters={"margin": "0.05"}, value=0.71, best=True),
-            Trial(name="2", parameters={"margin": "0.01"}, status="failed", error="Training <diverged>."),
+            SearchedTrial(name="1", parameters={"margin": "0.05"}, value=0.71, best=True),
+            SearchedTrial(name="2", parameters={"margin": "0.01"}, status="failed", error="Training <diverged>."),
         ),
         "runs": {"MLflow run": "8f3c"},
     }
-    return Report.model_validate(fields | changes)
+    return EvaluationReport.model_validate(fields | changes)
 
 
 class Page(HTMLParser):
@@ -121,7 +121,7 @@ class Page(HTMLParser):
         self.text += data
 
 
-def parsed(report: Report) -> Page:
+def parsed(report: EvaluationReport) -> Page:
     page = Page()
     page.feed(render_html(report))
     assert page.open == []
@@ -196,7 +196,7 @@ def test_json_gives_the_same_report_back(tmp_path: Path) -> None:
     report = example()
     page = write_report(report, tmp_path)
     assert page.read_text(encoding="utf-8") == render_html(report)
-    assert Report.model_validate_json((tmp_path / "report.json").read_text(encoding="utf-8")) == report
+    assert EvaluationReport.model_validate_json((tmp_path / "report.json").read_text(encoding="utf-8")) == report
 
 
 def test_best_and_worst_changes_are_sorted_and_leave_out_the_rest() -> None:
@@ -256,10 +256,10 @@ def test_tables_fit_a_terminal_of_eighty_columns(tmp_path: Path) -> None:
     assert "Recall@10" in text
 
 
-def searched(*trials: tuple[float | None, str, str]) -> tuple[Trial, ...]:
+def searched(*trials: tuple[float | None, str, str]) -> tuple[SearchedTrial, ...]:
     """Trials by (value, learning rate, decay); the first is the best, the others were ended early."""
     return tuple(
-        Trial(
+        SearchedTrial(
             name=f"trial {place}",
             parameters={"learning_rate": rate, "decay": decay, "margin": "0.2"},
             value=value,

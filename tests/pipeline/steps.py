@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from estudio_core import database
-from estudio_core.inference.manifest import read_manifest
+from estudio_core.inference.manifest import entry_of
 from estudio_core.pipeline.build_index import build_index
 from estudio_core.pipeline.check_source import check_source
 from estudio_core.pipeline.clean_up import clean_up
@@ -14,7 +14,7 @@ from estudio_core.pipeline.embed_shard import embed_shard
 from estudio_core.pipeline.evaluate import evaluate
 from estudio_core.pipeline.extract import extract
 from estudio_core.pipeline.items.embed_writes import embed_writes
-from estudio_core.pipeline.manifests import EntryManifest, EvaluationManifest, LiveManifest, TrainingManifest
+from estudio_core.pipeline.manifests import EvaluationManifest, LiveManifest, PublishedManifest, TrainingManifest
 from estudio_core.pipeline.preprocess import preprocess
 from estudio_core.pipeline.publish_model import publish_model
 from estudio_core.pipeline.register import register
@@ -23,7 +23,6 @@ from estudio_core.pipeline.start_collection import start_collection
 from estudio_core.pipeline.switch import switch
 from estudio_core.pipeline.train import train
 from estudio_core.pipeline.verify import verify
-from estudio_core.settings import get_settings
 from estudio_core.vectordb import deployments
 from estudio_core.vectordb.releases import Release
 
@@ -58,8 +57,8 @@ def release(plugin: str, version: str, run_id: str, shards: int = 2) -> LiveMani
 
 def build_release(plugin: str, model_name: str, run_id: str) -> Release:
     """Build a collection for a published entry and make it live, without the registry."""
-    manifest = read_manifest(get_settings().triton_repository / model_name)
-    entry = EntryManifest(name=model_name, version="1", digest=manifest.digest, dimensions=manifest.dimensions)
+    manifest = entry_of(model_name)
+    entry = PublishedManifest(name=model_name, version="1", digest=manifest.digest, dimensions=manifest.dimensions)
     loaded = [
         embed_shard(plugin, shard.as_dict()).as_dict() for shard in start_collection(plugin, entry.as_dict(), 2, run_id)
     ]

@@ -26,13 +26,13 @@ from estudio_core.pipeline.register_base_model import register_base_model
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.searching import search
 from estudio_core.settings import get_settings
-from estudio_core.sources.data_loader import DownloadedItem
-from estudio_core.sources.item_meta import ItemMeta
+from estudio_core.vectordb.change_log import ItemWrite
 from tests.pipeline.conftest import forget_plugins
 from tests.pipeline.steps import initialize, release
 
 if TYPE_CHECKING:
-    from tests.pipeline.conftest import Shop
+    from estudio_core.vectordb.change_log import ItemWrite
+from tests.pipeline.conftest import Shop
 
 
 def assert_still_serves() -> None:
@@ -84,7 +84,7 @@ def test_items_without_text_are_reported_and_stop_no_other(shop: Shop) -> None:
 
 @pytest.mark.parametrize("text", ["a lamp\x00", "a \ud800 lamp"])
 def test_a_text_that_postgresql_cannot_store_is_the_fault_of_its_item(shop: Shop, text: str) -> None:
-    item = DownloadedItem("7", text, ItemMeta(object_id="7"))
+    item = ItemWrite("7", text)
     with pytest.raises(ItemError, match="'7' cannot be stored") as caught:
         ItemParts(open_plugin("shop")).split(item)
     assert caught.value.item_ids == ["7"]

@@ -14,11 +14,11 @@ from estudio_core import database
 from estudio_core.errors import ConcurrentReleaseError, ModelError, VerificationError
 from estudio_core.export import staging
 from estudio_core.inference import opening
-from estudio_core.inference.manifest import read_manifest
+from estudio_core.inference.manifest import entry_of
 from estudio_core.pipeline.build_index import build_index
 from estudio_core.pipeline.clean_up import clean_up
 from estudio_core.pipeline.embed_shard import embed_shard
-from estudio_core.pipeline.manifests import EntryManifest
+from estudio_core.pipeline.manifests import PublishedManifest
 from estudio_core.pipeline.start_collection import start_collection
 from estudio_core.pipeline.verify import verify
 from estudio_core.plugin.run_params import ReleaseParams
@@ -33,13 +33,15 @@ if TYPE_CHECKING:
     from tests.pipeline.conftest import Shop
 
 
-def entry_of(model_name: str) -> dict[str, Any]:
-    manifest = read_manifest(get_settings().triton_repository / model_name)
-    return EntryManifest(name=model_name, version="1", digest=manifest.digest, dimensions=manifest.dimensions).as_dict()
+def published(model_name: str) -> dict[str, Any]:
+    manifest = entry_of(model_name)
+    return PublishedManifest(
+        name=model_name, version="1", digest=manifest.digest, dimensions=manifest.dimensions
+    ).as_dict()
 
 
 def loaded(run_id: str) -> list[dict[str, Any]]:
-    shards = start_collection("shop", entry_of("shop_v1"), 2, run_id)
+    shards = start_collection("shop", published("shop_v1"), 2, run_id)
     return [embed_shard("shop", shard.as_dict()).as_dict() for shard in shards]
 
 
@@ -96,7 +98,7 @@ def test_a_collection_that_lost_rows_is_refused(indexed_shop: Shop) -> None:
 def test_a_build_is_refused_while_another_one_is_working(indexed_shop: Shop) -> None:
     with database.connect(autocommit=True) as other, build_lock(other, "shop", shared=True):
         with pytest.raises(ConcurrentReleaseError, match="being built by another process"):
-            start_collection("shop", entry_of("shop_v1"), 2, "second")
+            start_collection("shop", published("shop_v1"), 2, "second")
         with database.connect() as connection:
             [row] = connection.execute("SELECT count(*) FROM estudio.deployments").fetchall()
         assert row == (1,)

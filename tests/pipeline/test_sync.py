@@ -11,14 +11,13 @@ import pytest
 from estudio_core import database, writing
 from estudio_core.errors import ConcurrentReleaseError, DataError, ItemError, NothingLiveError, SourceSchemaError
 from estudio_core.inference import opening
-from estudio_core.inference.manifest import read_manifest
-from estudio_core.pipeline.items import writer as item_writer
+from estudio_core.inference.manifest import entry_of
+from estudio_core.pipeline.items import writer
 from estudio_core.pipeline.items.embed_writes import embed_writes
 from estudio_core.pipeline.items.vector_store import VectorStore
 from estudio_core.pipeline.sync import sync
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.searching import search
-from estudio_core.settings import get_settings
 from estudio_core.vectordb import deployments
 from estudio_core.vectordb.locks import sync_lock
 from estudio_core.vectordb.releases import live_release, require_live
@@ -44,9 +43,12 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         def __init__(self, name: str) -> None:
             self._embedder = real(name)
 
-        def embed_items(self, parts: Sequence[str]) -> Any:
+        def tokenise_items(self, parts: Sequence[str]) -> Any:
             texts.extend(parts)
-            return self._embedder.embed_items(parts)
+            return self._embedder.tokenise_items(parts)
+
+        def embed_tokenised(self, tokenised: Any) -> Any:
+            return self._embedder.embed_tokenised(tokenised)
 
     monkeypatch.setattr(opening, "open_bulk_embedder", Watched)
     return texts
@@ -152,8 +154,8 @@ def test_a_killed_sync_is_continued_where_it_was_and_its_queue_is_acknowledged_a
     queue = loader.change_queue
     assert queue is not None
     indexed_shop.sql("UPDATE products SET title = title || ' renewed' WHERE id < 12")
-    monkeypatch.setattr(item_writer, "WRITE_BATCH", 5)
-    real = item_writer.write
+    monkeypatch.setattr(writer, "WRITE_BATCH", 5)
+    real = writer.write
 
     def killed_at(number: int) -> Callable[..., Any]:
         calls = []
@@ -167,7 +169,7 @@ def test_a_killed_sync_is_continued_where_it_was_and_its_queue_is_acknowledged_a
         return write
 
     with monkeypatch.context() as patch:
-        patch.setattr(item_writer, "write", killed_at(2))
+        patch.setattr(writer, "write", killed_at(2))
         with pytest.raises(KeyboardInterrupt):
             sync("shop", {})
     assert queue.depth() == 12
@@ -231,7 +233,7 @@ def test_items_that_the_model_s_side_refuses_are_no_reason_to_empty_the_index(
     sync("shop", {})
     before = in_collection()
     indexed_shop.sql("UPDATE products SET title = title || ' renewed'")
-    real = item_writer.write
+    real = writer.write
 
     def refused(connection: Any, plugin: str, items: Sequence[ItemWrite], *rest: Any) -> Any:
         if items:
@@ -239,7 +241,7 @@ def test_items_that_the_model_s_side_refuses_are_no_reason_to_empty_the_index(
         return real(connection, plugin, items, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(item_writer, "write", refused)
+        patch.setattr(writer, "write", refused)
         with pytest.raises(DataError, match=r"60 of 60 live items .* A preprocessor fails"):
             sync("shop", {})
     assert in_collection() == before
@@ -329,5 +331,5 @@ def test_objects_of_one_text_have_its_vectors_once(indexed_shop: Shop) -> None:
     writing.upsert("shop", [ItemWrite(f"twin {number}", "teal stool") for number in range(30)])
     with database.connect() as connection:
         release = require_live(connection, "shop")
-    digest = read_manifest(get_settings().triton_repository / release.model_name).digest
+    digest = entry_of(release.model_name).digest
     assert {len(vectors) for _, vectors in VectorStore.from_live_collection("shop", digest)} == {1}

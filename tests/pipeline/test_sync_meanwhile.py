@@ -9,9 +9,9 @@ import pytest
 from psycopg import sql
 
 from estudio_core import database, writing
-from estudio_core.pipeline.items import writer as item_writer
+from estudio_core.pipeline.items import writer
 from estudio_core.pipeline.items.embed_writes import embed_writes
-from estudio_core.pipeline.items.encoding import payload_of
+from estudio_core.pipeline.items.parts import as_write
 from estudio_core.pipeline.sync import sync
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.searching import search
@@ -102,7 +102,7 @@ def application_writes(shop: Shop) -> None:
     shop.sql("DELETE FROM products WHERE id IN (52, 53)")
     shop.sql("INSERT INTO products (id, title, kind) VALUES (100, 'the newest of all', 'boat')")
     rows = open_plugin("shop").get_data_loader().find_items([ItemMeta(object_id=key) for key in ("50", "51", "100")])
-    writing.upsert("shop", [ItemWrite(item.id, item.data, payload_of(item)) for item in rows.items])
+    writing.upsert("shop", [as_write(row) for row in rows.items])
     assert writing.delete("shop", ["52", "53"]).deleted == 2
 
 
@@ -112,7 +112,7 @@ def test_a_sync_overwrites_nothing_that_was_acknowledged_since_its_rows_were_rea
 ) -> None:
     indexed_shop.sql("UPDATE products SET title = 'old news of ' || id WHERE id >= 48")
     loader = type(open_plugin("shop").get_data_loader())
-    stream, write = loader.iter_items, item_writer.write
+    stream, write = loader.iter_items, writer.write
     due = [application_writes]
 
     def held_open(*arguments: Any, **more: Any) -> Iterator[Any]:
@@ -130,7 +130,7 @@ def test_a_sync_overwrites_nothing_that_was_acknowledged_since_its_rows_were_rea
     if moment == "while rows are streamed":
         monkeypatch.setattr(loader, "iter_items", held_open)
     else:
-        monkeypatch.setattr(item_writer, "write", overtaken)
+        monkeypatch.setattr(writer, "write", overtaken)
     done = sync("shop", {})
     assert in_collection() == in_table(indexed_shop)
     assert numbers(done) == (8, 0, 0, 0)

@@ -14,7 +14,7 @@ from estudio_core.errors import SupersededError, TrackingUnavailableError
 from estudio_core.pipeline import embed_shard as embed_shard_step
 from estudio_core.pipeline.build_index import build_index
 from estudio_core.pipeline.embed_shard import embed_shard
-from estudio_core.pipeline.manifests import EntryManifest, ShardManifest
+from estudio_core.pipeline.manifests import PublishedManifest, ShardManifest
 from estudio_core.pipeline.publish_model import publish_model
 from estudio_core.pipeline.put_back import put_back
 from estudio_core.pipeline.register_base_model import register_base_model
@@ -184,7 +184,7 @@ def test_no_step_of_a_release_goes_on_once_something_newer_was_asked_for(
     newer = ledger.request(conn, "shop", way, "ben", "1", run_id="newer")
     if way == "rollback":
         ledger.end(conn, newer, "live")
-    entry = EntryManifest(name="shop_v2", version="2", digest="d", dimensions=2).as_dict()
+    entry = PublishedManifest(name="shop_v2", version="2", digest="d", dimensions=2).as_dict()
     shard = ShardManifest(label="1 of 1", release_id=release.release_id, after=None, until=None, count=1).as_dict()
     loaded = {"release_id": release.release_id, "label": "1 of 1", "items": 1, "parts": 1, "reused": 0}
     loaded |= {"invalid": {}, "invalid_items": 0, "seconds": 1.0}

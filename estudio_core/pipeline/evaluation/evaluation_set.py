@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from estudio_core.evaluation.gate import Group
-from estudio_core.pipeline.items.encoding import Encoding, SplitItem, encode_items
+from estudio_core.pipeline.items.encoding import EncodedItems
+from estudio_core.pipeline.items.parts import SplitItem
 from estudio_core.pipeline.items.vector_store import VectorStore
 from estudio_core.progress import report
 from estudio_core.vectordb.items import IndexedItem
@@ -22,8 +23,8 @@ _REPORT_EACH = 256
 
 
 @dataclass(frozen=True)
-class Contender:
-    """A model with everything it ranked."""
+class ModelRanking:
+    """What a model ranked, and how good that is."""
 
     name: str
     metrics: dict[Group, QueryMetrics]
@@ -33,7 +34,7 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Exam:
+class EvaluationSet:
     """What both models have to rank: the same items for the same queries."""
 
     index: SearchIndexInfo
@@ -49,20 +50,19 @@ class Exam:
     @cached_property
     def titles(self) -> dict[str, str]:
         """What a report shows of each item."""
-        return {split.item.id: title_of(split) for split in self.items}
+        return {split.item.object_id: split.title for split in self.items}
 
-    def sit(
+    def rank_with(
         self, name: str, embedder: Embedder, digest: str, known: VectorStore
-    ) -> tuple[Contender, list[IndexedItem]]:
-        """Let a model rank; return the result and the vectors of the items."""
+    ) -> tuple[ModelRanking, list[IndexedItem]]:
+        """Let the model of the entry with this digest rank; return the result, and the vectors of the items."""
         from estudio_core.evaluation.evaluate import EncodedCatalog, evaluate_judgments, mean_random_similarity, rank
 
-        done = Encoding()
         encoded: list[IndexedItem] = []
-        for item in encode_items((split.with_digest(digest) for split in self.items), embedder, done, known):
+        for item in EncodedItems(self.items, embedder, digest, known):
             encoded.append(item)
-            if done.items % _REPORT_EACH == 0 or done.items == len(self.items):
-                report("Evaluate", done.items, len(self.items), "items", f"({name})")
+            if len(encoded) % _REPORT_EACH == 0 or len(encoded) == len(self.items):
+                report("Evaluate", len(encoded), len(self.items), "items", f"({name})")
         catalog = EncodedCatalog.from_parts({item.object_id: item.vectors for item in encoded})
         vectors = embedder.embed_queries(self.queries)
         metrics: dict[Group, QueryMetrics] = {}
@@ -73,11 +73,4 @@ class Exam:
             start += len(asked)
         best = rank(vectors, catalog, self.index).rows.tolist()
         top = {q: [catalog.object_ids[row] for row in rows] for q, rows in zip(self.queries, best, strict=True)}
-        return Contender(name, metrics, top, mean_random_similarity(catalog)), encoded
-
-
-def title_of(split: SplitItem) -> str:
-    """Return what a report shows of an item: its title, else the beginning of its text."""
-    payload = split.item.meta.payload or {}
-    title = payload.get("title") or payload.get("name") or " ".join(split.parts[0].split()[:14])
-    return str(title)[:120]
+        return ModelRanking(name, metrics, top, mean_random_similarity(catalog)), encoded

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,9 +11,8 @@ import numpy as np
 
 from estudio_core import database
 from estudio_core.errors import NotEnoughDataError, RepositoryError
-from estudio_core.pipeline.items.encoding import Encoding, SplitItem, split_items
-from estudio_core.pipeline.items.parts import ItemParts
-from estudio_core.settings import get_settings
+from estudio_core.pipeline.evaluation.sample import sampled_items
+from estudio_core.pipeline.items.parts import SplitItem
 
 if TYPE_CHECKING:
     from estudio_core.evaluation.judgments import Judgments
@@ -37,12 +35,12 @@ def ranking_check(plugin: FineTuningMethod, name: str) -> tuple[Precision, Ranki
 
     fp32 where nothing could measure the loss. An entry that is there keeps its precision: a name is written once.
     """
-    from estudio_core.inference.manifest import read_manifest
+    from estudio_core.inference.manifest import entry_of
 
     wanted: Precision = plugin.export_settings.precision
     published = False
     with contextlib.suppress(RepositoryError):  # not published yet, or damaged, and then it is made anew
-        wanted = read_manifest(get_settings().triton_repository / name).precision
+        wanted = entry_of(name).precision
         published = True
     if wanted == "fp32":
         return wanted, None
@@ -70,7 +68,7 @@ class _Measurement:
     def __call__(self, reference: Embedder, converted: Embedder) -> RankingLoss:
         from estudio_core.inference.manifest import RankingLoss
 
-        items = self._items()
+        items = list(sampled_items(self.plugin, self.judgments.object_ids, MOST_ITEMS))
         before, after = (self._ndcg(embedder, items) for embedder in (reference, converted))
         return RankingLoss(
             queries=len(before),
@@ -80,17 +78,6 @@ class _Measurement:
             maximum_loss=self.plugin.export_settings.maximum_ndcg_loss,
         )
 
-    def _items(self) -> list[SplitItem]:
-        """Return the judged items, and a fixed sample of the others."""
-        loader = self.plugin.get_data_loader()
-        share = MOST_ITEMS / max(loader.total_count(), 1)
-        judged = self.judgments.object_ids
-        return [
-            split
-            for split in split_items(loader.iter_items(), ItemParts(self.plugin), "", Encoding())
-            if split.item.id in judged or zlib.crc32(split.item.id.encode()) / 2**32 < share
-        ]
-
     def _ndcg(self, embedder: Embedder, items: list[SplitItem]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Return nDCG@10 of each query."""
         from estudio_core.evaluation.evaluate import EncodedCatalog, evaluate_judgments
@@ -98,7 +85,7 @@ class _Measurement:
         index: SearchIndexInfo = self.plugin.get_search_index_info()
         vectors = embedder.embed_items([part for split in items for part in split.parts])
         offsets = np.concatenate([[0], np.cumsum([len(split.parts) for split in items])]).astype(np.int64)
-        catalog = EncodedCatalog(tuple(split.item.id for split in items), vectors, offsets)
+        catalog = EncodedCatalog(tuple(split.item.object_id for split in items), vectors, offsets)
         queries = list(self.judgments)
         found = evaluate_judgments(queries, embedder.embed_queries(queries), catalog, index, self.judgments)
         if not found.queries:

@@ -12,17 +12,17 @@ from estudio_core.evaluation.report_data import (
     TOP_RESULTS,
     Curve,
     DataFacts,
-    Report,
+    EvaluationReport,
     ResultLine,
+    SearchedTrial,
     Series,
-    Trial,
     query_changes,
 )
 
 if TYPE_CHECKING:
     from estudio_core.clickstream.ranking_data import RankingData
     from estudio_core.evaluation.gate import GateDecision
-    from estudio_core.pipeline.evaluation.comparison import Contender, Exam
+    from estudio_core.pipeline.evaluation.evaluation_set import EvaluationSet, ModelRanking
     from estudio_core.pipeline.manifests import TrainingManifest
 
 _CURVES = {
@@ -49,9 +49,9 @@ def write_report(
     training: TrainingManifest,
     data: RankingData,
     decision: GateDecision,
-    exam: Exam,
-    champion: Contender,
-    candidate: Contender,
+    evaluation_set: EvaluationSet,
+    champion: ModelRanking,
+    candidate: ModelRanking,
     course: Mapping[str, Any],
 ) -> str:
     """Write `report.html` and `report.json` into `folder`; return the summary in Markdown.
@@ -62,33 +62,33 @@ def write_report(
         training: What was trained.
         data: The sessions it was trained on.
         decision: The gate's.
-        exam: The items and queries that were ranked.
+        evaluation_set: The items and queries that were ranked.
         champion: How the champion ranked.
         candidate: How the candidate ranked.
         course: `fit`, `trials` and `metric` of the training process.
     """
     from estudio_core.evaluation import report as rendering
 
-    report = Report(
+    report = EvaluationReport(
         plugin=training.dataset.plugin,
         created_at=datetime.now(UTC),
         decision=decision,
-        facts=_facts(training, data, exam, course["fit"]),
+        facts=_facts(training, data, evaluation_set, course["fit"]),
         queries=tuple(
             change
-            for group in exam.groups
+            for group in evaluation_set.groups
             for change in query_changes(
                 group,
                 decision.settings.metric,
                 champion.metrics[group],
                 candidate.metrics[group],
-                _results(exam, champion),
-                _results(exam, candidate),
+                _results(evaluation_set, champion),
+                _results(evaluation_set, candidate),
             )
         ),
         curves=_curves(course["fit"]["history"]),
         trials=tuple(
-            Trial(
+            SearchedTrial(
                 name=f"trial {trial['index']}",
                 parameters={name: str(value) for name, value in trial["params"].items()},
                 value=trial["value"],
@@ -103,7 +103,7 @@ def write_report(
         champion=champion.name,
         candidate=candidate.name,
         runs={"MLflow run": training.mlflow_run_id, "Airflow run": run_id, "Dataset": training.dataset.dataset_id},
-        notes=_notes(training, exam),
+        notes=_notes(training, evaluation_set),
     )
     rendering.write_report(report, folder)
     return summary(decision)
@@ -122,7 +122,9 @@ def summary(decision: GateDecision) -> str:
     return "\n".join(lines)
 
 
-def _facts(training: TrainingManifest, data: RankingData, exam: Exam, fit: Mapping[str, Any]) -> DataFacts:
+def _facts(
+    training: TrainingManifest, data: RankingData, evaluation_set: EvaluationSet, fit: Mapping[str, Any]
+) -> DataFacts:
     dataset = training.dataset
     sessions = [session for split in SPLITS for session in data.clickstream[split]]
     return DataFacts(
@@ -137,13 +139,13 @@ def _facts(training: TrainingManifest, data: RankingData, exam: Exam, fit: Mappi
         missing_items=dataset.missing_items,
         position_bias=_CORRECTIONS[fit["position_bias"]].format(fit["examination"]),
         effective_sample_size=fit["effective_sample_size"],
-        judged_queries=len(exam.judgments),
+        judged_queries=len(evaluation_set.judgments),
     )
 
 
-def _notes(training: TrainingManifest, exam: Exam) -> tuple[str, ...]:
+def _notes(training: TrainingManifest, evaluation_set: EvaluationSet) -> tuple[str, ...]:
     notes = [
-        f"Both models ranked the same {len(exam.items):,} items by exact search.",
+        f"Both models ranked the same {len(evaluation_set.items):,} items by exact search.",
         "Queries of the development split chose the weights and stand in neither group.",
     ]
     if training.dataset.simulated_sessions:
@@ -153,13 +155,15 @@ def _notes(training: TrainingManifest, exam: Exam) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _results(exam: Exam, contender: Contender) -> dict[str, tuple[ResultLine, ...]]:
+def _results(evaluation_set: EvaluationSet, ranking: ModelRanking) -> dict[str, tuple[ResultLine, ...]]:
     return {
         query: tuple(
-            ResultLine(object_id=i, title=exam.titles.get(i, i), grade=exam.judgments.get(query, {}).get(i))
+            ResultLine(
+                object_id=i, title=evaluation_set.titles.get(i, i), grade=evaluation_set.judgments.get(query, {}).get(i)
+            )
             for i in ids[:TOP_RESULTS]
         )
-        for query, ids in contender.top.items()
+        for query, ids in ranking.top.items()
     }
 
 

@@ -29,7 +29,9 @@ class ImprovementSessions:
     held_out: list[FineTuningInput]
 
 
-def place(connection: psycopg.Connection, plugin_name: str, wanted: ImproveParams) -> tuple[Release, datetime]:
+def improvable_release(
+    connection: psycopg.Connection, plugin_name: str, wanted: ImproveParams
+) -> tuple[Release, datetime]:
     """Return the live release and the time from which its sessions have moved nothing yet.
 
     Raises:
@@ -57,20 +59,16 @@ def read_sessions(
 
     The clickstream divides at `since`, by its own times: those of converted sessions are whole seconds.
     """
+    from estudio_core.clickstream.converter import usable_inputs
     from estudio_core.clickstream.ranking_data import ItemsSet, RankingData, with_one_spelling
     from estudio_core.clickstream.store import ClickstreamStore
-    from estudio_core.errors import DataError
     from estudio_core.preprocessing.prepare_data import prepared
 
     with prepared(RankingData({}, ItemsSet({}))):
         builder = plugin.get_fine_tuning_builder([])
 
     def usable(sessions: list[SessionWithEvents]) -> Iterator[FineTuningInput]:
-        for session in sessions:
-            try:
-                converted = builder.clickstream_sessions_converter.convert(session, builder.query_retriever).input
-            except DataError:
-                continue  # training counts and logs them
+        for converted in usable_inputs(sessions, builder.clickstream_sessions_converter, builder.query_retriever):
             if not converted.is_irrelevant and (converted.user_id is not None or not wanted.personal):
                 yield converted
 

@@ -1,50 +1,93 @@
-"""How every step gets at its plugin, and at the part texts of an item."""
+"""An item, and what a model sees of it: the texts of its parts."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from estudio_core.errors import ItemError
-from estudio_core.plugin.contract import FineTuningMethod
-from estudio_core.sources.data_loader import DownloadedItem
+from estudio_core.vectordb.change_log import ItemWrite
 from estudio_core.vectordb.items import check_id, check_text
+
+if TYPE_CHECKING:
+    from estudio_core.plugin.contract import FineTuningMethod
+    from estudio_core.sources.data_loader import DownloadedItem, LoadResult
+
+_TITLE_WORDS, _TITLE_CHARACTERS = 14, 120
+
+
+@dataclass(frozen=True)
+class SplitItem:
+    """An item as it is to be written, its text, and the texts of its parts."""
+
+    item: ItemWrite
+    text: str
+    parts: list[str]
+
+    @property
+    def title(self) -> str:
+        """What a report shows of the item: its title, else the beginning of its text."""
+        payload = self.item.payload or {}
+        title = payload.get("title") or payload.get("name") or " ".join(self.parts[0].split()[:_TITLE_WORDS])
+        return str(title)[:_TITLE_CHARACTERS]
 
 
 class ItemParts:
-    """Turns a loaded item into the texts of its parts, with the plugin's own preprocessor and splitter."""
+    """Splits items into parts, with the plugin's own preprocessor and splitter.
+
+    Attributes:
+        invalid: The items that could not be used so far, by id, with the reason.
+    """
 
     def __init__(self, plugin: FineTuningMethod) -> None:
+        self.invalid: dict[str, str] = {}
         self._preprocess = plugin.get_items_preprocessor()
         self._split = plugin.get_items_splitter()
 
-    def __call__(self, item: DownloadedItem) -> list[str]:
-        """Return the part texts of `item`.
+    def of_rows(self, batches: Iterable[LoadResult]) -> Iterator[SplitItem]:
+        """Yield the usable items of the source's `batches`; note the others in `invalid`."""
+        for batch in batches:
+            self.invalid.update(batch.invalid)
+            yield from self.of_items(as_write(row) for row in batch.items)
 
-        Raises:
-            ItemError: it has no text.
-        """
-        return self.split(item)[1]
+    def of_items(self, items: Iterable[ItemWrite]) -> Iterator[SplitItem]:
+        """Yield the usable ones of `items`; note the others in `invalid`."""
+        for item in items:
+            try:
+                split = self.split(item)
+            except ItemError as error:
+                self.invalid[item.object_id] = str(error)
+            else:
+                yield split
 
-    def split(self, item: DownloadedItem) -> tuple[str, list[str]]:
-        """Return the text of `item`, and the texts of its parts.
+    def split(self, item: ItemWrite) -> SplitItem:
+        """Return `item` with its parts.
 
         Raises:
             ItemError: it has no text, or a text or an id that PostgreSQL cannot store.
         """
-        check_id(item.id, "The id", item.id)
+        check_id(item.object_id, "The id", item.object_id)
         text = self._preprocess(item.data)
         if not text.strip():
-            raise ItemError(f"Item {item.id!r} has no text. Give it one, or leave it out of the table.", [item.id])
-        check_text(text, "The text", item.id)
-        return text, self._split(text)
+            raise ItemError(
+                f"Item {item.object_id!r} has no text. Give it one, or leave it out of the table.", [item.object_id]
+            )
+        check_text(text, "The text", item.object_id)
+        return SplitItem(item, text, self._split(text))
+
+
+def as_write(row: DownloadedItem) -> ItemWrite:
+    """Return a row of the source as what is written of it; the payload is what is kept beside the vectors."""
+    return ItemWrite(row.id, row.data, row.meta.payload or {})
 
 
 def content_hash(model_digest: str, parts: Sequence[str]) -> str:
     """Return the hash of what vectors are computed from: the model and the part texts.
 
-    >>> content_hash("m1", ["a"]) == content_hash("m1", ["a"]), content_hash("m1", ["a"]) == content_hash("m2", ["a"])
-    (True, False)
+    >>> content_hash("m1", ["a"]), content_hash("m2", ["a"]) == content_hash("m1", ["a"])
+    ('0dce77983ef79964edb409b05339b7ad', False)
     """
     digest = hashlib.blake2b(model_digest.encode(), digest_size=16)
     for part in parts:

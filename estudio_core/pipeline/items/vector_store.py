@@ -62,14 +62,13 @@ class VectorStore:
     def from_live_collection(cls, plugin: str, digest: str) -> VectorStore:
         """Return the vectors that serve now, where they come from the model with this digest; else nothing."""
         from estudio_core import database
-        from estudio_core.inference.manifest import read_manifest
-        from estudio_core.settings import get_settings
+        from estudio_core.inference.manifest import entry_of
         from estudio_core.vectordb.collection import Collection, register_vectors
         from estudio_core.vectordb.deployments import live_release
 
         with database.transaction() as connection:
             release = live_release(connection, plugin)
-            if release is None or read_manifest(get_settings().triton_repository / release.model_name).digest != digest:
+            if release is None or entry_of(release.model_name).digest != digest:
                 return cls({})
             register_vectors(connection)
             return cls(_stored_vectors(connection, Collection(release.collection_id, release.index_info)))

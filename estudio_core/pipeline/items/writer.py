@@ -11,8 +11,9 @@ import psycopg
 
 from estudio_core.errors import DataError, ItemError
 from estudio_core.pipeline.items.embed_writes import embed_writes
-from estudio_core.pipeline.items.encoding import groups, payload_of
-from estudio_core.vectordb.change_log import ItemWrite, write
+from estudio_core.pipeline.items.parts import as_write
+from estudio_core.streams import batched
+from estudio_core.vectordb.change_log import ItemWrite, WriteResult, write
 from estudio_core.vectordb.releases import Release, require_live
 
 if TYPE_CHECKING:
@@ -91,13 +92,13 @@ class ItemWriter:
             NothingLiveError: the plugin has no live release.
             DataError: more would be deleted than `most_deleted`.
         """
-        for ids in groups(list(dict.fromkeys(object_ids)), READ_BATCH):
+        for ids in batched(list(dict.fromkeys(object_ids)), READ_BATCH):
             self.counts.read += len(ids)
             self._settle(ids)
 
     def delete_orphans(self, originals: Sequence[str]) -> None:
         """Delete the personal rows that stand for objects which neither the source nor the collection has."""
-        for ids in groups(originals, READ_BATCH):
+        for ids in batched(originals, READ_BATCH):
             self._settle(ids, orphaned=True)
 
     def bring(self, rows: LoadResult) -> None:
@@ -134,11 +135,11 @@ class ItemWriter:
             changed = [item for item in writes if not _is_known(item, known)]
             self.counts.unchanged += len(writes) - len(changed)
             stale: list[str] = []
-            for batch in groups(changed, WRITE_BATCH):
+            for batch in batched(changed, WRITE_BATCH):
                 stale += self._write(batch, [], known, deleting)
             gone = [each for each in (*rows.missing, *rows.invalid) if orphaned or each in known]
             if deleting:
-                for ids in groups(gone, READ_BATCH):
+                for ids in batched(gone, READ_BATCH):
                     stale += self._write([], ids, known, deleting)
             else:
                 self.going |= {each: rows.invalid.get(each, "it is not there") for each in gone}
@@ -188,8 +189,35 @@ class ItemWriter:
             )
 
 
+def write_items(
+    connection: psycopg.Connection, plugin: str, items: Sequence[ItemWrite], deletes: Sequence[str]
+) -> WriteResult:
+    """Write items and delete others, batch by batch, each in one transaction that is acknowledged when it returns.
+
+    Args:
+        connection: Autocommit connection to Estudio's database.
+        plugin: Name of the plugin.
+        items: Items to write, each id once.
+        deletes: Ids of objects to delete.
+
+    Raises:
+        NothingLiveError: the plugin has no live release.
+        ItemError: an item cannot be embedded or stored; its batch was not written.
+    """
+    embed = embed_writes(plugin)
+    live = require_live(connection, plugin)
+    results = [write(connection, plugin, batch, [], embed) for batch in batched(items, WRITE_BATCH)]
+    results += [write(connection, plugin, [], ids, embed) for ids in batched(deletes, READ_BATCH)]
+    return WriteResult(
+        results[-1].release_id if results else live.release_id,
+        sum(result.upserted for result in results),
+        sum(result.kept for result in results),
+        sum(result.deleted for result in results),
+    )
+
+
 def _writes(rows: LoadResult) -> list[ItemWrite]:
-    return [ItemWrite(item.id, item.data, payload_of(item)) for item in rows.items]
+    return [as_write(row) for row in rows.items]
 
 
 def _is_known(item: ItemWrite, known: Mapping[str, str | None]) -> bool:
