@@ -50,7 +50,9 @@ def test_a_caller_that_stops_ends_what_reads_from_each_other() -> None:
         finally:
             ended.append(name)
 
-    stages = prefetched(stage("second", prefetched(stage("first", iter(range(1000))))))
+    first = stage("first", iter(range(1000)))  # held here, so that nothing ends because it is forgotten
+    second = stage("second", prefetched(first))
+    stages = prefetched(second)
     assert list(islice(stages, 2)) == [0, 1]
     stages.close()  # type: ignore[attr-defined]
     assert ended == ["first", "second"]
