@@ -22,6 +22,7 @@ import pytest
 from psycopg import sql
 
 from estudio_core import embedded_postgres
+from estudio_core.context import context
 from estudio_core.migrations.upgrade import migrate
 from estudio_core.settings import get_settings
 from tests.small_model import minilm_folder
@@ -76,6 +77,22 @@ def estudio_home(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPa
     migrate(database_url)
     yield tmp_path / "home"
     get_settings.cache_clear()
+
+
+@pytest.fixture
+def shop_plugin(estudio_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A plugin called `shop`, for steps that ask it what it says of its runs; its table is nowhere."""
+    plugins = estudio_home / "plugins"
+    plugins.mkdir()
+    (plugins / "shop.py").write_text(
+        "from estudio_core import PostgresItems, create_text_plugin\n\n"
+        'plugin = create_text_plugin("shop", items=PostgresItems(table="t", text="body"), model="some-model")\n'
+    )
+    monkeypatch.setenv("ESTUDIO_PLUGINS_PATH", str(plugins))
+    get_settings.cache_clear()
+    context.reset()
+    yield
+    context.reset()
 
 
 @pytest.fixture(scope="session")

@@ -188,7 +188,10 @@ def test_schedules_are_the_plugin_s_and_a_release_starts_when_an_alias_is_moved(
 def test_the_form_comes_from_the_typed_parameters_of_the_plugin(parsed: dict[str, Any]) -> None:
     form = parsed["dags"]["shop__fine_tune"]["params"]
     assert form["min_sessions"]["default"] == 10
-    assert form["margin"]["default"] == 0.2
+    # Shown empty, so that what a person writes there goes before a preset; the plugin's value is told.
+    assert form["margin"]["default"] is None
+    assert "Empty: 0.2." in form["margin"]["description_md"]
+    assert "Empty: 1, where no preset and no plugin says otherwise." in form["trials"]["description_md"]
     assert form["margin"]["maximum"] == 2
     assert form["num_epochs"]["default"] is None
     assert "null" in form["num_epochs"]["type"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -84,7 +83,7 @@ def test_sessions_ring_at_each_multiple_and_anew_after_a_training(monkeypatch: p
     [("asset_triggered", "0 clicked sessions .* since the last training"), ("manual", "0 clicked sessions .*; 50 are")],
 )
 def test_only_a_run_that_sessions_started_counts_whether_they_are_new(
-    run_type: str, reason: str, estudio_home: Path, monkeypatch: pytest.MonkeyPatch
+    run_type: str, reason: str, shop_plugin: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = {"dag_run": SimpleNamespace(run_type=run_type)}
     monkeypatch.setattr(fine_tune, "get_current_context", lambda: context)

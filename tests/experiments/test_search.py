@@ -125,7 +125,7 @@ def test_models_cannot_be_handed_to_trials(search: Search) -> None:
 
 def test_a_single_trial_is_recorded_with_its_curves(search: Search, manager: ExperimentsManager) -> None:
     iteration = manager.start_iteration("r")
-    recorder = MLflowTrialRecorder(manager, iteration)
+    recorder = MLflowTrialRecorder(manager, iteration, TrainingConfig())
     search(1, margins=[0.3], recorder=recorder)
     assert manager.curves(recorder.run_id(0), ["train_loss", "mean_train_loss"]) == {
         "train_loss": [(5, 1.0), (15, 0.5), (25, 1 / 3)],
@@ -171,7 +171,7 @@ def test_a_search_survives_failing_and_dying_trials_and_leaves_no_process(
     before = children()
     handler = signal.getsignal(signal.SIGTERM)
     iteration = manager.start_iteration("r")
-    recorder = MLflowTrialRecorder(manager, iteration)
+    recorder = MLflowTrialRecorder(manager, iteration, TrainingConfig())
     config = {"broken": [0.2], "killed": [0.5]}
     result = search(4, config=config, recorder=recorder)
     assert result.best.params == {"margin": 0.3}
@@ -333,7 +333,7 @@ def test_where_the_leading_trial_fails_the_best_of_those_ended_for_it_is_trained
     search: Search, manager: ExperimentsManager, ledger: Path, running_ray: None
 ) -> None:
     iteration = manager.start_iteration("r")
-    recorder = MLflowTrialRecorder(manager, iteration)
+    recorder = MLflowTrialRecorder(manager, iteration, TrainingConfig())
     arguments: dict[str, Any] = {
         "margins": [0.3, 0.5, 1.0],
         "warm_start": [{"margin": margin} for margin in (0.3, 0.5, 1.0)],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -16,7 +15,7 @@ from estudio_core.promotion.trainings import new_sessions, note_training, traine
 
 
 @pytest.fixture(autouse=True)
-def sessions(estudio_home: Path) -> None:
+def sessions(shop_plugin: None) -> None:
     """Three clicked sessions of `shop`."""
     at = datetime.now(UTC)
     with database.transaction() as connection:
