@@ -41,12 +41,11 @@ if TYPE_CHECKING:
     from estudio_core.models.embedding_model import EmbeddingsModelInterface as EmbeddingsModelInterface
     from estudio_core.models.embedding_model import TextToTextBertModel as TextToTextBertModel
     from estudio_core.models.embedding_model import TextToTextE5Model as TextToTextE5Model
-    from estudio_core.plugin.contract import FineTuningBuilder as FineTuningBuilder
-    from estudio_core.plugin.contract import FineTuningMethod as FineTuningMethod
-    from estudio_core.plugin.contract import PluginMeta as PluginMeta
     from estudio_core.plugin.dag_settings import DagSettings as DagSettings
     from estudio_core.plugin.dag_settings import Notice as Notice
     from estudio_core.plugin.factory import create_text_plugin as create_text_plugin
+    from estudio_core.plugin.plugin import Plugin as Plugin
+    from estudio_core.plugin.plugin import PluginMeta as PluginMeta
     from estudio_core.plugin.registry import PluginManager as PluginManager
     from estudio_core.plugin.run_params import FineTuneParams as FineTuneParams
     from estudio_core.plugin.run_params import WatchParams as WatchParams
@@ -54,6 +53,13 @@ if TYPE_CHECKING:
     from estudio_core.plugin.specs import TextIndex as TextIndex
     from estudio_core.plugin.specs import TextModel as TextModel
     from estudio_core.plugin.specs import TextTraining as TextTraining
+    from estudio_core.plugin.tutorial import DatasetFieldsNormalizer as DatasetFieldsNormalizer
+    from estudio_core.plugin.tutorial import DictItemSetManager as DictItemSetManager
+    from estudio_core.plugin.tutorial import FineTuningBuilder as FineTuningBuilder
+    from estudio_core.plugin.tutorial import FineTuningMethod as FineTuningMethod
+    from estudio_core.plugin.tutorial import ItemsDatasetDictPreprocessor as ItemsDatasetDictPreprocessor
+    from estudio_core.plugin.tutorial import TextItemSetManager as TextItemSetManager
+    from estudio_core.plugin.tutorial import prepare_data as prepare_data
     from estudio_core.plugin.tutorial_training import FineTuningParams as FineTuningParams
     from estudio_core.plugin.tutorial_training import FineTuningSettings as FineTuningSettings
     from estudio_core.preprocessing.augmentations import (
@@ -70,12 +76,8 @@ if TYPE_CHECKING:
         ItemsSetAugmentationApplier as ItemsSetAugmentationApplier,
     )
     from estudio_core.preprocessing.augmentations import Misspellings as Misspellings
-    from estudio_core.preprocessing.fields_normalizer import DatasetFieldsNormalizer as DatasetFieldsNormalizer
-    from estudio_core.preprocessing.items_manager import DictItemSetManager as DictItemSetManager
     from estudio_core.preprocessing.items_manager import ItemSetManager as ItemSetManager
-    from estudio_core.preprocessing.items_manager import TextItemSetManager as TextItemSetManager
-    from estudio_core.preprocessing.prepare_data import prepare_data as prepare_data
-    from estudio_core.preprocessing.preprocessor import ItemsDatasetDictPreprocessor as ItemsDatasetDictPreprocessor
+    from estudio_core.preprocessing.preprocessor import ItemPreprocessor as ItemPreprocessor
     from estudio_core.preprocessing.splitters import DummySentenceSplitter as DummySentenceSplitter
     from estudio_core.preprocessing.splitters import ItemsSetSplitter as ItemsSetSplitter
     from estudio_core.preprocessing.splitters import TokenGroupTextSplitter as TokenGroupTextSplitter
@@ -125,14 +127,23 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "TextToTextBertModel",
         "TextToTextE5Model",
     ),
-    "estudio_core.plugin.contract": ("FineTuningBuilder", "FineTuningMethod", "PluginMeta"),
     "estudio_core.evaluation.gate_settings": ("GateSettings",),
     "estudio_core.export.settings": ("ExportSettings",),
     "estudio_core.plugin.dag_settings": ("DagSettings", "Notice"),
     "estudio_core.plugin.factory": ("create_text_plugin",),
+    "estudio_core.plugin.plugin": ("Plugin", "PluginMeta"),
     "estudio_core.plugin.registry": ("PluginManager",),
     "estudio_core.plugin.run_params": ("FineTuneParams", "WatchParams"),
     "estudio_core.plugin.specs": ("PostgresItems", "TextIndex", "TextModel", "TextTraining"),
+    "estudio_core.plugin.tutorial": (
+        "DatasetFieldsNormalizer",
+        "DictItemSetManager",
+        "FineTuningBuilder",
+        "FineTuningMethod",
+        "ItemsDatasetDictPreprocessor",
+        "TextItemSetManager",
+        "prepare_data",
+    ),
     "estudio_core.preprocessing.augmentations": (
         "AugmentationWithRandomSelection",
         "AugmentationsComposition",
@@ -141,10 +152,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "ItemsSetAugmentationApplier",
         "Misspellings",
     ),
-    "estudio_core.preprocessing.fields_normalizer": ("DatasetFieldsNormalizer",),
-    "estudio_core.preprocessing.items_manager": ("DictItemSetManager", "ItemSetManager", "TextItemSetManager"),
-    "estudio_core.preprocessing.prepare_data": ("prepare_data",),
-    "estudio_core.preprocessing.preprocessor": ("ItemsDatasetDictPreprocessor",),
+    "estudio_core.preprocessing.items_manager": ("ItemSetManager",),
+    "estudio_core.preprocessing.preprocessor": ("ItemPreprocessor",),
     "estudio_core.clickstream.ranking_data": ("FineTuningInput", "ItemsSet", "RankingData"),
     "estudio_core.preprocessing.splitters": ("DummySentenceSplitter", "ItemsSetSplitter", "TokenGroupTextSplitter"),
     "estudio_core.settings": ("settings",),

@@ -399,7 +399,7 @@ def plugins_queue_sql(
     from estudio_core.plugin.registry import open_plugin
     from estudio_core.sources.pgsql_data_loader import PgsqlDataLoader
 
-    loader = open_plugin(name).get_data_loader()
+    loader = open_plugin(name).loader
     if not isinstance(loader, PgsqlDataLoader):
         raise ConfigurationError(f"Plugin {name!r} reads its items with {type(loader).__name__}, not from PostgreSQL.")
     typer.echo(loader.change_queue_sql(), nl=False)

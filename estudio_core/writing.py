@@ -60,7 +60,7 @@ def refresh(plugin: str, object_ids: Sequence[str]) -> WriteCounts:
     from estudio_core.plugin.registry import open_plugin
 
     with database.outages_named(), database.connect(autocommit=True) as connection:
-        writer = ItemWriter(connection, plugin, open_plugin(plugin).get_data_loader())
+        writer = ItemWriter(connection, plugin, open_plugin(plugin).loader)
         writer.refresh(object_ids)
     return writer.counts
 

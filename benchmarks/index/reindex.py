@@ -34,7 +34,7 @@ def part_texts(plugin: str) -> tuple[list[str], list[str]]:
     """Return the part texts of all items, and the id of the item of each."""
     opened = open_plugin(plugin)
     texts, owners = [], []
-    for split in ItemParts(opened).of_rows(opened.get_data_loader().iter_items()):
+    for split in ItemParts(opened).of_rows(opened.loader.iter_items()):
         texts += split.parts
         owners += [split.item.object_id] * len(split.parts)
     return texts, owners
@@ -60,7 +60,7 @@ def measure_reindex(plugin: str, entry: EntryManifest, run_id: str) -> dict[str,
         with (
             nothing_known(),
             stages.watching(
-                (type(open_plugin(plugin).get_data_loader()), "iter_items", "reading"),
+                (type(open_plugin(plugin).loader), "iter_items", "reading"),
                 (ItemParts, "split", "splitting"),
                 (EntryTokenizer, "items", "tokenising"),
                 (type(embedder), "embed_tokenised", "encoding"),

@@ -83,7 +83,7 @@ def _connect_registry(plugin: str) -> None:
     """Import MLflow and open its store: seconds that belong to the start of a process, not to a switch."""
     from estudio_core.plugin.registry import open_plugin
 
-    open_plugin(plugin).get_manager().registry.versions()
+    open_plugin(plugin).experiments.registry.versions()
 
 
 def _timed(plugin: str, step: Callable[[], Any]) -> dict[str, float]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,19 +36,6 @@ if TYPE_CHECKING:
     from estudio_core.models.embedding_model import EmbeddingModel
 
 logger = logging.getLogger(__name__)
-
-_captured: ContextVar[list[EmbeddingModel] | None] = ContextVar("estudio_captured_models", default=None)
-
-
-@contextmanager
-def initial_models_captured() -> Iterator[list[EmbeddingModel]]:
-    """Collect the models that `upload_initial_model` is given inside the block, and register none of them."""
-    models: list[EmbeddingModel] = []
-    token = _captured.set(models)
-    try:
-        yield models
-    finally:
-        _captured.reset(token)
 
 
 class ExperimentsManager:
@@ -113,10 +98,6 @@ class ExperimentsManager:
 
         The same model again returns the version it has. Another model becomes a new version and the new base.
         """
-        captured = _captured.get()
-        if captured is not None:
-            captured.append(model)
-            return 0
         from estudio_core.models.storage import save_model
 
         with tempfile.TemporaryDirectory(prefix="estudio-base-") as folder:

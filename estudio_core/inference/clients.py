@@ -99,7 +99,7 @@ class TritonClientFactory:
         self.preprocessor = preprocessor
         self.model_name = model_name
         self.family = family
-        self._repository = repository
+        self.repository = repository
 
     def get_client(self, version: str | int) -> TritonClient:
         """Return a client for one version; it has answered the golden texts as stored. Asking again is cheap.
@@ -110,7 +110,7 @@ class TritonClientFactory:
             InferenceUnavailableError: Triton does not answer.
         """
         name = entry_name(self.plugin_name, version)
-        repository = (self._repository or get_settings().triton_repository).resolve()
+        repository = (self.repository or get_settings().triton_repository).resolve()
         found = read_manifest(repository / name).family
         if self.family not in (None, found):
             raise ModelError(

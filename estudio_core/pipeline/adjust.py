@@ -66,7 +66,7 @@ def adjust(plugin_name: str, run_id: str, params: dict[str, Any]) -> Improvement
     queries = _queries(release, [*sessions.learned, *sessions.held_out])
     report("Improve", 0, len(sessions.learned), "sessions")
     moved = move(
-        plugin.get_vectors_adjuster(),
+        plugin.vectors_adjuster,
         sessions.learned,
         queries,
         stored.now,

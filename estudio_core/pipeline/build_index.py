@@ -53,7 +53,7 @@ def build_index(plugin_name: str, shards: list[dict[str, Any]]) -> BuiltManifest
                 "Run the shards again."
             )
         notices = build(connection, collection)
-        apply_optimizations(connection, collection, open_plugin(plugin_name).get_vectordb_optimizations())
+        apply_optimizations(connection, collection, open_plugin(plugin_name).optimizations)
         stats = collection.stats(connection)
         if release.state == "building":
             mark_built(

@@ -19,7 +19,7 @@ def check_source(plugin_name: str) -> SourceManifest:
     """
     with database.connect() as connection:
         database.require_schema(connection)
-    loader = open_plugin(plugin_name).get_data_loader()
+    loader = open_plugin(plugin_name).loader
     loader.check()
     items = loader.total_count()
     if items == 0:

@@ -52,7 +52,7 @@ def embed_shard(plugin_name: str, shard: dict[str, Any]) -> LoadedShard:
         require_open_run(connection, plugin_name, release.run_id)
         if release.state == "building":
             digest = entry_of(release.model_name).digest
-            batches = plugin.get_data_loader().iter_items(KeyRange(wanted.after, wanted.until, wanted.count))
+            batches = plugin.loader.iter_items(KeyRange(wanted.after, wanted.until, wanted.count))
             embedder = open_bulk_embedder(release.model_name)
             spare_what_is_loaded()
             known = ServedVectors(VectorStore.load(plugin_name, digest), release)

@@ -21,7 +21,7 @@ from estudio_core.plugin.registry import open_plugin
 from estudio_core.vectordb.releases import live_release
 
 if TYPE_CHECKING:
-    from estudio_core.plugin.contract import FineTuningMethod
+    from estudio_core.plugin.plugin import Plugin
 
 MOST_ITEMS = 50_000
 """Items that candidate and champion rank; of larger catalogs the judged and shown ones, and a fixed sample of about as
@@ -45,16 +45,16 @@ def evaluate(plugin_name: str, run_id: str, trained: dict[str, Any]) -> Evaluati
     store = ArtifactStore()
     with store.fetch(training.dataset.uri) as folder:
         data = RankingData.load(folder)
-    judgments, groups = questions(plugin.get_judgments(), data)
+    judgments, groups = questions(plugin.judgments, data)
     items = list(sampled_items(plugin, judgments.object_ids | set(data.items), MOST_ITEMS))
-    evaluation_set = EvaluationSet(plugin.get_search_index_info(), items, judgments, groups)
+    evaluation_set = EvaluationSet(plugin.index, items, judgments, groups)
     with store.fetch(training.uri) as trained_folder, store.publish(plugin_name, run_id, "evaluation") as folder:
         champion = _champion(evaluation_set, plugin, training)
         candidate = _candidate(evaluation_set, plugin, trained_folder / "model", folder / "scratch")
         decision = decide(
             champion.metrics,
             candidate.metrics,
-            plugin.gate_settings,
+            plugin.gate,
             champion_similarity=champion.random_similarity,
             candidate_similarity=candidate.random_similarity,
         )
@@ -76,7 +76,7 @@ def evaluate(plugin_name: str, run_id: str, trained: dict[str, Any]) -> Evaluati
     )
 
 
-def _champion(evaluation_set: EvaluationSet, plugin: FineTuningMethod, training: TrainingManifest) -> ModelRanking:
+def _champion(evaluation_set: EvaluationSet, plugin: Plugin, training: TrainingManifest) -> ModelRanking:
     """Rank with what serves now; before the first release, with the version that training started from."""
     from estudio_core.inference.manifest import entry_of
     from estudio_core.inference.opening import open_bulk_embedder
@@ -91,9 +91,7 @@ def _champion(evaluation_set: EvaluationSet, plugin: FineTuningMethod, training:
     return evaluation_set.rank_with(f"version {version}", open_bulk_embedder(name), digest, known)[0]
 
 
-def _candidate(
-    evaluation_set: EvaluationSet, plugin: FineTuningMethod, model_folder: Path, scratch: Path
-) -> ModelRanking:
+def _candidate(evaluation_set: EvaluationSet, plugin: Plugin, model_folder: Path, scratch: Path) -> ModelRanking:
     """Export the candidate, rank with it as it would be served, and keep its item vectors for the release."""
     from estudio_core.export.triton_repository import ExportOptions, publish_entry
     from estudio_core.inference.manifest import entry_name
@@ -103,7 +101,7 @@ def _candidate(
     plugin_name = plugin.meta.name
     name = entry_name(plugin_name, _SCRATCH_VERSION)
     # In the plugin's precision, so that its vectors can be used again; what that loses, the release measures.
-    options = ExportOptions(precision=plugin.export_settings.precision)
+    options = ExportOptions(precision=plugin.export.precision)
     entry = publish_entry(scratch, name, load_model(model_folder), options=options)
     embedder = open_scratch_embedder(name, repository=scratch)
     ranking, vectors = evaluation_set.rank_with(

@@ -37,7 +37,7 @@ def extract(plugin_name: str, run_id: str, params: dict[str, Any], wanted_new: i
     Raises:
         NotEnoughDataError: there are fewer clicked sessions than `min_sessions`, or fewer new ones than `wanted_new`.
     """
-    wanted = resolve(params, plugin=open_plugin(plugin_name).fine_tune_params)
+    wanted = resolve(params, plugin=open_plugin(plugin_name).fine_tune)
     store = ArtifactStore()
     until = window_end(store, plugin_name, run_id)
     since = until - timedelta(days=wanted.window_days)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from estudio_core.clickstream.examination_curve import Examination
     from estudio_core.clickstream.ranking_data import FineTuningInput
-    from estudio_core.plugin.contract import FineTuningMethod
+    from estudio_core.plugin.plugin import Plugin
 
     Vectors = NDArray[np.float32]
 
@@ -108,7 +108,7 @@ def measure(plugin_name: str, run_id: str, params: dict[str, Any]) -> WatchManif
 
 def _sessions(
     connection: psycopg.Connection,
-    plugin: FineTuningMethod,
+    plugin: Plugin,
     wanted: WatchParams,
     since: datetime,
     until: datetime,
@@ -116,20 +116,16 @@ def _sessions(
 ) -> _Seen:
     from estudio_core.clickstream.converter import usable_inputs
     from estudio_core.clickstream.examination import estimate_examination
-    from estudio_core.clickstream.ranking_data import ItemsSet, RankingData, with_one_spelling
+    from estudio_core.clickstream.ranking_data import with_one_spelling
     from estudio_core.clickstream.store import ClickstreamStore
     from estudio_core.errors import DataError
-    from estudio_core.preprocessing.prepare_data import prepared
-    from lightning_modules.config import TrainingConfig
     from lightning_modules.evidence import examination_for
 
-    with prepared(RankingData({}, ItemsSet({}))):
-        builder = plugin.get_fine_tuning_builder([])
     store = ClickstreamStore(connection)
 
     def read(start: datetime, end: datetime) -> list[FineTuningInput]:
         sessions = store.sessions(plugin.meta.name, since=start, until=end, limit=wanted.max_sessions)
-        return list(usable_inputs(sessions, builder.clickstream_sessions_converter, builder.query_retriever))
+        return list(usable_inputs(sessions, plugin.converter, plugin.query_retriever))
 
     reference = [] if trained is None else read(trained - timedelta(days=wanted.reference_days), trained)
     # Both sides under one spelling: else a change of habit in spelling would be one in what is asked.
@@ -137,7 +133,7 @@ def _sessions(
     reference, fresh = both[: len(reference)], both[len(reference) :]
     known = reference or fresh
     try:
-        examination = examination_for(TrainingConfig(**plugin.training_values), known)
+        examination = examination_for(plugin.training, known)
     except DataError:  # too few results at several positions for the estimate that training makes
         examination = estimate_examination(known)
     return _Seen(fresh, reference, examination)

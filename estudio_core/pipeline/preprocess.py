@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from estudio_core.artifacts import ArtifactStore
-from estudio_core.clickstream.ranking_data import SPLITS, RankingData
+from estudio_core.clickstream.ranking_data import SPLITS
 from estudio_core.errors import NotEnoughDataError
 from estudio_core.pipeline.manifests import DatasetManifest, SessionsManifest
 from estudio_core.pipeline.training.sessions import read_sessions
+from estudio_core.plugin.plugin import prepare
 from estudio_core.plugin.registry import open_plugin
 
 
@@ -24,7 +25,7 @@ def preprocess(plugin_name: str, run_id: str, sessions: dict[str, Any]) -> Datas
     extracted = SessionsManifest.model_validate(sessions)
     store = ArtifactStore()
     clickstream = read_sessions(store, extracted.uri)
-    data: RankingData = open_plugin(plugin_name).get_fine_tuning_builder(clickstream).ranking_data
+    data = prepare(open_plugin(plugin_name), clickstream)
     if all(session.is_irrelevant for session in data.clickstream["train"]):
         raise NotEnoughDataError(
             f"None of the {len(data.clickstream['train'])} training sessions has a click on an item that still exists."

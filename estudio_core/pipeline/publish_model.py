@@ -37,14 +37,14 @@ def publish_model(plugin_name: str, version: str, run_id: str | None = None) -> 
         with database.connect(autocommit=True) as connection:
             require_open_run(connection, plugin_name, run_id)
     plugin = open_plugin(plugin_name)
-    manager = plugin.get_manager()
+    manager = plugin.experiments
     number = manager.registry.resolve(version)
     model = load_model(manager.download_model(number))
-    wanted = plugin.get_search_index_info().dimensions
+    wanted = plugin.index.dimensions
     if model.dimensions != wanted:
         raise DimensionError(
             f"Version {number} of {plugin_name!r} gives vectors of {model.dimensions} dimensions; "
-            f"get_search_index_info() says {wanted}. Correct the plugin's dimensions, or its model."
+            f"the plugin's index has {wanted}. Correct the plugin's dimensions, or its model."
         )
     name = entry_name(plugin_name, number)
     settings = get_settings()

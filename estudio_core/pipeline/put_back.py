@@ -16,7 +16,7 @@ def put_back(plugin_name: str, run_id: str, errors: Sequence[str]) -> str:
 
     A promotion that went live before something failed stays as it is.
     """
-    registry = open_plugin(plugin_name).get_manager().registry
+    registry = open_plugin(plugin_name).experiments.registry
     reason = " ".join(errors) or f"A task of run {run_id} ended without a message; see its log."
     with database.connect(autocommit=True) as connection:
         promotion = ledger.of_run(connection, plugin_name, run_id)

@@ -15,7 +15,7 @@ def refuse(plugin_name: str, registered: dict[str, Any], release_run_id: str, ac
     wanted = RegistrationManifest.model_validate(registered)
     assert wanted.version is not None
     reason = f"Refused by {actor}."
-    registry = open_plugin(plugin_name).get_manager().registry
+    registry = open_plugin(plugin_name).experiments.registry
     with database.connect(autocommit=True) as connection:
         ledger.refuse(
             connection,

@@ -18,7 +18,7 @@ def register(plugin_name: str, run_id: str, evaluated: dict[str, Any], params: d
     from estudio_core.artifacts import ArtifactStore
 
     plugin = open_plugin(plugin_name)
-    wanted = resolve(params, plugin=plugin.fine_tune_params)
+    wanted = resolve(params, plugin=plugin.fine_tune)
     evaluation = EvaluationManifest.model_validate(evaluated)
     registered = RegistrationManifest(
         version=None,
@@ -32,7 +32,7 @@ def register(plugin_name: str, run_id: str, evaluated: dict[str, Any], params: d
         reason = f"Dry run: nothing is registered. {evaluation.reason}"
         _note(plugin_name, run_id, evaluation, None)
         return registered.model_copy(update={"reason": reason, "next_step": "keep_champion"})
-    manager = plugin.get_manager()
+    manager = plugin.experiments
     store = ArtifactStore()
     with store.fetch(evaluation.training.uri) as folder:
         version = manager.register_model(

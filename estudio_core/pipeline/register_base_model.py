@@ -19,8 +19,7 @@ def register_base_model(plugin_name: str, run_id: str, actor: str) -> str:
         SupersededError: this is a rerun, and something newer was asked for or went live since.
     """
     plugin = open_plugin(plugin_name)
-    plugin.upload_initial_model()
-    version = str(plugin.get_manager().registry.resolve("base"))
+    version = str(plugin.experiments.upload_initial_model(plugin.base_model()))
     with database.connect(autocommit=True) as connection:
         promotion = ledger.request(
             connection, plugin_name, "initialize", actor, version, run_id=run_id, reason="base model"

@@ -24,7 +24,7 @@ def request_release(
     """
     wanted = RegistrationManifest.model_validate(registered)
     assert wanted.version is not None  # a dry run registers nothing and never comes here
-    registry = open_plugin(plugin_name).get_manager().registry
+    registry = open_plugin(plugin_name).experiments.registry
     with database.connect(autocommit=True) as connection:
         promotion = ledger.request(
             connection,

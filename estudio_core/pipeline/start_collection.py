@@ -27,11 +27,9 @@ def start_collection(plugin_name: str, entry: dict[str, Any], shards: int, run_i
     with database.connect(autocommit=True) as connection:
         database.require_schema(connection)
         require_open_run(connection, plugin_name, run_id)
-        release = start_release(
-            connection, plugin_name, published.name, published.version, plugin.get_search_index_info(), run_id
-        )
+        release = start_release(connection, plugin_name, published.name, published.version, plugin.index, run_id)
     bind_release(release.release_id)
-    ranges = plugin.get_data_loader().key_ranges(shards)
+    ranges = plugin.loader.key_ranges(shards)
     if not ranges:
         raise DataError(f"The item source of plugin {plugin_name!r} has no rows. Fill the table, then run this again.")
     return [

@@ -29,7 +29,7 @@ def switch(plugin_name: str, verified: dict[str, Any]) -> LiveManifest:
         promotion = ledger.request(
             connection, plugin_name, "manual", "estudio", release.model_version, run_id=release.run_id
         )
-        observe(connection, open_plugin(plugin_name).get_manager().registry)
+        observe(connection, open_plugin(plugin_name).experiments.registry)
         ledger.require_open(connection, promotion)
         return make_live(
             connection, promotion, lambda: deployments.switch(connection, release, embed_writes(plugin_name))

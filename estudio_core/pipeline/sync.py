@@ -63,7 +63,7 @@ def sync(plugin_name: str, params: dict[str, Any]) -> SyncManifest:
     """
     wanted = SyncParams.model_validate(params)
     began = time.monotonic()
-    loader = open_plugin(plugin_name).get_data_loader()
+    loader = open_plugin(plugin_name).loader
     spare_what_is_loaded()
     with database.connect(autocommit=True) as connection:
         database.require_schema(connection)

@@ -27,7 +27,7 @@ def take_up(plugin_name: str, run_id: str, params: dict[str, Any], actor: str, *
         ConfigurationError: there is no such version or alias.
         SupersededError: a later request has taken the place of this one.
     """
-    registry = open_plugin(plugin_name).get_manager().registry
+    registry = open_plugin(plugin_name).experiments.registry
     with database.connect(autocommit=True) as connection:
         database.require_schema(connection)
         promotion = ledger.of_run(connection, plugin_name, run_id)

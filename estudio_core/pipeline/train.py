@@ -33,8 +33,8 @@ def train(plugin_name: str, run_id: str, dataset: dict[str, Any], params: dict[s
     """
     stored = DatasetManifest.model_validate(dataset)
     plugin = open_plugin(plugin_name)
-    run = resolve(params, plugin=plugin.fine_tune_params, training=plugin.training_values)
-    manager = plugin.get_manager()
+    run = resolve(params, plugin=plugin.fine_tune, training=plugin.training.given)
+    manager = plugin.experiments
     start_version = _start_version(manager, run.start_from)
     iteration = manager.start_iteration(
         run_id,

@@ -64,7 +64,7 @@ def _samples(connection: Any, plugin_name: str, release: Any) -> Any:
     from estudio_core.plugin.registry import open_plugin
     from estudio_core.vectordb.collection import register_vectors
 
-    judgments = open_plugin(plugin_name).get_judgments()
+    judgments = open_plugin(plugin_name).judgments
     texts = sorted(judgments)[:SAMPLE_QUERIES] if judgments else []
     vectors = list(open_query_embedder(release.model_name).embed_queries(texts))
     if len(vectors) < SAMPLE_QUERIES:

@@ -1,1 +1,1 @@
-"""Search plugins: the contract, the factory, and how they are found."""
+"""Search plugins: what one is, the factory, the tutorial's class, and how they are found."""

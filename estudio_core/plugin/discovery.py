@@ -16,12 +16,16 @@ from pathlib import Path
 from types import ModuleType
 
 from estudio_core.errors import PluginError, suggest
-from estudio_core.plugin.contract import FineTuningMethod, PluginMeta
 from estudio_core.plugin.dag_settings import DagSettings
+from estudio_core.plugin.plugin import Plugin, PluginMeta
 from estudio_core.plugin.run_params import FineTuneParams
+from estudio_core.plugin.tutorial import FineTuningMethod
 from estudio_core.settings import get_settings
 
 MODULE_PREFIX = "estudio_plugins"
+
+Definition = Plugin | FineTuningMethod | type[FineTuningMethod]
+"""What a plugin file may define."""
 
 HEAVY_MODULES = frozenset(
     [
@@ -111,9 +115,9 @@ def import_plugin_file(file: Path) -> ModuleType:
     return module
 
 
-def definitions_in(module: ModuleType) -> list[type[FineTuningMethod] | FineTuningMethod]:
-    """Return the plugins a module defines: instances, and concrete classes with a `meta` of their own."""
-    found: list[type[FineTuningMethod] | FineTuningMethod] = []
+def definitions_in(module: ModuleType) -> list[Definition]:
+    """Return the plugins a module defines: values, and concrete classes with a `meta` of their own."""
+    found: list[Definition] = []
     for value in vars(module).values():
         is_own_class = (
             inspect.isclass(value)
@@ -122,7 +126,7 @@ def definitions_in(module: ModuleType) -> list[type[FineTuningMethod] | FineTuni
             and "meta" in vars(value)
             and not inspect.isabstract(value)
         )
-        if (is_own_class or isinstance(value, FineTuningMethod)) and value not in found:
+        if (is_own_class or isinstance(value, Plugin | FineTuningMethod)) and value not in found:
             found.append(value)
     return found
 
@@ -148,9 +152,7 @@ def read_card(name: str, path: Path | None = None) -> PluginCard:
     if not _top_level_imports(tree) & HEAVY_MODULES:
         for definition in definitions_in(import_plugin_file(file)):
             if definition.meta.name == name:
-                return PluginCard(
-                    definition.meta, definition.dag_settings, definition.fine_tune_params, source=file.name
-                )
+                return _card_of(definition, file.name)
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef):
             card = _card_from_class(node, file)
@@ -166,6 +168,12 @@ def read_card(name: str, path: Path | None = None) -> PluginCard:
         f"{file} mentions {name!r} and defines no plugin of that name: give a FineTuningMethod subclass "
         f"`meta = PluginMeta(name={name!r}, ...)`, or call create_text_plugin(name={name!r}, ...)."
     )
+
+
+def _card_of(definition: Definition, source: str) -> PluginCard:
+    if isinstance(definition, Plugin):
+        return PluginCard(definition.meta, definition.dag, definition.fine_tune, source)
+    return PluginCard(definition.meta, definition.dag_settings, definition.fine_tune_params, source)
 
 
 def _card_from_class(node: ast.ClassDef, file: Path) -> PluginCard | None:

@@ -12,8 +12,15 @@ from pathlib import Path
 from types import ModuleType
 
 from estudio_core.errors import PluginError, suggest
-from estudio_core.plugin.contract import FineTuningMethod, PluginMeta
-from estudio_core.plugin.discovery import definitions_in, find_plugin_file, import_plugin_file, plugin_files
+from estudio_core.plugin.discovery import (
+    Definition,
+    definitions_in,
+    find_plugin_file,
+    import_plugin_file,
+    plugin_files,
+)
+from estudio_core.plugin.plugin import Plugin, PluginMeta
+from estudio_core.plugin.tutorial import FineTuningMethod, adapt
 from estudio_core.settings import get_settings
 
 ENTRY_POINT_GROUP = "estudio.plugins"
@@ -30,9 +37,10 @@ class PluginManager:
     def __init__(self, plugins_path: Path | None = None, used: list[str] | None = None) -> None:
         self._path = plugins_path
         self._used = used
-        self._definitions: dict[str, tuple[type[FineTuningMethod] | FineTuningMethod, str]] | None = None
+        self._definitions: dict[str, tuple[Definition, str]] | None = None
         self._errors: dict[str, str] = {}
-        self._built: dict[str, FineTuningMethod] = {}
+        self._built: dict[str, Plugin | FineTuningMethod] = {}
+        self._opened: dict[str, Plugin] = {}
 
     @property
     def path(self) -> Path:
@@ -61,41 +69,43 @@ class PluginManager:
             raise PluginError(f"There is no plugin {name!r} in {self.path}. {suggest(name, self.plugin_names)}")
         return found[0].meta
 
-    def get_plugin(self, name: str) -> FineTuningMethod | None:
-        """Return the plugin called `name`, built once per manager; None where there is none.
+    def get_plugin(self, name: str) -> Plugin | FineTuningMethod | None:
+        """Return what its author calls the plugin `name`: a value, or an instance of a class with ten methods.
+
+        It is built once per manager. None where there is none.
 
         Raises:
             PluginError: the plugin exists and cannot be built.
         """
-        if name in self._built:
-            return self._built[name]
-        found = self._find(name)
-        if found is None:
-            return None
-        definition, source = found
-        if isinstance(definition, FineTuningMethod):
-            plugin = definition
-        else:
+        if name not in self._built:
+            found = self._find(name)
+            if found is None:
+                return None
+            definition, source = found
             try:
-                plugin = definition()
+                self._built[name] = definition() if isinstance(definition, type) else definition
             except Exception as error:
                 raise PluginError(f"Plugin {name!r} ({source}) cannot be built: {error}") from error
-        self._built[name] = plugin
-        return plugin
+        return self._built[name]
 
-    def require_plugin(self, name: str) -> FineTuningMethod:
-        """Return the plugin called `name`.
+    def open_plugin(self, name: str) -> Plugin:
+        """Return the plugin called `name`, once per manager.
 
         Raises:
-            PluginError: there is none, or it cannot be loaded.
+            PluginError: there is none, or it cannot be built.
+            ConfigurationError: it is a class whose methods contradict each other (see `tutorial.adapt`).
         """
-        plugin = self.get_plugin(name)
-        if plugin is not None:
-            return plugin
-        broken = "".join(f"\n{file} does not load: {_last_line(text)}" for file, text in sorted(self.errors.items()))
-        raise PluginError(f"There is no plugin {name!r} in {self.path}. {suggest(name, self.plugin_names)}{broken}")
+        if name not in self._opened:
+            found = self.get_plugin(name)
+            if found is None:
+                broken = [f"\n{file} does not load: {_last_line(text)}" for file, text in sorted(self.errors.items())]
+                raise PluginError(
+                    f"There is no plugin {name!r} in {self.path}. {suggest(name, self.plugin_names)}{''.join(broken)}"
+                )
+            self._opened[name] = found if isinstance(found, Plugin) else adapt(found)
+        return self._opened[name]
 
-    def _find(self, name: str) -> tuple[type[FineTuningMethod] | FineTuningMethod, str] | None:
+    def _find(self, name: str) -> tuple[Definition, str] | None:
         """Look in the file of that name first, so that a task imports one plugin, not all."""
         if self._definitions is None and not self._restricts(name):
             file = find_plugin_file(self.path, name)
@@ -109,7 +119,7 @@ class PluginManager:
         used = self._used if self._used is not None else get_settings().inference_used_plugins
         return bool(used) and name not in used
 
-    def _discovered(self) -> dict[str, tuple[type[FineTuningMethod] | FineTuningMethod, str]]:
+    def _discovered(self) -> dict[str, tuple[Definition, str]]:
         if self._definitions is None:
             self._definitions = {}
             for file in plugin_files(self.path):
@@ -141,13 +151,9 @@ def plugin_manager() -> PluginManager:
     return PluginManager()
 
 
-def open_plugin(name: str) -> FineTuningMethod:
-    """Return the plugin called `name` of this installation.
-
-    Raises:
-        PluginError: there is none, or it cannot be loaded.
-    """
-    return plugin_manager().require_plugin(name)
+def open_plugin(name: str) -> Plugin:
+    """Return the plugin called `name` of this installation. Raises: as `PluginManager.open_plugin`."""
+    return plugin_manager().open_plugin(name)
 
 
 def _last_line(text: str) -> str:

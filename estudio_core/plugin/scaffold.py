@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from estudio_core.errors import ConfigurationError
-from estudio_core.plugin.contract import PluginMeta
+from estudio_core.plugin.plugin import PluginMeta
 
 _PLUGIN = '''"""Search plugin `{name}`."""
 

@@ -8,7 +8,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from estudio_core.errors import ConfigurationError, DataError, EstudioError
-from estudio_core.plugin.contract import FineTuningMethod
+from estudio_core.experiments.search_space import SearchSpace
+from estudio_core.plugin.plugin import Plugin
 from estudio_core.plugin.registry import PluginManager
 
 if TYPE_CHECKING:
@@ -28,14 +29,13 @@ class Check:
 
 def validate_plugin(manager: PluginManager, name: str) -> Iterator[Check]:
     """Yield one check after another; what depends on something that failed is left out."""
-    check, plugin = _try("loads", lambda: manager.require_plugin(name), lambda p: f"version {p.meta.version}")
+    check, plugin = _try("loads", lambda: manager.open_plugin(name), lambda p: f"version {p.meta.version}")
     yield check
     if plugin is None:
         return
-    yield _attempt("splitters agree", lambda: _splitters(plugin))
     check, texts = _try("items", lambda: _sample_texts(plugin), lambda found: f"{len(found)} loaded and split")
     yield check
-    check, model = _try("model", lambda: _model(plugin), lambda m: f"{m.dimensions} dimensions, {m.max_length} tokens")
+    check, model = _try("model", plugin.base_model, lambda m: f"{m.dimensions} dimensions, {m.max_length} tokens")
     yield check
     if model is None:
         return
@@ -45,10 +45,11 @@ def validate_plugin(manager: PluginManager, name: str) -> Iterator[Check]:
         yield _attempt("part length", lambda: _part_length(texts, model))
         yield _attempt("embeds", lambda: _embeds(texts, model))
     for what, part in (
-        ("vector adjuster", plugin.get_vectors_adjuster),
-        ("optimizations", plugin.get_vectordb_optimizations),
-        ("inference client", plugin.get_inference_client_factory),
-        ("experiments", plugin.get_manager),
+        ("vector adjuster", lambda: plugin.vectors_adjuster),
+        ("optimizations", lambda: plugin.optimizations),
+        ("experiments", lambda: plugin.experiments),
+        ("loss", plugin.make_loss),
+        ("search space", lambda: SearchSpace(plugin.search_space)),
     ):
         yield _attempt(what, lambda part=part: type(part()).__name__)  # type: ignore[misc]
 
@@ -68,49 +69,30 @@ def _attempt(what: str, action: Callable[[], str]) -> Check:
     return _try(what, action, str)[0]
 
 
-def _splitters(plugin: FineTuningMethod) -> str:
-    training = getattr(getattr(plugin, "items_set_manager", None), "item_splitter", None)
-    index = plugin.get_items_splitter()
-    if training is not None and training.fingerprint() != index.fingerprint():
-        raise ConfigurationError(
-            f"Training splits items with {type(training).__name__}, the index with {type(index).__name__}. "
-            "Return the items_set_manager's splitter from get_items_splitter(), or do not override it."
-        )
-    return f"{type(index).__name__} in training and index"
-
-
-def _sample_texts(plugin: FineTuningMethod) -> list[str]:
-    loader = plugin.get_data_loader()
-    loader.check()
-    preprocess, split = plugin.get_items_preprocessor(), plugin.get_items_splitter()
-    items = [item for batch in islice(loader.iter_items(batch_size=_SAMPLE), 1) for item in batch.items][:_SAMPLE]
+def _sample_texts(plugin: Plugin) -> list[str]:
+    plugin.loader.check()
+    preprocess, split = plugin.item_texts.preprocessor, plugin.item_texts.item_splitter
+    items = [item for batch in islice(plugin.loader.iter_items(batch_size=_SAMPLE), 1) for item in batch.items][
+        :_SAMPLE
+    ]
     if not items:
         raise DataError("The source has no usable item among its first rows. Fill the table, or check the text column.")
     return [part for item in items for part in split(preprocess(item.data))]
 
 
-def _model(plugin: FineTuningMethod) -> EmbeddingModel:
-    from estudio_core.experiments.manager import initial_models_captured
-
-    with initial_models_captured() as models:
-        plugin.upload_initial_model()
-    if not models:
-        raise ConfigurationError("upload_initial_model() gave the manager no model: call manager.upload_initial_model.")
-    return models[0]
-
-
-def _dimensions(plugin: FineTuningMethod, model: EmbeddingModel) -> str:
-    wanted = plugin.get_search_index_info().dimensions
+def _dimensions(plugin: Plugin, model: EmbeddingModel) -> str:
+    wanted = plugin.index.dimensions
     if wanted != model.dimensions:
         raise ConfigurationError(
-            f"get_search_index_info() says {wanted}, the model gives {model.dimensions}. Correct the former."
+            f"The index has {wanted} dimensions, the model gives {model.dimensions}. Correct the former, which "
+            "get_search_index_info() says."
         )
     return f"{wanted} in index and model"
 
 
-def _prefixes(plugin: FineTuningMethod, model: EmbeddingModel) -> str:
+def _prefixes(plugin: Plugin, model: EmbeddingModel) -> str:
     """The splitter counts the prefix that the model adds, so that nothing is cut."""
-    counted = getattr(plugin.get_items_splitter(), "prefix", None)
+    counted = getattr(plugin.item_texts.item_splitter, "prefix", None)
     shown = f"queries {model.query_prefix!r}, items {model.item_prefix!r}"
     if counted is not None and counted != model.item_prefix:
         return f"{shown}; the splitter counts {counted!r}, which part length allows for"

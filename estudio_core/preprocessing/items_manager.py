@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from estudio_core import progress
 from estudio_core.clickstream.ranking_data import SPLITS, FineTuningInput, ItemsSet, Split
 from estudio_core.errors import ItemError
 from estudio_core.preprocessing.augmentations import ItemsSetAugmentationApplier
-from estudio_core.preprocessing.fields_normalizer import ID_COLUMN, ITEM_COLUMN, DatasetFieldsNormalizer
-from estudio_core.preprocessing.preprocessor import (
-    DictItemsPreprocessor,
-    ItemsDatasetDictPreprocessor,
-    TextItemsPreprocessor,
-)
+from estudio_core.preprocessing.preprocessor import ItemPreprocessor
 from estudio_core.preprocessing.splitters import ItemSplitter, ItemsSetSplitter, NoSplitter
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from estudio_core.sources.data_loader import DownloadedItem
 
 _REPORT_EVERY = 500
@@ -47,7 +40,7 @@ class ItemSetManager:
 
     def __init__(
         self,
-        preprocessor: ItemsDatasetDictPreprocessor,
+        preprocessor: ItemPreprocessor,
         items_set_splitter: ItemsSetSplitter | None = None,
         augmenter: ItemsSetAugmentationApplier | None = None,
         do_augment_test: bool = False,
@@ -62,34 +55,23 @@ class ItemSetManager:
         """What cuts one text into parts, in training and in the index alike."""
         return self.items_set_splitter.item_splitter
 
-    def __call__(
-        self, items: pa.Table | Iterable[DownloadedItem], clickstream: Mapping[Split, Sequence[FineTuningInput]]
-    ) -> ItemsSet:
-        """Return parts and variants of the items that occur in `clickstream`.
-
-        Raises:
-            ItemError: an item that occurs is not there or has no text; names the ids.
-        """
-        return self.items_set(self.prepare(items), clickstream)
-
-    def prepare(self, items: pa.Table | Iterable[DownloadedItem]) -> PreparedItems:
+    def prepare(self, items: Iterable[DownloadedItem]) -> PreparedItems:
         """Return texts and parts of `items`; those that cannot be used are reported and stop no other.
 
         Raises:
-            DataError: a column of a table is missing.
             ItemError: an id stands twice.
         """
         texts: dict[str, str] = {}
         invalid: dict[str, str] = {}
         twice = []
-        for object_id, item in self._rows(items):
-            if object_id in texts or object_id in invalid:
-                twice.append(object_id)
+        for item in items:
+            if item.id in texts or item.id in invalid:
+                twice.append(item.id)
                 continue
             try:
-                texts[object_id] = self.preprocessor(item)
+                texts[item.id] = self.preprocessor(item.data)
             except ItemError as error:
-                invalid[object_id] = str(error)
+                invalid[item.id] = str(error)
         if twice:
             raise ItemError(
                 f"{len(twice)} items have an id that another item has: {twice[:10]}. Choose a unique id column.", twice
@@ -117,14 +99,6 @@ class ItemSetManager:
         variants = self._variants({object_id: prepared.texts[object_id] for object_id in augmented})
         return ItemsSet({object_id: prepared.parts[object_id] for object_id in every}, variants)
 
-    def _rows(self, items: pa.Table | Iterable[DownloadedItem]) -> Iterable[tuple[str, Any]]:
-        if hasattr(items, "column_names"):
-            table = self.preprocessor.field_normalizer(items)
-            yield from zip(table[ID_COLUMN].to_pylist(), table[ITEM_COLUMN].to_pylist(), strict=True)
-        else:
-            for item in items:
-                yield item.id, item.data
-
     def _variants(self, texts: Mapping[str, str]) -> dict[str, list[tuple[str, ...]]]:
         if self.augmenter is None:
             return {}
@@ -138,56 +112,6 @@ class ItemSetManager:
         for (object_id, _), parts in self.items_set_splitter(made).parts.items():
             result.setdefault(object_id, []).append(parts)
         return result
-
-
-class TextItemSetManager(ItemSetManager):
-    """Items that are a text.
-
-    Args:
-        field_normalizer: Names the columns of a loaded table.
-        items_set_splitter: See the base class.
-        augmenter: See the base class.
-        do_augment_test: See the base class.
-        transform: Applied to each text first, for instance to strip markup.
-    """
-
-    def __init__(
-        self,
-        field_normalizer: DatasetFieldsNormalizer | None = None,
-        items_set_splitter: ItemsSetSplitter | None = None,
-        augmenter: ItemsSetAugmentationApplier | None = None,
-        do_augment_test: bool = False,
-        transform: Callable[[str], str] | None = None,
-    ) -> None:
-        preprocessor = TextItemsPreprocessor(field_normalizer, transform)
-        super().__init__(preprocessor, items_set_splitter, augmenter, do_augment_test)
-
-
-class DictItemSetManager(ItemSetManager):
-    """Items that are dicts: several columns, or a JSON object.
-
-    Args:
-        field_normalizer: Names the columns of a loaded table.
-        items_set_splitter: See the base class.
-        augmenter: See the base class.
-        do_augment_test: See the base class.
-        transform: Makes the text of an item; by default one `name: value` line per field.
-        separator: Between two fields.
-        field_names: False: values alone, without `name: `.
-    """
-
-    def __init__(
-        self,
-        field_normalizer: DatasetFieldsNormalizer | None = None,
-        items_set_splitter: ItemsSetSplitter | None = None,
-        augmenter: ItemsSetAugmentationApplier | None = None,
-        do_augment_test: bool = False,
-        transform: Callable[[Mapping[str, Any]], str] | None = None,
-        separator: str = "\n",
-        field_names: bool = True,
-    ) -> None:
-        preprocessor = DictItemsPreprocessor(field_normalizer, transform, separator, field_names)
-        super().__init__(preprocessor, items_set_splitter, augmenter, do_augment_test)
 
 
 def _shown(sessions: Sequence[FineTuningInput]) -> dict[str, None]:

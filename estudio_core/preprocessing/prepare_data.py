@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from estudio_core import progress
@@ -30,22 +28,6 @@ _FEWEST_RESULTS = 2
 """A session with one result has nothing to rank."""
 _IDS_IN_A_MESSAGE = 10
 
-_prepared: ContextVar[RankingData | None] = ContextVar("estudio_prepared_data", default=None)
-
-
-@contextmanager
-def prepared(ranking_data: RankingData) -> Iterator[None]:
-    """Make `prepare_data` return `ranking_data` inside the block.
-
-    The training task uses it: a plugin's `get_fine_tuning_builder` calls `prepare_data`, and the data was
-    prepared and stored by the task before.
-    """
-    token = _prepared.set(ranking_data)
-    try:
-        yield
-    finally:
-        _prepared.reset(token)
-
 
 def prepare_data(
     clickstream: Sequence[SessionWithEvents | Mapping[str, Any]],
@@ -65,9 +47,6 @@ def prepare_data(
         NotEnoughDataError: no session with a click is left in train; states how many were lost where.
         SourceSchemaError, UnavailableError: the items cannot be loaded.
     """
-    given = _prepared.get()
-    if given is not None:
-        return given
     lost: Counter[str] = Counter()
     inputs, metas = _convert(clickstream, converter, query_retriever, lost)
     items, missing, invalid = _load(loader, metas)

@@ -9,12 +9,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from estudio_core.errors import ConfigurationError, ItemError
+from estudio_core.errors import ConfigurationError
 from estudio_core.sources.item_meta import ItemMeta
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from estudio_core.sources.change_queue import ChangeQueue
 
 logger = logging.getLogger(__name__)
@@ -141,28 +139,6 @@ class DataLoader(ABC):
             reasons = [f"{item_id}: {reason}" for item_id, reason in found.invalid.items()]
             logger.warning("%d items cannot be used: %s", len(reasons), shorten_ids(reasons))
         return found.items
-
-    def load(self, metas: Sequence[ItemMeta]) -> pa.Table:
-        """Return `load_items(metas)` as a table with the columns `item_id` (string) and `item`.
-
-        Raises:
-            ItemError: the items have no common Arrow type; otherwise as `find_items`.
-        """
-        import pyarrow as pa
-
-        items = self.load_items(metas)
-        try:
-            data = pa.array([item.data for item in items], type=self._arrow_type())
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise ItemError(
-                f"The items do not fit into one column: {error}. Keep only fields of the same type in all items.",
-                [item.id for item in items],
-            ) from error
-        return pa.table({"item_id": pa.array([item.id for item in items], type=pa.string()), "item": data})
-
-    def _arrow_type(self) -> pa.DataType | None:
-        """Type of the column `item`; None: what the items have in common."""
-        return None
 
 
 def shorten_ids(ids: Sequence[str]) -> str:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from estudio_core.errors import ConfigurationError
 from estudio_core.sources.generator_factory import GeneratorArgument
 from estudio_core.sources.pgsql_data_loader import PgsqlDataLoader, Row
 from estudio_core.sources.query_generator import QueryGenerator
 from estudio_core.sources.texts import text_of
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 class PgsqlMultiTextColumnLoader(PgsqlDataLoader):
@@ -60,8 +57,3 @@ class PgsqlMultiTextColumnLoader(PgsqlDataLoader):
         value = row[name]
         empty = value is None or (isinstance(value, str | bytes) and not value.strip())
         return "" if empty else text_of(value, name, self.encoding)
-
-    def _arrow_type(self) -> pa.DataType:
-        import pyarrow as pa
-
-        return pa.struct([(name, pa.string()) for name in self.text_columns])

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from estudio_core.sources.generator_factory import GeneratorArgument
 from estudio_core.sources.pgsql_data_loader import PgsqlDataLoader, Row
 from estudio_core.sources.query_generator import QueryGenerator
 from estudio_core.sources.texts import text_of
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 class PgsqlTextLoader(PgsqlDataLoader):
@@ -44,8 +41,3 @@ class PgsqlTextLoader(PgsqlDataLoader):
     def to_item(self, row: Row) -> str:
         """Return the text."""
         return text_of(row[self.text_column], self.text_column, self.encoding)
-
-    def _arrow_type(self) -> pa.DataType:
-        import pyarrow as pa
-
-        return pa.string()

@@ -6,6 +6,7 @@ cache, so that `AutoTokenizer.from_pretrained("intfloat/multilingual-e5-base")` 
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -210,10 +211,14 @@ def test_the_tutorials_adjuster_works_on_the_plugins_vectors() -> None:
 
 @pytest.mark.e2e
 @pytest.mark.usefixtures("tutorial")
-@pytest.mark.parametrize(("name", "trials"), [("CustomTextPlugin", 2), ("CustomArticlesPlugin", 1)])
-def test_step_9_3_index_clickstream_fine_tuning_and_metrics_in_mlflow(name: str, trials: int) -> None:
-    """Create an index, upload clickstream, fine-tune, and look at the metrics; with several trials as with one."""
+@pytest.mark.parametrize(("name", "trials"), [("CustomTextPlugin", None), ("CustomArticlesPlugin", 1)])
+def test_step_9_3_index_clickstream_fine_tuning_and_metrics_in_mlflow(name: str, trials: int | None) -> None:
+    """Create an index, upload clickstream, fine-tune, and look at the metrics; with several trials as with one.
+
+    Where nothing is said, there are as many as the builder's `initial_max_evals`, which is 2.
+    """
     from estudio_core import database
+    from estudio_core.artifacts import ArtifactStore
     from estudio_core.clickstream.store import ClickstreamStore
     from estudio_core.context import context
     from estudio_core.searching import search
@@ -231,6 +236,8 @@ def test_step_9_3_index_clickstream_fine_tuning_and_metrics_in_mlflow(name: str,
         assert store.log_events(events).inserted == len(events)
         connection.commit()
     result = fine_tune(name, {"num_epochs": 1, "window_days": 3650, "trials": trials, "num_fixed_layers": 1})
+    with ArtifactStore().fetch(result.training.uri) as folder:
+        assert len(json.loads((folder / "history.json").read_text())["trials"]) == (trials or 2)
     manager = context.plugin_manager.get_plugin(name).get_manager()
     curve = manager.curves(result.training.mlflow_run_id, ["train_loss", "test_not_irrelevant_dist_shift"])
     assert len(curve["train_loss"]) >= 1

@@ -101,7 +101,7 @@ def test_encoders_take_turns_over_the_same_texts(
     fill_catalog(PRODUCTS)
     entry = publish_entry(get_settings().triton_repository, "bench_index_v1", small_model(seed=1))
     texts, owners = part_texts(PLUGIN)
-    index = open_plugin(PLUGIN).get_search_index_info()
+    index = open_plugin(PLUGIN).index
     found = measure_encoder(texts, owners, load_judgments().answerable(), index, entry, str(small_model_folder))
     assert set(found["contenders"]) == {
         REFERENCE, found["bulk"], "Estudio, ONNX Runtime fp32", "Estudio, ONNX Runtime int8"

@@ -84,7 +84,7 @@ def check_state() -> list[Violation]:
     kept = [release for release in known if release.state in {"live", "previous"}]
     found += _repository({release.model_name for release in kept})
     [live] = [release for release in known if release.state == "live"]
-    champion = open_plugin(PLUGIN).get_manager().aliases().get("champion")
+    champion = open_plugin(PLUGIN).experiments.aliases().get("champion")
     if str(champion) != live.model_version:
         found.append(f"The alias champion names version {champion}; version {live.model_version} serves.")
     return [Violation("state", None, text) for text in found]

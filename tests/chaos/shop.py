@@ -131,7 +131,7 @@ def _fill(shop: Shop) -> None:
             assert register_base_model(PLUGIN, "initialize", "chaos") == "1"
         else:
             save_model(model, folder)
-            manager = open_plugin(PLUGIN).get_manager()
+            manager = open_plugin(PLUGIN).experiments
             version = manager.register_model(folder, manager.start_iteration(f"training-{number}").run_id)
             assert version == number
 

@@ -15,7 +15,7 @@ from typer.main import get_command
 from estudio_core.cli import app
 from estudio_core.dag_factory.notices import callbacks, deadlines
 from estudio_core.plugin.discovery import definitions_in, import_plugin_file, read_card
-from estudio_core.plugin.text_plugin import TextPlugin
+from estudio_core.plugin.plugin import Plugin
 from estudio_core.settings import Settings
 from lightning_modules.config import TrainingConfig
 
@@ -57,13 +57,13 @@ def test_every_plugin_that_is_shown_is_one(code: str, tmp_path: Path) -> None:
     file = tmp_path / f"shown_{abs(hash(code))}.py"
     file.write_text(code, encoding="utf-8")
     [plugin] = definitions_in(import_plugin_file(file))
-    assert isinstance(plugin, TextPlugin)
+    assert isinstance(plugin, Plugin)
     assert read_card(plugin.meta.name, tmp_path).meta == plugin.meta
     assert plugin.make_loss().margin >= 0
-    for notices in (plugin.dag_settings.on_failure, plugin.dag_settings.on_success, plugin.dag_settings.on_drift):
+    for notices in (plugin.dag.on_failure, plugin.dag.on_success, plugin.dag.on_drift):
         callbacks(notices)
-    for kind in plugin.dag_settings.deadline_minutes:
-        assert deadlines(plugin.dag_settings, kind)
+    for kind in plugin.dag.deadline_minutes:
+        assert deadlines(plugin.dag, kind)
 
 
 @pytest.mark.parametrize(

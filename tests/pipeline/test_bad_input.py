@@ -120,8 +120,8 @@ def test_duplicate_ids_are_named_and_the_live_release_keeps_serving(shop: Shop) 
 def test_a_model_of_another_dimension_is_refused_before_anything_is_built(shop: Shop) -> None:
     shop.plugin_file.write_text(
         shop.plugin_file.read_text()
-        + "\nfrom estudio_core import SearchIndexInfo\n"
-        + "plugin.get_search_index_info = lambda: SearchIndexInfo(dimensions=384)\n"
+        + "\nfrom dataclasses import replace\nfrom estudio_core import SearchIndexInfo\n"
+        + "plugin = replace(plugin, build_index=lambda: SearchIndexInfo(dimensions=384))\n"
     )
     forget_plugins()
     check_source("shop")

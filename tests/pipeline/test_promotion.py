@@ -37,7 +37,7 @@ def versions(shop: Shop, small_model: Callable[..., Any], tmp_path: Path) -> lis
     from estudio_core.models.storage import save_model
 
     initialize("shop")
-    manager = open_plugin("shop").get_manager()
+    manager = open_plugin("shop").experiments
     made = [1]
     for seed in (2, 3):
         save_model(small_model(seed=seed), tmp_path / f"model-{seed}")
@@ -56,7 +56,7 @@ def conn(shop: Shop) -> Iterator[psycopg.Connection]:
 
 
 def registry() -> ModelRegistry:
-    return open_plugin("shop").get_manager().registry
+    return open_plugin("shop").experiments.registry
 
 
 def in_mlflow(alias: str, version: int) -> None:

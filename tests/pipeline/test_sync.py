@@ -88,7 +88,7 @@ def test_live_items_follow_the_table_and_only_changed_texts_are_embedded(
     if items:
         indexed_shop.rewrite_plugin('payload=("title", "kind")', items)
     if method == "queue":
-        indexed_shop.sql(open_plugin("shop").get_data_loader().change_queue_sql())  # type: ignore[attr-defined]
+        indexed_shop.sql(open_plugin("shop").loader.change_queue_sql())  # type: ignore[attr-defined]
     first = sync("shop", {})
     assert (first.method, numbers(first), first.unchanged) == ("everything", (0, 0, 0, 0), 60)
     assert encoded == []
@@ -148,7 +148,7 @@ def test_a_killed_sync_is_continued_where_it_was_and_its_queue_is_acknowledged_a
     indexed_shop: Shop, encoded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     indexed_shop.rewrite_plugin('payload=("title", "kind")', QUEUE)
-    loader = open_plugin("shop").get_data_loader()
+    loader = open_plugin("shop").loader
     indexed_shop.sql(loader.change_queue_sql())  # type: ignore[attr-defined]
     sync("shop", {})
     queue = loader.change_queue
@@ -189,7 +189,7 @@ def test_the_queue_keeps_what_commits_late_and_follows_changed_keys_and_truncati
     indexed_shop.rewrite_plugin('payload=("title", "kind")', QUEUE)
     with pytest.raises(SourceSchemaError, match="plugins queue-sql"):
         sync("shop", {})
-    loader = open_plugin("shop").get_data_loader()
+    loader = open_plugin("shop").loader
     statements = loader.change_queue_sql()  # type: ignore[attr-defined]
     for _ in range(2):
         indexed_shop.sql(statements)
@@ -216,7 +216,7 @@ def test_the_queue_keeps_what_commits_late_and_follows_changed_keys_and_truncati
 def test_an_update_that_empties_most_texts_is_refused_as_deletions_are(indexed_shop: Shop, items: str) -> None:
     indexed_shop.rewrite_plugin('payload=("title", "kind")', items or 'payload=("title", "kind")')
     if items == QUEUE:
-        indexed_shop.sql(open_plugin("shop").get_data_loader().change_queue_sql())  # type: ignore[attr-defined]
+        indexed_shop.sql(open_plugin("shop").loader.change_queue_sql())  # type: ignore[attr-defined]
     sync("shop", {})
     before = in_collection()
     indexed_shop.sql("UPDATE products SET title = ' ', changed_at = now() WHERE id < 45")

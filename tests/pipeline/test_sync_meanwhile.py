@@ -44,7 +44,7 @@ def personal_ids() -> list[str]:
 def with_queue(shop: Shop) -> Any:
     """Let the plugin read a queue of changes; return it."""
     shop.rewrite_plugin('payload=("title", "kind")', QUEUE)
-    loader = open_plugin("shop").get_data_loader()
+    loader = open_plugin("shop").loader
     shop.sql(loader.change_queue_sql())  # type: ignore[attr-defined]
     return loader.change_queue
 
@@ -101,7 +101,7 @@ def application_writes(shop: Shop) -> None:
     shop.sql("UPDATE products SET title = 'the newest ' || id WHERE id IN (50, 51)")
     shop.sql("DELETE FROM products WHERE id IN (52, 53)")
     shop.sql("INSERT INTO products (id, title, kind) VALUES (100, 'the newest of all', 'boat')")
-    rows = open_plugin("shop").get_data_loader().find_items([ItemMeta(object_id=key) for key in ("50", "51", "100")])
+    rows = open_plugin("shop").loader.find_items([ItemMeta(object_id=key) for key in ("50", "51", "100")])
     writing.upsert("shop", [as_write(row) for row in rows.items])
     assert writing.delete("shop", ["52", "53"]).deleted == 2
 
@@ -111,7 +111,7 @@ def test_a_sync_overwrites_nothing_that_was_acknowledged_since_its_rows_were_rea
     indexed_shop: Shop, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     indexed_shop.sql("UPDATE products SET title = 'old news of ' || id WHERE id >= 48")
-    loader = type(open_plugin("shop").get_data_loader())
+    loader = type(open_plugin("shop").loader)
     stream, write = loader.iter_items, writer.write
     due = [application_writes]
 

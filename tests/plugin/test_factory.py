@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
@@ -9,19 +12,23 @@ import pytest
 from estudio_core import (
     FineTuneParams,
     GateSettings,
+    ItemPreprocessor,
     PluginMeta,
     PostgresItems,
+    QueryGenerator,
+    SearchIndexInfo,
     TextModel,
     TextTraining,
     create_text_plugin,
 )
 from estudio_core.errors import ConfigurationError
-from estudio_core.plugin.text_plugin import TextPlugin
+from estudio_core.plugin.plugin import Plugin
+from estudio_core.sources.pgsql_text_loader import PgsqlTextLoader
 
 ITEMS = PostgresItems(table="t", text="a")
 
 
-def plugin_on(minilm: Path, **options: object) -> TextPlugin:
+def plugin_on(minilm: Path, **options: object) -> Plugin:
     return create_text_plugin(
         "shop",
         items=PostgresItems(table="products", text=("title", "body"), url="postgresql://u:p@127.0.0.1:1/x"),
@@ -30,12 +37,35 @@ def plugin_on(minilm: Path, **options: object) -> TextPlugin:
     )
 
 
-def test_constructing_opens_nothing_and_reads_no_model() -> None:
-    plugin = create_text_plugin(
-        "shop", items=PostgresItems(table="t", text="a", url="postgresql://u:p@127.0.0.1:1/x"), model="/no/such/model"
-    )
-    assert plugin.meta.name == "shop"
-    assert plugin.get_data_loader() is plugin.get_data_loader()
+def test_constructing_opens_nothing_reads_no_model_and_imports_nothing_heavy() -> None:
+    code = """
+import socket, sys
+def refuse(*_): raise RuntimeError("a connection was opened")
+socket.socket.connect = refuse
+from estudio_core import PostgresItems, create_text_plugin
+items = PostgresItems(table="t", text="a", url="postgresql://u:p@127.0.0.1:1/x")
+plugin = create_text_plugin("shop", items=items, model="/no/such/model")
+assert plugin.loader is plugin.loader
+print(sorted({"torch", "transformers", "tokenizers", "mlflow", "numpy", "pyarrow"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_plugin_cannot_be_changed() -> None:
+    plugin = create_text_plugin("shop", items=ITEMS, model="m")
+    for name in ("meta", "build_loader", "loader", "index"):
+        with pytest.raises(FrozenInstanceError):
+            setattr(plugin, name, None)
+
+
+def test_a_part_can_be_exchanged_in_a_copy() -> None:
+    plugin = create_text_plugin("shop", items=ITEMS, model="/no/such/model")
+    other = replace(plugin, build_index=lambda: SearchIndexInfo(dimensions=3))
+    assert other.index.dimensions == 3
+    assert other.meta is plugin.meta
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        _ = plugin.index
 
 
 @pytest.mark.parametrize(
@@ -47,6 +77,20 @@ def test_constructing_opens_nothing_and_reads_no_model() -> None:
         (
             lambda: create_text_plugin("s", items=ITEMS, model="m", augmentr=1),
             "Did you mean 'augmenter'",
+        ),
+        (lambda: create_text_plugin("s", items=ITEMS, model="m", data_loader=1), "Give the loader as items="),
+        (
+            lambda: create_text_plugin("s", items="products", model="m"),
+            r"items is str: give PostgresItems\(\.\.\.\) or",
+        ),
+        (
+            lambda: create_text_plugin(
+                "s",
+                items=PgsqlTextLoader("postgresql://h/d", table_name="t"),
+                model="m",
+                query_generator=QueryGenerator,
+            ),
+            "query_generator builds the SQL of PostgresItems",
         ),
         (
             lambda: create_text_plugin("s s", items=ITEMS, model="m"),
@@ -68,33 +112,43 @@ def test_meta_refuses_names_that_break_dag_ids() -> None:
 
 
 def test_index_takes_its_dimension_from_the_model(minilm_path: Path) -> None:
-    assert plugin_on(minilm_path).get_search_index_info().dimensions == 384
+    assert plugin_on(minilm_path).index.dimensions == 384
 
 
-def test_training_and_index_share_one_splitter(minilm_path: Path) -> None:
+def test_parts_fit_the_model_and_lose_nothing(minilm_path: Path) -> None:
     plugin = plugin_on(minilm_path)
-    assert plugin.get_items_splitter() is plugin.items_set_manager.item_splitter
     text = "A sentence about lamps. " * 60
-    parts = plugin.get_items_splitter()(text)
+    parts = plugin.item_texts.item_splitter(text)
     assert len(parts) > 3
     assert "".join("".join(parts).split()) == "".join(text.split())
 
 
 def test_columns_become_one_text_in_order(minilm_path: Path) -> None:
-    preprocess = plugin_on(minilm_path).get_items_preprocessor()
+    preprocess = plugin_on(minilm_path).item_texts.preprocessor
     assert preprocess({"title": "Desk lamp", "body": ""}) == "Desk lamp"
-    assert preprocess({"title": "Desk lamp", "body": "LED"}) == "Desk lamp. LED"
+    assert preprocess({"body": "LED", "title": "Desk lamp", "price": 5}) == "Desk lamp. LED"
+    assert preprocess("Desk lamp") == "Desk lamp"
+
+
+def test_a_preprocessor_of_ones_own_chooses_the_fields_of_any_loader(minilm_path: Path) -> None:
+    loader = PgsqlTextLoader("postgresql://u:p@127.0.0.1:1/x", table_name="t")
+    chosen = ItemPreprocessor(fields=("title",), field_names=False)
+    plugin = create_text_plugin("shop", items=loader, model=str(minilm_path), preprocessor=chosen)
+    assert plugin.loader is loader
+    assert plugin.item_texts.preprocessor({"title": "Lamp", "price": 5}) == "Lamp"
+    default = create_text_plugin("shop", items=loader, model=str(minilm_path)).item_texts.preprocessor
+    assert default({"title": "Lamp", "price": 5}) == "Lamp. 5"
 
 
 def test_a_given_component_takes_the_place_of_the_built_in_one(minilm_path: Path) -> None:
     marker = object()
-    assert plugin_on(minilm_path, vectors_adjuster=marker).get_vectors_adjuster() is marker
+    assert plugin_on(minilm_path, vectors_adjuster=marker).vectors_adjuster is marker
 
 
 def test_a_search_varies_what_the_plugin_leaves_open_or_names(minilm_path: Path) -> None:
     training = TextTraining(learning_rate=3e-5, search_space={"margin": [0.1]}, num_epochs=2, mined_negatives=2)
     plugin = plugin_on(minilm_path, training=training)
-    assert plugin.training_values == {"num_epochs": 2, "learning_rate": 3e-5, "mined_negatives": 2}
+    assert plugin.training.given == {"num_epochs": 2, "learning_rate": 3e-5, "mined_negatives": 2}
     assert "learning_rate" not in plugin.search_space
     assert plugin.search_space["margin"] == [0.1]
     usual = plugin_on(minilm_path).search_space

@@ -22,7 +22,7 @@ plugin = create_text_plugin(
 HEAVY_CLASS = """
 import torch
 
-from estudio_core.plugin.contract import FineTuningMethod, PluginMeta
+from estudio_core.plugin.tutorial import FineTuningMethod, PluginMeta
 from estudio_core.plugin.dag_settings import DagSettings
 from estudio_core.plugin.run_params import FineTuneParams
 
@@ -57,7 +57,7 @@ def test_plugins_of_the_folder_and_of_custom_are_found(tmp_path: Path) -> None:
     assert manager.plugin_names == ["books", "shop"]
     assert manager.errors == {}
     assert manager.meta("books").description == "about books"
-    assert manager.require_plugin("shop") is manager.get_plugin("shop")
+    assert manager.open_plugin("shop") is manager.get_plugin("shop")
 
 
 def test_a_broken_plugin_is_named_and_leaves_the_others_alone(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_an_unknown_plugin_is_none_and_required_names_the_nearest(tmp_path: Path
     manager = PluginManager(tmp_path, used=[])
     assert manager.get_plugin("shopp") is None
     with pytest.raises(PluginError, match="Did you mean 'shop'"):
-        manager.require_plugin("shopp")
+        manager.open_plugin("shopp")
 
 
 def test_the_list_of_used_plugins_restricts(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from estudio_core.errors import ConfigurationError
 from estudio_core.plugin.registry import PluginManager
 from estudio_core.plugin.scaffold import write_plugin
+from estudio_core.sources.pgsql_data_loader import PgsqlDataLoader
 
 
 def new(
@@ -30,11 +31,13 @@ def new(
 @pytest.mark.parametrize("text", [("title",), ("title", "blurb"), ('the "short" title', "author's note")])
 def test_a_written_plugin_loads(tmp_path: Path, connection_id: str | None, text: tuple[str, ...]) -> None:
     new(tmp_path, connection_id=connection_id, text=text)
-    plugin = PluginManager(tmp_path / "plugins", used=[]).require_plugin("books")
-    assert plugin.items.table == "books"
-    assert plugin.items.id_column == "isbn"
-    assert plugin.items.connection_id == connection_id
-    assert plugin.items.text == (text[0] if len(text) == 1 else text)
+    plugin = PluginManager(tmp_path / "plugins", used=[]).open_plugin("books")
+    assert isinstance(plugin.loader, PgsqlDataLoader)
+    assert plugin.loader.item_columns == text
+    written = (tmp_path / "plugins" / "custom" / "books.py").read_text()
+    assert 'table="books"' in written
+    assert 'id_column="isbn"' in written
+    assert ('connection_id="library",' in written) is (connection_id == "library")
 
 
 def test_the_stub_is_one_that_airflow_parses(tmp_path: Path) -> None:

@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextvars import copy_context
 from typing import Any
 
 import psycopg
 import pytest
 
 from estudio_core.clickstream.converter import ClickstreamSessionConverter
-from estudio_core.clickstream.ranking_data import FineTuningInput, ItemsSet, RankingData
+from estudio_core.clickstream.ranking_data import FineTuningInput, RankingData
 from estudio_core.clickstream.sessions import SearchResult, SessionEvent, SessionWithEvents
 from estudio_core.clickstream.splitter import TrainTestSplitter
 from estudio_core.clickstream.text_query_retriever import TextQueryRetriever
@@ -19,8 +18,9 @@ from estudio_core.preprocessing.augmentations import (
     ClickstreamQueryAugmentationApplier,
     ItemsSetAugmentationApplier,
 )
-from estudio_core.preprocessing.items_manager import TextItemSetManager
-from estudio_core.preprocessing.prepare_data import prepare_data, prepared
+from estudio_core.preprocessing.items_manager import ItemSetManager
+from estudio_core.preprocessing.prepare_data import prepare_data
+from estudio_core.preprocessing.preprocessor import ItemPreprocessor
 from estudio_core.progress import Progress, progress_to
 from estudio_core.sources.item_meta import PgsqlFileMeta
 from estudio_core.sources.pgsql_text_loader import PgsqlTextLoader
@@ -57,7 +57,7 @@ def prepare(
         splitter or TrainTestSplitter(),
         TextQueryRetriever(),
         PgsqlTextLoader(connection_string=url, table_name=table, text_column="content"),
-        TextItemSetManager(augmenter=ItemsSetAugmentationApplier(ChangeCases())),
+        ItemSetManager(ItemPreprocessor(), augmenter=ItemsSetAugmentationApplier(ChangeCases())),
     )
 
 
@@ -105,7 +105,7 @@ def test_missing_and_invalid_items_are_reported_by_id_and_leave_the_sessions(
 
 
 def test_items_that_preprocessing_leaves_without_text_are_reported_like_those_of_the_loader(articles: str) -> None:
-    manager = TextItemSetManager(transform=lambda text: "" if "number 3." in text else text)
+    manager = ItemSetManager(ItemPreprocessor(transform=lambda text: "" if "number 3." in text else text))
     data = prepare_data(
         [session("1", "a", [1, 2, 3], [1]), session("2", "b", [3, 4], [3])],
         ClickstreamSessionConverter(item_type=PgsqlFileMeta),
@@ -192,21 +192,3 @@ def test_progress_is_reported(articles: str) -> None:
         ("split", 2, 2, "items"),
         ("augment", 2, 2, "items"),
     }
-
-
-def test_inside_prepared_the_given_data_is_returned_and_nothing_is_loaded() -> None:
-    given = RankingData({}, ItemsSet({}))
-    nowhere = "postgresql://nobody@127.0.0.1:1/none"
-    with prepared(given):
-        assert prepare(nowhere, []) is given
-        assert copy_context().run(prepare, nowhere, []) is given
-    with pytest.raises(NotEnoughDataError):
-        prepare(nowhere, [])
-
-
-def test_prepared_ends_with_an_error_in_its_block() -> None:
-    given = RankingData({}, ItemsSet({}))
-    with pytest.raises(KeyError), prepared(given):
-        raise KeyError
-    with pytest.raises(NotEnoughDataError):
-        prepare("postgresql://nobody@127.0.0.1:1/none", [])

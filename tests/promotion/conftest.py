@@ -50,7 +50,7 @@ def registry(
     (plugins / "shop.py").write_text(PLUGIN)
     monkeypatch.setenv("ESTUDIO_PLUGINS_PATH", str(plugins))
     _forget()
-    manager = open_plugin("shop").get_manager()
+    manager = open_plugin("shop").experiments
     run = manager.start_iteration("run").run_id
     for name in ("a", "b", "c"):
         manager.register_model(write_model(tmp_path / name, name), run, metrics={"unseen_ndcg@10_gain": 0.1})

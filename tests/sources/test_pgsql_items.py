@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from estudio_core.errors import ConfigurationError, ItemError, SourceSchemaError
+from estudio_core.errors import ConfigurationError, SourceSchemaError
 from estudio_core.sources.item_meta import PgsqlFileMeta
 from estudio_core.sources.pgsql_jsonb_loader import PgsqlJSONBLoader
 from estudio_core.sources.pgsql_multi_text_column_loader import PgsqlMultiTextColumnLoader
@@ -53,7 +53,7 @@ def test_several_text_columns_make_a_dict(articles: str) -> None:
         {"title": "Title 1", "content": "Content 1"},
         {"title": "Title 4", "content": ""},
     ]
-    assert loader.load(metas("1"))["item"].to_pylist() == [{"title": "Title 1", "content": "Content 1"}]
+    assert [item.data for item in loader.load_items(metas("1"))] == [{"title": "Title 1", "content": "Content 1"}]
     only_content = PgsqlMultiTextColumnLoader(articles, table_name="articles", text_columns=["content", "author_email"])
     assert only_content.find_items(metas("4")).invalid == {"4": "all of ['content', 'author_email'] are NULL or blank"}
 
@@ -81,7 +81,7 @@ def test_fields_of_a_json_column_make_an_item(database_url: str, execute, column
     assert found.invalid["5"] == "'jsonb_data' has none of the fields ['a', 'b']"
     everything = PgsqlJSONBLoader(database_url, table_name="things")
     assert everything.load_items(metas("1"))[0].data == {"a": "x", "b": 1, "c": [2]}
-    assert everything.load(metas("2"))["item"].to_pylist() == [{"a": "y"}]
+    assert [item.data for item in everything.load_items(metas("2"))] == [{"a": "y"}]
 
 
 def test_what_is_read_and_where_is_in_the_fingerprint(database_url: str, execute) -> None:
@@ -108,14 +108,6 @@ def test_a_time_that_python_has_not_comes_as_text(database_url: str, execute) ->
     assert str(payloads["2"]["until"]).startswith("2030-01-02")
     changed = [item.id for batch in loader.iter_changed(datetime(2020, 1, 1, tzinfo=UTC)) for item in batch.items]
     assert sorted(changed) == ["1", "2"]
-
-
-def test_json_fields_of_different_types_do_not_make_a_table(database_url: str, execute) -> None:
-    execute("CREATE TABLE things (id int, jsonb_data jsonb)")
-    execute("INSERT INTO things VALUES (%s, %s)", (1, '{"a": 1}'), (2, '{"a": "x"}'))
-    with pytest.raises(ItemError, match="do not fit into one column") as raised:
-        PgsqlJSONBLoader(database_url, table_name="things").load(metas("1", "2"))
-    assert raised.value.item_ids == ["1", "2"]
 
 
 def test_bytes_and_numbers_are_texts_and_json_is_not(database_url: str, execute) -> None:

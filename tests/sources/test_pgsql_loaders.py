@@ -67,12 +67,6 @@ def test_more_ids_than_one_query_takes(database_url: str, execute) -> None:
     assert len(found.missing) == 10
 
 
-def test_loaded_items_are_an_arrow_table(articles: str) -> None:
-    table = PgsqlTextLoader(articles, table_name="articles").load(metas("2", "3", "1"))
-    assert table.to_pydict() == {"item_id": ["2", "1"], "item": ["Content 2", "Content 1"]}
-    assert str(PgsqlTextLoader(articles, table_name="articles").load([]).schema.field("item").type) == "string"
-
-
 # --- keys ------------------------------------------------------------------------------------------
 
 

@@ -1,26 +1,5 @@
-"""Search spaces to start from, one module per kind of model: lists of values to choose from.
+"""Search spaces to start from, one module per kind of model: values to choose from, by parameter name.
 
-`from estudio_core.experiments.initial_params.text import INITIAL_PARAMS` yields a new deep copy at each
-import statement, so that a plugin may update what it got. `FineTuningMethod` copies once more when a plugin
-assigns it to `self.initial_params`: plugins that share one import stay apart, too.
+They are never changed: `{**INITIAL_PARAMS, "margin": [0.1]}` is a space of one's own, and so is what a class with ten
+methods assigns to `self.initial_params`.
 """
-
-from __future__ import annotations
-
-import copy
-from collections.abc import Mapping
-from typing import Any
-
-CHOICES = Mapping[str, list[Any]]
-
-
-def own_copy(space: CHOICES) -> dict[str, list[Any]]:
-    """Return a copy that shares nothing with `space`.
-
-    >>> space = {"margin": [0.05]}
-    >>> mine = own_copy(space)
-    >>> mine["margin"].append(0.1)
-    >>> space
-    {'margin': [0.05]}
-    """
-    return copy.deepcopy(dict(space))

@@ -13,13 +13,13 @@ from estudio_core import database
 from estudio_core.errors import NotEnoughDataError, RepositoryError
 from estudio_core.pipeline.evaluation.sample import sampled_items
 from estudio_core.pipeline.items.parts import SplitItem
+from estudio_core.plugin.plugin import Plugin, prepare
 
 if TYPE_CHECKING:
     from estudio_core.evaluation.judgments import Judgments
     from estudio_core.export.ranking_loss import RankingCheck
     from estudio_core.inference.embedder import Embedder
     from estudio_core.inference.manifest import Precision, RankingLoss
-    from estudio_core.plugin.contract import FineTuningMethod
     from estudio_core.vectordb.index_info import SearchIndexInfo
 
 logger = logging.getLogger(__name__)
@@ -30,14 +30,14 @@ MOST_SESSIONS = 20_000
 """Newest sessions among which the held-out ones are looked for, where a plugin has no judgments."""
 
 
-def ranking_check(plugin: FineTuningMethod, name: str) -> tuple[Precision, RankingCheck | None]:
+def ranking_check(plugin: Plugin, name: str) -> tuple[Precision, RankingCheck | None]:
     """Return the precision in which the entry `name` is to be published, and what measures its loss.
 
     fp32 where nothing could measure the loss. An entry that is there keeps its precision: a name is written once.
     """
     from estudio_core.inference.manifest import entry_of
 
-    wanted: Precision = plugin.export_settings.precision
+    wanted: Precision = plugin.export.precision
     published = False
     with contextlib.suppress(RepositoryError):  # not published yet, or damaged, and then it is made anew
         wanted = entry_of(name).precision
@@ -62,7 +62,7 @@ def ranking_check(plugin: FineTuningMethod, name: str) -> tuple[Precision, Ranki
 class _Measurement:
     """A `RankingCheck` over the plugin's own items."""
 
-    plugin: FineTuningMethod
+    plugin: Plugin
     judgments: Judgments
 
     def __call__(self, reference: Embedder, converted: Embedder) -> RankingLoss:
@@ -75,14 +75,14 @@ class _Measurement:
             items=len(items),
             ndcg_fp32=float(before.mean()),
             ndcg=float(after.mean()),
-            maximum_loss=self.plugin.export_settings.maximum_ndcg_loss,
+            maximum_loss=self.plugin.export.maximum_ndcg_loss,
         )
 
     def _ndcg(self, embedder: Embedder, items: list[SplitItem]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Return nDCG@10 of each query."""
         from estudio_core.evaluation.evaluate import EncodedCatalog, evaluate_judgments
 
-        index: SearchIndexInfo = self.plugin.get_search_index_info()
+        index: SearchIndexInfo = self.plugin.index
         vectors = embedder.embed_items([part for split in items for part in split.parts])
         offsets = np.concatenate([[0], np.cumsum([len(split.parts) for split in items])]).astype(np.int64)
         catalog = EncodedCatalog(tuple(split.item.object_id for split in items), vectors, offsets)
@@ -97,13 +97,13 @@ class _Measurement:
         return values
 
 
-def _held_out(plugin: FineTuningMethod) -> Judgments | None:
+def _held_out(plugin: Plugin) -> Judgments | None:
     """Return the plugin's judgments, else the clicks of the newest sessions whose queries training never sees."""
     from estudio_core.clickstream.ranking_data import with_one_spelling
     from estudio_core.clickstream.store import ClickstreamStore
     from estudio_core.evaluation.evaluate import judgments_from_sessions
 
-    human = plugin.get_judgments()
+    human = plugin.judgments
     if human is not None:
         return human.with_one_spelling().answerable()
     with database.connect() as connection:
@@ -112,7 +112,7 @@ def _held_out(plugin: FineTuningMethod) -> Judgments | None:
     if not any(session.events for session in sessions):
         return None
     try:
-        held_out = plugin.get_fine_tuning_builder(sessions).ranking_data.clickstream["holdout"]
+        held_out = prepare(plugin, sessions).clickstream["holdout"]
     except NotEnoughDataError:
         return None
     return judgments_from_sessions(with_one_spelling(held_out)).answerable()

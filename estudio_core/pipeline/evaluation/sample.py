@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from estudio_core.pipeline.items.parts import ItemParts, SplitItem
 
 if TYPE_CHECKING:
-    from estudio_core.plugin.contract import FineTuningMethod
+    from estudio_core.plugin.plugin import Plugin
 
 
-def sampled_items(plugin: FineTuningMethod, needed: Collection[str], most: int) -> Iterator[SplitItem]:
+def sampled_items(plugin: Plugin, needed: Collection[str], most: int) -> Iterator[SplitItem]:
     """Yield the items of the source: all of them, or of a large catalog those `needed` and a sample of about `most`."""
-    loader = plugin.get_data_loader()
+    loader = plugin.loader
     share = most / max(loader.total_count(), 1)
     for split in ItemParts(plugin).of_rows(loader.iter_items()):
         if split.item.object_id in needed or hash_share(split.item.object_id) < share:

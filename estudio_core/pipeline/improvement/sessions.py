@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from estudio_core.clickstream.ranking_data import FineTuningInput
     from estudio_core.clickstream.sessions import SessionWithEvents
-    from estudio_core.plugin.contract import FineTuningMethod
+    from estudio_core.plugin.plugin import Plugin
 
 
 @dataclass(frozen=True)
@@ -53,22 +53,18 @@ def improvable_release(
 
 
 def read_sessions(
-    connection: psycopg.Connection, plugin: FineTuningMethod, wanted: ImproveParams, since: datetime, until: datetime
+    connection: psycopg.Connection, plugin: Plugin, wanted: ImproveParams, since: datetime, until: datetime
 ) -> ImprovementSessions:
     """Return the clicked sessions before `until`: of those from `since` on, the training side moves vectors.
 
     The clickstream divides at `since`, by its own times: those of converted sessions are whole seconds.
     """
     from estudio_core.clickstream.converter import usable_inputs
-    from estudio_core.clickstream.ranking_data import ItemsSet, RankingData, with_one_spelling
+    from estudio_core.clickstream.ranking_data import with_one_spelling
     from estudio_core.clickstream.store import ClickstreamStore
-    from estudio_core.preprocessing.prepare_data import prepared
-
-    with prepared(RankingData({}, ItemsSet({}))):
-        builder = plugin.get_fine_tuning_builder([])
 
     def usable(sessions: list[SessionWithEvents]) -> Iterator[FineTuningInput]:
-        for converted in usable_inputs(sessions, builder.clickstream_sessions_converter, builder.query_retriever):
+        for converted in usable_inputs(sessions, plugin.converter, plugin.query_retriever):
             if not converted.is_irrelevant and (converted.user_id is not None or not wanted.personal):
                 yield converted
 
@@ -77,7 +73,7 @@ def read_sessions(
     window = until - timedelta(days=wanted.window_days)
     older = store.sessions(name, since=window, until=min(since, until), limit=wanted.max_sessions - len(newer))
     inputs = [*usable(list(older)), *usable(newer)]
-    sides = builder.clickstream_sessions_splitter.split(inputs)
+    sides = plugin.splitter.split(inputs)
     new = {session.session_id for session in newer}
     return ImprovementSessions(
         [session for session in sides["train"] if session.session_id in new],

@@ -12,7 +12,7 @@ from estudio_core.vectordb.change_log import ItemWrite
 from estudio_core.vectordb.items import check_id, check_text
 
 if TYPE_CHECKING:
-    from estudio_core.plugin.contract import FineTuningMethod
+    from estudio_core.plugin.plugin import Plugin
     from estudio_core.sources.data_loader import DownloadedItem, LoadResult
 
 _TITLE_WORDS, _TITLE_CHARACTERS = 14, 120
@@ -41,10 +41,10 @@ class ItemParts:
         invalid: The items that could not be used so far, by id, with the reason.
     """
 
-    def __init__(self, plugin: FineTuningMethod) -> None:
+    def __init__(self, plugin: Plugin) -> None:
         self.invalid: dict[str, str] = {}
-        self._preprocess = plugin.get_items_preprocessor()
-        self._split = plugin.get_items_splitter()
+        self._preprocess = plugin.item_texts.preprocessor
+        self._split = plugin.item_texts.item_splitter
 
     def of_rows(self, batches: Iterable[LoadResult]) -> Iterator[SplitItem]:
         """Yield the usable items of the source's `batches`; note the others in `invalid`."""

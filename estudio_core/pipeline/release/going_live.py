@@ -30,7 +30,7 @@ def make_live(
     numbers = {name: live.stats[name] for name in ("recall_at_10",) if name in live.stats}
     ledger.end(connection, promotion, "live", release_id=live.release_id, numbers=numbers)
     before = deployments.previous_release(connection, promotion.plugin)
-    manager = open_plugin(promotion.plugin).get_manager()
+    manager = open_plugin(promotion.plugin).experiments
     manager.promote(
         live.model_version,
         f"release {live.release_id} is live",

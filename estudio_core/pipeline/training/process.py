@@ -65,7 +65,7 @@ def run_training(request: dict[str, Any]) -> dict[str, Any]:
     plugin = open_plugin(request["plugin"])
     run = FineTuneRun.model_validate(request["run"])
     iteration = Iteration(**request["iteration"])
-    manager, index = plugin.get_manager(), plugin.get_search_index_info()
+    manager, index = plugin.experiments, plugin.index
     training = run.training.with_values(
         {
             "monitor": manager.main_metric,

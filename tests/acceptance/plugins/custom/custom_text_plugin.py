@@ -26,7 +26,15 @@ from estudio_core.improvement.torch_based_adjuster import TorchBasedAdjuster
 from estudio_core.improvement.vectors_adjuster import VectorsAdjuster
 from estudio_core.inference.clients import TextToTextE5TritonClientFactory, TritonClientFactory
 from estudio_core.models.embedding_model import TextToTextE5Model
-from estudio_core.plugin.contract import FineTuningBuilder, FineTuningMethod, PluginMeta
+from estudio_core.plugin.tutorial import (
+    DatasetFieldsNormalizer,
+    FineTuningBuilder,
+    FineTuningMethod,
+    ItemsDatasetDictPreprocessor,
+    PluginMeta,
+    TextItemSetManager,
+    prepare_data,
+)
 from estudio_core.preprocessing.augmentations import (
     AugmentationsComposition,
     AugmentationWithRandomSelection,
@@ -34,10 +42,6 @@ from estudio_core.preprocessing.augmentations import (
     ItemsSetAugmentationApplier,
     Misspellings,
 )
-from estudio_core.preprocessing.fields_normalizer import DatasetFieldsNormalizer
-from estudio_core.preprocessing.items_manager import TextItemSetManager
-from estudio_core.preprocessing.prepare_data import prepare_data
-from estudio_core.preprocessing.preprocessor import ItemsDatasetDictPreprocessor
 from estudio_core.preprocessing.splitters import DummySentenceSplitter, ItemsSetSplitter, TokenGroupTextSplitter
 from estudio_core.settings import settings
 from estudio_core.sources.data_loader import DataLoader
