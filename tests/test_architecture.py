@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import graphlib
 import pkgutil
-import tomllib
 from collections import Counter
-from pathlib import Path
 
 import grimp
 
 import estudio_core
-
-PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
-
-
-def layers() -> list[list[str]]:
-    contracts = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
-    [contract] = [contract for contract in contracts if contract["type"] == "layers"]
-    return [[part.strip() for part in layer.split("|")] for layer in contract["layers"]]
+from scripts.draw_layers import PAGE, drawn, layers
 
 
 def test_every_package_and_module_has_one_layer() -> None:
     parts = Counter(f"estudio_core.{module.name}" for module in pkgutil.iter_modules(estudio_core.__path__))
     expected, placed = parts + Counter(["lightning_modules"]), Counter(part for layer in layers() for part in layer)
     assert sorted((expected - placed) + (placed - expected)) == [], (
-        f"each part stands once in `layers` of {PYPROJECT.name}; a new one in the lowest line above all it imports"
+        "each part stands once in `layers` of pyproject.toml; a new one in the lowest line above all it imports"
     )
 
 
@@ -34,3 +25,8 @@ def test_no_import_leads_back_to_its_file() -> None:
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
     assert len(imports["estudio_core.cli"]) > 5
     graphlib.TopologicalSorter(imports).prepare()  # a CycleError names the files of the circle
+
+
+def test_the_drawing_of_the_layers_is_what_the_contract_says() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert drawn(page) == page, "run `python scripts/draw_layers.py`"
