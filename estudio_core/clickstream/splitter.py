@@ -168,8 +168,8 @@ def items_on_both_sides(data: RankingData | Mapping[Split, Sequence[FineTuningIn
 
     Queries never stand on both sides; items may, and the report states how many.
     """
-    clickstream = data.clickstream if isinstance(data, RankingData) else data
-    shown = {split: {r for s in clickstream.get(split, ()) for r in s.results} for split in SPLITS}
+    splits = data.splits if isinstance(data, RankingData) else data
+    shown = {split: {r for s in splits.get(split, ()) for r in s.results} for split in SPLITS}
     return tuple(sorted(shown["train"] & (shown["dev"] | shown["holdout"])))
 
 

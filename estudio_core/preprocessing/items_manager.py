@@ -63,14 +63,14 @@ class ItemSetManager:
         return self.items_set_splitter.item_splitter
 
     def __call__(
-        self, items: pa.Table | Iterable[DownloadedItem], clickstream: Mapping[Split, Sequence[FineTuningInput]]
+        self, items: pa.Table | Iterable[DownloadedItem], splits: Mapping[Split, Sequence[FineTuningInput]]
     ) -> ItemsSet:
-        """Return parts and variants of the items that occur in `clickstream`.
+        """Return parts and variants of the items that occur in `splits`.
 
         Raises:
             ItemError: an item that occurs is not there or has no text; names the ids.
         """
-        return self.items_set(self.prepare(items), clickstream)
+        return self.items_set(self.prepare(items), splits)
 
     def prepare(self, items: pa.Table | Iterable[DownloadedItem]) -> PreparedItems:
         """Return texts and parts of `items`; those that cannot be used are reported and stop no other.
@@ -98,13 +98,13 @@ class ItemSetManager:
         usable = {object_id: texts[object_id] for object_id in split.parts}
         return PreparedItems(usable, split.parts, invalid | split.invalid)
 
-    def items_set(self, prepared: PreparedItems, clickstream: Mapping[Split, Sequence[FineTuningInput]]) -> ItemsSet:
-        """Return parts and variants of the prepared items that occur in `clickstream`.
+    def items_set(self, prepared: PreparedItems, splits: Mapping[Split, Sequence[FineTuningInput]]) -> ItemsSet:
+        """Return parts and variants of the prepared items that occur in `splits`.
 
         Raises:
             ItemError: an item that occurs is not among them; names the ids.
         """
-        occurring = {split: _shown(clickstream.get(split, ())) for split in SPLITS}
+        occurring = {split: _shown(splits.get(split, ())) for split in SPLITS}
         every = dict.fromkeys(object_id for split in SPLITS for object_id in occurring[split])
         lacking = [object_id for object_id in every if object_id not in prepared.parts]
         if lacking:

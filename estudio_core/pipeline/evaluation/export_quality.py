@@ -112,7 +112,7 @@ def _held_out(plugin: FineTuningMethod) -> Judgments | None:
     if not any(session.events for session in sessions):
         return None
     try:
-        held_out = plugin.get_fine_tuning_builder(sessions).ranking_data.clickstream["holdout"]
+        held_out = plugin.get_fine_tuning_builder(sessions).ranking_data.splits["holdout"]
     except NotEnoughDataError:
         return None
     return judgments_from_sessions(with_one_spelling(held_out)).answerable()

@@ -126,7 +126,7 @@ def _facts(
     training: TrainingManifest, data: RankingData, evaluation_set: EvaluationSet, fit: Mapping[str, Any]
 ) -> DataFacts:
     dataset = training.dataset
-    sessions = [session for split in SPLITS for session in data.clickstream[split]]
+    sessions = [session for split in SPLITS for session in data.splits[split]]
     return DataFacts(
         dataset_id=dataset.dataset_id,
         simulated=dataset.simulated_sessions > 0,
