@@ -107,7 +107,7 @@ def fit(
         )
     model.freeze_layers(config.num_fixed_layers)
     model.train()  # Lightning keeps the mode a model has, and a loaded one is in evaluation mode
-    train = [s for s in data.splits["train"] if not s.is_irrelevant and len(s.results) > 0]
+    train = [s for s in data.splits["train"] if not s.is_clickless and len(s.results) > 0]
     if not train:
         raise NotEnoughDataError("No training session has a click: collect more sessions, or widen the window.")
     job = _Job(model, train, data, config, loss, click_propensity, confidences)

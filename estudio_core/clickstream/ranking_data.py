@@ -73,7 +73,7 @@ class FineTuningInput:
         return tuple(r for r, w in zip(self.results, self.click_weights, strict=True) if w <= 0)
 
     @property
-    def is_irrelevant(self) -> bool:
+    def is_clickless(self) -> bool:
         """True for a session without clicks."""
         return not any(w > 0 for w in self.click_weights)
 

@@ -51,6 +51,7 @@ class Session(BaseModel):
     release: str | None = None
     """Id of the release that answered, when known."""
     is_irrelevant: bool = False
+    """Whether its user said that none of the results was of use. Without a click it may be of use all the same."""
     is_payload_search: bool = False
 
 

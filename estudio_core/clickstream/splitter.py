@@ -34,7 +34,7 @@ class _Query:
 
     @property
     def clicked(self) -> bool:
-        return any(not session.is_irrelevant for session in self.sessions)
+        return any(not session.is_clickless for session in self.sessions)
 
 
 class TrainTestSplitter:

@@ -25,11 +25,11 @@ def preprocess(plugin_name: str, run_id: str, sessions: dict[str, Any]) -> Datas
     store = ArtifactStore()
     clickstream = read_sessions(store, extracted.uri)
     data: RankingData = open_plugin(plugin_name).get_fine_tuning_builder(clickstream).ranking_data
-    if all(session.is_irrelevant for session in data.splits["train"]):
+    if all(session.is_clickless for session in data.splits["train"]):
         raise NotEnoughDataError(
             f"None of the {len(data.splits['train'])} training sessions has a click on an item that still exists."
         )
-    if all(session.is_irrelevant for session in data.splits["dev"]):
+    if all(session.is_clickless for session in data.splits["dev"]):
         raise NotEnoughDataError(
             f"None of the {len(data.splits['dev'])} development sessions has a click, so nothing can say when to "
             "stop training. Collect more sessions, or raise test_size_ratio."

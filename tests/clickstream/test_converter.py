@@ -107,7 +107,7 @@ def test_events_of_results_never_shown_are_dropped_and_counted(converter: Clicks
 def test_a_session_marked_irrelevant_has_no_clicks(converter: ClickstreamSessionConverter) -> None:
     made = converter.convert(session(is_irrelevant=True)).input
     assert made.click_weights == (0.0, 0.0, 0.0)
-    assert made.is_irrelevant
+    assert made.is_clickless
 
 
 def test_meta_of_a_result_goes_into_the_item_meta() -> None:

@@ -89,7 +89,7 @@ def test_results_can_be_taken_out_of_a_session() -> None:
         (2.0, 0.0),
     )
     assert rest.query_variants == ("Query",)
-    assert session("1").without(["b"]).is_irrelevant
+    assert session("1").without(["b"]).is_clickless
 
 
 def test_lists_of_different_length_and_repeated_results_are_refused() -> None:

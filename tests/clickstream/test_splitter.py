@@ -100,8 +100,8 @@ def test_small_data_has_something_on_each_side(clicks: list[bool], seed: int, ra
     assert sorted(s.session_id for side in split.values() for s in side) == sorted(s.session_id for s in sessions)
     assert split["train"]
     assert split["dev"] or len(clicks) < 2
-    assert any(not s.is_irrelevant for s in split["train"]) or not any(clicks)
-    assert any(not s.is_irrelevant for s in split["dev"]) or sum(clicks) < 2
+    assert any(not s.is_clickless for s in split["train"]) or not any(clicks)
+    assert any(not s.is_clickless for s in split["dev"]) or sum(clicks) < 2
     assert split == splitter.split(sessions)
 
 

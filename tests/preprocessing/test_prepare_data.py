@@ -96,7 +96,7 @@ def test_missing_and_invalid_items_are_reported_by_id_and_leave_the_sessions(
     assert sorted(everything(data)) == ["click lost", "kept", "whole"]
     kept = everything(data)["kept"]
     assert (kept.results, kept.positions, kept.click_weights) == (("1", "2"), (0, 2), (0.0, 1.0))
-    assert everything(data)["click lost"].is_irrelevant
+    assert everything(data)["click lost"].is_clickless
     assert sorted(data.missing_items) == ["97", "98", "99"]
     assert data.invalid_items.keys() == {"7", "8"}
     assert "3 items are not in the source: 99, 98, 97" in caplog.text
@@ -143,7 +143,7 @@ def test_sessions_that_cannot_be_used_are_left_out_with_their_count(
 def test_sessions_without_clicks_stay(articles: str) -> None:
     data = prepare(articles, [session("1", "a", [1, 2], [1]), session("2", "b", [3, 4]), session("3", "c", [5, 6])])
     assert sorted(everything(data)) == ["1", "2", "3"]
-    assert any(not s.is_irrelevant for s in data.splits["train"])
+    assert any(not s.is_clickless for s in data.splits["train"])
 
 
 def test_nothing_to_train_on_is_told_with_counts(articles: str) -> None:
