@@ -42,7 +42,7 @@ def articles(database_url: str) -> str:
 def session(name: str, query: Any, results: Sequence[int], clicked: Sequence[int] = ()) -> SessionWithEvents:
     return SessionWithEvents(
         session_id=name,
-        search_query=query,
+        query=query,
         search_results=[SearchResult(object_id=str(r)) for r in results],
         events=[SessionEvent(event_id=f"{name}-{c}", object_id=str(c)) for c in clicked],
     )
