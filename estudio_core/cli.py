@@ -123,7 +123,7 @@ def releases(
 ) -> None:
     """List releases: state, model version, items, recall, when."""
     from estudio_core import database
-    from estudio_core.vectordb.deployments import list_releases
+    from estudio_core.vectordb.releases import list_releases
 
     with database.connect() as connection:
         database.require_schema(connection)

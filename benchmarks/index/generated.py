@@ -102,7 +102,7 @@ def generated_release(size: int, dimensions: int = 384) -> Release:
             release = start_release(
                 connection, plugin, f"{plugin}_v1", "1", SearchIndexInfo(dimensions=dimensions), "benchmark"
             )
-            with deployments.build_lock(connection, plugin):
+            with locks.build_lock(connection, plugin):
                 live = _built(connection, release, size, dimensions)
     return live
 
@@ -118,7 +118,7 @@ def _built(connection: psycopg.Connection, release: Release, size: int, dimensio
         release = mark_built(connection, release, {"notices": notices})
     if release.state == "built":
         verify_release(connection, release, query_vectors(100, dimensions, seed=1), size)
-    return deployments.switch(connection, release, nothing_to_embed)
+    return switching.switch(connection, release, nothing_to_embed)
 
 
 def nothing_to_embed(release: Release, writes: Any, stored: Any) -> list[IndexedItem]:

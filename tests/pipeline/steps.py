@@ -64,8 +64,8 @@ def build_release(plugin: str, model_name: str, run_id: str) -> Release:
     ]
     verified = verify(plugin, build_index(plugin, loaded).as_dict())
     with database.connect(autocommit=True) as connection:
-        release = deployments.get_release(connection, verified.release_id)
-        return deployments.switch(connection, release, embed_writes(plugin))
+        release = releases.get_release(connection, verified.release_id)
+        return switching.switch(connection, release, embed_writes(plugin))
 
 
 def fine_tune(plugin: str, params: dict[str, Any], run_id: str = "fine-tune-1") -> FineTuned:

@@ -20,6 +20,7 @@ from estudio_core.pipeline.improvement.moved_vectors import read_moved
 from estudio_core.pipeline.revert import revert
 from estudio_core.vectordb.deployments import live_release
 from estudio_core.vectordb.items import IndexedItem
+from estudio_core.vectordb.releases import live_release
 from estudio_core.vectordb.search import find_by_ids
 from tests.pipeline.steps import initialize, release
 

@@ -267,7 +267,7 @@ def test_a_sync_during_a_build_reaches_the_new_release_and_a_rollback_has_the_la
     indexed_shop.sql("DELETE FROM products WHERE id = 41")
     assert sync("shop", {}).release_id == second.release_id
     with database.connect(autocommit=True) as connection:
-        deployments.rollback(connection, "shop", embed_writes("shop"))
+        switching.rollback(connection, "shop", embed_writes("shop"))
     assert in_collection() == in_table(indexed_shop)
     assert numbers(sync("shop", {})) == (0, 0, 0, 1)
 

@@ -13,28 +13,24 @@ import psycopg
 import pytest
 
 from estudio_core.errors import ConcurrentReleaseError, DimensionError, ItemError, ReleaseError, VerificationError
-from estudio_core.vectordb import deployments
-from estudio_core.vectordb.catching_up import pending
+from estudio_core.vectordb import switching
+from estudio_core.vectordb.catching_up import catch_up, pending
 from estudio_core.vectordb.change_log import ItemWrite, write
-from estudio_core.vectordb.deployments import (
-    build_lock,
-    catch_up,
+from estudio_core.vectordb.index_build import build_index
+from estudio_core.vectordb.index_info import SearchIndexInfo
+from estudio_core.vectordb.items import IndexedItem, KeptItem
+from estudio_core.vectordb.locks import build_lock, own_switch
+from estudio_core.vectordb.releases import (
+    Release,
     fail_release,
     get_release,
     list_releases,
     live_release,
     mark_built,
-    retire_releases,
-    rollback,
     start_release,
-    switch,
 )
-from estudio_core.vectordb.index_build import build_index
-from estudio_core.vectordb.index_info import SearchIndexInfo
-from estudio_core.vectordb.items import IndexedItem, KeptItem
-from estudio_core.vectordb.locks import own_switch
-from estudio_core.vectordb.releases import Release
 from estudio_core.vectordb.search import find_by_ids, search
+from estudio_core.vectordb.switching import retire_releases, rollback, switch
 from estudio_core.vectordb.sync_state import IdDifference, id_difference, read_sync_state, save_sync_state
 from estudio_core.vectordb.verification import verify_release
 
@@ -368,7 +364,7 @@ def test_killed_switch_leaves_the_live_release_and_a_rerun_finishes(
         dying.execute("SELECT 1")
 
     with monkeypatch.context() as patch:
-        patch.setattr(deployments, "record_event", killed)  # the last statement of the switch
+        patch.setattr(switching, "record_event", killed)  # the last statement of the switch
         with pytest.raises(psycopg.OperationalError):
             switch(dying, release, embed)
     assert live_release(conn, "shop") == get_release(conn, first.release_id)
@@ -541,7 +537,7 @@ def test_clean_up_prunes_only_entries_that_nobody_lacks(conn: psycopg.Connection
 def test_clean_up_leaves_a_collection_that_is_being_searched(
     conn: psycopg.Connection, other: Callable[[], psycopg.Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deployments, "DROP_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(switching, "DROP_TIMEOUT_S", 0.1)
     releases = [live(conn, run, {"a": "x"}) for run in ("one", "two", "three")]
     with other() as reader, reader.transaction():
         search(reader, releases[0].collection, vector("x", "shop_one")[0])

@@ -8,15 +8,15 @@ import pytest
 
 from estudio_core.errors import DatabaseUnavailableError, NothingLiveError, ReleaseMovedError
 from estudio_core.vectordb import serving as serving_module
-from estudio_core.vectordb.deployments import mark_built, rollback, start_release, switch
 from estudio_core.vectordb.hits import SearchHit
 from estudio_core.vectordb.index_build import build_index
 from estudio_core.vectordb.index_info import SearchIndexInfo
 from estudio_core.vectordb.items import IndexedItem
-from estudio_core.vectordb.releases import Release
+from estudio_core.vectordb.releases import Release, mark_built, start_release
 from estudio_core.vectordb.search import search
 from estudio_core.vectordb.search_session import search_connection
 from estudio_core.vectordb.serving import REMEMBERED_S, Serving, answered, read
+from estudio_core.vectordb.switching import rollback, switch
 from estudio_core.vectordb.verification import verify_release
 
 VECTOR = [1, 0, 0]

@@ -13,9 +13,10 @@ import pytest
 from estudio_core.errors import ModelError
 from estudio_core.vectordb.catching_up import catch_up, pending, prune
 from estudio_core.vectordb.change_log import ItemWrite, write
-from estudio_core.vectordb.deployments import build_lock, retire_releases, rollback, start_release, switch
 from estudio_core.vectordb.items import IndexedItem
-from estudio_core.vectordb.releases import Release
+from estudio_core.vectordb.locks import build_lock
+from estudio_core.vectordb.releases import Release, start_release
+from estudio_core.vectordb.switching import retire_releases, rollback, switch
 from tests.vectordb.test_releases import INFO, content, embed, live, verified
 
 HOLD_THE_BUILD_LOCK = """

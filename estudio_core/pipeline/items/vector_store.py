@@ -64,7 +64,7 @@ class VectorStore:
         from estudio_core import database
         from estudio_core.inference.manifest import entry_of
         from estudio_core.vectordb.collection import Collection, register_vectors
-        from estudio_core.vectordb.deployments import live_release
+        from estudio_core.vectordb.releases import live_release
 
         with database.transaction() as connection:
             release = live_release(connection, plugin)
