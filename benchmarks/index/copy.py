@@ -39,7 +39,7 @@ def measure_copy(items: int, *, dimensions: int = 384, rounds: int = 5) -> dict[
         ]
 
         def ours(collection: Collection) -> None:
-            collection.copy_items(connection, written)
+            collection.copy_objects(connection, written)
 
         def bare(collection: Collection) -> None:
             objects = f'COPY estudio."{collection.name("objects")}" ({", ".join(OBJECT_COLUMNS)}) FROM STDIN BINARY'

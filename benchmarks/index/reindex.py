@@ -26,7 +26,7 @@ from estudio_core.plugin.registry import open_plugin
 from estudio_core.settings import get_settings
 from estudio_core.vectordb import collection as collections
 from estudio_core.vectordb import releases, switching
-from estudio_core.vectordb.items import IndexedItem
+from estudio_core.vectordb.objects import IndexedObject
 from estudio_core.vectordb.releases import Release, live_release
 
 
@@ -131,7 +131,7 @@ def nothing_known() -> Iterator[None]:
 def vectors_kept(plugin: str, entry: EntryManifest) -> Iterator[None]:
     """Have the vectors of the live collection stored inside the block, so that builds in it encode nothing."""
     known = VectorStore.from_live_collection(plugin, entry.digest)
-    VectorStore.save(plugin, entry.digest, (IndexedItem(key, {}, key, vectors) for key, vectors in known))
+    VectorStore.save(plugin, entry.digest, (IndexedObject(key, {}, key, vectors) for key, vectors in known))
     try:
         yield
     finally:

@@ -24,7 +24,7 @@ from estudio_core.migrations.upgrade import migrate
 from estudio_core.searching import search
 from estudio_core.settings import get_settings
 from estudio_core.terminal import Column, show_rows
-from estudio_core.vectordb.deployments import live_release
+from estudio_core.vectordb.releases import live_release
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -1,8 +1,8 @@
 """Blue and green: one pointer per plugin, moved in one transaction, and back in one.
 
-A build holds `build_lock` (shards share it) and goes start_release → copy_items → build_index → catch_up → mark_built →
-verify_release → switch → retire_releases. A kill between or inside any of these leaves the live release serving; the
-same calls made again finish the work.
+A build holds `build_lock` (shards share it) and goes start_release → copy_objects → build_index → catch_up →
+mark_built → verify_release → switch → retire_releases. A kill between or inside any of these leaves the live release
+serving; the same calls made again finish the work.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from estudio_core.pipeline.items.vector_store import VectorStore
 from estudio_core.pipeline.sync import sync
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.searching import search
-from estudio_core.vectordb import deployments
+from estudio_core.vectordb import switching
 from estudio_core.vectordb.locks import sync_lock
 from estudio_core.vectordb.releases import live_release, require_live
 from estudio_core.vectordb.search import count, find_by_filter, find_by_ids

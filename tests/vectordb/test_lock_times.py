@@ -12,8 +12,8 @@ from estudio_core.errors import ConcurrentReleaseError
 from estudio_core.vectordb import releases, switching
 from estudio_core.vectordb.catching_up import catch_up, pending
 from estudio_core.vectordb.change_log import ItemWrite, write
-from estudio_core.vectordb.items import IndexedItem
 from estudio_core.vectordb.locks import lock_key
+from estudio_core.vectordb.objects import IndexedObject
 from estudio_core.vectordb.releases import Release, live_release
 from estudio_core.vectordb.switching import retire_releases, rollback, switch
 from tests.vectordb.test_releases import content, embed, live, put, verified
@@ -38,7 +38,7 @@ class Watched:
         self.free: list[int] = []
         self.locked: list[int] = []
 
-    def __call__(self, release: Release, writes: Sequence[ItemWrite], stored: Mapping[str, str]) -> list[IndexedItem]:
+    def __call__(self, release: Release, writes: Sequence[ItemWrite], stored: Mapping[str, str]) -> list[IndexedObject]:
         (self.locked if writers_wait(self.watcher) else self.free).append(len(writes))
         return embed(release, writes, stored)
 

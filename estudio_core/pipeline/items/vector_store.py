@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from estudio_core.inference.embedder import Vectors
     from estudio_core.vectordb.collection import Collection
-    from estudio_core.vectordb.items import IndexedItem
+    from estudio_core.vectordb.objects import IndexedObject
     from estudio_core.vectordb.releases import Release
 
 _FILE = "vectors.npz"
@@ -45,7 +45,7 @@ class VectorStore:
         return iter(self._vectors.items())
 
     @classmethod
-    def save(cls, plugin: str, digest: str, items: Iterable[IndexedItem]) -> None:
+    def save(cls, plugin: str, digest: str, items: Iterable[IndexedObject]) -> None:
         """Store the vectors of `items` for the model with this digest."""
         import numpy as np
 
