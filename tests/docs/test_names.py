@@ -51,3 +51,10 @@ def test_every_function_class_and_test_that_is_named_exists(name: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 def test_every_path_that_is_named_exists(path: str) -> None:
     assert (PROJECT / path).exists()
+
+
+def test_the_glossary_is_in_order_and_has_each_word_once() -> None:
+    page = (PROJECT / "docs" / "glossary.md").read_text("utf-8")
+    words = re.findall(r"^\| \*\*(.+?)\*\* \|", page, re.MULTILINE)
+    assert len(words) > 40
+    assert words == sorted(set(words), key=lambda word: word.replace("_", " "))
