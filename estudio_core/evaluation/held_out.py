@@ -26,14 +26,14 @@ class ShownResults:
 
     Attributes:
         sessions: Number of the session among those kept, from 0, rising.
-        places: Place among the session's kept results, from 0.
+        columns: Number of the result among the session's kept results, from 0.
         queries: Row of the query vector.
         objects: Row of the object in the catalogue.
         clicked: bool.
     """
 
     sessions: NDArray[np.int64]
-    places: NDArray[np.int64]
+    columns: NDArray[np.int64]
     queries: NDArray[np.int64]
     objects: NDArray[np.int64]
     clicked: NDArray[np.bool_]
@@ -60,7 +60,7 @@ class ShownResults:
             ]
             if session.query not in row_of or len({click for _, click in kept}) < 2:
                 continue
-            rows += [(number, place, row_of[session.query], row, click) for place, (row, click) in enumerate(kept)]
+            rows += [(number, column, row_of[session.query], row, click) for column, (row, click) in enumerate(kept)]
             number += 1
         table = np.array(rows, dtype=np.int64).reshape(-1, 5)
         return cls(table[:, 0], table[:, 1], table[:, 2], table[:, 3], table[:, 4].astype(bool))
@@ -96,9 +96,9 @@ def evaluate_shown(
     shown = ShownResults.of(sessions, queries, catalog)
     if len(shown.sessions) == 0:
         return QueryMetrics((), {name: np.empty(0) for name in SHOWN_METRICS})
-    shape = (int(shown.sessions.max()) + 1, int(shown.places.max()) + 1)
+    shape = (int(shown.sessions.max()) + 1, int(shown.columns.max()) + 1)
     scores, clicks, mask = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=bool)
-    cells = (shown.sessions, shown.places)
+    cells = (shown.sessions, shown.columns)
     scores[cells], clicks[cells], mask[cells] = shown.similarities(vectors, catalog, index), shown.clicked, True
     order = np.argsort(np.where(mask, -scores, np.inf), axis=1, kind="stable")
     per_session = (
@@ -106,7 +106,7 @@ def evaluate_shown(
         pairwise_accuracy(scores, clicks, mask),
     )
     broken = ~np.isfinite(scores).all(axis=1)
-    asked, inverse = np.unique(shown.queries[shown.places == 0], return_inverse=True)
+    asked, inverse = np.unique(shown.queries[shown.columns == 0], return_inverse=True)
     count = np.bincount(inverse)
     return QueryMetrics(
         tuple(queries[row] for row in asked),
