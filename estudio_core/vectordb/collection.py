@@ -209,25 +209,25 @@ class Collection:
         A personal row also takes the place of the one that this user had for the same original. Repeating
         it gives the same rows. Objects are checked in chunks: on an error the transaction is rolled back.
 
-        The next chunk is read and packed while one is sent, in another thread, where `items` must not use `conn`.
+        The next chunk is read and packed while one is sent, in another thread, where `objects` must not use `conn`.
 
         Raises:
             DimensionError: a vector does not have the dimension of the index.
             ItemError: a vector is zero or not finite, an id comes twice, a payload is no JSON.
         """
         with conn.transaction():
-            chunks = prefetched(self._packed(items, conn.info.encoding), ahead=1)
+            chunks = prefetched(self._packed(objects, conn.info.encoding), ahead=1)
             return self._copy(conn, chunks, empty=self._is_empty(conn))
 
-    def _packed(self, items: Iterable[IndexedObject], encoding: str) -> Iterator[CopyChunk]:
+    def _packed(self, objects: Iterable[IndexedObject], encoding: str) -> Iterator[CopyChunk]:
         seen: set[str] = set()
-        for chunk in batched(items, COPY_CHUNK):
+        for chunk in batched(objects, COPY_CHUNK):
             check_ids(chunk, seen)
             yield pack(chunk, self.index_info, encoding)
 
     def _copy(self, conn: psycopg.Connection, chunks: Iterable[CopyChunk], *, empty: bool) -> CopyCount:
         register_vectors(conn)
-        objects = parts = 0
+        count = parts = 0
         with conn.transaction():
             for chunk in chunks:
                 if not empty:
@@ -244,8 +244,8 @@ class Collection:
             DimensionError, ItemError: as `copy_objects`; nothing is written.
         """
         with conn.transaction():
-            lock_objects(conn, self.collection_id, [item.object_id for item in items])
-            return self._copy(conn, self._packed(items, conn.info.encoding), empty=False)
+            lock_objects(conn, self.collection_id, [obj.object_id for obj in objects])
+            return self._copy(conn, self._packed(objects, conn.info.encoding), empty=False)
 
     def delete_objects(self, conn: psycopg.Connection, object_ids: Sequence[str]) -> int:
         """Delete objects, and the personal rows that stand for them; return how many of the ids were there."""

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from estudio_core.evaluation.charts import change_bars, line_chart
 from estudio_core.evaluation.evaluate import METRICS, EncodedCatalog, QueryMetrics, Ranked
-from estudio_core.evaluation.gate import compare_group, decide
+from estudio_core.evaluation.gate import decide
 from estudio_core.evaluation.gate_settings import GateSettings
 from estudio_core.evaluation.judgments import Judgments
 from estudio_core.evaluation.report import render_html, render_terminal, write_report

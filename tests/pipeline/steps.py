@@ -23,7 +23,7 @@ from estudio_core.pipeline.start_collection import start_collection
 from estudio_core.pipeline.switch import switch
 from estudio_core.pipeline.train import train
 from estudio_core.pipeline.verify import verify
-from estudio_core.vectordb import switching
+from estudio_core.vectordb import releases, switching
 from estudio_core.vectordb.releases import Release
 
 
