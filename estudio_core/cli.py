@@ -273,7 +273,7 @@ def sync(
 @_explained
 def migrate() -> None:
     """Bring Estudio's tables to what this version works with. `up` and `demo` do so themselves."""
-    from estudio_core.migrations.upgrade import migrate as run_migrations
+    from estudio_core.database import migrate as run_migrations
 
     console.print(f"Estudio's tables are at version {run_migrations()}.")
 

@@ -13,7 +13,7 @@ import psycopg
 from benchmarks.index.generated import generated_items
 from benchmarks.index.timing import median
 from estudio_core import database
-from estudio_core.migrations.upgrade import migrate
+from estudio_core.database import migrate
 from estudio_core.vectordb.collection import COPY_CHUNK, Collection
 from estudio_core.vectordb.copying import OBJECT_COLUMNS, PART_COLUMNS, pack
 from estudio_core.vectordb.index_info import SearchIndexInfo

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from estudio_core import database
+from estudio_core.database import migrate
 from estudio_core.errors import ReleaseError
-from estudio_core.migrations.upgrade import migrate
 from estudio_core.vectordb import locks, switching
 from estudio_core.vectordb.index_build import build_index
 from estudio_core.vectordb.index_info import SearchIndexInfo

@@ -18,9 +18,9 @@ from pgvector.psycopg import register_vector
 from psycopg import sql
 
 from estudio_core import database, migrations
+from estudio_core.database import migrate
 from estudio_core.errors import DatabaseUnavailableError, SchemaVersionError
 from estudio_core.migrations import upgrade
-from estudio_core.migrations.upgrade import migrate
 from estudio_core.vectordb.collection import Collection
 from estudio_core.vectordb.index_info import SearchIndexInfo
 from estudio_core.vectordb.objects import IndexedObject
@@ -34,7 +34,7 @@ MIGRATE = """
 import sys
 from pathlib import Path
 from estudio_core import migrations
-from estudio_core.migrations.upgrade import migrate
+from estudio_core.database import migrate
 migrations.SCRIPTS = Path(sys.argv[2])
 print(migrate(sys.argv[1]))
 """
