@@ -123,7 +123,7 @@ def releases(
 ) -> None:
     """List releases: state, model version, items, recall, when."""
     from estudio_core import database
-    from estudio_core.vectordb.deployments import list_releases
+    from estudio_core.vectordb.releases import list_releases
 
     with database.connect() as connection:
         database.require_schema(connection)
@@ -273,7 +273,7 @@ def sync(
 @_explained
 def migrate() -> None:
     """Bring Estudio's tables to what this version works with. `up` and `demo` do so themselves."""
-    from estudio_core.migrations.upgrade import migrate as run_migrations
+    from estudio_core.database import migrate as run_migrations
 
     console.print(f"Estudio's tables are at version {run_migrations()}.")
 

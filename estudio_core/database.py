@@ -7,28 +7,21 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from estudio_core import embedded_postgres, migrations
-from estudio_core.errors import (
-    ConfigurationError,
-    ConnectionLostError,
-    DatabaseUnavailableError,
-    SchemaVersionError,
-)
+from estudio_core import embedded_postgres
+from estudio_core.errors import ConnectionLostError, DatabaseUnavailableError
+from estudio_core.migrations.check import SCHEMA as SCHEMA
+from estudio_core.migrations.check import require_pgvector as require_pgvector
+from estudio_core.migrations.check import require_schema as require_schema
 from estudio_core.postgres_url import describe, postgres_url
 from estudio_core.settings import get_settings
 
 if TYPE_CHECKING:
     import psycopg
     from psycopg_pool import ConnectionPool
-
-SCHEMA = "estudio"
-MINIMUM_PGVECTOR = (0, 8, 4)
-"""0.8.3 and 0.8.4 repair HNSW index corruption; 0.8.2 a buffer overflow in parallel builds."""
 
 CONNECTION_TIMEOUT_S = 15.0
 """How long a transaction waits for a connection, while the server restarts for example."""
@@ -57,7 +50,7 @@ def database_url() -> str:
     configured = get_settings().database_url
     if configured is not None:
         return postgres_url(configured.get_secret_value(), "ESTUDIO_DATABASE_URL")
-    return embedded_postgres.url_of(get_settings().home)
+    return embedded_postgres.url_of(get_settings().home, migrate)
 
 
 def connect(url: str | None = None, *, autocommit: bool = False, **kwargs: Any) -> psycopg.Connection:
@@ -79,6 +72,18 @@ def connect(url: str | None = None, *, autocommit: bool = False, **kwargs: Any) 
     _notice_lost_client(connection)
     _read_committed(connection)
     return connection
+
+
+def migrate(url: str | None = None) -> str:
+    """Carry out all migrations that the database (`database_url()` by default) lacks; return the number it is at now.
+
+    Raises:
+        SchemaVersionError, ConfigurationError, DatabaseUnavailableError: as `migrations.upgrade.migrate`.
+    """
+    from estudio_core.migrations import upgrade
+
+    with outages_named():
+        return upgrade.migrate(lambda: connect(url))
 
 
 def _read_committed(connection: psycopg.Connection) -> None:
@@ -224,64 +229,3 @@ def _name_outage(error: BaseException) -> None:
     # An error that the server itself reports has a code; a connection that broke has none.
     if isinstance(error, psycopg.OperationalError) and (error.sqlstate is None or isinstance(error, gone)):
         raise ConnectionLostError(f"PostgreSQL went away: {str(error).strip()}. Try again.") from error
-
-
-@dataclass(frozen=True)
-class SchemaVersion:
-    """Which tables a database has.
-
-    Attributes:
-        number: Of the last migration that made them.
-        serves_from: Code that knows the migration of this number, or a later one, works with them.
-    """
-
-    number: str
-    serves_from: str
-
-
-def schema_version(connection: psycopg.Connection) -> SchemaVersion | None:
-    """Return which tables the database has; None where it has none, or those from before migrations had numbers."""
-    import psycopg
-
-    with suppress(psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn), connection.transaction():
-        row = connection.execute("SELECT version_num, serves_from FROM estudio.alembic_version").fetchone()
-        return None if row is None else SchemaVersion(*row)
-    return None
-
-
-def require_schema(connection: psycopg.Connection) -> str:
-    """Check that this code can work with the tables, and return their number. Reads one row; changes and locks nothing.
-
-    Tables that a newer version has migrated serve this one too, unless that migration says otherwise.
-
-    Raises:
-        SchemaVersionError: the tables are missing, older, or too new; the message names the command that helps.
-    """
-    needed = migrations.newest()
-    found = schema_version(connection)
-    if found is None or found.number < needed:
-        has = "no tables of this version" if found is None else f"tables of version {found.number}"
-        raise SchemaVersionError(f"Estudio's database has {has}, and {needed} is needed. Run: estudio migrate")
-    if needed < found.serves_from:
-        raise SchemaVersionError(
-            f"Estudio's database has tables of version {found.number}, which serve code from {found.serves_from} on; "
-            f"this code knows {needed}. Run: pip install --upgrade estudio"
-        )
-    return found.number
-
-
-def require_pgvector(connection: psycopg.Connection) -> None:
-    """Check the version of pgvector.
-
-    Raises:
-        ConfigurationError: it is older than 0.8.4.
-    """
-    row = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
-    if row is None:
-        raise ConfigurationError("The database has lost its pgvector extension. Run: CREATE EXTENSION vector")
-    version = tuple(int(part) for part in row[0].split("."))
-    if version < MINIMUM_PGVECTOR:
-        raise ConfigurationError(
-            f"pgvector {row[0]} is installed; 0.8.4 or newer is needed (index corruption in older ones). "
-            "Update the package, then run: ALTER EXTENSION vector UPDATE"
-        )

@@ -6,6 +6,7 @@ import atexit
 import os
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,8 +19,8 @@ START_TIMEOUT_S = 15.0
 _PID_FILE = "postmaster.pid"
 
 
-def url_of(home: Path) -> str:
-    """Return the URL of the server below `home`; start it where it does not run, and migrate its tables then.
+def url_of(home: Path, migrate: Callable[[str], object]) -> str:
+    """Return the URL of the server below `home`; start it where it does not run, and `migrate` its tables then.
 
     While it stood still nobody used them. Those of a server that runs are left to `estudio migrate`.
 
@@ -34,8 +35,6 @@ def url_of(home: Path) -> str:
     ran = running_url(folder) is not None
     url = start(folder)
     if not ran:
-        from estudio_core.migrations.upgrade import migrate
-
         migrate(url)
     process_id = int((folder / _PID_FILE).read_text().splitlines()[0])
     _met[folder] = _Server(url, _identity(folder), process_id)

@@ -100,7 +100,7 @@ class BatchBuilder:
             self._clicked.setdefault(session.query_key, set()).update(session.events)
             self.shown_for_query[session.query] = shown.setdefault(session.query_key, set())
             shown[session.query_key].update(session.results)
-            if session.is_irrelevant:
+            if session.is_clickless:
                 self._rejected.setdefault(session.query_key, {}).update(dict.fromkeys(session.results))
             for name, given in (("click_propensity", self._propensity), ("confidences", self._confidences)):
                 if session.session_id in given:

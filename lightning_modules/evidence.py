@@ -40,7 +40,7 @@ def evidence_of(data: RankingData, config: TrainingConfig, *, corrected: bool = 
     Raises:
         DataError: the sessions do not allow the estimate of examination that is asked for.
     """
-    train, dev = data.clickstream["train"], data.clickstream["dev"]
+    train, dev = data.splits["train"], data.splits["dev"]
     examination = examination_for(config, train)
     weighed = weigh_evidence(train, examination, config.pooling, config.position_bias if corrected else "none")
     return TrainingEvidence(

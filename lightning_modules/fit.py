@@ -107,7 +107,7 @@ def fit(
         )
     model.freeze_layers(config.num_fixed_layers)
     model.train()  # Lightning keeps the mode a model has, and a loaded one is in evaluation mode
-    train = [s for s in data.clickstream["train"] if not s.is_irrelevant and len(s.results) > 0]
+    train = [s for s in data.splits["train"] if not s.is_clickless and len(s.results) > 0]
     if not train:
         raise NotEnoughDataError("No training session has a click: collect more sessions, or widen the window.")
     job = _Job(model, train, data, config, loss, click_propensity, confidences)
@@ -177,7 +177,7 @@ def _prepare(job: _Job, rank: int, on_metrics: OnMetrics | None = None) -> _Part
             "Training ends after max_steps=%d of the %d steps of %d epochs.",
             total_steps, epoch_steps * config.num_epochs, config.num_epochs,
         )  # fmt: skip
-    bank = TextBank(model, [*job.data.clickstream["train"], *job.data.clickstream["dev"]], job.data.items)
+    bank = TextBank(model, [*job.data.splits["train"], *job.data.splits["dev"]], job.data.items)
     encoder = TextEncoder(
         model.to(device),
         bank,
@@ -187,7 +187,7 @@ def _prepare(job: _Job, rank: int, on_metrics: OnMetrics | None = None) -> _Part
         half=precision != "32-true",
         compile_with=choose_backend(config.compile, device, total_steps),
     )
-    builder = BatchBuilder(bank, job.data.clickstream["train"], config, job.click_propensity, job.confidences)
+    builder = BatchBuilder(bank, job.data.splits["train"], config, job.click_propensity, job.confidences)
 
     def encode(rows: Sequence[int]) -> Tensor:
         with autocast(precision, device):
@@ -196,7 +196,7 @@ def _prepare(job: _Job, rank: int, on_metrics: OnMetrics | None = None) -> _Part
     base_vectors = BaseVectors(encode, len(bank))
     base_vectors.add(rows_of_training(SessionBatches(job.train, builder, config), len(bank), total_steps, config))
     validation = DevValidation(
-        DevEvaluation(bank, job.data.clickstream["dev"], base_vectors, config, job.click_propensity),
+        DevEvaluation(bank, job.data.splits["dev"], base_vectors, config, job.click_propensity),
         every_steps=_steps_between_validations(config, len(job.train), epoch_steps, total_steps),
         patience=config.patience,
         monitor=config.monitor,

@@ -6,10 +6,10 @@ import json
 import os
 from pathlib import Path
 
+from estudio_core.database import migrate
 from estudio_core.local.airflow_home import pools_definition
 from estudio_core.local.airflow_setup import main as set_up_airflow
 from estudio_core.local.generated_secrets import ADMIN_USER
-from estudio_core.migrations.upgrade import migrate
 
 BUCKETS = ("estudio-artifacts", "mlflow")
 

@@ -23,7 +23,7 @@ from psycopg import sql
 
 from estudio_core import embedded_postgres
 from estudio_core.context import context
-from estudio_core.migrations.upgrade import migrate
+from estudio_core.database import migrate
 from estudio_core.settings import get_settings
 from tests.small_model import minilm_folder
 

@@ -57,7 +57,7 @@ def test_the_base_image_is_pinned_and_fits_the_project() -> None:
 
 
 def test_the_pinned_extension_is_new_enough() -> None:
-    from estudio_core.database import MINIMUM_PGVECTOR
+    from estudio_core.migrations.check import MINIMUM_PGVECTOR
 
     version = re.match(r"(\d+)\.(\d+)\.(\d+)-pg\d+", SERVICES["postgres"]["image"].partition(":")[2])
     assert version is not None

@@ -13,8 +13,9 @@ import psycopg
 import pytest
 
 from estudio_core import database, embedded_postgres, migrations
+from estudio_core.database import migrate
 from estudio_core.errors import ConfigurationError, DatabaseUnavailableError
-from estudio_core.migrations.upgrade import migrate
+from estudio_core.migrations.check import schema_version
 from estudio_core.settings import get_settings
 
 
@@ -134,12 +135,12 @@ def test_an_embedded_server_that_is_started_has_its_tables_and_one_that_runs_kee
 ) -> None:
     folder = databases_folder / "home" / "postgres"
     try:
-        with database.connect(embedded_postgres.url_of(folder.parent), autocommit=True) as connection:
+        with database.connect(embedded_postgres.url_of(folder.parent, migrate), autocommit=True) as connection:
             assert database.require_schema(connection) == migrations.newest()
             connection.execute("DROP SCHEMA estudio CASCADE")
             monkeypatch.setattr(embedded_postgres, "_met", {})  # as in another process
-            embedded_postgres.url_of(folder.parent)
-            assert database.schema_version(connection) is None
+            embedded_postgres.url_of(folder.parent, migrate)
+            assert schema_version(connection) is None
     finally:
         embedded_postgres.stop(folder)
 
@@ -154,7 +155,7 @@ def test_a_server_is_found_also_where_the_working_folder_is_gone(
     monkeypatch.chdir(gone)
     gone.rmdir()
     try:
-        assert embedded_postgres.url_of(tmp_path / "home") == url
+        assert embedded_postgres.url_of(tmp_path / "home", migrate) == url
     finally:
         monkeypatch.chdir(tmp_path)
         embedded_postgres.stop(folder)

@@ -13,7 +13,7 @@ import psycopg
 from benchmarks.index.generated import generated_items
 from benchmarks.index.timing import median
 from estudio_core import database
-from estudio_core.migrations.upgrade import migrate
+from estudio_core.database import migrate
 from estudio_core.vectordb.collection import COPY_CHUNK, Collection
 from estudio_core.vectordb.copying import OBJECT_COLUMNS, PART_COLUMNS, pack
 from estudio_core.vectordb.index_info import SearchIndexInfo
@@ -39,7 +39,7 @@ def measure_copy(items: int, *, dimensions: int = 384, rounds: int = 5) -> dict[
         ]
 
         def ours(collection: Collection) -> None:
-            collection.copy_items(connection, written)
+            collection.copy_objects(connection, written)
 
         def bare(collection: Collection) -> None:
             objects = f'COPY estudio."{collection.name("objects")}" ({", ".join(OBJECT_COLUMNS)}) FROM STDIN BINARY'

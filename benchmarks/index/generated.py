@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from estudio_core import database
+from estudio_core.database import migrate
 from estudio_core.errors import ReleaseError
-from estudio_core.migrations.upgrade import migrate
-from estudio_core.vectordb import deployments
+from estudio_core.vectordb import locks, switching
 from estudio_core.vectordb.index_build import build_index
 from estudio_core.vectordb.index_info import SearchIndexInfo
-from estudio_core.vectordb.items import IndexedItem
+from estudio_core.vectordb.objects import IndexedObject
 from estudio_core.vectordb.releases import Release, live_release, mark_built, start_release
 from estudio_core.vectordb.verification import verify_release
 
@@ -82,14 +82,14 @@ def query_vectors(count: int, dimensions: int, seed: int = 0) -> Vectors:
     return surface(dimensions).vectors((2, seed), count)
 
 
-def generated_items(start: int, end: int, dimensions: int) -> Iterator[IndexedItem]:
+def generated_items(start: int, end: int, dimensions: int) -> Iterator[IndexedObject]:
     """Yield the items with numbers from `start`, a multiple of `BATCH`, to before `end`."""
     for first in range(start, end, BATCH):
         for row, vector in enumerate(stored_vectors(first // BATCH, dimensions)[: end - first]):
             number = first + row
             words = [WORDS[(number * step) % len(WORDS)] for step in range(1, 13)]
             payload = {"title": " ".join(words[:6]), "supplier": words[7], "price_cents": number % 100_000}
-            yield IndexedItem(str(number), payload, f"{number:032x}", vector[None, :], text=" ".join(words))
+            yield IndexedObject(str(number), payload, f"{number:032x}", vector[None, :], text=" ".join(words))
 
 
 def generated_release(size: int, dimensions: int = 384) -> Release:
@@ -102,7 +102,7 @@ def generated_release(size: int, dimensions: int = 384) -> Release:
             release = start_release(
                 connection, plugin, f"{plugin}_v1", "1", SearchIndexInfo(dimensions=dimensions), "benchmark"
             )
-            with deployments.build_lock(connection, plugin):
+            with locks.build_lock(connection, plugin):
                 live = _built(connection, release, size, dimensions)
     return live
 
@@ -111,17 +111,17 @@ def _built(connection: psycopg.Connection, release: Release, size: int, dimensio
     if release.state == "building":
         loaded = release.collection.stats(connection).objects
         for start in range(loaded // BATCH * BATCH, size, BATCH):
-            release.collection.copy_items(connection, generated_items(start, min(start + BATCH, size), dimensions))
+            release.collection.copy_objects(connection, generated_items(start, min(start + BATCH, size), dimensions))
             console.print(f"[dim]{min(start + BATCH, size):,} of {size:,} vectors loaded[/]", end="\r")
         console.print(f"[dim]{size:,} vectors loaded; building their index…[/]")
         notices = build_index(connection, release.collection)
         release = mark_built(connection, release, {"notices": notices})
     if release.state == "built":
         verify_release(connection, release, query_vectors(100, dimensions, seed=1), size)
-    return deployments.switch(connection, release, nothing_to_embed)
+    return switching.switch(connection, release, nothing_to_embed)
 
 
-def nothing_to_embed(release: Release, writes: Any, stored: Any) -> list[IndexedItem]:
+def nothing_to_embed(release: Release, writes: Any, stored: Any) -> list[IndexedObject]:
     """Refuse to embed: nobody writes to generated releases."""
     raise ReleaseError(f"Generated release {release.release_id} was written to.")
 

@@ -25,8 +25,8 @@ from estudio_core.pipeline.verify import verify
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.settings import get_settings
 from estudio_core.vectordb import collection as collections
-from estudio_core.vectordb import deployments
-from estudio_core.vectordb.items import IndexedItem
+from estudio_core.vectordb import releases, switching
+from estudio_core.vectordb.objects import IndexedObject
 from estudio_core.vectordb.releases import Release, live_release
 
 
@@ -95,7 +95,7 @@ def make_live(plugin: str, built: BuiltManifest) -> dict[str, Any]:
     """Verify a built release and let it serve; return recall and breadth."""
     verified = verify(plugin, built.as_dict())
     with database.connect(autocommit=True) as connection:
-        deployments.switch(connection, deployments.get_release(connection, verified.release_id), embed_writes(plugin))
+        switching.switch(connection, releases.get_release(connection, verified.release_id), embed_writes(plugin))
     return {"recall_at_10": verified.recall_at_10, "ef_search": verified.ef_search}
 
 
@@ -131,7 +131,7 @@ def nothing_known() -> Iterator[None]:
 def vectors_kept(plugin: str, entry: EntryManifest) -> Iterator[None]:
     """Have the vectors of the live collection stored inside the block, so that builds in it encode nothing."""
     known = VectorStore.from_live_collection(plugin, entry.digest)
-    VectorStore.save(plugin, entry.digest, (IndexedItem(key, {}, key, vectors) for key, vectors in known))
+    VectorStore.save(plugin, entry.digest, (IndexedObject(key, {}, key, vectors) for key, vectors in known))
     try:
         yield
     finally:

@@ -17,7 +17,7 @@ from estudio_core.pipeline.items.embed_writes import embed_writes
 from estudio_core.pipeline.rollback import rollback
 from estudio_core.pipeline.switch import switch
 from estudio_core.pipeline.verify import verify
-from estudio_core.vectordb import deployments, releases
+from estudio_core.vectordb import releases, switching
 from estudio_core.vectordb.change_log import ItemWrite, write
 
 LOGGED = 20_000
@@ -104,7 +104,7 @@ def _lock_times() -> Iterator[list[float]]:
     """Yield the seconds from each exclusive lock that is taken to the end of its transaction."""
     times: list[float] = []
     taken: list[float] = []
-    own, catch_up, point_to = deployments.own_switch, deployments.catch_up, deployments._point_to
+    own, catch_up, point_to = switching.own_switch, switching.catch_up, switching._point_to
 
     def given_back() -> None:
         if taken:
@@ -123,11 +123,11 @@ def _lock_times() -> Iterator[list[float]]:
         given_back()
         return result
 
-    deployments.own_switch, deployments.catch_up, deployments._point_to = noted_own, noted_catch_up, noted_point_to
+    switching.own_switch, switching.catch_up, switching._point_to = noted_own, noted_catch_up, noted_point_to
     try:
         yield times
     finally:
-        deployments.own_switch, deployments.catch_up, deployments._point_to = own, catch_up, point_to
+        switching.own_switch, switching.catch_up, switching._point_to = own, catch_up, point_to
 
 
 @contextmanager

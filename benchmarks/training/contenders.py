@@ -40,7 +40,7 @@ class Load:
 
     def in_order(self) -> list[FineTuningInput]:
         """Return all sessions in the order of the first epoch."""
-        train = self.data.clickstream["train"]
+        train = self.data.splits["train"]
         return [train[i] for i in np.random.default_rng((self.seed, 0)).permutation(len(train)).tolist()]
 
     def text(self, product: str) -> str:
@@ -87,7 +87,7 @@ def estudio(load: Load, frozen: int) -> Course:
         max_steps=load.steps,
         batch_size=load.batch_size,
         sessions_per_query=1,  # the batches of the others, in which sessions of a query do not meet
-        num_epochs=1 + load.steps * load.batch_size // len(load.data.clickstream["train"]),
+        num_epochs=1 + load.steps * load.batch_size // len(load.data.splits["train"]),
         num_fixed_layers=frozen,
         max_negatives=None,
         precision=load.precision,

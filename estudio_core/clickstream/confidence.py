@@ -51,22 +51,23 @@ def session_confidences(
     Raises:
         DataError: arrays of different length, or a negative position.
     """
-    place = np.asarray(positions, dtype=np.int64)
+    position = np.asarray(positions, dtype=np.int64)
     clicked = np.asarray(clicks, dtype=np.float64) > 0
-    owner = np.zeros(len(place), dtype=np.int64) if sessions is None else np.asarray(sessions, dtype=np.int64)
-    if not (place.shape == clicked.shape == owner.shape) or place.ndim != 1:
+    owner = np.zeros(len(position), dtype=np.int64) if sessions is None else np.asarray(sessions, dtype=np.int64)
+    if not (position.shape == clicked.shape == owner.shape) or position.ndim != 1:
         raise DataError(
-            f"Clicks, positions and sessions must be equally long; got {clicked.shape}, {place.shape}, {owner.shape}."
+            "Clicks, positions and sessions must be equally long; "
+            f"got {clicked.shape}, {position.shape}, {owner.shape}."
         )
-    if place.size == 0:
+    if position.size == 0:
         return np.empty(0)
-    if place.min() < 0:
-        raise DataError(f"Positions are counted from 0; got {place.min()}.")
+    if position.min() < 0:
+        raise DataError(f"Positions are counted from 0; got {position.min()}.")
     deepest = np.full(int(owner.max()) + 1, -1, dtype=np.int64)
-    np.maximum.at(deepest, owner[clicked], place[clicked])
+    np.maximum.at(deepest, owner[clicked], position[clicked])
     last = deepest[owner]
     skipped = np.where(
-        place < last, 1.0, np.maximum(examination.at(np.maximum(place - last - 1, 0) + (last >= 0)), least)
+        position < last, 1.0, np.maximum(examination.at(np.maximum(position - last - 1, 0) + (last >= 0)), least)
     )
-    confidences: NDArray[np.float64] = np.where(clicked, 1.0 - (1.0 - CLICK_AT_TOP) * examination.at(place), skipped)
+    confidences: NDArray[np.float64] = np.where(clicked, 1.0 - (1.0 - CLICK_AT_TOP) * examination.at(position), skipped)
     return confidences

@@ -39,7 +39,7 @@ class ClickstreamSessionConverter:
 
     Args:
         item_type: Class of the item metas, as the data loader wants them.
-        query_retriever: What turns `search_query` into text.
+        query_retriever: What turns `query` into text.
         event_weights: Weight by event type, for instance `{"add_to_cart": 2, "purchase": 3}`. With a weight of
             0 an event type does not count as a click.
 
@@ -70,7 +70,7 @@ class ClickstreamSessionConverter:
         """
         session = parse_session(session)
         try:
-            query = (query_retriever or self.query_retriever)(session.search_query)
+            query = (query_retriever or self.query_retriever)(session.query)
         except DataError as error:
             raise DataError(f"Session {session.session_id!r}: {error}") from error
         shown = _shown_once(session.search_results)

@@ -117,21 +117,21 @@ def em_propensities(
 
     Source: Wang et al., "Position Bias Estimation for Unbiased Learning to Rank in Personal Search" (WSDM 2018).
     """
-    (pair, place), shown, clicked = cells(positions, clicks, pairs)
+    (pair, position), shown, clicked = cells(positions, clicks, pairs)
     _require_several_positions(pair, clicked)
     examined = np.maximum(click_rates(positions, clicks), SMALLEST_CHANCE)
     examined = examined / examined.max()
-    mean = float(clicked.sum() / shown.sum() / examined[place].mean())
+    mean = float(clicked.sum() / shown.sum() / examined[position].mean())
     belief = min(max(mean, SMALLEST_CHANCE), 1.0)
     per_pair = np.bincount(pair, weights=shown)
-    per_place = np.bincount(place, weights=shown)
+    per_position = np.bincount(position, weights=shown)
     attraction = (np.bincount(pair, weights=clicked) + prior_strength * belief) / (per_pair + prior_strength)
     for _ in range(iterations):
-        e, a = examined[place], attraction[pair]
+        e, a = examined[position], attraction[pair]
         no_click = np.maximum(1.0 - e * a, SMALLEST_CHANCE)
         was_examined = clicked + (shown - clicked) * e * (1.0 - a) / no_click
         was_attractive = clicked + (shown - clicked) * a * (1.0 - e) / no_click
-        updated = np.bincount(place, weights=was_examined) / np.maximum(per_place, 1.0)
+        updated = np.bincount(position, weights=was_examined) / np.maximum(per_position, 1.0)
         attraction = (np.bincount(pair, weights=was_attractive) + prior_strength * belief) / (per_pair + prior_strength)
         change = float(np.abs(updated - examined).max())
         examined = updated
@@ -155,13 +155,13 @@ def harvested_propensities(positions: NDArray[np.int64], clicks: ArrayLike, pair
     Source: Agarwal et al., "Estimating Position Bias without Intrusive Interventions" (WSDM 2019), whose
     interventional sets these are; least squares stand in for its likelihood.
     """
-    (pair, place), shown, clicked = cells(positions, clicks, pairs)
+    (pair, position), shown, clicked = cells(positions, clicks, pairs)
     _require_several_positions(pair, clicked)
-    count = int(place.max()) + 1
+    count = int(position.max()) + 1
     rate = np.zeros((int(pair.max()) + 1, count))
     support = np.zeros_like(rate)
-    rate[pair, place] = clicked / shown
-    support[pair, place] = shown
+    rate[pair, position] = clicked / shown
+    support[pair, position] = shown
     laplacian, target = np.zeros((count, count)), np.zeros(count)
     for high in range(count):
         for low in range(high + 1, count):

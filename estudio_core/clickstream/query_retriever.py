@@ -6,7 +6,6 @@ import hashlib
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -41,7 +40,7 @@ class QueryItem(BaseModel):
 
 
 class QueryRetriever(ABC):
-    """Turns a query (a text, a dict or a `QueryItem`) into the model's input, an id and metadata.
+    """Turns a query (a text, a dict or a `QueryItem`) into the model's input and an id.
 
     Subclasses say what a query consists of (`get_model_class`) and how it becomes text (`_convert_query`).
     """
@@ -57,14 +56,6 @@ class QueryRetriever(ABC):
     def _get_id(self, query: QueryItem) -> str:
         """Return a stable id of the query; by default a hash of the text that is encoded."""
         return hashlib.blake2b(self(query).encode(), digest_size=_ID_BYTES).hexdigest()
-
-    def _get_storage_metadata(self, query: QueryItem) -> dict[str, Any]:
-        """Return what is stored about the query; by default all of its fields."""
-        return query.model_dump(mode="json")
-
-    def _get_payload(self, query: QueryItem) -> dict[str, Any] | None:
-        """Return the payload of a query that is stored as an object; by default none."""
-        return None
 
     def __call__(self, query: object) -> str:
         """Return the text to encode, whitespace normalised.
@@ -106,11 +97,3 @@ class QueryRetriever(ABC):
     def get_id(self, query: object) -> str:
         """Return a short id, the same for the same query in every process."""
         return self._get_id(self.parse(query))
-
-    def get_storage_metadata(self, query: object) -> dict[str, Any]:
-        """Return what is stored about the query."""
-        return self._get_storage_metadata(self.parse(query))
-
-    def get_payload(self, query: object) -> dict[str, Any] | None:
-        """Return the payload of a query that is stored as an object, if it has one."""
-        return self._get_payload(self.parse(query))

@@ -73,7 +73,7 @@ class FineTuningInput:
         return tuple(r for r, w in zip(self.results, self.click_weights, strict=True) if w <= 0)
 
     @property
-    def is_irrelevant(self) -> bool:
+    def is_clickless(self) -> bool:
         """True for a session without clicks."""
         return not any(w > 0 for w in self.click_weights)
 
@@ -153,13 +153,13 @@ class ItemsSet(Mapping[str, tuple[str, ...]]):
 
 @dataclass(frozen=True)
 class RankingData:
-    """Split sessions and the items that occur in them.
+    """Sessions by split, and the items that occur in them.
 
     `missing_items` are ids that sessions name and the source does not have, `invalid_items` those whose row
     cannot be used, with the reason; their results were removed from the sessions.
     """
 
-    clickstream: dict[Split, list[FineTuningInput]]
+    splits: dict[Split, list[FineTuningInput]]
     items: ItemsSet
     missing_items: tuple[str, ...] = ()
     invalid_items: Mapping[str, str] = field(default_factory=dict)
@@ -168,7 +168,7 @@ class RankingData:
     def __post_init__(self) -> None:
         """Give every split a list, and the data its content hash."""
         for split in SPLITS:
-            self.clickstream.setdefault(split, [])
+            self.splits.setdefault(split, [])
         if not self.dataset_id:
             object.__setattr__(self, "dataset_id", _content_hash(self))
 
@@ -194,11 +194,11 @@ class RankingData:
             items = pq.read_table(folder / "items.parquet")
         except (OSError, pa.ArrowInvalid) as error:
             raise DataError(f"No readable dataset in {folder}: {error}. Run the preprocessing step again.") from error
-        clickstream: dict[Split, list[FineTuningInput]] = {split: [] for split in SPLITS}
+        splits: dict[Split, list[FineTuningInput]] = {split: [] for split in SPLITS}
         for row in sessions.to_pylist():
             split = row.pop("split")
             tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
-            clickstream[split].append(FineTuningInput(**tuples))
+            splits[split].append(FineTuningInput(**tuples))
         parts: dict[str, list[str]] = {}
         variants: dict[str, dict[int, list[str]]] = {}
         for row in items.to_pylist():
@@ -210,7 +210,7 @@ class RankingData:
         missing = json.loads(metadata.get(b"missing_items", b"[]"))
         invalid = json.loads(metadata.get(b"invalid_items", b"{}"))
         return cls(
-            clickstream=clickstream,
+            splits=splits,
             items=ItemsSet(parts, {k: list(v.values()) for k, v in variants.items()}),
             missing_items=tuple(missing),
             invalid_items=invalid,
@@ -219,7 +219,7 @@ class RankingData:
     def queries(self, split: Split) -> list[str]:
         """Return the distinct queries of a split in order of first appearance, each in its first spelling."""
         first: dict[str, str] = {}
-        for session in self.clickstream[split]:
+        for session in self.splits[split]:
             first.setdefault(session.query_key, session.query)
         return list(first.values())
 
@@ -249,7 +249,7 @@ def _sessions_table(data: RankingData) -> pa.Table:
     rows = [
         {"split": split} | {name: getattr(s, name) for name in schema.names if name != "split"}
         for split in SPLITS
-        for s in data.clickstream[split]
+        for s in data.splits[split]
     ]
     return pa.Table.from_pylist(rows, schema=schema)
 
@@ -272,7 +272,7 @@ def _items_table(data: RankingData) -> pa.Table:
 def _content_hash(data: RankingData) -> str:
     digest = hashlib.sha256()
     for split in SPLITS:
-        for session in sorted(data.clickstream[split], key=lambda s: s.session_id):
+        for session in sorted(data.splits[split], key=lambda s: s.session_id):
             digest.update(f"{split}\x1f{session!r}\x1e".encode())
     for object_id in sorted(data.items):
         digest.update(f"{object_id}\x1f{data.items.variants(object_id)!r}\x1e".encode())

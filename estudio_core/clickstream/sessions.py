@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 
 class SearchResult(BaseModel):
@@ -41,7 +41,8 @@ class Session(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     session_id: str
-    search_query: Any
+    query: Any = Field(validation_alias=AliasChoices("query", "search_query"))
+    """What was asked: a text, or what the plugin's query retriever reads. `search_query` is the tutorial's name."""
     created_at: int = 0
     search_results: list[SearchResult] = Field(default_factory=list)
     search_meta: dict[str, Any] | None = None
@@ -51,6 +52,7 @@ class Session(BaseModel):
     release: str | None = None
     """Id of the release that answered, when known."""
     is_irrelevant: bool = False
+    """Whether its user said that none of the results was of use. Without a click it may be of use all the same."""
     is_payload_search: bool = False
 
 

@@ -26,31 +26,31 @@ class QueryAugmenter(Protocol):
 
 @dataclass(frozen=True)
 class _Query:
-    """What decides about one distinct query: a place in [0, 1), and its sessions."""
+    """What decides about one distinct query: its key, the fixed number in [0, 1) that it has, and its sessions."""
 
     key: str
-    place: float
+    fraction: float
     sessions: tuple[FineTuningInput, ...]
 
     @property
     def clicked(self) -> bool:
-        return any(not session.is_irrelevant for session in self.sessions)
+        return any(not session.is_clickless for session in self.sessions)
 
 
 class TrainTestSplitter:
     """Splits sessions into train, dev and holdout by the text of their query, case and whitespace aside.
 
-    Each query has a fixed place in [0, 1), a hash of the seed and its text. Those below `test_size_ratio` are
+    Each query has a fixed number in [0, 1), a hash of the seed and its text. Those below `test_size_ratio` are
     tested on: below `test_size_ratio * holdout_share` in holdout, else in dev. So all sessions of a query share a
-    side, and a query keeps its side when sessions are added, in any process.
+    split, and a query keeps its split when sessions are added, in any process.
 
     Few queries: where two or more have clicks, train and dev get at least one of those each; else, of two or more
-    queries, train gets the one with clicks. Train takes the query with the greatest place, dev the one with the
+    queries, train gets the one with clicks. Train takes the query with the greatest number, dev the one with the
     smallest, from train if that has several, else from holdout. A single query goes to train.
 
     With `by_time`, sessions from `test_since` on are tested on, and their queries leave train: older sessions of
     the same queries are dropped, those of all other queries are learned from. Holdout takes the queries whose
-    place is below `holdout_share`, dev the others. Frequent queries come again and again, so this leaves
+    number is below `holdout_share`, dev the others. Frequent queries come again and again, so this leaves
     train with rare ones: use it to see how a model ages, not for the everyday run.
 
     Args:
@@ -111,9 +111,9 @@ class TrainTestSplitter:
     def _split_by_query(self, sessions: Sequence[FineTuningInput]) -> dict[Split, list[FineTuningInput]]:
         queries = self._queries(sessions)
         holdout = self.test_size_ratio * self.holdout_share
-        sides = {q.key: _side(q.place, holdout, self.test_size_ratio) for q in queries}
-        _give_each_side_one(queries, sides)
-        return _gather(sessions, sides)
+        split_of = {q.key: _split_at(q.fraction, holdout, self.test_size_ratio) for q in queries}
+        _give_each_split_one(queries, split_of)
+        return _gather(sessions, split_of)
 
     def _split_by_time(self, sessions: Sequence[FineTuningInput]) -> dict[Split, list[FineTuningInput]]:
         since = self._moment(sessions)
@@ -126,14 +126,14 @@ class TrainTestSplitter:
                 f"Sessions are from {min(times)} to {max(times)}: choose a moment between, or by_time=False."
             )
         queries = {q.key: q for q in self._queries(new)}
-        sides = {key: _side(q.place, self.holdout_share, 1.0) for key, q in queries.items()}
-        if all(query_key(s.query) in sides for s in old):
-            del sides[max(self._queries(old), key=lambda q: (q.clicked, q.place)).key]
-        if sides and "dev" not in sides.values():
-            sides[max(sides, key=lambda key: queries[key].place)] = "dev"
-        result = _gather(new, sides)
-        result["train"] = [s for s in old if query_key(s.query) not in sides]
-        dropped = len(sessions) - sum(len(side) for side in result.values())
+        split_of = {key: _split_at(q.fraction, self.holdout_share, 1.0) for key, q in queries.items()}
+        if all(query_key(s.query) in split_of for s in old):
+            del split_of[max(self._queries(old), key=lambda q: (q.clicked, q.fraction)).key]
+        if split_of and "dev" not in split_of.values():
+            split_of[max(split_of, key=lambda key: queries[key].fraction)] = "dev"
+        result = _gather(new, split_of)
+        result["train"] = [s for s in old if query_key(s.query) not in split_of]
+        dropped = len(sessions) - sum(len(part) for part in result.values())
         logger.info("Split at %s: %d sessions dropped, their queries are on the other side.", since, dropped)
         return result
 
@@ -148,15 +148,15 @@ class TrainTestSplitter:
         for session in sessions:
             grouped.setdefault(query_key(session.query), []).append(session)
         if self.shuffle:
-            return [_Query(k, place_of(k, self.random_state), tuple(s)) for k, s in grouped.items()]
+            return [_Query(k, fraction_of(k, self.random_state), tuple(s)) for k, s in grouped.items()]
         count = len(grouped)
         return [_Query(k, (count - 1 - i) / count, tuple(s)) for i, (k, s) in enumerate(grouped.items())]
 
 
-def place_of(key: str, seed: int) -> float:
-    """Return the place of a query in [0, 1), uniform over queries and independent between seeds.
+def fraction_of(key: str, seed: int) -> float:
+    """Return the fixed number of a query in [0, 1), uniform over queries and independent between seeds.
 
-    >>> round(place_of("usb charger", 42), 4)
+    >>> round(fraction_of("usb charger", 42), 4)
     0.928
     """
     digest = hashlib.blake2b(f"{seed}\x1f{key}".encode(), digest_size=8).digest()
@@ -168,8 +168,8 @@ def items_on_both_sides(data: RankingData | Mapping[Split, Sequence[FineTuningIn
 
     Queries never stand on both sides; items may, and the report states how many.
     """
-    clickstream = data.clickstream if isinstance(data, RankingData) else data
-    shown = {split: {r for s in clickstream.get(split, ()) for r in s.results} for split in SPLITS}
+    splits = data.splits if isinstance(data, RankingData) else data
+    shown = {split: {r for s in splits.get(split, ()) for r in s.results} for split in SPLITS}
     return tuple(sorted(shown["train"] & (shown["dev"] | shown["holdout"])))
 
 
@@ -179,30 +179,30 @@ def _without_variants(session: FineTuningInput, tested: set[str]) -> FineTuningI
     return session if kept == session.query_variants else replace(session, query_variants=kept)
 
 
-def _side(place: float, holdout_below: float, dev_below: float) -> Split:
-    if place < holdout_below:
+def _split_at(fraction: float, holdout_below: float, dev_below: float) -> Split:
+    if fraction < holdout_below:
         return "holdout"
-    return "dev" if place < dev_below else "train"
+    return "dev" if fraction < dev_below else "train"
 
 
-def _give_each_side_one(queries: Sequence[_Query], sides: dict[str, Split]) -> None:
-    """Change `sides` so that train, and where there are two queries dev, has one; clicked ones come first."""
+def _give_each_split_one(queries: Sequence[_Query], split_of: dict[str, Split]) -> None:
+    """Change `split_of` so that train, and where there are two queries dev, has one; clicked ones come first."""
     clicked = [q for q in queries if q.clicked]
-    candidates = sorted(clicked if len(clicked) > 1 else queries, key=lambda q: (q.place, q.key))
+    candidates = sorted(clicked if len(clicked) > 1 else queries, key=lambda q: (q.fraction, q.key))
     if not candidates:
         return
     anchor = clicked[0] if len(clicked) == 1 else candidates[-1]
-    sides[anchor.key] = "train"
-    if len(candidates) > 1 and not any(sides[q.key] == "dev" for q in candidates):
-        movable = [q for q in candidates if sides[q.key] == "train" and q.key != anchor.key]
-        movable = movable or [q for q in candidates if sides[q.key] == "holdout"]
-        sides[movable[0].key] = "dev"
+    split_of[anchor.key] = "train"
+    if len(candidates) > 1 and not any(split_of[q.key] == "dev" for q in candidates):
+        movable = [q for q in candidates if split_of[q.key] == "train" and q.key != anchor.key]
+        movable = movable or [q for q in candidates if split_of[q.key] == "holdout"]
+        split_of[movable[0].key] = "dev"
 
 
-def _gather(sessions: Iterable[FineTuningInput], sides: Mapping[str, Split]) -> dict[Split, list[FineTuningInput]]:
+def _gather(sessions: Iterable[FineTuningInput], split_of: Mapping[str, Split]) -> dict[Split, list[FineTuningInput]]:
     result: dict[Split, list[FineTuningInput]] = {split: [] for split in SPLITS}
     for session in sessions:
-        side = sides.get(query_key(session.query))
-        if side is not None:
-            result[side].append(session)
+        split = split_of.get(query_key(session.query))
+        if split is not None:
+            result[split].append(session)
     return result

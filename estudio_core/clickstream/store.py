@@ -203,7 +203,7 @@ class ClickstreamStore:
         query_id, client_id, user_query, hits, scores, created_at, attributes, clicks, impressions, irrelevant = row
         return SessionWithEvents(
             session_id=query_id,
-            search_query=user_query,
+            query=user_query,
             created_at=created_at,
             search_results=_shown(hits, scores, impressions),
             search_meta=_fields(attributes) or None,

@@ -1,4 +1,4 @@
-"""From a search plugin to its Airflow DAGs. The only package that imports Airflow.
+"""From a search plugin to its Airflow DAGs.
 
 A DAG stub is two lines:
 

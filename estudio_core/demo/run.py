@@ -15,16 +15,16 @@ from rich.text import Text
 
 from estudio_core import database, local
 from estudio_core.artifacts import ArtifactStore
+from estudio_core.database import migrate
 from estudio_core.demo.catalog import demo_queries, load_catalog
 from estudio_core.demo.clickstream import rankings_of, replay_clickstream
 from estudio_core.demo.follow import follow
 from estudio_core.errors import ConfigurationError
 from estudio_core.local.installation import RUN_COMPONENTS, START_TIMEOUT_S
-from estudio_core.migrations.upgrade import migrate
 from estudio_core.searching import search
 from estudio_core.settings import get_settings
 from estudio_core.terminal import Column, show_rows
-from estudio_core.vectordb.deployments import live_release
+from estudio_core.vectordb.releases import live_release
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""How well a model ranks what held-out sessions showed: shown lists ranked again, distance shifts.
+"""How well a model ranks what held-out sessions showed: shown lists ranked again.
 
 Clicks follow what the logging release showed, and showed high. Figures on them compare models; they are no absolute
 measure of quality, and judgments go before them where there are any.
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from estudio_core.clickstream.ranking_data import FineTuningInput
 from estudio_core.evaluation.evaluate import EncodedCatalog, K, QueryMetrics, Vectors, similarity_blocks
-from estudio_core.evaluation.ranking_metrics import distance_shift, ndcg_at_k, pairwise_accuracy
+from estudio_core.evaluation.ranking_metrics import ndcg_at_k, pairwise_accuracy
 from estudio_core.vectordb.index_info import SearchIndexInfo
 
 SHOWN_METRICS = ("shown_ndcg@10", "shown_pairwise_accuracy")
@@ -26,33 +26,28 @@ class ShownResults:
 
     Attributes:
         sessions: Number of the session among those kept, from 0, rising.
-        places: Place among the session's kept results, from 0.
+        columns: Number of the result among the session's kept results, from 0.
         queries: Row of the query vector.
         objects: Row of the object in the catalogue.
         clicked: bool.
     """
 
     sessions: NDArray[np.int64]
-    places: NDArray[np.int64]
+    columns: NDArray[np.int64]
     queries: NDArray[np.int64]
     objects: NDArray[np.int64]
     clicked: NDArray[np.bool_]
 
     @classmethod
-    def of(
-        cls,
-        sessions: Iterable[FineTuningInput],
-        queries: Sequence[str],
-        catalog: EncodedCatalog,
-        both_only: bool = False,
-    ) -> ShownResults:
-        """Flatten sessions; results that are not in the catalogue and queries without a vector are left out.
+    def of(cls, sessions: Iterable[FineTuningInput], queries: Sequence[str], catalog: EncodedCatalog) -> ShownResults:
+        """Flatten sessions with both a clicked and a skipped result.
+
+        Results that are not in the catalogue and queries without a vector are left out.
 
         Args:
             sessions: The sessions.
             queries: Texts whose vectors are known.
             catalog: The objects.
-            both_only: Leave out sessions that do not have both a clicked and a skipped result.
         """
         row_of = {query: row for row, query in enumerate(queries)}
         rows: list[tuple[int, int, int, int, bool]] = []
@@ -63,9 +58,9 @@ class ShownResults:
                 for result, weight in zip(session.results, session.click_weights, strict=True)
                 if result in catalog.rows
             ]
-            if session.query not in row_of or not kept or (both_only and len({click for _, click in kept}) < 2):
+            if session.query not in row_of or len({click for _, click in kept}) < 2:
                 continue
-            rows += [(number, place, row_of[session.query], row, click) for place, (row, click) in enumerate(kept)]
+            rows += [(number, column, row_of[session.query], row, click) for column, (row, click) in enumerate(kept)]
             number += 1
         table = np.array(rows, dtype=np.int64).reshape(-1, 5)
         return cls(table[:, 0], table[:, 1], table[:, 2], table[:, 3], table[:, 4].astype(bool))
@@ -98,12 +93,12 @@ def evaluate_shown(
         catalog: All objects.
         index: Metric and aggregation.
     """
-    shown = ShownResults.of(sessions, queries, catalog, both_only=True)
+    shown = ShownResults.of(sessions, queries, catalog)
     if len(shown.sessions) == 0:
         return QueryMetrics((), {name: np.empty(0) for name in SHOWN_METRICS})
-    shape = (int(shown.sessions.max()) + 1, int(shown.places.max()) + 1)
+    shape = (int(shown.sessions.max()) + 1, int(shown.columns.max()) + 1)
     scores, clicks, mask = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=bool)
-    cells = (shown.sessions, shown.places)
+    cells = (shown.sessions, shown.columns)
     scores[cells], clicks[cells], mask[cells] = shown.similarities(vectors, catalog, index), shown.clicked, True
     order = np.argsort(np.where(mask, -scores, np.inf), axis=1, kind="stable")
     per_session = (
@@ -111,7 +106,7 @@ def evaluate_shown(
         pairwise_accuracy(scores, clicks, mask),
     )
     broken = ~np.isfinite(scores).all(axis=1)
-    asked, inverse = np.unique(shown.queries[shown.places == 0], return_inverse=True)
+    asked, inverse = np.unique(shown.queries[shown.columns == 0], return_inverse=True)
     count = np.bincount(inverse)
     return QueryMetrics(
         tuple(queries[row] for row in asked),
@@ -120,26 +115,3 @@ def evaluate_shown(
             for name, values in zip(SHOWN_METRICS, per_session, strict=True)
         },
     )
-
-
-def distance_shifts(
-    sessions: Iterable[FineTuningInput],
-    queries: Sequence[str],
-    before: tuple[Vectors, EncodedCatalog],
-    after: tuple[Vectors, EncodedCatalog],
-    index: SearchIndexInfo,
-) -> dict[str, float]:
-    """Return `not_irrelevant_dist_shift` and `irrelevant_dist_shift` of one model against another on sessions.
-
-    Args:
-        sessions: The sessions, with and without clicks.
-        queries: Distinct query texts.
-        before: Query vectors and catalogue of the first model.
-        after: Those of the second, with the same objects in the same order.
-        index: Metric and aggregation.
-    """
-    shown = ShownResults.of(sessions, queries, before[1])
-    towards, away = distance_shift(
-        shown.similarities(*before, index), shown.similarities(*after, index), shown.sessions, shown.clicked
-    )
-    return {"not_irrelevant_dist_shift": towards, "irrelevant_dist_shift": away}

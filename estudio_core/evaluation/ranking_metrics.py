@@ -93,36 +93,6 @@ def pairwise_accuracy(scores: ArrayLike, grades: ArrayLike, mask: ArrayLike | No
     return _divided((right * better).sum(axis=(1, 2)), better.sum(axis=(1, 2)).astype(np.float64))
 
 
-def distance_shift(
-    initial: ArrayLike, current: ArrayLike, sessions: ArrayLike, clicked: ArrayLike
-) -> tuple[float, float]:
-    """Return how far training moved similarities: (`not_irrelevant_dist_shift`, `irrelevant_dist_shift`).
-
-    The first is the mean gain in similarity of clicked results, per session with clicks; the second the mean loss
-    of all results, per session without. 0.0 where there is no such session. Both can be gamed by moving all vectors
-    together, so they decide nothing.
-
-    >>> distance_shift([0.5, 0.4, 0.6], [0.7, 0.4, 0.5], sessions=[0, 0, 1], clicked=[True, False, False])
-    (0.2, 0.1)
-
-    Args:
-        initial: [results], similarity of query and result before training.
-        current: [results], similarity after it.
-        sessions: [results], number of the session, from 0.
-        clicked: [results].
-    """
-    moved = np.asarray(current, dtype=np.float64) - np.asarray(initial, dtype=np.float64)
-    number, click = np.asarray(sessions, dtype=np.int64), np.asarray(clicked, dtype=bool)
-    clicks, results = np.bincount(number, weights=click), np.bincount(number)
-    towards = np.bincount(number, weights=moved * click)
-    away = -np.bincount(number, weights=moved)
-    relevant, irrelevant = clicks > 0, (clicks == 0) & (results > 0)
-    return (
-        round(float((towards[relevant] / clicks[relevant]).mean()), 12) if relevant.any() else 0.0,
-        round(float((away[irrelevant] / results[irrelevant]).mean()), 12) if irrelevant.any() else 0.0,
-    )
-
-
 def _matrix(values: ArrayLike) -> Floats:
     matrix = np.asarray(values, dtype=np.float64)
     if matrix.ndim != 2:

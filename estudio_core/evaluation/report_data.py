@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from estudio_core.evaluation.evaluate import EncodedCatalog, QueryMetrics, Ranked
-from estudio_core.evaluation.gate import GateDecision, Group, GroupComparison
+from estudio_core.evaluation.gate import GateDecision, Group
 from estudio_core.evaluation.judgments import Judgments
 
 TOP_RESULTS = 5
@@ -103,9 +103,6 @@ class EvaluationReport(_Data):
     created_at: datetime
     decision: GateDecision
     facts: DataFacts
-    shown: tuple[GroupComparison, ...] = ()
-    """Held-out sessions whose shown lists were ranked again."""
-    distance_shifts: dict[str, float] = Field(default_factory=dict)
     queries: tuple[QueryChange, ...] = ()
     curves: tuple[Curve, ...] = ()
     trials: tuple[SearchedTrial, ...] = ()

@@ -63,7 +63,7 @@ def move(
             for key, weight in zip(keys_of(session, personal), session.click_weights, strict=True)
             if key in elements
         ]
-        last = max((place for place, (_, clicked) in enumerate(known) if clicked), default=-1)
+        last = max((i for i, (_, clicked) in enumerate(known) if clicked), default=-1)
         if last < 0:
             continue
         query = ImprovementElement(session.query, torch.from_numpy(queries[session.query].copy())[None, :])

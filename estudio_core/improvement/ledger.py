@@ -18,8 +18,8 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from estudio_core.errors import ReleaseError
-from estudio_core.vectordb.items import ID_LIMIT, IndexedItem
 from estudio_core.vectordb.locks import lock_objects
+from estudio_core.vectordb.objects import ID_LIMIT, IndexedObject
 from estudio_core.vectordb.releases import Release, live_for_write
 from estudio_core.vectordb.search import find_by_ids
 
@@ -117,7 +117,7 @@ def apply(conn: psycopg.Connection, release: Release, moved: list[MovedObject]) 
         _remember(conn, release, usable)
         shared = {entry.object_id: entry.vectors for entry in usable if entry.user_id is None}
         release.collection.replace_vectors(conn, shared)
-        release.collection.upsert_items(conn, [_personal_row(entry) for entry in usable if entry.user_id is not None])
+        release.collection.upsert_objects(conn, [_personal_row(entry) for entry in usable if entry.user_id is not None])
         written += len(usable)
     return written
 
@@ -132,7 +132,7 @@ def take_back(conn: psycopg.Connection, release: Release) -> int:
         lock_objects(conn, release.plugin, {stored_id.partition("\x1f")[0] for stored_id in chunk})
         found = find_by_ids(conn, release.collection, chunk)
         personal = [entry.object_id for entry in found if entry.user_id is not None]
-        release.collection.delete_items(conn, personal)
+        release.collection.delete_objects(conn, personal)
         release.collection.replace_vectors(
             conn,
             {
@@ -165,7 +165,7 @@ def drop_stale(conn: psycopg.Connection, release: Release) -> int:
         found = find_by_ids(conn, release.collection, [*originals, *originals.values()])
         hashes = {entry.object_id: entry.content_hash for entry in found}
         stale = [row for row, original in originals.items() if row not in hashes or hashes[row] != hashes.get(original)]
-        release.collection.delete_items(conn, stale)
+        release.collection.delete_objects(conn, stale)
         conn.execute(
             "DELETE FROM estudio.improved_objects WHERE release_id = %s AND stored_id = ANY(%s)",
             (release.release_id, stale),
@@ -227,7 +227,7 @@ def _application_rows(conn: psycopg.Connection, release: Release, object_ids: li
     return {(original, user) for original, user in rows}
 
 
-def _personal_row(entry: MovedObject) -> IndexedItem:
-    return IndexedItem(
+def _personal_row(entry: MovedObject) -> IndexedObject:
+    return IndexedObject(
         entry.stored_id, None, entry.content_hash, entry.vectors, user_id=entry.user_id, original_id=entry.object_id
     )

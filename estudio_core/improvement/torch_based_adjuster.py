@@ -130,9 +130,9 @@ class TorchBasedAdjuster(VectorsAdjuster):
 
         firsts = [elements[0].vector.detach().double().cpu() for elements in groups.values()]
         table = PartTable.counted([len(vectors) for vectors in firsts])
-        place = {key: number for number, key in enumerate(groups)}
+        row_of = {key: number for number, key in enumerate(groups)}
         pairs = [
-            (number, place[element.id, element.user_id], sign * session.weight / len(elements))
+            (number, row_of[element.id, element.user_id], sign * session.weight / len(elements))
             for number, session in enumerate(sessions)
             for sign, elements in ((1.0, session.clicked_elements), (-1.0, session.non_clicked_elements))
             for element in elements

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -18,8 +17,6 @@ LOAD_TIMEOUT_S = 300.0
 """A large model with warm-up at every length takes minutes on a CPU."""
 
 _POLL_S = 0.1
-
-logger = logging.getLogger(__name__)
 
 
 class TritonControl:
@@ -153,23 +150,6 @@ class TritonControl:
             for model in index.models
             if model.state
         }
-
-    def unload_others(self, plugin: str, keep: set[str]) -> list[str]:
-        """Unload the plugin's loaded models whose names are not in `keep`; return their names.
-
-        Raises:
-            InferenceUnavailableError: the server does not answer in time.
-        """
-        prefix = f"{plugin}_v"
-        old = [
-            name
-            for name, state in sorted(self.loaded().items())
-            if name.startswith(prefix) and name[len(prefix) :].isdigit() and name not in keep and state == "READY"
-        ]
-        for name in old:
-            logger.info("Unloading %s from Triton at %s", name, self.url)
-            self.unload(name)
-        return old
 
     def close(self) -> None:
         """Close the channel."""

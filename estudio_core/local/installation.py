@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from estudio_core import embedded_postgres
+from estudio_core.database import migrate
 from estudio_core.local import services
 from estudio_core.local.airflow_home import (
     COMPONENTS,
@@ -21,7 +22,6 @@ from estudio_core.local.mlflow_ui import is_local_store, mlflow_service
 from estudio_core.local.ports import PREFERRED_PORTS, choose_port, remembered_port
 from estudio_core.local.services import Service, ServiceStatus
 from estudio_core.local.triton_part import metrics_address, start_triton, stop_triton, triton_status
-from estudio_core.migrations.upgrade import migrate
 from estudio_core.redaction import redact
 from estudio_core.settings import get_settings
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import tenacity
 
-from estudio_core import database, migrations
+from estudio_core import migrations
 from estudio_core.errors import ConfigurationError, DatabaseUnavailableError
+from estudio_core.migrations.check import SCHEMA, require_pgvector, require_schema, schema_version
 
 if TYPE_CHECKING:
     import psycopg
@@ -27,8 +29,8 @@ _ONE_AT_A_TIME = 4_837_201_155
 logger = logging.getLogger(__name__)
 
 
-def migrate(url: str | None = None) -> str:
-    """Carry out all migrations that the database (`database_url()` by default) lacks; return the number it is at now.
+def migrate(connect: Callable[[], psycopg.Connection]) -> str:
+    """Carry out all migrations that the database of `connect` lacks; return the number it is at now.
 
     Each is one transaction: killed in the middle, it leaves the tables of the version before. Where nothing is lacking,
     one row is read; tables of a newer version that serve this one stay as they are.
@@ -47,8 +49,7 @@ def migrate(url: str | None = None) -> str:
         reraise=True,
     )
     try:
-        with database.outages_named():
-            return retrying(_migrate, url)
+        return retrying(_migrate, connect)
     except psycopg.errors.LockNotAvailable as error:
         raise DatabaseUnavailableError(
             f"Estudio's tables are to be migrated to {migrations.newest()}, and other transactions have used them for "
@@ -57,9 +58,9 @@ def migrate(url: str | None = None) -> str:
         ) from error
 
 
-def _migrate(url: str | None) -> str:
-    with database.connect(url) as connection:
-        found = database.schema_version(connection)
+def _migrate(connect: Callable[[], psycopg.Connection]) -> str:
+    with connect() as connection:
+        found = schema_version(connection)
         if found is None or found.number < migrations.newest():
             connection.execute("SELECT set_config('lock_timeout', %s, false)", (f"{LOCK_TRY_S * 1000:.0f}ms",))
             # Held by the session: a second migration that waited finds nothing left to do.
@@ -67,7 +68,7 @@ def _migrate(url: str | None) -> str:
             _make_room(connection)
             connection.commit()
             _run_scripts(connection)
-        return database.require_schema(connection)
+        return require_schema(connection)
 
 
 def _make_room(connection: psycopg.Connection) -> None:
@@ -80,7 +81,7 @@ def _make_room(connection: psycopg.Connection) -> None:
         raise ConfigurationError(
             "The database has no pgvector extension. Install pgvector >= 0.8.4 on the server."
         ) from error
-    database.require_pgvector(connection)
+    require_pgvector(connection)
     connection.execute("CREATE SCHEMA IF NOT EXISTS estudio")
 
 
@@ -97,7 +98,7 @@ def _run_scripts(connection: psycopg.Connection) -> None:
         context = MigrationContext.configure(
             bind,
             opts={
-                "version_table_schema": database.SCHEMA,
+                "version_table_schema": SCHEMA,
                 "transaction_per_migration": True,
                 # What Alembic's command `upgrade head` runs; that needs a file env.py, which nothing else can import.
                 "fn": lambda current, _: scripts._upgrade_revs("head", current),

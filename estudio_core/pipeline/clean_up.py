@@ -7,7 +7,7 @@ from typing import Any
 from estudio_core import database
 from estudio_core.pipeline.manifests import CleanUpManifest
 from estudio_core.settings import get_settings
-from estudio_core.vectordb import deployments
+from estudio_core.vectordb import releases, switching
 
 
 def clean_up(plugin_name: str, params: dict[str, Any]) -> CleanUpManifest:
@@ -24,12 +24,12 @@ def clean_up(plugin_name: str, params: dict[str, Any]) -> CleanUpManifest:
 
     keep = int(params.get("keep_releases") or get_settings().keep_releases)
     with database.connect(autocommit=True) as connection:
-        retired = deployments.retire_releases(connection, plugin_name, keep)
-        releases = deployments.list_releases(connection, plugin_name)
-        live = deployments.live_release(connection, plugin_name)
+        retired = switching.retire_releases(connection, plugin_name, keep)
+        every = releases.list_releases(connection, plugin_name)
+        live = releases.live_release(connection, plugin_name)
     newest = live.release_id if live is not None else 0
-    over = {r.model_name for r in releases if r.state == "retired" or (r.state == "failed" and r.release_id < newest)}
-    kept = {r.model_name for r in releases if r.state not in {"retired", "failed"}}
+    over = {r.model_name for r in every if r.state == "retired" or (r.state == "failed" and r.release_id < newest)}
+    kept = {r.model_name for r in every if r.state not in {"retired", "failed"}}
     removed = []
     repository = get_settings().triton_repository
     for entry in list_entries(repository):

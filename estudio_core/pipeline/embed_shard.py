@@ -15,8 +15,8 @@ from estudio_core.pipeline.manifests import LoadedShard, ShardManifest
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.progress import report
 from estudio_core.promotion.ledger import require_open_run
-from estudio_core.vectordb.items import IndexedItem
 from estudio_core.vectordb.locks import build_lock
+from estudio_core.vectordb.objects import IndexedObject
 from estudio_core.vectordb.releases import Release, get_release
 
 _REPORT_EACH = 256
@@ -57,7 +57,7 @@ def embed_shard(plugin_name: str, shard: dict[str, Any]) -> LoadedShard:
             spare_what_is_loaded()
             known = ServedVectors(VectorStore.load(plugin_name, digest), release)
             encoded = EncodedItems(parts_of.of_rows(batches), embedder, digest, known)
-            release.collection.copy_items(connection, _while_wanted(_reported(encoded, wanted.count), release))
+            release.collection.copy_objects(connection, _while_wanted(_reported(encoded, wanted.count), release))
             items, parts, reused = encoded.items, encoded.parts, encoded.reused
     return LoadedShard(
         release_id=wanted.release_id,
@@ -71,7 +71,7 @@ def embed_shard(plugin_name: str, shard: dict[str, Any]) -> LoadedShard:
     )
 
 
-def _while_wanted(items: Iterator[IndexedItem], release: Release) -> Iterator[IndexedItem]:
+def _while_wanted(items: Iterator[IndexedObject], release: Release) -> Iterator[IndexedObject]:
     asked = time.monotonic()
     for item in items:
         if time.monotonic() - asked >= CHECK_S:
@@ -81,7 +81,7 @@ def _while_wanted(items: Iterator[IndexedItem], release: Release) -> Iterator[In
         yield item
 
 
-def _reported(items: Iterable[IndexedItem], total: int) -> Iterator[IndexedItem]:
+def _reported(items: Iterable[IndexedObject], total: int) -> Iterator[IndexedObject]:
     count = 0
     for count, item in enumerate(items, start=1):
         if count % _REPORT_EACH == 0:

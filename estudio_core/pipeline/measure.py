@@ -149,7 +149,7 @@ def _clicks(fresh: list[FineTuningInput]) -> dict[str, float]:
     shown = Impressions.of(fresh)
     counts, rates = rates_by_position(shown)
     by_position = {f"click_rate_{place}": rate for place, rate in enumerate(rates, 1) if counts[place - 1]}
-    clicked = sum(not session.is_irrelevant for session in fresh)
+    clicked = sum(not session.is_clickless for session in fresh)
     return {"clicked_sessions": clicked / len(fresh), **by_position}
 
 

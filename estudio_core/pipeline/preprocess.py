@@ -26,13 +26,13 @@ def preprocess(plugin_name: str, run_id: str, sessions: dict[str, Any]) -> Datas
     store = ArtifactStore()
     clickstream = read_sessions(store, extracted.uri)
     data = prepare(open_plugin(plugin_name), clickstream)
-    if all(session.is_irrelevant for session in data.clickstream["train"]):
+    if all(session.is_clickless for session in data.splits["train"]):
         raise NotEnoughDataError(
-            f"None of the {len(data.clickstream['train'])} training sessions has a click on an item that still exists."
+            f"None of the {len(data.splits['train'])} training sessions has a click on an item that still exists."
         )
-    if all(session.is_irrelevant for session in data.clickstream["dev"]):
+    if all(session.is_clickless for session in data.splits["dev"]):
         raise NotEnoughDataError(
-            f"None of the {len(data.clickstream['dev'])} development sessions has a click, so nothing can say when to "
+            f"None of the {len(data.splits['dev'])} development sessions has a click, so nothing can say when to "
             "stop training. Collect more sessions, or raise test_size_ratio."
         )
     with store.publish(plugin_name, run_id, "dataset") as folder:
@@ -42,7 +42,7 @@ def preprocess(plugin_name: str, run_id: str, sessions: dict[str, Any]) -> Datas
         uri=store.uri(plugin_name, run_id, "dataset"),
         sessions_uri=extracted.uri,
         dataset_id=data.dataset_id,
-        sessions={split: len(data.clickstream[split]) for split in SPLITS},
+        sessions={split: len(data.splits[split]) for split in SPLITS},
         queries={split: len(data.queries(split)) for split in SPLITS},
         items=len(data.items),
         missing_items=len(data.missing_items),

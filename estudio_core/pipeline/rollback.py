@@ -13,7 +13,7 @@ from estudio_core.pipeline.release.going_live import make_live
 from estudio_core.plugin.run_params import RollbackParams
 from estudio_core.promotion import ledger
 from estudio_core.promotion.turns import one_at_a_time
-from estudio_core.vectordb import deployments
+from estudio_core.vectordb import releases, switching
 
 
 def rollback(plugin_name: str, params: dict[str, Any], run_id: str, actor: str) -> LiveManifest:
@@ -40,13 +40,13 @@ def rollback(plugin_name: str, params: dict[str, Any], run_id: str, actor: str) 
         done = ledger.of_run(connection, plugin_name, run_id)
         if done is not None:
             ledger.require_open(connection, done)
-        target: deployments.Release | None
+        target: releases.Release | None
         if done is not None and done.release_id is not None:  # a killed attempt has chosen already
-            target = deployments.get_release(connection, done.release_id)
+            target = releases.get_release(connection, done.release_id)
         elif wanted == "previous":
-            target = deployments.previous_release(connection, plugin_name)
+            target = releases.previous_release(connection, plugin_name)
         else:
-            target = deployments.get_release(connection, int(wanted))
+            target = releases.get_release(connection, int(wanted))
         if target is None or target.plugin != plugin_name or target.state not in {"live", "previous"}:
             raise ReleaseError(
                 f"Plugin {plugin_name!r} has no such release to go back to: {wanted!r} names "
@@ -67,5 +67,5 @@ def rollback(plugin_name: str, params: dict[str, Any], run_id: str, actor: str) 
         return make_live(
             connection,
             promotion,
-            lambda: deployments.rollback(connection, plugin_name, embed_writes(plugin_name), target),
+            lambda: switching.rollback(connection, plugin_name, embed_writes(plugin_name), target),
         )

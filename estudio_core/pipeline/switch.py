@@ -12,7 +12,7 @@ from estudio_core.plugin.registry import open_plugin
 from estudio_core.promotion import ledger
 from estudio_core.promotion.aliases import observe
 from estudio_core.promotion.turns import one_at_a_time
-from estudio_core.vectordb import deployments
+from estudio_core.vectordb import releases, switching
 
 
 def switch(plugin_name: str, verified: dict[str, Any]) -> LiveManifest:
@@ -25,12 +25,12 @@ def switch(plugin_name: str, verified: dict[str, Any]) -> LiveManifest:
     """
     manifest = VerifiedManifest.model_validate(verified)
     with database.connect(autocommit=True) as connection, one_at_a_time(connection, plugin_name):
-        release = deployments.get_release(connection, manifest.release_id)
+        release = releases.get_release(connection, manifest.release_id)
         promotion = ledger.request(
             connection, plugin_name, "manual", "estudio", release.model_version, run_id=release.run_id
         )
         observe(connection, open_plugin(plugin_name).experiments.registry)
         ledger.require_open(connection, promotion)
         return make_live(
-            connection, promotion, lambda: deployments.switch(connection, release, embed_writes(plugin_name))
+            connection, promotion, lambda: switching.switch(connection, release, embed_writes(plugin_name))
         )

@@ -9,7 +9,9 @@ from estudio_core.errors import VerificationError
 from estudio_core.pipeline.items.embed_writes import embed_writes
 from estudio_core.pipeline.manifests import BuiltManifest, VerifiedManifest
 from estudio_core.promotion.ledger import require_open_run
-from estudio_core.vectordb.deployments import build_lock, catch_up, get_release
+from estudio_core.vectordb.catching_up import catch_up
+from estudio_core.vectordb.locks import build_lock
+from estudio_core.vectordb.releases import get_release
 from estudio_core.vectordb.verification import verify_release
 
 SAMPLE_QUERIES = 100

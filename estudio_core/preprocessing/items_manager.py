@@ -80,13 +80,13 @@ class ItemSetManager:
         usable = {object_id: texts[object_id] for object_id in split.parts}
         return PreparedItems(usable, split.parts, invalid | split.invalid)
 
-    def items_set(self, prepared: PreparedItems, clickstream: Mapping[Split, Sequence[FineTuningInput]]) -> ItemsSet:
-        """Return parts and variants of the prepared items that occur in `clickstream`.
+    def items_set(self, prepared: PreparedItems, splits: Mapping[Split, Sequence[FineTuningInput]]) -> ItemsSet:
+        """Return parts and variants of the prepared items that occur in `splits`.
 
         Raises:
             ItemError: an item that occurs is not among them; names the ids.
         """
-        occurring = {split: _shown(clickstream.get(split, ())) for split in SPLITS}
+        occurring = {split: _shown(splits.get(split, ())) for split in SPLITS}
         every = dict.fromkeys(object_id for split in SPLITS for object_id in occurring[split])
         lacking = [object_id for object_id in every if object_id not in prepared.parts]
         if lacking:

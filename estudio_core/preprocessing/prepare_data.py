@@ -55,11 +55,11 @@ def prepare_data(
     _log_items("are not in the source", missing)
     _log_items("cannot be used", [f"{object_id} ({reason})" for object_id, reason in invalid.items()])
     inputs = _without(inputs, {*missing, *invalid}, lost)
-    sides = splitter.split(inputs)
-    if not any(not session.is_irrelevant for session in sides["train"]):
+    splits = splitter.split(inputs)
+    if not any(not session.is_clickless for session in splits["train"]):
         raise NotEnoughDataError(
             f"No session with a click is left to train on: of {len(clickstream)} sessions, {len(inputs)} are usable"
-            f"{_and_lost(lost)}, {sum(not s.is_irrelevant for s in inputs)} of them with a click; "
+            f"{_and_lost(lost)}, {sum(not s.is_clickless for s in inputs)} of them with a click; "
             f"{len(missing)} items are missing and {len(invalid)} unusable. "
             "Collect more sessions, widen the window, or check that their object ids are ids of the source."
         )
@@ -67,11 +67,11 @@ def prepare_data(
         "%d sessions given%s; %s.",
         len(clickstream),
         _and_lost(lost),
-        ", ".join(f"{len(sides[split])} in {split}" for split in SPLITS),
+        ", ".join(f"{len(splits[split])} in {split}" for split in SPLITS),
     )
     return RankingData(
-        clickstream=sides,
-        items=items_set_manager.items_set(texts, sides),
+        splits=splits,
+        items=items_set_manager.items_set(texts, splits),
         missing_items=tuple(missing),
         invalid_items=invalid,
     )

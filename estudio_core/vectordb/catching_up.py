@@ -105,12 +105,12 @@ def apply(conn: psycopg.Connection, release: Release, entries: Sequence[ChangeEn
     writes = [entry.write for entry in entries if entry.write is not None]
     deletes = [entry.object_id for entry in entries if entry.write is None]
     while True:
-        items, kept = embedded(conn, embed, release, writes)
+        objects, kept = embedded(conn, embed, release, writes)
         with conn.transaction():
-            if not release.collection.keep_items(conn, kept):
+            if not release.collection.keep_objects(conn, kept):
                 continue
-            release.collection.upsert_items(conn, items)
-            release.collection.delete_items(conn, deletes)
+            release.collection.upsert_objects(conn, objects)
+            release.collection.delete_objects(conn, deletes)
             changed = int(get_release(conn, release.release_id).stats.get("changed_objects", 0)) + len(entries)
             add_stats(conn, release, {"changed_objects": changed})
             return

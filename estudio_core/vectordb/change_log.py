@@ -18,8 +18,8 @@ from psycopg import sql
 from psycopg.types.json import Json, Jsonb
 
 from estudio_core.errors import ItemError, ModelError
-from estudio_core.vectordb.items import IndexedItem, KeptItem, check_id, check_text, source_hash
 from estudio_core.vectordb.locks import lock_objects
+from estudio_core.vectordb.objects import IndexedObject, KeptObject, check_id, check_text, source_hash
 from estudio_core.vectordb.releases import Release, live_for_write, live_release
 
 
@@ -47,9 +47,9 @@ class ItemWrite:
         return source_hash(self.data, self.payload)
 
 
-EmbedWrites = Callable[[Release, Sequence[ItemWrite], Mapping[str, str]], Sequence[IndexedItem | KeptItem]]
+EmbedWrites = Callable[[Release, Sequence[ItemWrite], Mapping[str, str]], Sequence[IndexedObject | KeptObject]]
 """Embeds items with the model of a release. The mapping has the content hashes of those that its collection holds:
-an item of the same content may be returned as a `KeptItem`, without vectors. One item is returned for each.
+one of the same content may be returned as a `KeptObject`, without vectors. One object is returned for each.
 
 Raises `ItemError` with the ids of items that cannot be embedded."""
 
@@ -108,7 +108,7 @@ def write(
             live = live_release(conn, plugin)
             personal = _personal_rows(conn, plugin, deletes) | _replaced_rows(conn, plugin, upserts)
         try:
-            items, kept = embedded(conn, embed, live, upserts) if live is not None else ([], [])
+            objects, kept = embedded(conn, embed, live, upserts) if live is not None else ([], [])
         except (psycopg.errors.UndefinedTable, ModelError):
             with conn.transaction():
                 now = live_release(conn, plugin)
@@ -125,18 +125,18 @@ def write(
                 stale |= _moved_on(conn, current, [*ids, *deletes], expected)
                 upserts = [item for item in upserts if item.object_id not in stale]
                 deletes = [object_id for object_id in deletes if object_id not in stale]
-                items = [item for item in items if item.object_id not in stale]
-                kept = [item for item in kept if item.object_id not in stale]
+                objects = [obj for obj in objects if obj.object_id not in stale]
+                kept = [obj for obj in kept if obj.object_id not in stale]
             following = _personal_rows(conn, plugin, deletes) | _replaced_rows(conn, plugin, upserts)
             if not following <= personal:
                 continue
             following |= {item.object_id for item in upserts if item.original_id in deletes}
             deleted = len(deletes)
             if current is not None:
-                if not current.collection.keep_items(conn, kept):
+                if not current.collection.keep_objects(conn, kept):
                     continue
-                current.collection.upsert_items(conn, items)
-                deleted = current.collection.delete_items(conn, deletes)
+                current.collection.upsert_objects(conn, objects)
+                deleted = current.collection.delete_objects(conn, deletes)
             _append(conn, plugin, upserts, [*deletes, *sorted(following.difference(deletes))])
             return WriteResult(
                 current.release_id if current else None, len(upserts), len(kept), deleted, tuple(sorted(stale))
@@ -198,8 +198,8 @@ def _jsonb(payload: dict[str, Any] | None) -> Jsonb | None:
 
 def embedded(
     conn: psycopg.Connection, embed: EmbedWrites, release: Release, writes: Sequence[ItemWrite]
-) -> tuple[list[IndexedItem], list[KeptItem]]:
-    """Return the items of `writes`, with vectors by the model of `release` or to be kept.
+) -> tuple[list[IndexedObject], list[KeptObject]]:
+    """Return the objects of `writes`, with vectors by the model of `release` or to be kept.
 
     Raises:
         ItemError: other objects came back than were asked for.
@@ -208,15 +208,15 @@ def embedded(
         return [], []
     with conn.transaction():
         stored = release.collection.content_hashes(conn, [item.object_id for item in writes])
-    items = list(embed(release, writes, stored))
-    missing = sorted({item.object_id for item in writes} ^ {item.object_id for item in items})
+    objects = list(embed(release, writes, stored))
+    missing = sorted({item.object_id for item in writes} ^ {obj.object_id for obj in objects})
     if missing:
         raise ItemError(
             f"Embedding for release {release.release_id} gave other objects than asked: {missing}.", missing
         )
     return (
-        [item for item in items if isinstance(item, IndexedItem)],
-        [item for item in items if isinstance(item, KeptItem)],
+        [obj for obj in objects if isinstance(obj, IndexedObject)],
+        [obj for obj in objects if isinstance(obj, KeptObject)],
     )
 
 

@@ -17,8 +17,8 @@ from estudio_core.errors import ConfigurationError, ReleaseError
 from estudio_core.streams import batched, prefetched
 from estudio_core.vectordb.copying import CopyChunk, pack, send, send_parts
 from estudio_core.vectordb.index_info import MetricAggregationType, MetricType, SearchIndexInfo
-from estudio_core.vectordb.items import VECTOR_MAX_DIMENSIONS, IndexedItem, KeptItem, check_ids, payload_json
 from estudio_core.vectordb.locks import lock_objects
+from estudio_core.vectordb.objects import VECTOR_MAX_DIMENSIONS, IndexedObject, KeptObject, check_ids, payload_json
 
 COPY_CHUNK = 2000
 """Objects of one COPY: about 3 MB per part and 384 dimensions, and one DELETE for reruns."""
@@ -40,7 +40,7 @@ class CollectionStats:
 
 @dataclass(frozen=True)
 class CopyCount:
-    """What `copy_items` wrote."""
+    """What `copy_objects` wrote."""
 
     objects: int
     parts: int
@@ -203,51 +203,51 @@ class Collection:
             conn.execute("DELETE FROM estudio.optimizations WHERE collection_id = %s", (self.collection_id,))
         return existed
 
-    def copy_items(self, conn: psycopg.Connection, items: Iterable[IndexedItem]) -> CopyCount:
-        """Write items by binary COPY in the caller's transaction; rows of the same ids are replaced.
+    def copy_objects(self, conn: psycopg.Connection, objects: Iterable[IndexedObject]) -> CopyCount:
+        """Write objects by binary COPY in the caller's transaction; rows of the same ids are replaced.
 
         A personal row also takes the place of the one that this user had for the same original. Repeating
-        it gives the same rows. Items are checked in chunks: on an error the transaction is rolled back.
+        it gives the same rows. Objects are checked in chunks: on an error the transaction is rolled back.
 
-        The next chunk is read and packed while one is sent, in another thread, where `items` must not use `conn`.
+        The next chunk is read and packed while one is sent, in another thread, where `objects` must not use `conn`.
 
         Raises:
             DimensionError: a vector does not have the dimension of the index.
             ItemError: a vector is zero or not finite, an id comes twice, a payload is no JSON.
         """
         with conn.transaction():
-            chunks = prefetched(self._packed(items, conn.info.encoding), ahead=1)
+            chunks = prefetched(self._packed(objects, conn.info.encoding), ahead=1)
             return self._copy(conn, chunks, empty=self._is_empty(conn))
 
-    def _packed(self, items: Iterable[IndexedItem], encoding: str) -> Iterator[CopyChunk]:
+    def _packed(self, objects: Iterable[IndexedObject], encoding: str) -> Iterator[CopyChunk]:
         seen: set[str] = set()
-        for chunk in batched(items, COPY_CHUNK):
+        for chunk in batched(objects, COPY_CHUNK):
             check_ids(chunk, seen)
             yield pack(chunk, self.index_info, encoding)
 
     def _copy(self, conn: psycopg.Connection, chunks: Iterable[CopyChunk], *, empty: bool) -> CopyCount:
         register_vectors(conn)
-        objects = parts = 0
+        count = parts = 0
         with conn.transaction():
             for chunk in chunks:
                 if not empty:
                     self._delete(conn, self._present(conn, chunk))
                 send(conn, self.objects, self.parts, chunk)
-                objects += len(chunk.object_ids)
+                count += len(chunk.object_ids)
                 parts += chunk.part_count
-        return CopyCount(objects, parts)
+        return CopyCount(count, parts)
 
-    def upsert_items(self, conn: psycopg.Connection, items: Sequence[IndexedItem]) -> CopyCount:
-        """Write items of a collection that others write to; writers of the same object follow each other.
+    def upsert_objects(self, conn: psycopg.Connection, objects: Sequence[IndexedObject]) -> CopyCount:
+        """Write objects of a collection that others write to; writers of the same object follow each other.
 
         Raises:
-            DimensionError, ItemError: as `copy_items`; nothing is written.
+            DimensionError, ItemError: as `copy_objects`; nothing is written.
         """
         with conn.transaction():
-            lock_objects(conn, self.collection_id, [item.object_id for item in items])
-            return self._copy(conn, self._packed(items, conn.info.encoding), empty=False)
+            lock_objects(conn, self.collection_id, [obj.object_id for obj in objects])
+            return self._copy(conn, self._packed(objects, conn.info.encoding), empty=False)
 
-    def delete_items(self, conn: psycopg.Connection, object_ids: Sequence[str]) -> int:
+    def delete_objects(self, conn: psycopg.Connection, object_ids: Sequence[str]) -> int:
         """Delete objects, and the personal rows that stand for them; return how many of the ids were there."""
         with conn.transaction():
             lock_objects(conn, self.collection_id, object_ids)
@@ -258,7 +258,7 @@ class Collection:
             self._delete(conn, [row[0] for row in personal])
             return self._delete(conn, list(object_ids))
 
-    def keep_items(self, conn: psycopg.Connection, items: Sequence[KeptItem]) -> bool:
+    def keep_objects(self, conn: psycopg.Connection, objects: Sequence[KeptObject]) -> bool:
         """Write the payloads of objects whose vectors stay.
 
         Returns:
@@ -267,9 +267,9 @@ class Collection:
         Raises:
             ItemError: a payload is no JSON.
         """
-        if not items:
+        if not objects:
             return True
-        ids, contents = [item.object_id for item in items], [item.content_hash for item in items]
+        ids, contents = [obj.object_id for obj in objects], [obj.content_hash for obj in objects]
         with conn.transaction():
             lock_objects(conn, self.collection_id, ids)
             if self.content_hashes(conn, ids) != dict(zip(ids, contents, strict=True)):
@@ -281,7 +281,7 @@ class Collection:
                     " FROM unnest(%s::text[], %s::text[], %s::text[]) AS n (object_id, payload, source_hash)"
                     " WHERE o.object_id = n.object_id"
                 ).format(self.objects),
-                (ids, [payload_json(item) for item in items], [item.source_hash for item in items]),
+                (ids, [payload_json(obj) for obj in objects], [obj.source_hash for obj in objects]),
             )
             return True
 
@@ -289,12 +289,12 @@ class Collection:
         """Give everybody's objects other part vectors, [parts, dimensions] each; all else of them stays as it is.
 
         Raises:
-            DimensionError, ItemError: as `copy_items`; nothing is written.
+            DimensionError, ItemError: as `copy_objects`; nothing is written.
         """
         if not vectors:
             return
         ids = list(vectors)
-        chunk = pack([IndexedItem(each, {}, "", vectors[each]) for each in ids], self.index_info, conn.info.encoding)
+        chunk = pack([IndexedObject(each, {}, "", vectors[each]) for each in ids], self.index_info, conn.info.encoding)
         with conn.transaction():
             lock_objects(conn, self.collection_id, ids)
             self._delete_parts(conn, ids)

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from estudio_core.vectordb.index_info import MetricAggregationType, SearchIndexInfo
-from estudio_core.vectordb.items import (
+from estudio_core.vectordb.objects import (
     TEXT_LIMIT,
     VECTOR_MAX_DIMENSIONS,
-    IndexedItem,
+    IndexedObject,
     average_vector,
     checked_vectors,
     payload_jsons,
@@ -39,28 +39,28 @@ PART_COLUMNS = ("object_id", "part", "embedding", "is_average", "user_id")
 _JSONB_VERSION = b"\1"
 
 
-def part_matrix(items: Sequence[IndexedItem], info: SearchIndexInfo) -> NDArray[np.float32]:
-    """Return the part vectors of `items` below each other, float32 [parts, dimensions], checked.
+def part_matrix(objects: Sequence[IndexedObject], info: SearchIndexInfo) -> NDArray[np.float32]:
+    """Return the part vectors of `objects` below each other, float32 [parts, dimensions], checked.
 
     Raises:
-        DimensionError: the vectors of an item are not [parts, dimensions].
-        ItemError: an item has no part, or a vector that an index would not find.
+        DimensionError: the vectors of an object are not [parts, dimensions].
+        ItemError: an object has no part, or a vector that an index would not find.
     """
-    parts = [np.asarray(item.vectors, dtype=np.float32) for item in items]
+    parts = [np.asarray(obj.vectors, dtype=np.float32) for obj in objects]
     if all(rows.ndim == 2 and len(rows) and rows.shape[1] == info.dimensions for rows in parts):
         matrix = np.concatenate(parts)
         if values_fit(matrix, info):
             return matrix
-    # Something is wrong: item by item, to name it.
-    return np.concatenate([checked_vectors(item, info) for item in items])
+    # Something is wrong: object by object, to name it.
+    return np.concatenate([checked_vectors(obj, info) for obj in objects])
 
 
 @dataclass(frozen=True)
 class CopyChunk:
-    """Items in the form in which they are sent: the content of two binary COPYs.
+    """Objects in the form in which they are sent: the content of two binary COPYs.
 
     Attributes:
-        object_ids: Ids of the items.
+        object_ids: Ids of the objects.
         personal: Users and originals of the personal rows among them.
         objects: Rows of the objects table.
         parts: Rows of the parts table, each object's average among them where averages are searched.
@@ -74,23 +74,19 @@ class CopyChunk:
     part_count: int
 
 
-def pack(items: Sequence[IndexedItem], info: SearchIndexInfo, encoding: str) -> CopyChunk:
-    """Check the content of items and return them as COPY wants them.
+def pack(objects: Sequence[IndexedObject], info: SearchIndexInfo, encoding: str) -> CopyChunk:
+    """Check the content of objects and return them as COPY wants them.
 
     Raises:
-        DimensionError: the vectors of an item are not [parts, dimensions].
-        ItemError: an item has no part or a vector that an index would not find, or its payload is no JSON.
+        DimensionError: the vectors of an object are not [parts, dimensions].
+        ItemError: an object has no part or a vector that an index would not find, or its payload is no JSON.
     """
-    matrix = part_matrix(items, info)
+    matrix = part_matrix(objects, info)
     return CopyChunk(
-        [item.object_id for item in items],
-        [
-            (item.user_id, item.original_id)
-            for item in items
-            if item.user_id is not None and item.original_id is not None
-        ],
-        b"".join((_HEADER, *_object_rows(items, encoding), _TRAILER)),
-        b"".join((_HEADER, *_part_rows(items, matrix, info, encoding), _TRAILER)),
+        [obj.object_id for obj in objects],
+        [(obj.user_id, obj.original_id) for obj in objects if obj.user_id is not None and obj.original_id is not None],
+        b"".join((_HEADER, *_object_rows(objects, encoding), _TRAILER)),
+        b"".join((_HEADER, *_part_rows(objects, matrix, info, encoding), _TRAILER)),
         len(matrix),
     )
 
@@ -114,35 +110,35 @@ def _copy(conn: psycopg.Connection, table: sql.Identifier, columns: Sequence[str
         copy.write(content)
 
 
-def _object_rows(items: Sequence[IndexedItem], encoding: str) -> Iterator[bytes]:
+def _object_rows(objects: Sequence[IndexedObject], encoding: str) -> Iterator[bytes]:
     columns = (
-        [struct.pack(">h", len(OBJECT_COLUMNS))] * len(items),
-        _texts([item.object_id for item in items], encoding),
-        _texts([item.original_id for item in items], encoding),
-        _texts([item.user_id for item in items], encoding),
-        [_jsonb(payload, encoding) for payload in payload_jsons(items)],
-        _texts([item.content_hash for item in items], encoding),
-        _texts([item.source_hash for item in items], encoding),
-        _texts([item.text[:TEXT_LIMIT] for item in items], encoding),
+        [struct.pack(">h", len(OBJECT_COLUMNS))] * len(objects),
+        _texts([obj.object_id for obj in objects], encoding),
+        _texts([obj.original_id for obj in objects], encoding),
+        _texts([obj.user_id for obj in objects], encoding),
+        [_jsonb(payload, encoding) for payload in payload_jsons(objects)],
+        _texts([obj.content_hash for obj in objects], encoding),
+        _texts([obj.source_hash for obj in objects], encoding),
+        _texts([obj.text[:TEXT_LIMIT] for obj in objects], encoding),
     )
     return map(b"".join, zip(*columns, strict=True))
 
 
 def _part_rows(
-    items: Sequence[IndexedItem], matrix: NDArray[np.float32], info: SearchIndexInfo, encoding: str
+    objects: Sequence[IndexedObject], matrix: NDArray[np.float32], info: SearchIndexInfo, encoding: str
 ) -> Iterator[bytes]:
     """Yield rows of the parts table, those together whose ids have the same number of bytes."""
-    counts = np.array([len(item.vectors) for item in items])
-    owners = np.repeat(np.arange(len(items)), counts)
+    counts = np.array([len(obj.vectors) for obj in objects])
+    owners = np.repeat(np.arange(len(objects)), counts)
     numbers = np.arange(len(matrix)) - np.repeat(np.cumsum(counts) - counts, counts)
     if info.metric_aggregation_type == MetricAggregationType.AVG:
-        parts = zip(np.split(matrix, np.cumsum(counts)[:-1]), items, strict=True)
-        averages = [average_vector(rows, item.object_id, info) for rows, item in parts]
+        parts = zip(np.split(matrix, np.cumsum(counts)[:-1]), objects, strict=True)
+        averages = [average_vector(rows, obj.object_id, info) for rows, obj in parts]
         matrix = np.concatenate([matrix, averages])
-        owners = np.concatenate([owners, np.arange(len(items))])
-        numbers = np.concatenate([numbers, np.full(len(items), AVERAGE_PART)])
-    ids = _texts([item.object_id for item in items], encoding)
-    users = _texts([item.user_id for item in items], encoding)
+        owners = np.concatenate([owners, np.arange(len(objects))])
+        numbers = np.concatenate([numbers, np.full(len(objects), AVERAGE_PART)])
+    ids = _texts([obj.object_id for obj in objects], encoding)
+    users = _texts([obj.user_id for obj in objects], encoding)
     sizes = np.array([(len(object_id), len(user)) for object_id, user in zip(ids, users, strict=True)])
     for id_bytes, user_bytes in sorted(set(map(tuple, sizes.tolist()))):
         rows = np.flatnonzero((sizes == (id_bytes, user_bytes)).all(axis=1)[owners])

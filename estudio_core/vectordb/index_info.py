@@ -47,13 +47,3 @@ class SearchIndexInfo(BaseModel):
     hnsw: HnswParameters = HnswParameters()
     text_config: str = Field(default="simple", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")
     """PostgreSQL's text search configuration of the full-text half of a hybrid search, e.g. `english`."""
-
-
-class EmbeddingModelInfo(BaseModel):
-    """The model that a collection's vectors come from."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-    name: str
-    id: str
-    index: SearchIndexInfo

@@ -2,6 +2,8 @@
 
 building ─► built ─► verified ─► live ⇄ previous ─► retired
     └──────────┴─────────┴─► failed ─► building (its own run starts again)
+
+Their table is called `estudio.deployments`.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Release:
-    """One row of `estudio.deployments`.
+    """A served model and the collection built with it, as its row says.
 
     Attributes:
         release_id: Number of the release, ascending.

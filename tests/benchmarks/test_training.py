@@ -15,14 +15,14 @@ from benchmarks.training.workload import SHOWN, workload
 
 def test_sessions_show_one_clicked_product_and_lists_return() -> None:
     data = workload(300, seed=1)
-    sessions = data.clickstream["train"]
+    sessions = data.splits["train"]
     assert len(sessions) == 300
     assert all(len(s.results) == SHOWN and len(s.events) == 1 for s in sessions)
     lists = {s.query: s.results for s in sessions}
     assert len(lists) <= 30
     assert {product for s in sessions for product in s.results} == set(data.items)
-    assert workload(300, seed=1).clickstream == data.clickstream
-    assert workload(300, seed=2).clickstream != data.clickstream
+    assert workload(300, seed=1).splits == data.splits
+    assert workload(300, seed=2).splits != data.splits
 
 
 def test_all_contenders_get_the_sessions_in_the_order_of_training() -> None:
@@ -38,9 +38,7 @@ def test_all_contenders_get_the_sessions_in_the_order_of_training() -> None:
             self.seen += [session.session_id for session in sessions]
 
     data, recording = workload(50, seed=1), Recording()
-    list(
-        SessionBatches(data.clickstream["train"], recording, TrainingConfig(batch_size=8, sessions_per_query=1, seed=3))
-    )
+    list(SessionBatches(data.splits["train"], recording, TrainingConfig(batch_size=8, sessions_per_query=1, seed=3)))
     load = Load(data, steps=1, batch_size=8, precision="32", seed=3)
     assert [session.session_id for session in load.in_order()] == recording.seen
 

@@ -12,8 +12,8 @@ import psycopg
 
 from estudio_core import database, embedded_postgres
 from estudio_core.context import context
+from estudio_core.database import migrate
 from estudio_core.inference.opening import close_embedders
-from estudio_core.migrations.upgrade import migrate
 from estudio_core.settings import get_settings
 from tests.small_model import build_small_model
 

@@ -18,7 +18,7 @@ class ShopMeta(ItemMeta):
 def session(**changes: Any) -> SessionWithEvents:
     given: dict[str, Any] = {
         "session_id": "s1",
-        "search_query": "usb charger",
+        "query": "usb charger",
         "created_at": 1_700_000_000,
         "user_id": "u1",
         "release": "r7",
@@ -56,8 +56,13 @@ def test_a_dict_converts_like_the_session_it_describes(converter: ClickstreamSes
     assert converter.convert(session().model_dump()) == converter.convert(session())
 
 
+def test_the_tutorials_name_of_the_query_is_read_too(converter: ClickstreamSessionConverter) -> None:
+    told = session().model_dump()
+    assert converter.convert({"search_query": told.pop("query"), **told}) == converter.convert(session())
+
+
 def test_query_may_be_a_dict(converter: ClickstreamSessionConverter) -> None:
-    assert converter.convert(session(search_query={"text": " usb  charger"})).input.query == "usb charger"
+    assert converter.convert(session(query={"text": " usb  charger"})).input.query == "usb charger"
 
 
 def test_a_repeated_result_keeps_its_first_position_and_rank(converter: ClickstreamSessionConverter) -> None:
@@ -107,7 +112,7 @@ def test_events_of_results_never_shown_are_dropped_and_counted(converter: Clicks
 def test_a_session_marked_irrelevant_has_no_clicks(converter: ClickstreamSessionConverter) -> None:
     made = converter.convert(session(is_irrelevant=True)).input
     assert made.click_weights == (0.0, 0.0, 0.0)
-    assert made.is_irrelevant
+    assert made.is_clickless
 
 
 def test_meta_of_a_result_goes_into_the_item_meta() -> None:
@@ -132,11 +137,11 @@ def test_sessions_with_few_results_convert(converter: ClickstreamSessionConverte
 
 def test_errors_name_the_session(converter: ClickstreamSessionConverter) -> None:
     with pytest.raises(DataError, match=r"'s1'.*empty"):
-        converter.convert(session(search_query="  "))
-    with pytest.raises(DataError, match=r"'s9' is malformed: search_query: Field required"):
+        converter.convert(session(query="  "))
+    with pytest.raises(DataError, match=r"'s9' is malformed: query: Field required"):
         converter.convert({"session_id": "s9"})
     with pytest.raises(DataError, match=r"'s9' is malformed: serch_query"):
-        converter.convert({"session_id": "s9", "search_query": "x", "serch_query": "x"})
+        converter.convert({"session_id": "s9", "query": "x", "serch_query": "x"})
 
 
 def test_a_given_query_retriever_goes_before_the_converters_own(converter: ClickstreamSessionConverter) -> None:

@@ -76,12 +76,6 @@ def test_different_queries_have_different_ids() -> None:
     assert len(ids) == 1000
 
 
-def test_metadata_holds_all_fields_and_payload_is_none() -> None:
-    retriever = TextQueryRetriever()
-    assert retriever.get_storage_metadata({"text": "lamp", "language": "en"}) == {"text": "lamp", "language": "en"}
-    assert retriever.get_payload("lamp") is None
-
-
 def test_a_retriever_of_ones_own_reads_its_own_fields() -> None:
     assert TitleRetriever()({"title": "lamp", "brand": "Acme"}) == "Acme lamp"
     with pytest.raises(DataError, match="title: Field required"):

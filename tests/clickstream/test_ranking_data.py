@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from estudio_core.clickstream.ranking_data import FineTuningInput, ItemsSet, RankingData
@@ -26,7 +27,7 @@ def session(name: str, clicked: bool = True) -> FineTuningInput:
 
 def data() -> RankingData:
     return RankingData(
-        clickstream={"train": [session("1"), session("2", clicked=False)], "holdout": [session("3")]},
+        splits={"train": [session("1"), session("2", clicked=False)], "holdout": [session("3")]},
         items=ItemsSet({"a": ["one", "two"], "b": ["three"], "c": ["line\nbreak"]}, {"a": [["ONE"], ["1", "2"]]}),
         missing_items=("x\ny", "z"),
         invalid_items={"w": "The text is empty."},
@@ -44,6 +45,16 @@ def test_a_dataset_survives_disk(tmp_path: Path) -> None:
     assert after.invalid_items == {"w": "The text is empty."}
 
 
+def test_what_earlier_versions_stored_has_the_same_columns_and_the_same_id(tmp_path: Path) -> None:
+    data().save(tmp_path)
+    assert pq.read_schema(tmp_path / "sessions.parquet").names == [
+        *("split", "session_id", "query", "results", "positions", "ranks", "click_weights", "timestamp"),
+        *("user_id", "release", "query_variants"),
+    ]
+    assert pq.read_schema(tmp_path / "items.parquet").names == ["object_id", "variant", "part", "text"]
+    assert data().dataset_id == "8daf46c5901ba275"
+
+
 def test_an_empty_dataset_survives_disk(tmp_path: Path) -> None:
     empty = RankingData({}, ItemsSet({}))
     empty.save(tmp_path)
@@ -52,9 +63,9 @@ def test_an_empty_dataset_survives_disk(tmp_path: Path) -> None:
 
 def test_the_dataset_id_is_one_of_content() -> None:
     assert data().dataset_id == data().dataset_id
-    other = data().clickstream | {"dev": [session("4")]}
+    other = data().splits | {"dev": [session("4")]}
     assert RankingData(other, data().items).dataset_id != data().dataset_id
-    shuffled = {"train": data().clickstream["train"][::-1], "holdout": data().clickstream["holdout"]}
+    shuffled = {"train": data().splits["train"][::-1], "holdout": data().splits["holdout"]}
     assert RankingData(shuffled, data().items).dataset_id == data().dataset_id  # type: ignore[arg-type]  # keys are splits
 
 
@@ -78,7 +89,7 @@ def test_results_can_be_taken_out_of_a_session() -> None:
         (2.0, 0.0),
     )
     assert rest.query_variants == ("Query",)
-    assert session("1").without(["b"]).is_irrelevant
+    assert session("1").without(["b"]).is_clickless
 
 
 def test_lists_of_different_length_and_repeated_results_are_refused() -> None:

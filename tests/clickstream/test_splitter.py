@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from estudio_core.clickstream.query_retriever import query_key
 from estudio_core.clickstream.ranking_data import FineTuningInput, ItemsSet, RankingData, Split
-from estudio_core.clickstream.splitter import TrainTestSplitter, items_on_both_sides, place_of
+from estudio_core.clickstream.splitter import TrainTestSplitter, fraction_of, items_on_both_sides
 from estudio_core.errors import ConfigurationError, NotEnoughDataError
 from estudio_core.preprocessing.augmentations import ChangeCases, ClickstreamQueryAugmentationApplier
 from estudio_core.preprocessing.augmentations.random_selection import AugmentationWithRandomSelection
@@ -53,7 +53,7 @@ def test_holdout_share_divides_the_tested_queries() -> None:
     assert TrainTestSplitter(holdout_share=0).split(many(1000))["holdout"] == []
 
 
-def test_spellings_of_a_query_share_a_side() -> None:
+def test_spellings_of_a_query_share_a_split() -> None:
     sessions = [
         session(f"{i}{v}", q) for i in range(300) for v, q in enumerate([f"Query {i}", f"query  {i} ", f"QUERY {i}"])
     ]
@@ -65,7 +65,7 @@ def test_spellings_of_a_query_share_a_side() -> None:
     assert sum(len(s) for s in split.values()) == 900
 
 
-def test_queries_keep_their_side_when_sessions_are_added() -> None:
+def test_queries_keep_their_split_when_sessions_are_added() -> None:
     before = sides(TrainTestSplitter().split(many(200)))
     after = sides(TrainTestSplitter().split(list(reversed(many(1000, repeats=2)))))
     assert before.items() <= after.items()
@@ -74,9 +74,9 @@ def test_queries_keep_their_side_when_sessions_are_added() -> None:
 def test_seed_decides_and_processes_agree() -> None:
     first, again, other = (sides(TrainTestSplitter(random_state=s).split(many(100))) for s in (1, 1, 2))
     assert first == again != other
-    code = "from estudio_core.clickstream.splitter import place_of; print(repr(place_of('größe 42', 7)))"
+    code = "from estudio_core.clickstream.splitter import fraction_of; print(repr(fraction_of('größe 42', 7)))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert float(shown) == place_of("größe 42", 7)
+    assert float(shown) == fraction_of("größe 42", 7)
 
 
 def test_order_within_a_split_is_that_given() -> None:
@@ -100,13 +100,13 @@ def test_small_data_has_something_on_each_side(clicks: list[bool], seed: int, ra
     assert sorted(s.session_id for side in split.values() for s in side) == sorted(s.session_id for s in sessions)
     assert split["train"]
     assert split["dev"] or len(clicks) < 2
-    assert any(not s.is_irrelevant for s in split["train"]) or not any(clicks)
-    assert any(not s.is_irrelevant for s in split["dev"]) or sum(clicks) < 2
+    assert any(not s.is_clickless for s in split["train"]) or not any(clicks)
+    assert any(not s.is_clickless for s in split["dev"]) or sum(clicks) < 2
     assert split == splitter.split(sessions)
 
 
-def test_one_query_is_trained_on_even_where_its_place_says_otherwise() -> None:
-    seed = next(s for s in range(100) if place_of("only", s) < 0.1)
+def test_one_query_is_trained_on_even_where_its_number_says_otherwise() -> None:
+    seed = next(s for s in range(100) if fraction_of("only", s) < 0.1)
     split = TrainTestSplitter(random_state=seed).split([session("1", "only"), session("2", "Only")])
     assert [len(split[side]) for side in ("train", "dev", "holdout")] == [2, 0, 0]
 

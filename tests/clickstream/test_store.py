@@ -77,7 +77,7 @@ def test_a_session_keeps_positions_scores_release_and_clicks(store: ClickstreamS
     (session,) = store.sessions("shop")
 
     assert session.session_id == "q1"
-    assert session.search_query == "query 1"
+    assert session.query == "query 1"
     assert session.created_at == int((START + timedelta(minutes=1)).timestamp())
     assert [(r.object_id, r.position, r.rank) for r in session.search_results] == [
         ("a", 0, 0.9),
@@ -98,7 +98,7 @@ def test_duplicates_are_ignored_and_counted(store: ClickstreamStore) -> None:
     assert store.log_queries([query(2, user_query="changed"), query(3)]) == Logged(inserted=1, duplicates=1)
     assert store.log_events([event(1, "a")]) == Logged(inserted=1, duplicates=0)
     assert store.log_events([event(1, "a")]) == Logged(inserted=0, duplicates=1)
-    assert [s.search_query for s in store.sessions("shop")] == ["query 1", "query 2", "query 3"]
+    assert [s.query for s in store.sessions("shop")] == ["query 1", "query 2", "query 3"]
 
 
 def test_an_event_may_come_before_its_query(store: ClickstreamStore) -> None:
@@ -248,7 +248,7 @@ def test_texts_are_values_not_sql(store: ClickstreamStore) -> None:
     hostile = "'); DROP TABLE estudio.ubi_queries; --"
     store.log_queries([query(1, user_query=hostile, application=hostile, hits=(hostile,))])
     (session,) = store.sessions(hostile)
-    assert session.search_query == hostile
+    assert session.query == hostile
     assert session.search_results[0].object_id == hostile
 
 
@@ -260,13 +260,13 @@ def test_a_ubi_file_is_imported_once(store: ClickstreamStore) -> None:
     again = store.import_ubi(FIXTURES / "ubi_sample.ndjson")
     assert (again.queries.inserted, again.events.inserted) == (0, 0)
 
-    sessions = {s.search_query: s for s in store.sessions("esci_ubi_sample")}
+    sessions = {s.query: s for s in store.sessions("esci_ubi_sample")}
     ps4 = sessions["ps4"]
     assert [r.position for r in ps4.search_results] == [0, 1, 2, 3, 4]
     assert [(e.object_id, e.event_type) for e in ps4.events] == [("B08GPZW3FB", "click")]
     assert ps4.search_results[2].object_id == "B08GPZW3FB"
 
-    gold = next(s for s in store.sessions("Chorus") if s.search_query == "gold")
+    gold = next(s for s in store.sessions("Chorus") if s.query == "gold")
     assert [r.object_id for r in gold.search_results][:2] == ["B01MRYG53O", "B07Q26JMD9"]
 
 

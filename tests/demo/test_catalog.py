@@ -76,7 +76,7 @@ def test_the_clickstream_is_simulated_for_searched_queries_only_and_written_once
     assert clickstream.replay_clickstream(connection, rankings).written == 0
 
     sessions = list(ClickstreamStore(connection).sessions(clickstream.APPLICATION))
-    assert {s.search_query for s in sessions} <= set(queries.searched)
+    assert {s.query for s in sessions} <= set(queries.searched)
     assert all(s.search_meta == {"simulated": True} for s in sessions)
     with pytest.raises(DataError, match="No ranking"):
         clickstream.replay_clickstream(connection, {})

@@ -12,7 +12,7 @@ from estudio_core import database
 from estudio_core.demo.clickstream import rankings_of, replay_clickstream
 from estudio_core.monitoring.ledger import history
 from estudio_core.searching import search
-from estudio_core.vectordb.deployments import list_releases, live_release
+from estudio_core.vectordb.releases import list_releases, live_release
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import AirflowInstallation

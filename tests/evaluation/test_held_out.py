@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from estudio_core.clickstream.ranking_data import FineTuningInput
 from estudio_core.evaluation.evaluate import EncodedCatalog, judgments_from_sessions
-from estudio_core.evaluation.held_out import distance_shifts, evaluate_shown
+from estudio_core.evaluation.held_out import evaluate_shown
 from estudio_core.vectordb.index_info import SearchIndexInfo
 
 DIM = 4
@@ -75,15 +74,3 @@ def test_a_query_whose_vector_is_broken_has_no_metric() -> None:
         [session("1", "p", "a b", "a"), session("2", "q", "a b", "a")], ["p", "q"], vectors, catalog, INDEX
     )
     assert np.isnan(metrics.values["shown_ndcg@10"]).tolist() == [True, False]
-
-
-def test_shifts_compare_two_models_on_the_same_sessions() -> None:
-    objects = np.array([[1, 0, 0, 0], [0, 1, 0, 0]], dtype=np.float32)
-    catalog = EncodedCatalog(("a", "b"), objects, np.arange(3))
-    before = np.array([[0.6, 0.8, 0, 0], [0, 0, 1, 0]], dtype=np.float32)
-    after = np.array([[0.8, 0.6, 0, 0], [0, 0.5, np.sqrt(0.75), 0]], dtype=np.float32)
-    sessions = [session("1", "p", "a b", "a"), session("2", "q", "a b", "")]
-    shifts = distance_shifts(sessions, ["p", "q"], (before, catalog), (after, catalog), INDEX)
-    assert shifts["not_irrelevant_dist_shift"] == pytest.approx(0.2, abs=1e-6)
-    assert shifts["irrelevant_dist_shift"] == pytest.approx(-0.25, abs=1e-6)
-    assert set(distance_shifts([], ["p"], (before, catalog), (after, catalog), INDEX).values()) == {0.0}

@@ -9,7 +9,6 @@ from sklearn.metrics import ndcg_score
 from torchmetrics.functional.retrieval import retrieval_recall, retrieval_reciprocal_rank
 
 from estudio_core.evaluation.ranking_metrics import (
-    distance_shift,
     mrr_at_k,
     ndcg_at_k,
     pairwise_accuracy,
@@ -65,15 +64,3 @@ def test_no_results_and_no_queries(metric: object) -> None:
     assert metric(np.empty((0, 5)), np.empty((0, 5)), 10).shape == (0,)
     with pytest.raises(ValueError, match="One row per query"):
         metric([1, 0], [[1, 0]], 10)
-
-
-def test_distance_shift_is_a_mean_over_sessions() -> None:
-    towards, away = distance_shift(
-        initial=[0.1, 0.1, 0.5, 0.5, 0.2, 0.4],
-        current=[0.3, 0.9, 0.6, 0.7, 0.1, 0.1],
-        sessions=[0, 0, 1, 1, 2, 2],
-        clicked=[True, False, True, True, False, False],
-    )
-    assert towards == pytest.approx((0.2 + (0.1 + 0.2) / 2) / 2)
-    assert away == pytest.approx((0.1 + 0.3) / 2)
-    assert distance_shift([], [], [], []) == (0.0, 0.0)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from estudio_core.evaluation.charts import change_bars, line_chart
 from estudio_core.evaluation.evaluate import METRICS, EncodedCatalog, QueryMetrics, Ranked
-from estudio_core.evaluation.gate import compare_group, decide
+from estudio_core.evaluation.gate import decide
 from estudio_core.evaluation.gate_settings import GateSettings
 from estudio_core.evaluation.judgments import Judgments
 from estudio_core.evaluation.report import render_html, render_terminal, write_report
@@ -60,7 +60,6 @@ def example(**changes: object) -> EvaluationReport:
             dict.fromkeys(champion[group].queries, after),
         )
     ]
-    shown = QueryMetrics(("q", "r"), {"shown_ndcg@10": np.array([0.25, 0.75])})
     fields: dict[str, object] = {
         "plugin": "demo_catalog",
         "created_at": datetime(2026, 3, 1, 9, 30, tzinfo=UTC),
@@ -86,8 +85,6 @@ def example(**changes: object) -> EvaluationReport:
                 ),
             ),
         ),
-        "shown": (compare_group("unseen", shown, shown),),
-        "distance_shifts": {"not_irrelevant_dist_shift": 0.0123},
         "trials": (
             SearchedTrial(name="1", parameters={"margin": "0.05"}, value=0.71, best=True),
             SearchedTrial(name="2", parameters={"margin": "0.01"}, status="failed", error="Training <diverged>."),
@@ -151,8 +148,6 @@ def test_the_page_tells_decision_figures_facts_and_queries() -> None:
         "Recall@10",
         "failed: Training <diverged>.",
         "88",
-        "+0.0123",
-        "nDCG@10 of the shown list",
     ):
         assert expected in text
     gain = report.decision.groups[1].metrics[0].gain
@@ -175,7 +170,7 @@ def test_recorded_clicks_are_not_called_simulated() -> None:
 
 def test_a_report_without_queries_curves_or_groups_still_renders() -> None:
     decision = decide({}, {}, GateSettings())
-    report = example(queries=(), curves=(), trials=(), shown=(), distance_shifts={}, decision=decision)
+    report = example(queries=(), curves=(), trials=(), decision=decision)
     assert "Refused by the gate" in parsed(report).text
     with Path("/dev/null").open("w") as nowhere:
         Console(file=nowhere, width=100).print(render_terminal(report))

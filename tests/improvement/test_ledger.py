@@ -12,7 +12,7 @@ import pytest
 from estudio_core import database
 from estudio_core.improvement import ledger
 from estudio_core.improvement.ledger import MovedObject
-from estudio_core.vectordb.items import IndexedItem
+from estudio_core.vectordb.objects import IndexedObject
 from estudio_core.vectordb.releases import Release
 from estudio_core.vectordb.search import find_by_ids, search
 from tests.vectordb.test_releases import live
@@ -29,8 +29,8 @@ def conn(estudio_home: Path) -> Iterator[psycopg.Connection]:
 @pytest.fixture
 def release(conn: psycopg.Connection) -> Release:
     made = live(conn, "one", {"a": "x", "b": "y"})
-    made.collection.upsert_items(
-        conn, [IndexedItem("a", {"price": 3}, "h", BASE, text="red lamp", source_hash="row of a")]
+    made.collection.upsert_objects(
+        conn, [IndexedObject("a", {"price": 3}, "h", BASE, text="red lamp", source_hash="row of a")]
     )
     return made
 
@@ -57,7 +57,7 @@ def test_a_moved_object_keeps_its_words_its_payload_and_the_row_that_it_comes_fr
 
 
 def test_a_personal_row_of_the_application_is_not_moved(conn: psycopg.Connection, release: Release) -> None:
-    release.collection.upsert_items(conn, [IndexedItem("own", {"mine": True}, "h", BASE, "ann", "a")])
+    release.collection.upsert_objects(conn, [IndexedObject("own", {"mine": True}, "h", BASE, "ann", "a")])
     moved = [MovedObject("a", user, "h", BASE, MOVED) for user in ("ann", "bob")]
     with conn.transaction():
         assert ledger.apply(conn, release, moved) == 1

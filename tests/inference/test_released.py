@@ -11,7 +11,7 @@ from estudio_core import database, doctor
 from estudio_core.inference.released import live_models, released_models
 from estudio_core.local.triton.__main__ import models_to_load
 from estudio_core.settings import get_settings
-from estudio_core.vectordb.deployments import rollback
+from estudio_core.vectordb.switching import rollback
 from tests.vectordb.test_releases import embed, live
 
 

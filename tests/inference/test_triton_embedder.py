@@ -245,14 +245,6 @@ def test_a_server_that_computes_something_else_is_unloaded_again(server, served)
     control.close()
 
 
-def test_old_models_of_a_plugin_are_unloaded_and_no_others(server):
-    server[0].loaded = {"shop_v1", "shop_v2", "shop_v3", "shop_new_v1", "other_v1"}
-    control = TritonControl(server[1])
-    assert control.unload_others("shop", keep={"shop_v2", "shop_v3"}) == ["shop_v1"]
-    assert set(control.loaded()) == {"shop_v2", "shop_v3", "shop_new_v1", "other_v1"}
-    control.close()
-
-
 @pytest.fixture
 def standby(server, served) -> Iterator[StandbyEmbedder]:
     embedder = StandbyEmbedder(server[1], served[1], lambda: OnnxEmbedder(served[1]), timeout_s=5)

@@ -40,7 +40,7 @@ def test_a_training_shorter_than_an_epoch_encodes_only_what_it_looks_at(
 ) -> None:
     """What is spared changes nothing."""
     monkeypatch.setattr(dev_evaluation, "_POOL_OBJECTS", 1)
-    train_only = RankingData({"train": ranking_data.clickstream["train"], "dev": []}, ranking_data.items)
+    train_only = RankingData({"train": ranking_data.splits["train"], "dev": []}, ranking_data.items)
     config = TrainingConfig(**QUICK | {"max_steps": 2, "batch_size": 4} | more)
     known = _noted_at_seal(monkeypatch)
     spared, whole = new_model(), new_model()
@@ -60,7 +60,7 @@ def test_a_whole_epoch_and_mining_look_at_all_texts(
     known = _noted_at_seal(monkeypatch)
     steps = {"max_steps": 1} if more else {"max_steps": None, "num_epochs": 1}
     training.fit(new_model(), ranking_data, TrainingConfig(**QUICK | steps | more))
-    texts = {s.query for split in ("train", "dev") for s in ranking_data.clickstream[split]}
+    texts = {s.query for split in ("train", "dev") for s in ranking_data.splits[split]}
     assert known[0] >= len(ranking_data.items) + len(texts)
 
 

@@ -33,7 +33,7 @@ class Case:
         self.by_rows = {tuple(v): k for k, vs in self.bank.objects.items() for v in vs}
 
     def build(self, epoch: int = 0) -> SessionBatch:
-        return self.builder.build([s for s in self.sessions if not s.is_irrelevant], epoch)
+        return self.builder.build([s for s in self.sessions if not s.is_clickless], epoch)
 
     def names(self, batch: SessionBatch, mask_name: str) -> list[set[str]]:
         order: list[str] = []

@@ -35,7 +35,7 @@ def test_compiled_layers_give_the_same_vectors_for_chunks_of_any_shape(
 ) -> None:
     model = new_model()
     model.freeze_layers(2)
-    bank = TextBank(model, ranking_data.clickstream["train"], ranking_data.items)
+    bank = TextBank(model, ranking_data.splits["train"], ranking_data.items)
     plain, compiled = (TextEncoder(model, bank, 40, 1 << 20, compile_with=backend) for backend in (None, "eager"))
     for rows in ([0, 40, 3, 55, 17, 41], [2, 44]):
         torch.testing.assert_close(compiled.vectors(rows), plain.vectors(rows))

@@ -79,7 +79,7 @@ def test_earlier_weights_are_put_back_when_training_ruins_the_model(
     new_model: NewModel, ranking_data: RankingData
 ) -> None:
     # Many dev queries, and a model that has learned them: its ruin is certain.
-    known = RankingData(dict.fromkeys(("train", "dev"), ranking_data.clickstream["train"]), ranking_data.items)
+    known = RankingData(dict.fromkeys(("train", "dev"), ranking_data.splits["train"]), ranking_data.items)
     model = new_model()
     fit(model, known, TrainingConfig(**QUICK))
     # The rate rises to ruin over the first half, so that there is something to lose.
@@ -97,7 +97,7 @@ def test_earlier_weights_are_put_back_when_training_ruins_the_model(
 
 
 def test_without_dev_sessions_the_last_weights_are_taken(new_model: NewModel, ranking_data: RankingData) -> None:
-    train_only = RankingData({"train": ranking_data.clickstream["train"]}, ranking_data.items)
+    train_only = RankingData({"train": ranking_data.splits["train"]}, ranking_data.items)
     model = new_model()
     before = weights(model)
     config = QUICK | {"num_epochs": 1}
@@ -169,11 +169,11 @@ def test_sessions_without_clicks_alone_are_not_enough(new_model: NewModel) -> No
 def test_click_weights_of_zero_teach_nothing(new_model: NewModel, ranking_data: RankingData) -> None:
     model = new_model()
     before = weights(model)
-    nothing = {s.session_id: (0.0,) * len(s.results) for s in ranking_data.clickstream["train"]}
+    nothing = {s.session_id: (0.0,) * len(s.results) for s in ranking_data.splits["train"]}
     config = TrainingConfig(**QUICK | {"num_epochs": 1, "weight_decay": 0.0})
     fit(
         model,
-        RankingData({"train": ranking_data.clickstream["train"]}, ranking_data.items),
+        RankingData({"train": ranking_data.splits["train"]}, ranking_data.items),
         config,
         click_propensity=nothing,
     )

@@ -25,7 +25,7 @@ def model(new_model: Callable[[], EmbeddingModel]) -> EmbeddingModel:
 
 @pytest.fixture
 def bank(model: EmbeddingModel, ranking_data: RankingData) -> TextBank:
-    return TextBank(model, ranking_data.clickstream["train"], ranking_data.items)
+    return TextBank(model, ranking_data.splits["train"], ranking_data.items)
 
 
 class Counting:

@@ -19,7 +19,7 @@ NewModel = Callable[[], EmbeddingModel]
 
 def test_gradients_equal_those_of_one_pass_with_dropout_on(new_model: NewModel, ranking_data: RankingData) -> None:
     model = new_model()
-    bank = TextBank(model, ranking_data.clickstream["train"], ranking_data.items)
+    bank = TextBank(model, ranking_data.splits["train"], ranking_data.items)
     encoder = TextEncoder(model, bank, batch_tokens=20)
     rows = [0, 40, 3, 55, 17, 41]
     assert len(encoder.chunks(rows)) > 1
@@ -46,7 +46,7 @@ def test_short_texts_are_not_padded_to_the_length_of_long_ones(new_model: NewMod
     long = {
         key: (" ".join([*ranking_data.items[key], *["good"] * (n % 9)]),) for n, key in enumerate(ranking_data.items)
     }
-    bank = TextBank(model, ranking_data.clickstream["train"], ItemsSet(long))
+    bank = TextBank(model, ranking_data.splits["train"], ItemsSet(long))
     encoder = TextEncoder(model, bank, batch_tokens=40)
     rows = list(range(len(bank)))
     padded = sum(len(chunk) * max(int(bank.lengths[rows[i]]) for i in chunk) for chunk in encoder.chunks(rows))

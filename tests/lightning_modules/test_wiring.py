@@ -139,7 +139,7 @@ def test_a_training_shorter_than_an_epoch_is_validated_on_its_way(
 @pytest.mark.parametrize("split", ["dev", "none"])
 def test_a_training_that_diverges_is_an_error(new_model: NewModel, ranking_data: RankingData, split: str) -> None:
     splits = ("train", "dev") if split == "dev" else ("train",)
-    data = RankingData({name: ranking_data.clickstream[name] for name in splits}, ranking_data.items)
+    data = RankingData({name: ranking_data.splits[name] for name in splits}, ranking_data.items)
     config = TrainingConfig(**SHORT | {"gradient_clip": 0, "num_epochs": 1})
     config = config.model_copy(update={"learning_rate": 1e30})  # beyond what is legal
     with pytest.raises(ModelError, match=r"diverged: after step \d+, .* not finite\. Lower learning_rate"):
@@ -151,7 +151,7 @@ def test_a_training_that_diverges_is_an_error(new_model: NewModel, ranking_data:
 def test_weights_that_are_no_weights_are_refused(
     new_model: NewModel, ranking_data: RankingData, name: str, wrong: float
 ) -> None:
-    first = ranking_data.clickstream["train"][0]
+    first = ranking_data.splits["train"][0]
     weights = {first.session_id: [1.0] * (len(first.results) - 1) + [wrong]}
     with pytest.raises(DataError, match=rf"{name} of session .* legal are finite numbers >= 0"):
         fit(new_model(), ranking_data, TrainingConfig(**SHORT), **{name: weights})  # type: ignore[arg-type]
@@ -161,7 +161,7 @@ def test_weights_that_are_no_weights_are_refused(
 def test_a_pair_counts_by_the_lower_of_its_confidences_times_the_weight_of_the_click(
     new_model: NewModel, ranking_data: RankingData, clicked: float, skipped: float
 ) -> None:
-    train = ranking_data.clickstream["train"]
+    train = ranking_data.splits["train"]
     weights = {
         "confidences": {s.session_id: [clicked if w > 0 else skipped for w in s.click_weights] for s in train},
         "click_propensity": {s.session_id: [2.0] * len(s.results) for s in train},
@@ -174,14 +174,14 @@ def test_a_pair_counts_by_the_lower_of_its_confidences_times_the_weight_of_the_c
 def test_sessions_without_a_click_give_negatives_where_they_are_asked_for(
     new_model: NewModel, ranking_data: RankingData
 ) -> None:
-    train = ranking_data.clickstream["train"]
+    train = ranking_data.splits["train"]
     shown = {result for session in train for result in session.results}
     silent = [
         FineTuningInput(f"silent-{n}", s.query, rest, tuple(range(len(rest))), (None,) * len(rest), (0.0,) * len(rest))
         for n, s in enumerate(train)
         if len(rest := tuple(sorted(shown - set(s.results)))[:3])
     ]
-    data = RankingData(ranking_data.clickstream | {"train": [*train, *silent]}, ranking_data.items)
+    data = RankingData(ranking_data.splits | {"train": [*train, *silent]}, ranking_data.items)
     given = {"max_steps": 1, "in_batch_negatives": False, "max_negatives": None}
     pairs = [
         len(steps_of(new_model(), data, not_irrelevant_only=only, **given)[0]["difference"]) for only in (True, False)
@@ -241,7 +241,7 @@ def test_gradients_are_clipped_weights_decay_and_drift_is_held(new_model: NewMod
 
 def test_training_compares_parts_as_the_index_does(new_model: NewModel, ranking_data: RankingData) -> None:
     two_parts = ItemsSet({key: (*ranking_data.items[key], "good old rug") for key in ranking_data.items})
-    data = RankingData(ranking_data.clickstream, two_parts)
+    data = RankingData(ranking_data.splits, two_parts)
     first = {
         (aggregation, metric): steps_of(new_model(), data, max_steps=1, aggregation=aggregation, metric=metric)[0][
             "difference"
@@ -265,11 +265,11 @@ def test_half_precision_is_of_the_encoder_and_not_of_similarities(
 def test_results_of_sessions_without_clicks_have_a_shift_where_they_are_trained_on(
     new_model: NewModel, ranking_data: RankingData
 ) -> None:
-    train = ranking_data.clickstream["train"]
+    train = ranking_data.splits["train"]
     shown = next(s for s in train if len(s.results) > 2)
     others = [o for o in ranking_data.items if o not in {r for s in train if s.query == shown.query for r in s.results}]
     rejecting = session("rejecting", shown.query, others[:2], [0, 0])
-    data = replace(ranking_data, clickstream=dict(ranking_data.clickstream) | {"train": [*train, rejecting]})
+    data = replace(ranking_data, splits=dict(ranking_data.splits) | {"train": [*train, rejecting]})
 
     def names(*, clicked_only: bool) -> set[str]:
         config = TrainingConfig(**QUICK | {"num_epochs": 1, "not_irrelevant_only": clicked_only})

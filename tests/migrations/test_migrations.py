@@ -18,12 +18,12 @@ from pgvector.psycopg import register_vector
 from psycopg import sql
 
 from estudio_core import database, migrations
+from estudio_core.database import migrate
 from estudio_core.errors import DatabaseUnavailableError, SchemaVersionError
 from estudio_core.migrations import upgrade
-from estudio_core.migrations.upgrade import migrate
 from estudio_core.vectordb.collection import Collection
 from estudio_core.vectordb.index_info import SearchIndexInfo
-from estudio_core.vectordb.items import IndexedItem
+from estudio_core.vectordb.objects import IndexedObject
 from estudio_core.vectordb.releases import start_release
 from tests.migrations.conftest import THIS
 
@@ -34,7 +34,7 @@ MIGRATE = """
 import sys
 from pathlib import Path
 from estudio_core import migrations
-from estudio_core.migrations.upgrade import migrate
+from estudio_core.database import migrate
 migrations.SCRIPTS = Path(sys.argv[2])
 print(migrate(sys.argv[1]))
 """
@@ -90,7 +90,7 @@ def adopted_url(database_url: str) -> str:
         register_vector(connection)
         release = start_release(connection, "shop", "shop_v1", "1", SearchIndexInfo(dimensions=2), "run")
         release.collection.create(connection)
-        release.collection.upsert_items(connection, [IndexedItem("a", {"price": 3}, "h", VECTOR, text="red lamp")])
+        release.collection.upsert_objects(connection, [IndexedObject("a", {"price": 3}, "h", VECTOR, text="red lamp")])
         connection.execute(
             "INSERT INTO estudio.pointers (plugin, release_id, switched_by) VALUES ('shop', %s, 'test')",
             (release.release_id,),
@@ -141,7 +141,7 @@ def test_still_earlier_tables_get_what_they_lack(adopted_url: str) -> None:
         register_vector(connection)
         collection = Collection("k", SearchIndexInfo(dimensions=2))
         collection.create(connection)
-        collection.copy_items(connection, [IndexedItem("a", {}, "h", VECTOR)])
+        collection.copy_objects(connection, [IndexedObject("a", {}, "h", VECTOR)])
         connection.execute(
             sql.SQL("ALTER TABLE {} DROP COLUMN document, DROP COLUMN body, DROP COLUMN source_hash").format(
                 collection.objects
@@ -150,7 +150,7 @@ def test_still_earlier_tables_get_what_they_lack(adopted_url: str) -> None:
         connection.execute("ALTER TABLE estudio.change_log ALTER COLUMN data TYPE jsonb")
         connection.execute("ALTER TABLE estudio.ubi_queries DROP COLUMN logged_at")
         migrate(adopted_url)
-        collection.upsert_items(connection, [IndexedItem("b", {}, "h", VECTOR, text="red lamp")])
+        collection.upsert_objects(connection, [IndexedObject("b", {}, "h", VECTOR, text="red lamp")])
         assert collection.source_hashes(connection, ["a", "b"]) == {"a": None, "b": None}
         assert connection.execute("SELECT logged_at FROM estudio.ubi_queries").fetchall() == [(None,)]
         row = connection.execute("SELECT pg_typeof(data)::text FROM estudio.change_log").fetchone()

@@ -23,7 +23,7 @@ from estudio_core.pipeline.start_collection import start_collection
 from estudio_core.pipeline.switch import switch
 from estudio_core.pipeline.train import train
 from estudio_core.pipeline.verify import verify
-from estudio_core.vectordb import deployments
+from estudio_core.vectordb import releases, switching
 from estudio_core.vectordb.releases import Release
 
 
@@ -64,8 +64,8 @@ def build_release(plugin: str, model_name: str, run_id: str) -> Release:
     ]
     verified = verify(plugin, build_index(plugin, loaded).as_dict())
     with database.connect(autocommit=True) as connection:
-        release = deployments.get_release(connection, verified.release_id)
-        return deployments.switch(connection, release, embed_writes(plugin))
+        release = releases.get_release(connection, verified.release_id)
+        return switching.switch(connection, release, embed_writes(plugin))
 
 
 def fine_tune(plugin: str, params: dict[str, Any], run_id: str = "fine-tune-1") -> FineTuned:

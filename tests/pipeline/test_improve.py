@@ -18,8 +18,8 @@ from estudio_core.pipeline.adjust import adjust
 from estudio_core.pipeline.apply import apply
 from estudio_core.pipeline.improvement.moved_vectors import read_moved
 from estudio_core.pipeline.revert import revert
-from estudio_core.vectordb.deployments import live_release
-from estudio_core.vectordb.items import IndexedItem
+from estudio_core.vectordb.objects import IndexedObject
+from estudio_core.vectordb.releases import live_release
 from estudio_core.vectordb.search import find_by_ids
 from tests.pipeline.steps import initialize, release
 
@@ -172,8 +172,8 @@ def test_personal_vectors_end_with_the_text_they_were_made_of_and_an_application
     assert live is not None
     [original] = find_by_ids(conn, live.collection, ["4"], with_vectors=True)
     assert original.vectors is not None
-    own = IndexedItem("mine", None, original.content_hash, -original.vectors, user_id="u1", original_id="4")
-    live.collection.upsert_items(conn, [own])
+    own = IndexedObject("mine", None, original.content_hash, -original.vectors, user_id="u1", original_id="4")
+    live.collection.upsert_objects(conn, [own])
     assert run("one", personal=True).state == "applied"
     assert (vectors(conn, "u1")["4"] == -original.vectors).all()
     assert greatest_angle({"3": vectors(conn)["3"]}, {"3": vectors(conn, "u1")["3"]}) > 0.5
@@ -181,7 +181,7 @@ def test_personal_vectors_end_with_the_text_they_were_made_of_and_an_application
     # The item's text changes, and with it its vectors: those of the user were made of what it was.
     [changed] = find_by_ids(conn, live.collection, ["3"], with_vectors=True)
     assert changed.vectors is not None
-    live.collection.upsert_items(conn, [IndexedItem("3", changed.payload, "another text", -changed.vectors)])
+    live.collection.upsert_objects(conn, [IndexedObject("3", changed.payload, "another text", -changed.vectors)])
     conn.execute("UPDATE estudio.improvements SET until = until - interval '1 day'")
     run("two", personal=True)
     assert greatest_angle({"3": vectors(conn)["3"]}, {"3": vectors(conn, "u1")["3"]}) <= 10.01
@@ -195,7 +195,7 @@ def test_personal_vectors_end_with_the_text_they_were_made_of_and_an_application
     item = stale.partition("\x1f")[0]
     [before] = find_by_ids(conn, live.collection, [item], with_vectors=True)
     assert before.vectors is not None
-    live.collection.upsert_items(conn, [IndexedItem(item, before.payload, "yet another", before.vectors)])
+    live.collection.upsert_objects(conn, [IndexedObject(item, before.payload, "yet another", before.vectors)])
     with conn.transaction():
         assert ledger.drop_stale(conn, live) == 1
         assert ledger.drop_stale(conn, live) == 0

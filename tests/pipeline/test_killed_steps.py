@@ -12,7 +12,7 @@ import pytest
 from estudio_core import database
 from estudio_core.searching import search
 from estudio_core.settings import get_settings
-from estudio_core.vectordb.deployments import list_releases
+from estudio_core.vectordb.releases import list_releases
 from tests.pipeline.run_step import RunningStep, run_step
 from tests.pipeline.steps import initialize
 

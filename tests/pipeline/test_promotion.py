@@ -21,7 +21,7 @@ from estudio_core.pipeline.take_up import take_up
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.promotion import ledger
 from estudio_core.promotion.aliases import ACTOR, observe_all
-from estudio_core.vectordb.deployments import live_release
+from estudio_core.vectordb.releases import live_release
 from tests.pipeline.steps import initialize, release
 
 if TYPE_CHECKING:

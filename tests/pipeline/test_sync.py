@@ -18,7 +18,7 @@ from estudio_core.pipeline.items.vector_store import VectorStore
 from estudio_core.pipeline.sync import sync
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.searching import search
-from estudio_core.vectordb import deployments
+from estudio_core.vectordb import switching
 from estudio_core.vectordb.locks import sync_lock
 from estudio_core.vectordb.releases import live_release, require_live
 from estudio_core.vectordb.search import count, find_by_filter, find_by_ids
@@ -267,7 +267,7 @@ def test_a_sync_during_a_build_reaches_the_new_release_and_a_rollback_has_the_la
     indexed_shop.sql("DELETE FROM products WHERE id = 41")
     assert sync("shop", {}).release_id == second.release_id
     with database.connect(autocommit=True) as connection:
-        deployments.rollback(connection, "shop", embed_writes("shop"))
+        switching.rollback(connection, "shop", embed_writes("shop"))
     assert in_collection() == in_table(indexed_shop)
     assert numbers(sync("shop", {})) == (0, 0, 0, 1)
 

@@ -16,7 +16,7 @@ from estudio_core.pipeline.sync import sync
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.searching import search
 from estudio_core.sources.item_meta import ItemMeta
-from estudio_core.vectordb import deployments
+from estudio_core.vectordb import switching
 from estudio_core.vectordb.releases import require_live
 from estudio_core.writing import ItemWrite
 from tests.pipeline.steps import build_release
@@ -30,7 +30,7 @@ SOON: dict[str, Any] = {"overlap_minutes": 0}
 
 def roll_back() -> None:
     with database.connect(autocommit=True) as connection:
-        deployments.rollback(connection, "shop", embed_writes("shop"))
+        switching.rollback(connection, "shop", embed_writes("shop"))
 
 
 def personal_ids() -> list[str]:

@@ -42,7 +42,7 @@ def articles(database_url: str) -> str:
 def session(name: str, query: Any, results: Sequence[int], clicked: Sequence[int] = ()) -> SessionWithEvents:
     return SessionWithEvents(
         session_id=name,
-        search_query=query,
+        query=query,
         search_results=[SearchResult(object_id=str(r)) for r in results],
         events=[SessionEvent(event_id=f"{name}-{c}", object_id=str(c)) for c in clicked],
     )
@@ -62,7 +62,7 @@ def prepare(
 
 
 def everything(data: RankingData) -> dict[str, FineTuningInput]:
-    return {s.session_id: s for sessions in data.clickstream.values() for s in sessions}
+    return {s.session_id: s for sessions in data.splits.values() for s in sessions}
 
 
 def test_sessions_and_items_become_a_dataset(articles: str) -> None:
@@ -72,11 +72,11 @@ def test_sessions_and_items_become_a_dataset(articles: str) -> None:
     assert all(s.events == (s.session_id,) for s in everything(data).values())
     assert set(data.items) == {"9", "10", *map(str, range(11, 31))}
     assert data.items["11"] == ("Article number 11. It has two sentences.",)
-    assert data.clickstream["train"]
-    assert data.clickstream["dev"]
+    assert data.splits["train"]
+    assert data.splits["dev"]
     assert data.missing_items == ()
     assert data.invalid_items == {}
-    for split, sessions in data.clickstream.items():
+    for split, sessions in data.splits.items():
         clicked = {s.session_id for s in sessions}
         assert all((len(data.items.variants(c)) > 1) is (split == "train") for c in clicked)
 
@@ -96,7 +96,7 @@ def test_missing_and_invalid_items_are_reported_by_id_and_leave_the_sessions(
     assert sorted(everything(data)) == ["click lost", "kept", "whole"]
     kept = everything(data)["kept"]
     assert (kept.results, kept.positions, kept.click_weights) == (("1", "2"), (0, 2), (0.0, 1.0))
-    assert everything(data)["click lost"].is_irrelevant
+    assert everything(data)["click lost"].is_clickless
     assert sorted(data.missing_items) == ["97", "98", "99"]
     assert data.invalid_items.keys() == {"7", "8"}
     assert "3 items are not in the source: 99, 98, 97" in caplog.text
@@ -143,7 +143,7 @@ def test_sessions_that_cannot_be_used_are_left_out_with_their_count(
 def test_sessions_without_clicks_stay(articles: str) -> None:
     data = prepare(articles, [session("1", "a", [1, 2], [1]), session("2", "b", [3, 4]), session("3", "c", [5, 6])])
     assert sorted(everything(data)) == ["1", "2", "3"]
-    assert any(not s.is_irrelevant for s in data.clickstream["train"])
+    assert any(not s.is_clickless for s in data.splits["train"])
 
 
 def test_nothing_to_train_on_is_told_with_counts(articles: str) -> None:
@@ -160,7 +160,7 @@ def test_nothing_to_train_on_is_told_with_counts(articles: str) -> None:
 
 def test_one_session_is_enough_to_train_on(articles: str) -> None:
     data = prepare(articles, [session("1", "a", [1, 2], [1])])
-    assert [len(data.clickstream[s]) for s in ("train", "dev", "holdout")] == [1, 0, 0]
+    assert [len(data.splits[s]) for s in ("train", "dev", "holdout")] == [1, 0, 0]
 
 
 def test_errors_of_the_source_come_through(articles: str) -> None:
@@ -178,8 +178,8 @@ def test_the_same_sessions_make_the_same_dataset(articles: str) -> None:
 def test_queries_of_train_get_variants(articles: str) -> None:
     splitter = TrainTestSplitter(augmenter=ClickstreamQueryAugmentationApplier(ChangeCases()))
     data = prepare(articles, [session(str(i), f"query {i}", [1, 2], [1]) for i in range(20)], splitter)
-    assert all(s.query_variants for s in data.clickstream["train"])
-    assert not any(s.query_variants for s in data.clickstream["dev"])
+    assert all(s.query_variants for s in data.splits["train"])
+    assert not any(s.query_variants for s in data.splits["dev"])
 
 
 def test_progress_is_reported(articles: str) -> None:

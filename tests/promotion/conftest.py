@@ -15,10 +15,10 @@ from estudio_core.context import context
 from estudio_core.experiments.model_registry import ModelRegistry
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.vectordb import releases
-from estudio_core.vectordb.deployments import switch
 from estudio_core.vectordb.index_build import build_index
 from estudio_core.vectordb.index_info import SearchIndexInfo
 from estudio_core.vectordb.releases import Release
+from estudio_core.vectordb.switching import switch
 
 PLUGIN = """
 from estudio_core import PostgresItems, TextModel, create_text_plugin

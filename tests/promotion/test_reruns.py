@@ -25,7 +25,7 @@ from estudio_core.pipeline.take_up import take_up
 from estudio_core.pipeline.verify import verify
 from estudio_core.promotion import ledger
 from estudio_core.vectordb.index_info import SearchIndexInfo
-from estudio_core.vectordb.items import IndexedItem
+from estudio_core.vectordb.objects import IndexedObject
 from estudio_core.vectordb.releases import live_release, start_release
 from tests.pipeline.conftest import forget_plugins
 
@@ -215,7 +215,7 @@ def test_a_shard_stops_between_items_once_something_newer_was_asked_for(
     release = start_release(conn, "shop", "shop_v2", "2", SearchIndexInfo(dimensions=2), "run")
     monkeypatch.setattr(embed_shard_step, "CHECK_S", 0.0)
     vector = np.zeros((1, 2), np.float32)
-    items = (IndexedItem(str(number), {}, "h", vector) for number in range(3))
+    items = (IndexedObject(str(number), {}, "h", vector) for number in range(3))
     wanted = embed_shard_step._while_wanted(items, release)
     assert next(wanted).object_id == "0"
     ledger.request(conn, "shop", "rollback", "ben", "1", run_id="back")

@@ -14,7 +14,7 @@ from estudio_core.progress import Progress, progress_to
 from estudio_core.vectordb.collection import Collection, CopyCount, slug
 from estudio_core.vectordb.index_build import build_index, index_is_valid
 from estudio_core.vectordb.index_info import MetricAggregationType, MetricType, SearchIndexInfo
-from estudio_core.vectordb.items import IndexedItem, KeptItem
+from estudio_core.vectordb.objects import IndexedObject, KeptObject
 from estudio_core.vectordb.optimization import (
     Optimization,
     PgvectorObjectsOptimization,
@@ -34,15 +34,15 @@ def collection(conn: psycopg.Connection) -> Collection:
     return created
 
 
-def item(object_id: str = "a", vectors: Any = ((1.0, 2.0, 3.0),), **more: Any) -> IndexedItem:
-    return IndexedItem(object_id, more.pop("payload", {}), "hash", np.array(vectors, dtype=float), **more)
+def item(object_id: str = "a", vectors: Any = ((1.0, 2.0, 3.0),), **more: Any) -> IndexedObject:
+    return IndexedObject(object_id, more.pop("payload", {}), "hash", np.array(vectors, dtype=float), **more)
 
 
 def test_copy_replaces_rows_of_the_same_ids(conn: psycopg.Connection, collection: Collection) -> None:
     first = [item("a", [[1, 0, 0], [0, 1, 0]], payload={"v": 1}), item("b")]
-    assert collection.copy_items(conn, first) == CopyCount(objects=2, parts=3)
-    assert collection.copy_items(conn, first) == CopyCount(objects=2, parts=3)
-    collection.copy_items(conn, [item("a", [[0, 0, 1]], payload={"v": 2})])
+    assert collection.copy_objects(conn, first) == CopyCount(objects=2, parts=3)
+    assert collection.copy_objects(conn, first) == CopyCount(objects=2, parts=3)
+    collection.copy_objects(conn, [item("a", [[0, 0, 1]], payload={"v": 2})])
     stats = collection.stats(conn)
     assert (stats.objects, stats.parts) == (2, 2)
     (stored,) = find_by_ids(conn, collection, ["a", "missing"], with_vectors=True)
@@ -54,9 +54,9 @@ def test_copy_replaces_rows_of_the_same_ids(conn: psycopg.Connection, collection
 def test_a_personal_row_takes_the_place_of_the_same_users_row_for_the_same_original(
     conn: psycopg.Connection, collection: Collection
 ) -> None:
-    collection.copy_items(conn, [item("a"), item("first", user_id="ann", original_id="a")])
+    collection.copy_objects(conn, [item("a"), item("first", user_id="ann", original_id="a")])
     others = [item("bob's", user_id="bob", original_id="a"), item("b's", user_id="ann", original_id="b")]
-    collection.copy_items(conn, [*others, item("second", user_id="ann", original_id="a")])
+    collection.copy_objects(conn, [*others, item("second", user_id="ann", original_id="a")])
     rows = conn.execute(sql.SQL("SELECT object_id FROM {} ORDER BY 1").format(collection.objects)).fetchall()
     assert [row[0] for row in rows] == ["a", "b's", "bob's", "second"]
 
@@ -64,7 +64,7 @@ def test_a_personal_row_takes_the_place_of_the_same_users_row_for_the_same_origi
 def test_replaced_vectors_bring_their_average(conn: psycopg.Connection) -> None:
     collection = Collection("avg", SearchIndexInfo(dimensions=3, metric_aggregation_type=MetricAggregationType.AVG))
     collection.create(conn)
-    collection.copy_items(conn, [item("a", [[1, 0, 0], [0, 1, 0]], payload={"v": 1}), item("b", [[1, 0, 0]])])
+    collection.copy_objects(conn, [item("a", [[1, 0, 0], [0, 1, 0]], payload={"v": 1}), item("b", [[1, 0, 0]])])
     collection.replace_vectors(conn, {"a": np.array([[0, 0, 1], [0, 1, 0], [0, 1, 0]])})
     assert collection.stats(conn).parts == 4
     (nearest, _) = search(conn, collection, [0, 2, 1])
@@ -77,7 +77,7 @@ def test_replaced_vectors_bring_their_average(conn: psycopg.Connection) -> None:
 
 def test_copy_is_part_of_the_callers_transaction(conn: psycopg.Connection, collection: Collection) -> None:
     with conn.transaction(force_rollback=True):
-        collection.copy_items(conn, [item()])
+        collection.copy_objects(conn, [item()])
     assert collection.stats(conn).objects == 0
 
 
@@ -104,10 +104,10 @@ def test_copy_is_part_of_the_callers_transaction(conn: psycopg.Connection, colle
     ],
 )
 def test_unusable_items_are_refused_by_name_and_nothing_is_written(
-    conn: psycopg.Connection, collection: Collection, bad: IndexedItem, error: type[Exception], message: str
+    conn: psycopg.Connection, collection: Collection, bad: IndexedObject, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        collection.copy_items(conn, [item("a"), bad])
+        collection.copy_objects(conn, [item("a"), bad])
     assert collection.stats(conn).objects == 0
 
 
@@ -116,7 +116,7 @@ def test_parts_that_cancel_out_have_no_average(conn: psycopg.Connection) -> None
     averaged = Collection("avg", info)
     averaged.create(conn)
     with pytest.raises(ItemError, match="cancel"):
-        averaged.copy_items(conn, [item("a", [[1.0, 0.0], [-1.0, 0.0]])])
+        averaged.copy_objects(conn, [item("a", [[1.0, 0.0], [-1.0, 0.0]])])
 
 
 def test_payloads_of_one_batch_stay_apart(conn: psycopg.Connection, collection: Collection) -> None:
@@ -127,9 +127,9 @@ def test_payloads_of_one_batch_stay_apart(conn: psycopg.Connection, collection: 
         {"a": "Ü\n\x1e"},
         {"b": {"c": [1.5, True]}},
     ]
-    collection.copy_items(conn, [item(str(n), payload=payload) for n, payload in enumerate(payloads)])
+    collection.copy_objects(conn, [item(str(n), payload=payload) for n, payload in enumerate(payloads)])
     assert [found.payload for found in find_by_ids(conn, collection, list("01234"))] == payloads
-    collection.copy_items(conn, [item(str(n), payload=payload) for n, payload in enumerate(payloads[::-1])])
+    collection.copy_objects(conn, [item(str(n), payload=payload) for n, payload in enumerate(payloads[::-1])])
     assert [found.payload for found in find_by_ids(conn, collection, list("43210"))] == payloads
 
 
@@ -139,7 +139,7 @@ def test_ids_of_any_length_and_personal_rows_are_packed_together(
     rows = {"a": [[1, 0, 0]], "üü": [[0, 1, 0], [0, 2, 0]], "a-long-id": [[0, 0, 1]] * 3, "b": [[1, 1, 0], [2, 0, 0]]}
     items = [item(object_id, vectors) for object_id, vectors in rows.items()]
     own = item("mine", [[5, 5, 5]], payload=None, user_id="änn", original_id="a")
-    assert collection.copy_items(conn, [*items, own]) == CopyCount(objects=5, parts=9)
+    assert collection.copy_objects(conn, [*items, own]) == CopyCount(objects=5, parts=9)
     for stored in find_by_ids(conn, collection, list(rows), with_vectors=True):
         assert stored.vectors is not None
         assert stored.vectors.tolist() == rows[stored.object_id]
@@ -149,15 +149,15 @@ def test_ids_of_any_length_and_personal_rows_are_packed_together(
 
 
 def test_literal_backslash_u0000_in_a_payload_is_kept(conn: psycopg.Connection, collection: Collection) -> None:
-    collection.copy_items(conn, [item(payload={"x": "\\u0000"})])
+    collection.copy_objects(conn, [item(payload={"x": "\\u0000"})])
     assert find_by_ids(conn, collection, ["a"])[0].payload == {"x": "\\u0000"}
 
 
 def test_delete_takes_personal_rows_along_and_is_idempotent(conn: psycopg.Connection, collection: Collection) -> None:
-    collection.copy_items(conn, [item("a"), item("b"), item("a-ann", payload=None, user_id="ann", original_id="a")])
+    collection.copy_objects(conn, [item("a"), item("b"), item("a-ann", payload=None, user_id="ann", original_id="a")])
     build_index(conn, collection)
-    assert collection.delete_items(conn, ["a", "missing"]) == 1
-    assert collection.delete_items(conn, ["a", "missing"]) == 0
+    assert collection.delete_objects(conn, ["a", "missing"]) == 1
+    assert collection.delete_objects(conn, ["a", "missing"]) == 0
     stats = collection.stats(conn)
     assert (stats.objects, stats.personal_objects, stats.parts) == (1, 0, 1)
 
@@ -165,20 +165,20 @@ def test_delete_takes_personal_rows_along_and_is_idempotent(conn: psycopg.Connec
 def test_kept_items_change_payload_and_source_hash_and_leave_vectors(
     conn: psycopg.Connection, collection: Collection
 ) -> None:
-    collection.copy_items(conn, [item("a"), item("b"), item("a-ann", payload=None, user_id="ann", original_id="a")])
-    assert collection.keep_items(conn, [KeptItem("a", {"price": 3}, "hash", "row 2")])
+    collection.copy_objects(conn, [item("a"), item("b"), item("a-ann", payload=None, user_id="ann", original_id="a")])
+    assert collection.keep_objects(conn, [KeptObject("a", {"price": 3}, "hash", "row 2")])
     assert count(conn, collection, {"term": {"price": 3}}) == 1
     assert collection.source_hashes(conn, ["a", "b", "a-ann"]) == {"a": "row 2", "b": None}
     assert collection.content_hashes(conn, ["a", "b", "missing"]) == {"a": "hash", "b": "hash"}
     assert collection.stats(conn).parts == 3
 
 
-@pytest.mark.parametrize("changed", [KeptItem("a", {}, "another hash"), KeptItem("missing", {}, "hash")])
+@pytest.mark.parametrize("changed", [KeptObject("a", {}, "another hash"), KeptObject("missing", {}, "hash")])
 def test_nothing_is_kept_of_an_object_that_has_changed_meanwhile(
-    conn: psycopg.Connection, collection: Collection, changed: KeptItem
+    conn: psycopg.Connection, collection: Collection, changed: KeptObject
 ) -> None:
-    collection.copy_items(conn, [item("a"), item("b")])
-    assert not collection.keep_items(conn, [KeptItem("b", {"price": 3}, "hash"), changed])
+    collection.copy_objects(conn, [item("a"), item("b")])
+    assert not collection.keep_objects(conn, [KeptObject("b", {"price": 3}, "hash"), changed])
     assert count(conn, collection, {"exists": "price"}) == 0
 
 
@@ -190,7 +190,7 @@ def test_an_unknown_language_is_named(conn: psycopg.Connection) -> None:
 def test_every_text_may_hold_anything(conn: psycopg.Connection) -> None:
     collection = Collection(NASTY, INFO)
     collection.create(conn)
-    collection.copy_items(
+    collection.copy_objects(
         conn,
         [item(NASTY, payload={NASTY: NASTY}), item("p", payload=None, user_id=NASTY, original_id=NASTY)],
     )
@@ -235,7 +235,7 @@ def test_build_index_is_idempotent_and_replaces_an_invalid_one(
     def oid() -> Any:
         return conn.execute("SELECT %s::regclass::oid", (f"estudio.{collection.name('hnsw')}",)).fetchone()
 
-    collection.copy_items(conn, [item("a"), item("b")])
+    collection.copy_objects(conn, [item("a"), item("b")])
     assert not index_is_valid(conn, collection)
     build_index(conn, collection)
     first = oid()
@@ -253,7 +253,7 @@ def test_build_index_gives_settings_back_and_reports_progress(conn: psycopg.Conn
     rng = np.random.default_rng(0)
     collection = Collection("big", SearchIndexInfo(dimensions=32, metric_type=MetricType.EUCLID))
     collection.create(conn)
-    collection.copy_items(conn, (item(str(i), rows) for i, rows in enumerate(rng.normal(size=(2600, 1, 32)))))
+    collection.copy_objects(conn, (item(str(i), rows) for i, rows in enumerate(rng.normal(size=(2600, 1, 32)))))
     seen: list[Progress] = []
     with conn.transaction(), progress_to(seen.append):
         before = conn.execute("SELECT current_setting('maintenance_work_mem')").fetchone()
@@ -296,7 +296,7 @@ def test_optimizations_are_applied_once_and_recorded_with_their_effect(
 def test_filters_of_terms_use_the_payload_index(conn: psycopg.Connection, collection: Collection) -> None:
     from estudio_core.vectordb.filters import filter_sql, parse_filter
 
-    collection.copy_items(conn, (item(str(i), payload={"n": i, "tags": [f"t{i}"]}) for i in range(3000)))
+    collection.copy_objects(conn, (item(str(i), payload={"n": i, "tags": [f"t{i}"]}) for i in range(3000)))
     build_index(conn, collection)
     for given in ({"term": {"n": 7}}, {"all": {"tags": ["t1", "t1"]}}, {"terms": {"tags": ["t3", "t4"]}}):
         binds: dict[str, Any] = {}

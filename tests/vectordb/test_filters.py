@@ -12,7 +12,7 @@ from estudio_core.errors import ConfigurationError, DataError, DimensionError
 from estudio_core.vectordb.collection import Collection
 from estudio_core.vectordb.filters import parse_filter
 from estudio_core.vectordb.index_info import SearchIndexInfo
-from estudio_core.vectordb.items import IndexedItem
+from estudio_core.vectordb.objects import IndexedObject
 from estudio_core.vectordb.search import find_by_filter, search
 
 PAYLOADS: dict[str, dict[str, Any]] = {
@@ -69,7 +69,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
 def test_filters_select_what_they_say(conn: psycopg.Connection) -> None:
     collection = Collection("shop", SearchIndexInfo(dimensions=2))
     collection.create(conn)
-    collection.copy_items(conn, [IndexedItem(key, value, "h", np.ones((1, 2))) for key, value in PAYLOADS.items()])
+    collection.copy_objects(conn, [IndexedObject(key, value, "h", np.ones((1, 2))) for key, value in PAYLOADS.items()])
     for given, expected in CASES:
         found = find_by_filter(conn, collection, given, limit=100)
         assert "".join(row.object_id for row in found) == expected, given

@@ -10,7 +10,7 @@ from estudio_core.vectordb.collection import Collection
 from estudio_core.vectordb.first_page import first_page
 from estudio_core.vectordb.index_build import build_index
 from estudio_core.vectordb.index_info import MetricAggregationType, SearchIndexInfo
-from estudio_core.vectordb.items import IndexedItem
+from estudio_core.vectordb.objects import IndexedObject
 from estudio_core.vectordb.ordering import FIRST_BLOCK
 from estudio_core.vectordb.search import search
 
@@ -23,10 +23,10 @@ def collection(conn: psycopg.Connection, request: pytest.FixtureRequest) -> Coll
     made = Collection("shop_1", info)
     rng = np.random.default_rng(3)
     made.create(conn)
-    made.copy_items(
+    made.copy_objects(
         conn,
         [
-            IndexedItem(str(number), {"n": number}, "h", rng.standard_normal((1 + number % 3, 6)).astype(np.float32))
+            IndexedObject(str(number), {"n": number}, "h", rng.standard_normal((1 + number % 3, 6)).astype(np.float32))
             for number in range(120)
         ],
     )
@@ -68,7 +68,7 @@ def test_it_is_the_way_that_first_pages_go(
 
 def test_a_block_that_is_not_full_is_not_taken_for_the_order(conn: psycopg.Connection, collection: Collection) -> None:
     """Deleted rows leave the index's answer short; what an iterative scan finds beyond it belongs to the page."""
-    collection.delete_items(conn, [str(number) for number in range(110)])
+    collection.delete_objects(conn, [str(number) for number in range(110)])
     hits = search(conn, collection, [1, 0, 0, 0, 0, 0], by_index=True)
     assert sorted(hit.object_id for hit in hits) == [str(number) for number in range(110, 120)]
     assert hits == search(conn, collection, [1, 0, 0, 0, 0, 0], exact=True)

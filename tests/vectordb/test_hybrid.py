@@ -14,7 +14,7 @@ from estudio_core.vectordb.collection import Collection
 from estudio_core.vectordb.hybrid import FUSED_DEPTH, _documents, text_rows
 from estudio_core.vectordb.index_build import build_index
 from estudio_core.vectordb.index_info import SearchIndexInfo
-from estudio_core.vectordb.items import TEXT_LIMIT, IndexedItem
+from estudio_core.vectordb.objects import TEXT_LIMIT, IndexedObject
 from estudio_core.vectordb.ordering import Request
 from estudio_core.vectordb.search import SearchHit, count, find_by_filter, find_by_ids, search
 
@@ -25,8 +25,8 @@ def loaded(conn: psycopg.Connection, texts: list[str], vectors: Any = None, **in
     vectors = np.eye(len(texts)) if vectors is None else vectors
     collection = Collection("shop_1", SearchIndexInfo(dimensions=vectors.shape[1], **info))
     collection.create(conn)
-    collection.copy_items(
-        conn, (IndexedItem(f"{i:04}", {"n": i}, "h", vectors[i : i + 1], text=text) for i, text in enumerate(texts))
+    collection.copy_objects(
+        conn, (IndexedObject(f"{i:04}", {"n": i}, "h", vectors[i : i + 1], text=text) for i, text in enumerate(texts))
     )
     build_index(conn, collection)
     return collection
@@ -70,10 +70,10 @@ def test_filter_distance_limit_and_personal_rows_hold_for_words_too(conn: psycop
     assert set(ids(search(conn, collection, query, text="lamp", filter=lamps))) == {"0001", "0002", "0003"}
     assert set(ids(search(conn, collection, query, text="lamp", max_distance=0.5))) == {"0000", "0001", "0003"}
     own = [
-        IndexedItem("mine", None, "h", np.eye(4)[2:3], "ann", "0000"),
-        IndexedItem("renamed", None, "h", np.eye(4)[1:2], "ann", "0003", text="ladder"),
+        IndexedObject("mine", None, "h", np.eye(4)[2:3], "ann", "0000"),
+        IndexedObject("renamed", None, "h", np.eye(4)[1:2], "ann", "0003", text="ladder"),
     ]
-    collection.upsert_items(conn, own)
+    collection.upsert_objects(conn, own)
     mine = search(conn, collection, query, text="lamp", user_id="ann")
     assert sorted(ids(mine)) == ["0000", "0001", "0002", "0003"]
     assert [hit.object_id for hit in mine if hit.personal] == ["0000", "0003"]
@@ -84,7 +84,7 @@ def test_filter_distance_limit_and_personal_rows_hold_for_words_too(conn: psycop
 @pytest.mark.parametrize("by_index", [False, True])
 def test_a_personal_row_whose_original_is_gone_is_found_in_no_way(conn: psycopg.Connection, by_index: bool) -> None:
     collection = loaded(conn, ["lamp", "chair"])
-    collection.upsert_items(conn, [IndexedItem("mine", {"n": 7}, "h", np.eye(2)[1:2], "ann", "gone", text="lamp")])
+    collection.upsert_objects(conn, [IndexedObject("mine", {"n": 7}, "h", np.eye(2)[1:2], "ann", "gone", text="lamp")])
     assert ids(search(conn, collection, [0.1, 1.0], user_id="ann", by_index=by_index)) == ["0001", "0000"]
     assert ids(search(conn, collection, [0.1, 1.0], user_id="ann", text="lamp", by_index=by_index)) == ["0000", "0001"]
     assert len(search(conn, collection, [0.1, 1.0], user_id="ann", sort_by="n", by_index=by_index)) == 2

@@ -9,13 +9,13 @@ import psycopg
 import pytest
 
 from estudio_core.errors import ConcurrentReleaseError
-from estudio_core.vectordb import deployments
+from estudio_core.vectordb import releases, switching
 from estudio_core.vectordb.catching_up import catch_up, pending
 from estudio_core.vectordb.change_log import ItemWrite, write
-from estudio_core.vectordb.deployments import live_release, retire_releases, rollback, switch
-from estudio_core.vectordb.items import IndexedItem
 from estudio_core.vectordb.locks import lock_key
-from estudio_core.vectordb.releases import Release
+from estudio_core.vectordb.objects import IndexedObject
+from estudio_core.vectordb.releases import Release, live_release
+from estudio_core.vectordb.switching import retire_releases, rollback, switch
 from tests.vectordb.test_releases import content, embed, live, put, verified
 
 
@@ -38,7 +38,7 @@ class Watched:
         self.free: list[int] = []
         self.locked: list[int] = []
 
-    def __call__(self, release: Release, writes: Sequence[ItemWrite], stored: Mapping[str, str]) -> list[IndexedItem]:
+    def __call__(self, release: Release, writes: Sequence[ItemWrite], stored: Mapping[str, str]) -> list[IndexedObject]:
         (self.locked if writers_wait(self.watcher) else self.free).append(len(writes))
         return embed(release, writes, stored)
 
@@ -47,7 +47,7 @@ def write_before_each_lock(
     monkeypatch: pytest.MonkeyPatch, writer: psycopg.Connection, rounds: int, items: int
 ) -> None:
     """Let `writer` write between catching up and the lock, in the first `rounds` rounds."""
-    own_switch = deployments.own_switch
+    own_switch = switching.own_switch
     written = []
 
     def overtaken(conn: psycopg.Connection, plugin: str, timeout_s: float) -> None:
@@ -56,7 +56,7 @@ def write_before_each_lock(
             put(writer, **{f"late-{len(written)}-{i}": "between" for i in range(items)})
         own_switch(conn, plugin, timeout_s)
 
-    monkeypatch.setattr(deployments, "own_switch", overtaken)
+    monkeypatch.setattr(switching, "own_switch", overtaken)
 
 
 def test_a_write_between_catching_up_and_the_lock_is_embedded_without_the_lock(
@@ -72,7 +72,7 @@ def test_a_write_between_catching_up_and_the_lock_is_embedded_without_the_lock(
         write_before_each_lock(monkeypatch, writer, rounds=2, items=20)
         assert len(content(conn, rollback(conn, "shop", watched))) == 41
     assert (watched.free, watched.locked) == ([1, 20, 20], [])
-    assert live_release(conn, "shop") == deployments.get_release(conn, first.release_id)
+    assert live_release(conn, "shop") == releases.get_release(conn, first.release_id)
 
 
 def test_a_deletion_between_catching_up_and_the_lock_needs_no_further_round(
@@ -80,7 +80,7 @@ def test_a_deletion_between_catching_up_and_the_lock_needs_no_further_round(
 ) -> None:
     live(conn, "one", {"a": "x", "b": "y"})
     second = verified(conn, "two", {"a": "x", "b": "y"})
-    own_switch = deployments.own_switch
+    own_switch = switching.own_switch
     locks = []
     with other() as writer:
 
@@ -89,7 +89,7 @@ def test_a_deletion_between_catching_up_and_the_lock_needs_no_further_round(
             write(writer, "shop", [], ["b"], embed)
             own_switch(conn, plugin, timeout_s)
 
-        monkeypatch.setattr(deployments, "own_switch", overtaken)
+        monkeypatch.setattr(switching, "own_switch", overtaken)
         assert content(conn, switch(conn, second, embed)) == {"a": "x"}
     assert len(locks) == 1
 
@@ -111,14 +111,14 @@ def test_where_writes_come_faster_than_they_are_applied_nothing_is_switched(
 ) -> None:
     first = live(conn, "one", {"a": "x"})
     second = verified(conn, "two", {"a": "x"})
-    monkeypatch.setattr(deployments, "EMBEDDED_UNDER_LOCK", (0, 2))
+    monkeypatch.setattr(switching, "EMBEDDED_UNDER_LOCK", (0, 2))
     with other() as writer, other() as watcher:
         watched = Watched(watcher)
         write_before_each_lock(monkeypatch, writer, rounds=2, items=3)
         with pytest.raises(ConcurrentReleaseError, match="lacks more than 2 items"):
             switch(conn, second, watched)
         assert (watched.free, watched.locked) == ([3], [])
-        assert live_release(conn, "shop") == deployments.get_release(conn, first.release_id)
+        assert live_release(conn, "shop") == releases.get_release(conn, first.release_id)
         assert switch(conn, second, watched).state == "live"
     assert watched.locked == []
 
@@ -126,7 +126,7 @@ def test_where_writes_come_faster_than_they_are_applied_nothing_is_switched(
 def test_a_clean_up_that_waits_for_a_reader_keeps_no_writer_waiting_and_is_finished_by_the_next(
     conn: psycopg.Connection, other: Callable[[], psycopg.Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deployments, "DROP_TIMEOUT_S", 1.5)
+    monkeypatch.setattr(switching, "DROP_TIMEOUT_S", 1.5)
     old, *_ = [live(conn, run, {"a": "x"}) for run in ("one", "two", "three")]
 
     def clean_up() -> list[Release]:
@@ -142,7 +142,7 @@ def test_a_clean_up_that_waits_for_a_reader_keeps_no_writer_waiting_and_is_finis
             conn.execute("SET lock_timeout = '200ms'")
             put(conn, b="meanwhile")
             assert cleaning.result() == []
-        assert deployments.get_release(conn, old.release_id).state == "retired"
+        assert releases.get_release(conn, old.release_id).state == "retired"
         assert old.collection.exists(conn)
         assert [release.release_id for release in clean_up()] == [old.release_id]
     assert not old.collection.exists(conn)

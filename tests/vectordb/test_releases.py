@@ -13,28 +13,24 @@ import psycopg
 import pytest
 
 from estudio_core.errors import ConcurrentReleaseError, DimensionError, ItemError, ReleaseError, VerificationError
-from estudio_core.vectordb import deployments
-from estudio_core.vectordb.catching_up import pending
+from estudio_core.vectordb import switching
+from estudio_core.vectordb.catching_up import catch_up, pending
 from estudio_core.vectordb.change_log import ItemWrite, write
-from estudio_core.vectordb.deployments import (
-    build_lock,
-    catch_up,
+from estudio_core.vectordb.index_build import build_index
+from estudio_core.vectordb.index_info import SearchIndexInfo
+from estudio_core.vectordb.locks import build_lock, own_switch
+from estudio_core.vectordb.objects import IndexedObject, KeptObject
+from estudio_core.vectordb.releases import (
+    Release,
     fail_release,
     get_release,
     list_releases,
     live_release,
     mark_built,
-    retire_releases,
-    rollback,
     start_release,
-    switch,
 )
-from estudio_core.vectordb.index_build import build_index
-from estudio_core.vectordb.index_info import SearchIndexInfo
-from estudio_core.vectordb.items import IndexedItem, KeptItem
-from estudio_core.vectordb.locks import own_switch
-from estudio_core.vectordb.releases import Release
 from estudio_core.vectordb.search import find_by_ids, search
+from estudio_core.vectordb.switching import retire_releases, rollback, switch
 from estudio_core.vectordb.sync_state import IdDifference, id_difference, read_sync_state, save_sync_state
 from estudio_core.vectordb.verification import verify_release
 
@@ -46,16 +42,16 @@ def vector(text: str, model: str) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(1, 8)).astype(np.float32)
 
 
-def embed(release: Release, writes: Sequence[ItemWrite], stored: Mapping[str, str]) -> list[IndexedItem]:
+def embed(release: Release, writes: Sequence[ItemWrite], stored: Mapping[str, str]) -> list[IndexedObject]:
     return [
-        IndexedItem(w.object_id, w.payload, str(w.data), vector(w.data, release.model_name), w.user_id, w.original_id)
+        IndexedObject(w.object_id, w.payload, str(w.data), vector(w.data, release.model_name), w.user_id, w.original_id)
         for w in writes
     ]
 
 
 def built(conn: psycopg.Connection, run: str, source: dict[str, str]) -> Release:
     release = start_release(conn, "shop", f"shop_{run}", run, INFO, run)
-    release.collection.copy_items(conn, embed(release, [ItemWrite(key, text) for key, text in source.items()], {}))
+    release.collection.copy_objects(conn, embed(release, [ItemWrite(key, text) for key, text in source.items()], {}))
     build_index(conn, release.collection)
     return mark_built(conn, release)
 
@@ -345,7 +341,7 @@ def test_a_switch_that_fails_half_way_changes_nothing(conn: psycopg.Connection) 
     release = verified(conn, "two", {"a": "x"})
     put(conn, b="new")
 
-    def broken(*_: object) -> list[IndexedItem]:
+    def broken(*_: object) -> list[IndexedObject]:
         return []
 
     with pytest.raises(ItemError, match="'b'"):
@@ -368,7 +364,7 @@ def test_killed_switch_leaves_the_live_release_and_a_rerun_finishes(
         dying.execute("SELECT 1")
 
     with monkeypatch.context() as patch:
-        patch.setattr(deployments, "record_event", killed)  # the last statement of the switch
+        patch.setattr(switching, "record_event", killed)  # the last statement of the switch
         with pytest.raises(psycopg.OperationalError):
             switch(dying, release, embed)
     assert live_release(conn, "shop") == get_release(conn, first.release_id)
@@ -382,7 +378,7 @@ def test_write_repeats_embedding_when_the_live_release_changes_meanwhile(conn: p
     release = verified(conn, "two", {"a": "x"})
     models = []
 
-    def slow(current: Release, writes: Sequence[ItemWrite], stored: Mapping[str, str]) -> list[IndexedItem]:
+    def slow(current: Release, writes: Sequence[ItemWrite], stored: Mapping[str, str]) -> list[IndexedObject]:
         models.append(current.model_name)
         if len(models) == 1:
             switch(conn, release, embed)
@@ -394,9 +390,9 @@ def test_write_repeats_embedding_when_the_live_release_changes_meanwhile(conn: p
     assert np.allclose(stored, vector("new", "shop_two"))
 
 
-def keep(release: Release, writes: Sequence[ItemWrite], stored: Mapping[str, str]) -> list[IndexedItem | KeptItem]:
+def keep(release: Release, writes: Sequence[ItemWrite], stored: Mapping[str, str]) -> list[IndexedObject | KeptObject]:
     return [
-        KeptItem(item.object_id, item.payload or {}, item.content_hash)
+        KeptObject(item.object_id, item.payload or {}, item.content_hash)
         if stored.get(item.object_id) == item.content_hash
         else item
         for item in embed(release, writes, stored)
@@ -431,7 +427,7 @@ def test_a_write_embeds_again_where_the_content_it_wanted_to_keep_has_changed(
 
     def overtaken(
         current: Release, writes: Sequence[ItemWrite], stored: Mapping[str, str]
-    ) -> list[IndexedItem | KeptItem]:
+    ) -> list[IndexedObject | KeptObject]:
         items = keep(current, writes, stored)
         rounds.append(type(items[0]))
         if len(rounds) == 1:
@@ -440,7 +436,7 @@ def test_a_write_embeds_again_where_the_content_it_wanted_to_keep_has_changed(
         return items
 
     write(conn, "shop", [ItemWrite("a", "x", {"price": 3})], [], overtaken)
-    assert rounds == [KeptItem, IndexedItem]
+    assert rounds == [KeptObject, IndexedObject]
     assert content(conn, release) == {"a": "x"}
     stored = find_by_ids(conn, release.collection, ["a"], with_vectors=True)[0].vectors
     assert np.allclose(stored, vector("x", release.model_name))
@@ -467,8 +463,8 @@ def test_a_personal_row_without_payload_shows_the_originals_in_every_release(con
 def test_a_write_that_does_not_fit_is_in_neither_place(conn: psycopg.Connection) -> None:
     release = live(conn, "one", {"a": "x"})
 
-    def wrong(_: Release, writes: Sequence[ItemWrite], stored: Mapping[str, str]) -> list[IndexedItem]:
-        return [IndexedItem(w.object_id, {}, "h", np.ones((1, 3))) for w in writes]
+    def wrong(_: Release, writes: Sequence[ItemWrite], stored: Mapping[str, str]) -> list[IndexedObject]:
+        return [IndexedObject(w.object_id, {}, "h", np.ones((1, 3))) for w in writes]
 
     with pytest.raises(DimensionError):
         write(conn, "shop", [ItemWrite("b", "new")], ["a"], wrong)
@@ -494,7 +490,7 @@ def test_verification_raises_ef_search_where_the_index_needs_it(conn: psycopg.Co
     info = SearchIndexInfo.model_validate({"dimensions": 64, "hnsw": {"m": 4, "ef_search": 1}})
     release = start_release(conn, "shop", "shop_v1", "1", info, "run")
     vectors = rng.normal(size=(2500, 1, 64)).astype(np.float32)
-    release.collection.copy_items(conn, (IndexedItem(str(i), {}, "h", rows) for i, rows in enumerate(vectors)))
+    release.collection.copy_objects(conn, (IndexedObject(str(i), {}, "h", rows) for i, rows in enumerate(vectors)))
     build_index(conn, release.collection)
     mark_built(conn, release)
     report = verify_release(conn, release, rng.normal(size=(40, 64)), 2500)
@@ -541,7 +537,7 @@ def test_clean_up_prunes_only_entries_that_nobody_lacks(conn: psycopg.Connection
 def test_clean_up_leaves_a_collection_that_is_being_searched(
     conn: psycopg.Connection, other: Callable[[], psycopg.Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deployments, "DROP_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(switching, "DROP_TIMEOUT_S", 0.1)
     releases = [live(conn, run, {"a": "x"}) for run in ("one", "two", "three")]
     with other() as reader, reader.transaction():
         search(reader, releases[0].collection, vector("x", "shop_one")[0])

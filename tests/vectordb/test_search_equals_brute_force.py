@@ -20,7 +20,7 @@ from estudio_core.vectordb.collection import Collection
 from estudio_core.vectordb.filters import parse_filter
 from estudio_core.vectordb.index_build import build_index
 from estudio_core.vectordb.index_info import MetricAggregationType, MetricType, SearchIndexInfo
-from estudio_core.vectordb.items import IndexedItem
+from estudio_core.vectordb.objects import IndexedObject
 from estudio_core.vectordb.search import SearchHit, SortBy, count, find_by_filter, find_by_ids, search
 
 DIM = 5
@@ -29,7 +29,7 @@ TITLES = ["Red shoe", "shoe red", "shoe for running", "50% off"]
 TEXTS = ["red lamp", "lamp red red", "old red lamp", "chair", "'; DROP TABLE x; --", ""]
 
 
-def brute_distance(item: IndexedItem, query: Any, info: SearchIndexInfo) -> float:
+def brute_distance(item: IndexedObject, query: Any, info: SearchIndexInfo) -> float:
     table = PartTable.counted([len(item.vectors)])
     similarity = object_similarities(
         query[None, :].astype(np.float64),
@@ -117,7 +117,7 @@ filters = st.recursive(
 
 
 @st.composite
-def collections(draw: st.DrawFn) -> tuple[SearchIndexInfo, list[IndexedItem], Any]:
+def collections(draw: st.DrawFn) -> tuple[SearchIndexInfo, list[IndexedObject], Any]:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     info = SearchIndexInfo(
         dimensions=DIM,
@@ -125,7 +125,7 @@ def collections(draw: st.DrawFn) -> tuple[SearchIndexInfo, list[IndexedItem], An
         metric_aggregation_type=draw(st.sampled_from(list(MetricAggregationType))),
     )
     shared = [
-        IndexedItem(
+        IndexedObject(
             f"o{i}",
             draw(payloads),
             "h",
@@ -135,7 +135,7 @@ def collections(draw: st.DrawFn) -> tuple[SearchIndexInfo, list[IndexedItem], An
         for i in range(draw(st.integers(1, 12)))
     ]
     personal = [
-        IndexedItem(
+        IndexedObject(
             f"p{i}",
             draw(st.one_of(st.none(), payloads)),
             "h",
@@ -183,7 +183,7 @@ def text_order(conn: psycopg.Connection, texts: dict[str, str], query: str) -> l
 )
 def test_search_pages_and_counts_equal_brute_force(
     conn: psycopg.Connection,
-    data: tuple[SearchIndexInfo, list[IndexedItem], Any],
+    data: tuple[SearchIndexInfo, list[IndexedObject], Any],
     condition: dict[str, Any] | None,
     user: str | None,
     cut: float | None,
@@ -196,7 +196,7 @@ def test_search_pages_and_counts_equal_brute_force(
     collection = Collection(uuid.uuid4().hex, info)
     with conn.transaction(force_rollback=True):
         collection.create(conn)
-        collection.copy_items(conn, items)
+        collection.copy_objects(conn, items)
         build_index(conn, collection, parallel_workers=0)
         by_id = {item.object_id: item for item in items}
         own = {item.original_id: item for item in items if user == item.user_id and item.user_id}
@@ -259,17 +259,19 @@ def test_search_pages_and_counts_equal_brute_force(
             assert row.vectors == pytest.approx(visible[row.original_id or row.object_id].vectors, abs=1e-6)
 
 
-def load(conn: psycopg.Connection, info: SearchIndexInfo, items: list[IndexedItem], name: str = "shop_1") -> Collection:
+def load(
+    conn: psycopg.Connection, info: SearchIndexInfo, items: list[IndexedObject], name: str = "shop_1"
+) -> Collection:
     collection = Collection(name, info)
     collection.create(conn)
-    collection.copy_items(conn, items)
+    collection.copy_objects(conn, items)
     build_index(conn, collection)
     return collection
 
 
-def items_of(vectors: Any, payload: Any = lambda i: {"n": i}, parts: int = 1) -> list[IndexedItem]:
+def items_of(vectors: Any, payload: Any = lambda i: {"n": i}, parts: int = 1) -> list[IndexedObject]:
     grouped = np.asarray(vectors).reshape(-1, parts, vectors.shape[-1])
-    return [IndexedItem(f"{i:05}", payload(i), "h", rows) for i, rows in enumerate(grouped)]
+    return [IndexedObject(f"{i:05}", payload(i), "h", rows) for i, rows in enumerate(grouped)]
 
 
 @pytest.fixture
@@ -330,8 +332,8 @@ def test_personal_rows_take_their_place_in_an_index_scan(conn: psycopg.Connectio
     items = items_of(clustered)
     query = clustered[5]
     collection = load(conn, SearchIndexInfo(dimensions=16), items)
-    collection.upsert_items(conn, [IndexedItem("mine", None, "h", -clustered[5:6], "u1", "00005")])
-    collection.upsert_items(conn, [IndexedItem("other", None, "h", clustered[5:6], "u1", "02999")])
+    collection.upsert_objects(conn, [IndexedObject("mine", None, "h", -clustered[5:6], "u1", "00005")])
+    collection.upsert_objects(conn, [IndexedObject("other", None, "h", clustered[5:6], "u1", "02999")])
     mine = search(conn, collection, query, user_id="u1", limit=3000, by_index=True)
     assert len(mine) == len({hit.object_id for hit in mine}) == 3000
     assert mine[0].object_id == "02999"
@@ -350,7 +352,7 @@ def test_three_part_object_comes_once(conn: psycopg.Connection) -> None:
 
 def test_average_search_returns_rows_compared_by_the_normalised_mean(conn: psycopg.Connection) -> None:
     info = SearchIndexInfo(dimensions=2, metric_aggregation_type=MetricAggregationType.AVG)
-    collection = load(conn, info, [IndexedItem("a", {}, "h", np.array([[1.0, 0.0], [0.0, 3.0]]))])
+    collection = load(conn, info, [IndexedObject("a", {}, "h", np.array([[1.0, 0.0], [0.0, 3.0]]))])
     (hit,) = search(conn, collection, [1.0, 0.0])
     assert hit.distance == pytest.approx(1 - 1 / np.sqrt(10), abs=1e-6)
     assert hit.part is None
@@ -376,7 +378,7 @@ def test_vectors_above_2000_dimensions_are_halfvec_and_equal_brute_force(
 def test_sort_by_orders_numbers_as_numbers_and_leaves_missing_last(conn: psycopg.Connection) -> None:
     prices = [2, 10, None, 1.5, "missing"]
     items = [
-        IndexedItem(str(i), {} if price == "missing" else {"price": price}, "h", np.eye(5)[i : i + 1])
+        IndexedObject(str(i), {} if price == "missing" else {"price": price}, "h", np.eye(5)[i : i + 1])
         for i, price in enumerate(prices)
     ]
     collection = load(conn, SearchIndexInfo(dimensions=5), items)
@@ -401,7 +403,7 @@ def test_what_is_deleted_while_objects_are_listed_leaves_no_gap(
     def deleted_after(*arguments: Any) -> Any:
         rows = order(*arguments)
         with other() as second:
-            collection.delete_items(second, ["00000"])
+            collection.delete_objects(second, ["00000"])
         return rows
 
     monkeypatch.setattr(search_module, "sorted_rows", deleted_after)

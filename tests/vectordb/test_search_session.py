@@ -13,7 +13,7 @@ from estudio_core.vectordb import first_page as first_page_module
 from estudio_core.vectordb.collection import Collection
 from estudio_core.vectordb.index_build import build_index
 from estudio_core.vectordb.index_info import MetricAggregationType, SearchIndexInfo
-from estudio_core.vectordb.items import IndexedItem
+from estudio_core.vectordb.objects import IndexedObject
 from estudio_core.vectordb.search import search
 from estudio_core.vectordb.search_session import SETTINGS, is_search_session, search_connection
 
@@ -34,7 +34,7 @@ SEARCHES: dict[str, dict[str, Any]] = {
 def collection(conn: psycopg.Connection, request: pytest.FixtureRequest) -> Collection:
     made = Collection("shop_1", SearchIndexInfo(dimensions=6, metric_aggregation_type=request.param))
     made.create(conn)
-    made.copy_items(conn, [item(number) for number in range(120)])
+    made.copy_objects(conn, [item(number) for number in range(120)])
     build_index(conn, made)
     return made
 
@@ -45,10 +45,10 @@ def session(estudio_home: object) -> Iterator[psycopg.Connection]:
         yield borrowed
 
 
-def item(number: int, parts: int = 1) -> IndexedItem:
+def item(number: int, parts: int = 1) -> IndexedObject:
     vectors = np.random.default_rng(number).standard_normal((parts, 6)).astype(np.float32)
     colour = "red" if number % 3 else "blue"
-    return IndexedItem(str(number), {"n": number, "colour": colour}, "h", vectors, text=f"a {colour} lamp")
+    return IndexedObject(str(number), {"n": number, "colour": colour}, "h", vectors, text=f"a {colour} lamp")
 
 
 def shown(conn: psycopg.Connection, names: list[str]) -> list[str]:
@@ -97,7 +97,7 @@ def test_an_object_of_several_parts_is_found_by_its_nearest_one_from_its_first_m
     search(session, collection, EAST, by_index=True)
     assert not first_page_module._shapes[collection].several
     far, near = [-1, 0, 0, 0, 0, 0], EAST
-    collection.upsert_items(conn, [IndexedItem("new", {}, "h", np.array([far, near], np.float32))])
+    collection.upsert_objects(conn, [IndexedObject("new", {}, "h", np.array([far, near], np.float32))])
     best = search(session, collection, EAST, by_index=True)[0]
     assert (best.object_id, best.part, round(best.distance, 6)) == ("new", 1, 0)
     assert first_page_module._shapes[collection].several

@@ -8,15 +8,15 @@ import pytest
 
 from estudio_core.errors import DatabaseUnavailableError, NothingLiveError, ReleaseMovedError
 from estudio_core.vectordb import serving as serving_module
-from estudio_core.vectordb.deployments import mark_built, rollback, start_release, switch
 from estudio_core.vectordb.hits import SearchHit
 from estudio_core.vectordb.index_build import build_index
 from estudio_core.vectordb.index_info import SearchIndexInfo
-from estudio_core.vectordb.items import IndexedItem
-from estudio_core.vectordb.releases import Release
+from estudio_core.vectordb.objects import IndexedObject
+from estudio_core.vectordb.releases import Release, mark_built, start_release
 from estudio_core.vectordb.search import search
 from estudio_core.vectordb.search_session import search_connection
 from estudio_core.vectordb.serving import REMEMBERED_S, Serving, answered, read
+from estudio_core.vectordb.switching import rollback, switch
 from estudio_core.vectordb.verification import verify_release
 
 VECTOR = [1, 0, 0]
@@ -31,15 +31,15 @@ def released(conn: psycopg.Connection, run_id: str) -> Release:
     """Make a release live whose 60 objects say which one it is."""
     release = start_release(conn, "shop", "shop_v1", "1", SearchIndexInfo(dimensions=3), run_id)
     vectors = np.random.default_rng(1).standard_normal((60, 1, 3)).astype(np.float32)
-    items = [IndexedItem(str(number), {"run": run_id}, "h", vector) for number, vector in enumerate(vectors)]
-    release.collection.copy_items(conn, items)
+    items = [IndexedObject(str(number), {"run": run_id}, "h", vector) for number, vector in enumerate(vectors)]
+    release.collection.copy_objects(conn, items)
     build_index(conn, release.collection)
     release = mark_built(conn, release)
     verify_release(conn, release, vectors[:5, 0], 60)
     return switch(conn, release, embed_nothing)
 
 
-def embed_nothing(*_: object) -> list[IndexedItem]:
+def embed_nothing(*_: object) -> list[IndexedObject]:
     return []
 
 

@@ -13,9 +13,10 @@ import pytest
 from estudio_core.errors import ModelError
 from estudio_core.vectordb.catching_up import catch_up, pending, prune
 from estudio_core.vectordb.change_log import ItemWrite, write
-from estudio_core.vectordb.deployments import build_lock, retire_releases, rollback, start_release, switch
-from estudio_core.vectordb.items import IndexedItem
-from estudio_core.vectordb.releases import Release
+from estudio_core.vectordb.locks import build_lock
+from estudio_core.vectordb.objects import IndexedObject
+from estudio_core.vectordb.releases import Release, start_release
+from estudio_core.vectordb.switching import retire_releases, rollback, switch
 from tests.vectordb.test_releases import INFO, content, embed, live, verified
 
 HOLD_THE_BUILD_LOCK = """
@@ -53,7 +54,7 @@ def test_a_write_whose_release_was_cleaned_up_while_it_was_embedded_goes_to_the_
     live(conn, "one", {"a": "x"})
     seen: list[str] = []
 
-    def slow(release: Release, writes: Sequence[ItemWrite], stored: Mapping[str, str]) -> list[IndexedItem]:
+    def slow(release: Release, writes: Sequence[ItemWrite], stored: Mapping[str, str]) -> list[IndexedObject]:
         seen.append(release.model_name)
         if len(seen) == 1:
             with other() as releaser:
@@ -72,7 +73,7 @@ def test_a_write_whose_release_was_cleaned_up_while_it_was_embedded_goes_to_the_
 def test_a_model_that_cannot_be_used_fails_a_write(conn: psycopg.Connection) -> None:
     live(conn, "one", {"a": "x"})
 
-    def broken(*_: object) -> list[IndexedItem]:
+    def broken(*_: object) -> list[IndexedObject]:
         raise ModelError("damaged")
 
     with pytest.raises(ModelError, match="damaged"):

@@ -22,7 +22,7 @@ def naive(task: Task) -> Outcome:
     torch.manual_seed(task.seed)
     model = base_model(task)
     optimizer = torch.optim.SGD(model.trainable_parameters(), lr=LEARNING_RATE)
-    sessions = [s for s in task.data.clickstream["train"] if s.events and s.not_events]
+    sessions = [s for s in task.data.splits["train"] if s.events and s.not_events]
     texts = task.corpus.items
     rng = np.random.default_rng(task.seed)
     budget = task.budget_tokens

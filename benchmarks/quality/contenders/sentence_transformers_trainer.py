@@ -43,7 +43,7 @@ def clicked_rows(task: Task, loss: LossName) -> list[tuple[Any, ...]]:
     rng = np.random.default_rng(task.seed)
     texts = task.corpus.items
     rows: list[tuple[Any, ...]] = []
-    for session in task.data.clickstream["train"]:
+    for session in task.data.splits["train"]:
         skipped = session.not_events
         for object_id in session.events if skipped else ():
             negative = texts[skipped[int(rng.integers(len(skipped)))]]

@@ -11,7 +11,7 @@ from estudio_core.pipeline.items.encoding import EncodedItems
 from estudio_core.pipeline.items.parts import SplitItem
 from estudio_core.pipeline.items.vector_store import VectorStore
 from estudio_core.progress import report
-from estudio_core.vectordb.items import IndexedItem
+from estudio_core.vectordb.objects import IndexedObject
 
 if TYPE_CHECKING:
     from estudio_core.evaluation.evaluate import QueryMetrics
@@ -54,11 +54,11 @@ class EvaluationSet:
 
     def rank_with(
         self, name: str, embedder: Embedder, digest: str, known: VectorStore
-    ) -> tuple[ModelRanking, list[IndexedItem]]:
+    ) -> tuple[ModelRanking, list[IndexedObject]]:
         """Let the model of the entry with this digest rank; return the result, and the vectors of the items."""
         from estudio_core.evaluation.evaluate import EncodedCatalog, evaluate_judgments, mean_random_similarity, rank
 
-        encoded: list[IndexedItem] = []
+        encoded: list[IndexedObject] = []
         for item in EncodedItems(self.items, embedder, digest, known):
             encoded.append(item)
             if len(encoded) % _REPORT_EACH == 0 or len(encoded) == len(self.items):

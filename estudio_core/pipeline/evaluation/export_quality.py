@@ -112,7 +112,7 @@ def _held_out(plugin: Plugin) -> Judgments | None:
     if not any(session.events for session in sessions):
         return None
     try:
-        held_out = prepare(plugin, sessions).clickstream["holdout"]
+        held_out = prepare(plugin, sessions).splits["holdout"]
     except NotEnoughDataError:
         return None
     return judgments_from_sessions(with_one_spelling(held_out)).answerable()

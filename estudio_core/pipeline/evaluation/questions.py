@@ -26,7 +26,7 @@ def questions(human: Judgments | None, data: RankingData) -> tuple[Judgments, di
     from estudio_core.clickstream.ranking_data import with_one_spelling
     from estudio_core.evaluation.evaluate import judgments_from_sessions
 
-    trained = {query_key(q) for session in data.clickstream["train"] for q in (session.query, *session.query_variants)}
+    trained = {query_key(q) for session in data.splits["train"] for q in (session.query, *session.query_variants)}
     chosen_on = {query_key(query) for query in data.queries("dev")}
     groups: dict[Group, tuple[str, ...]] = {}
     if human is not None:
@@ -34,7 +34,7 @@ def questions(human: Judgments | None, data: RankingData) -> tuple[Judgments, di
         groups["seen"] = tuple(q for q in judgments if query_key(q) in trained)
         groups["unseen"] = tuple(q for q in judgments if query_key(q) not in trained | chosen_on)
     else:
-        judgments = judgments_from_sessions(with_one_spelling(data.clickstream["holdout"])).answerable()
+        judgments = judgments_from_sessions(with_one_spelling(data.splits["holdout"])).answerable()
         groups["unseen"] = tuple(judgments)
     groups = {name: queries for name, queries in groups.items() if queries}
     if not groups:

@@ -126,12 +126,12 @@ def _facts(
     training: TrainingManifest, data: RankingData, evaluation_set: EvaluationSet, fit: Mapping[str, Any]
 ) -> DataFacts:
     dataset = training.dataset
-    sessions = [session for split in SPLITS for session in data.clickstream[split]]
+    sessions = [session for split in SPLITS for session in data.splits[split]]
     return DataFacts(
         dataset_id=dataset.dataset_id,
         simulated=dataset.simulated_sessions > 0,
         sessions=len(sessions),
-        clicked_sessions=sum(not session.is_irrelevant for session in sessions),
+        clicked_sessions=sum(not session.is_clickless for session in sessions),
         sessions_by_split={str(split): number for split, number in dataset.sessions.items()},
         queries_by_split={str(split): number for split, number in dataset.queries.items()},
         items=dataset.items,

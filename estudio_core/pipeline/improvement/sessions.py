@@ -65,7 +65,7 @@ def read_sessions(
 
     def usable(sessions: list[SessionWithEvents]) -> Iterator[FineTuningInput]:
         for converted in usable_inputs(sessions, plugin.converter, plugin.query_retriever):
-            if not converted.is_irrelevant and (converted.user_id is not None or not wanted.personal):
+            if not converted.is_clickless and (converted.user_id is not None or not wanted.personal):
                 yield converted
 
     store, name = ClickstreamStore(connection), plugin.meta.name

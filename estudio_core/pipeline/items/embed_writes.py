@@ -10,7 +10,7 @@ from estudio_core.pipeline.items.encoding import encode
 from estudio_core.pipeline.items.parts import ItemParts, content_hash
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.vectordb.change_log import EmbedWrites, ItemWrite
-from estudio_core.vectordb.items import IndexedItem, KeptItem
+from estudio_core.vectordb.objects import IndexedObject, KeptObject
 
 if TYPE_CHECKING:
     from estudio_core.vectordb.releases import Release
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def embed_writes(plugin_name: str) -> EmbedWrites:
     """Return what embeds written items with the model of a release; unchanged content keeps its vectors."""
 
-    def embed(release: Release, writes: Sequence[ItemWrite], stored: Mapping[str, str]) -> list[IndexedItem | KeptItem]:
+    def embed(
+        release: Release, writes: Sequence[ItemWrite], stored: Mapping[str, str]
+    ) -> list[IndexedObject | KeptObject]:
         from estudio_core.inference.manifest import entry_of
         from estudio_core.inference.opening import open_bulk_embedder
 
@@ -28,13 +30,13 @@ def embed_writes(plugin_name: str) -> EmbedWrites:
         split = list(parts_of.of_items(writes))
         if parts_of.invalid:
             raise ItemError("; ".join(parts_of.invalid.values()), parts_of.invalid)
-        done: dict[str, IndexedItem | KeptItem] = {}
+        done: dict[str, IndexedObject | KeptObject] = {}
         fresh = []
         for each in split:
             item, content = each.item, content_hash(digest, each.parts)
             # A personal row is no shared object with other contents: it is written as a whole.
             if item.user_id is None and stored.get(item.object_id) == content:
-                done[item.object_id] = KeptItem(item.object_id, item.payload or {}, content, item.source_hash)
+                done[item.object_id] = KeptObject(item.object_id, item.payload or {}, content, item.source_hash)
             else:
                 fresh.append(each)
         if fresh:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from estudio_core.pipeline.items.parts import SplitItem, content_hash
 from estudio_core.streams import batched, prefetched
-from estudio_core.vectordb.items import IndexedItem
+from estudio_core.vectordb.objects import IndexedObject
 
 if TYPE_CHECKING:
     from estudio_core.inference.embedder import Embedder, TokenisedTexts, Vectors
@@ -20,7 +20,7 @@ ENCODE_BATCH = 1024
 
 def encode(
     items: Sequence[SplitItem], embedder: Embedder, digest: str, known: VectorStore | ServedVectors | None = None
-) -> list[IndexedItem]:
+) -> list[IndexedObject]:
     """Return `items` with their vectors, in one call of the encoder.
 
     Args:
@@ -54,7 +54,7 @@ class EncodedItems:
         self.items = self.parts = self.reused = 0
         self._split, self._embedder, self._digest, self._known = items, embedder, digest, known
 
-    def __iter__(self) -> Iterator[IndexedItem]:
+    def __iter__(self) -> Iterator[IndexedObject]:
         """Iterate over the items, in their order. Raises: as `encode`, and what `items` raises."""
         read = prefetched(batched(self._split, ENCODE_BATCH))
         tokenised = prefetched(_tokenised(items, self._embedder, self._digest, self._known) for items in read)
@@ -104,10 +104,10 @@ def _vectors(batch: _Tokenised, embedder: Embedder) -> list[Vectors]:
     return vectors
 
 
-def _indexed(batch: _Tokenised, vectors: list[Vectors]) -> Iterator[IndexedItem]:
+def _indexed(batch: _Tokenised, vectors: list[Vectors]) -> Iterator[IndexedObject]:
     for split, content, own in zip(batch.items, batch.hashes, vectors, strict=True):
         item = split.item
-        yield IndexedItem(
+        yield IndexedObject(
             item.object_id,
             item.payload,
             content,

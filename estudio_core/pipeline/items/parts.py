@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from estudio_core.errors import ItemError
 from estudio_core.vectordb.change_log import ItemWrite
-from estudio_core.vectordb.items import check_id, check_text
+from estudio_core.vectordb.objects import check_id, check_text
 
 if TYPE_CHECKING:
     from estudio_core.plugin.plugin import Plugin

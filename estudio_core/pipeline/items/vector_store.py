@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from estudio_core.inference.embedder import Vectors
     from estudio_core.vectordb.collection import Collection
-    from estudio_core.vectordb.items import IndexedItem
+    from estudio_core.vectordb.objects import IndexedObject
     from estudio_core.vectordb.releases import Release
 
 _FILE = "vectors.npz"
@@ -45,7 +45,7 @@ class VectorStore:
         return iter(self._vectors.items())
 
     @classmethod
-    def save(cls, plugin: str, digest: str, items: Iterable[IndexedItem]) -> None:
+    def save(cls, plugin: str, digest: str, items: Iterable[IndexedObject]) -> None:
         """Store the vectors of `items` for the model with this digest."""
         import numpy as np
 
@@ -64,7 +64,7 @@ class VectorStore:
         from estudio_core import database
         from estudio_core.inference.manifest import entry_of
         from estudio_core.vectordb.collection import Collection, register_vectors
-        from estudio_core.vectordb.deployments import live_release
+        from estudio_core.vectordb.releases import live_release
 
         with database.transaction() as connection:
             release = live_release(connection, plugin)

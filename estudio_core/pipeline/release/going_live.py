@@ -10,14 +10,14 @@ from estudio_core.experiments.model_registry import FAILURE_TAG
 from estudio_core.pipeline.manifests import LiveManifest
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.promotion import ledger
-from estudio_core.vectordb import deployments
+from estudio_core.vectordb import releases
 
 if TYPE_CHECKING:
     import psycopg
 
 
 def make_live(
-    connection: psycopg.Connection, promotion: ledger.Promotion, move: Callable[[], deployments.Release]
+    connection: psycopg.Connection, promotion: ledger.Promotion, move: Callable[[], releases.Release]
 ) -> LiveManifest:
     """Move the pointer with `move`, time it, let the alias `champion` name the version that serves, and say so.
 
@@ -29,7 +29,7 @@ def make_live(
     took_ms = (time.monotonic() - began) * 1000
     numbers = {name: live.stats[name] for name in ("recall_at_10",) if name in live.stats}
     ledger.end(connection, promotion, "live", release_id=live.release_id, numbers=numbers)
-    before = deployments.previous_release(connection, promotion.plugin)
+    before = releases.previous_release(connection, promotion.plugin)
     manager = open_plugin(promotion.plugin).experiments
     manager.promote(
         live.model_version,

@@ -31,7 +31,7 @@ _BETWEEN = ', "\\u0000", '
 
 
 @dataclass(frozen=True, eq=False)
-class IndexedItem:
+class IndexedObject:
     """One object of a collection.
 
     Attributes:
@@ -56,7 +56,7 @@ class IndexedItem:
 
 
 @dataclass(frozen=True)
-class KeptItem:
+class KeptObject:
     """An object of everybody's whose stored vectors stay, because they come from the content with this hash."""
 
     object_id: str
@@ -85,23 +85,23 @@ def source_hash(data: Any, payload: dict[str, Any] | None) -> str | None:
         return None
 
 
-def payload_jsons(items: Sequence[IndexedItem]) -> list[str | None]:
-    """Return `payload_json` of each item, all encoded at once: a call of the encoder costs as much as a payload.
+def payload_jsons(objects: Sequence[IndexedObject]) -> list[str | None]:
+    """Return `payload_json` of each object, all encoded at once: a call of the encoder costs as much as a payload.
 
     Raises:
-        ItemError: as `payload_json`, for the first item concerned.
+        ItemError: as `payload_json`, for the first object concerned.
     """
-    if all(isinstance(item.payload, dict) or item.payload is None for item in items):
+    if all(isinstance(obj.payload, dict) or obj.payload is None for obj in objects):
         # Behind each payload stands a text that none of them may hold.
-        parted = [part for item in items for part in (item.payload, "\x00")]
+        parted = [part for obj in objects for part in (obj.payload, "\x00")]
         try:
             together = _STRICT.encode(parted)[1:-1] + ", "
         except (TypeError, ValueError):
             together = ""
         *texts, _ = together.split(_BETWEEN)
-        if len(texts) == len(items) and together.count("\\u0000") == len(items) and _encodable(together):
+        if len(texts) == len(objects) and together.count("\\u0000") == len(objects) and _encodable(together):
             return [None if text == "null" else text for text in texts]
-    return [payload_json(item) for item in items]
+    return [payload_json(obj) for obj in objects]
 
 
 def check_text(value: str, what: str, object_id: str) -> None:
@@ -137,45 +137,45 @@ def _encodable(value: str) -> bool:
     return True
 
 
-def payload_json(item: IndexedItem | KeptItem) -> str | None:
+def payload_json(obj: IndexedObject | KeptObject) -> str | None:
     """Return the payload as JSON text.
 
     Raises:
         ItemError: it is not a JSON object, holds NaN or infinity, or a character that PostgreSQL cannot store.
     """
-    if item.payload is None:
+    if obj.payload is None:
         return None
     try:
-        text = _STRICT.encode(item.payload)
+        text = _STRICT.encode(obj.payload)
     except (TypeError, ValueError) as error:
-        raise ItemError(f"The payload of object {item.object_id!r} is no JSON: {error}.", [item.object_id]) from error
+        raise ItemError(f"The payload of object {obj.object_id!r} is no JSON: {error}.", [obj.object_id]) from error
     if (
-        not isinstance(item.payload, dict)
+        not isinstance(obj.payload, dict)
         or ("\\u0000" in text and "\\u0000" in text.replace("\\\\", ""))
         or not _encodable(text)
     ):
         raise ItemError(
-            f"The payload of object {item.object_id!r} has to be a JSON object of storable text.", [item.object_id]
+            f"The payload of object {obj.object_id!r} has to be a JSON object of storable text.", [obj.object_id]
         )
     return text
 
 
-def checked_vectors(item: IndexedItem, info: SearchIndexInfo) -> NDArray[np.float32]:
+def checked_vectors(obj: IndexedObject, info: SearchIndexInfo) -> NDArray[np.float32]:
     """Return the part vectors as float32 [parts, dimensions], fit for the index.
 
     Raises:
         DimensionError: the shape is not [parts, dimensions].
         ItemError: there is no part, or a vector is zero or not finite (an index would drop it silently).
     """
-    vectors = np.asarray(item.vectors, dtype=np.float32)
+    vectors = np.asarray(obj.vectors, dtype=np.float32)
     if vectors.ndim != 2 or vectors.shape[1] != info.dimensions:
         raise DimensionError(
-            f"Object {item.object_id!r} has vectors of shape {vectors.shape}; "
+            f"Object {obj.object_id!r} has vectors of shape {vectors.shape}; "
             f"expected [parts, {info.dimensions}]. Embed it with the model of this collection."
         )
     if len(vectors) == 0:
-        raise ItemError(f"Object {item.object_id!r} has no part.", [item.object_id])
-    _check_values(vectors, item.object_id, info)
+        raise ItemError(f"Object {obj.object_id!r} has no part.", [obj.object_id])
+    _check_values(vectors, obj.object_id, info)
     return vectors
 
 
@@ -227,29 +227,29 @@ def average_vector(vectors: NDArray[np.float32], object_id: str, info: SearchInd
     return result
 
 
-def check_ids(items: Iterable[IndexedItem], seen: set[str]) -> None:
+def check_ids(objects: Iterable[IndexedObject], seen: set[str]) -> None:
     """Refuse ids that are empty, not storable, or already in `seen`; add them to it.
 
     Raises:
         ItemError: with the ids concerned.
     """
-    for item in items:
+    for obj in objects:
         for name in ("object_id", "user_id", "original_id"):
-            value = getattr(item, name)
+            value = getattr(obj, name)
             if value is not None:
-                check_id(value, name, item.object_id)
+                check_id(value, name, obj.object_id)
         for name in ("content_hash", "text"):
-            check_text(getattr(item, name), name, item.object_id)
-        if not item.object_id:
-            raise ItemError("An object has an empty id.", [item.object_id])
-        if item.object_id in seen:
-            raise ItemError(f"Object {item.object_id!r} comes twice in one batch.", [item.object_id])
-        personal = item.user_id is not None
-        if personal != (item.original_id is not None) or (personal and item.original_id == item.object_id):
+            check_text(getattr(obj, name), name, obj.object_id)
+        if not obj.object_id:
+            raise ItemError("An object has an empty id.", [obj.object_id])
+        if obj.object_id in seen:
+            raise ItemError(f"Object {obj.object_id!r} comes twice in one batch.", [obj.object_id])
+        personal = obj.user_id is not None
+        if personal != (obj.original_id is not None) or (personal and obj.original_id == obj.object_id):
             raise ItemError(
-                f"Object {item.object_id!r}: a personal row needs user_id and the original_id of another object.",
-                [item.object_id],
+                f"Object {obj.object_id!r}: a personal row needs user_id and the original_id of another object.",
+                [obj.object_id],
             )
-        if item.payload is None and not personal:
-            raise ItemError(f"Object {item.object_id!r} has no payload; give {{}} for an empty one.", [item.object_id])
-        seen.add(item.object_id)
+        if obj.payload is None and not personal:
+            raise ItemError(f"Object {obj.object_id!r} has no payload; give {{}} for an empty one.", [obj.object_id])
+        seen.add(obj.object_id)

@@ -1,8 +1,8 @@
 """Blue and green: one pointer per plugin, moved in one transaction, and back in one.
 
-A build holds `build_lock` (shards share it) and goes start_release → copy_items → build_index → catch_up → mark_built →
-verify_release → switch → retire_releases. A kill between or inside any of these leaves the live release serving; the
-same calls made again finish the work.
+A build holds `build_lock` (shards share it) and goes start_release → copy_objects → build_index → catch_up →
+mark_built → verify_release → switch → retire_releases. A kill between or inside any of these leaves the live release
+serving; the same calls made again finish the work.
 """
 
 from __future__ import annotations
@@ -12,39 +12,19 @@ import psycopg
 from estudio_core.errors import ConcurrentReleaseError, ReleaseError
 from estudio_core.vectordb.catching_up import apply, catch_up, mark_applied, pending, prune
 from estudio_core.vectordb.change_log import EmbedWrites
-from estudio_core.vectordb.locks import build_lock, lock_timeout, own_start, own_switch
+from estudio_core.vectordb.locks import lock_timeout, own_start, own_switch
 from estudio_core.vectordb.releases import (
     DEFAULT_ACTOR,
     Release,
     State,
-    fail_release,
     get_release,
     list_releases,
     live_release,
-    mark_built,
     previous_release,
     record_event,
     require_state,
     set_state,
-    start_release,
 )
-
-__all__ = [
-    "Release",
-    "build_lock",
-    "catch_up",
-    "fail_release",
-    "get_release",
-    "list_releases",
-    "live_release",
-    "mark_built",
-    "previous_release",
-    "require_state",
-    "retire_releases",
-    "rollback",
-    "start_release",
-    "switch",
-]
 
 LOCK_TIMEOUT_S = 30.0
 """How long a switch waits for writers to end."""
