@@ -57,11 +57,11 @@ if TYPE_CHECKING:
     from estudio_core.plugin.tutorial import DictItemSetManager as DictItemSetManager
     from estudio_core.plugin.tutorial import FineTuningBuilder as FineTuningBuilder
     from estudio_core.plugin.tutorial import FineTuningMethod as FineTuningMethod
+    from estudio_core.plugin.tutorial import FineTuningParams as FineTuningParams
+    from estudio_core.plugin.tutorial import FineTuningSettings as FineTuningSettings
     from estudio_core.plugin.tutorial import ItemsDatasetDictPreprocessor as ItemsDatasetDictPreprocessor
     from estudio_core.plugin.tutorial import TextItemSetManager as TextItemSetManager
     from estudio_core.plugin.tutorial import prepare_data as prepare_data
-    from estudio_core.plugin.tutorial_training import FineTuningParams as FineTuningParams
-    from estudio_core.plugin.tutorial_training import FineTuningSettings as FineTuningSettings
     from estudio_core.preprocessing.augmentations import (
         AugmentationsComposition as AugmentationsComposition,
     )
@@ -108,7 +108,6 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "estudio_core.context": ("context",),
     "estudio_core.errors": ("EstudioError",),
     "estudio_core.evaluation.judgments": ("Judgments",),
-    "estudio_core.plugin.tutorial_training": ("FineTuningParams", "FineTuningSettings"),
     "estudio_core.experiments.initial_params.text": ("INITIAL_PARAMS",),
     "estudio_core.experiments.manager": ("ExperimentsManager",),
     "estudio_core.experiments.metrics_accumulator": ("MetricValue", "MetricsAccumulator"),
@@ -140,6 +139,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "DictItemSetManager",
         "FineTuningBuilder",
         "FineTuningMethod",
+        "FineTuningParams",
+        "FineTuningSettings",
         "ItemsDatasetDictPreprocessor",
         "TextItemSetManager",
         "prepare_data",

@@ -28,6 +28,7 @@ from estudio_core.preprocessing.items_manager import ItemSetManager
 from estudio_core.preprocessing.preprocessor import ItemPreprocessor
 from estudio_core.preprocessing.splitters import ItemSplitter, ItemsSetSplitter
 from estudio_core.settings import get_settings
+from lightning_modules.config import TrainingConfig
 from lightning_modules.earlier_names import translated
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from estudio_core.improvement.vectors_adjuster import VectorsAdjuster
     from estudio_core.inference.clients import TritonClientFactory
     from estudio_core.models.embedding_model import EmbeddingModel
-    from estudio_core.plugin.tutorial_training import FineTuningSettings
     from estudio_core.sources.data_loader import DataLoader
     from estudio_core.vectordb.index_info import SearchIndexInfo
     from estudio_core.vectordb.optimization import Optimization
@@ -117,6 +117,21 @@ class DictItemSetManager(ItemSetManager):
     ) -> None:
         preprocessor = ItemPreprocessor(transform=transform, separator=separator, field_names=field_names)
         super().__init__(preprocessor, items_set_splitter, augmenter, do_augment_test)
+
+
+class FineTuningParams(TrainingConfig):
+    """Parameters of a trial; `query_lr`, `items_lr` and further names of the tutorial are understood."""
+
+    @classmethod
+    def _without_aliases(cls, data: dict[Any, Any]) -> dict[Any, Any]:
+        return translated(data)
+
+
+class FineTuningSettings(FineTuningParams):
+    """Parameters of all trials of a plugin, and its loss; they go before those of the installation."""
+
+    loss_func: Any
+    """A loss over pairs, such as `CosineProbMarginRankingLoss()`; trials work on a copy of it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from estudio_core.clickstream.sessions import SessionWithEvents
 from estudio_core.clickstream.splitter import TrainTestSplitter
 from estudio_core.clickstream.text_query_retriever import TextQueryRetriever
 from estudio_core.context import context
-from estudio_core.plugin.tutorial_training import FineTuningSettings
+from estudio_core.plugin.tutorial import FineTuningSettings
 from estudio_core.experiments.initial_params.clip import INITIAL_PARAMS
 from estudio_core.experiments.manager import ExperimentsManager
 from estudio_core.experiments.metrics_accumulator import MetricsAccumulator
