@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from estudio_core.settings import Settings
+from lightning_modules.config import TrainingConfig
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docker-compose.yaml").read_text()
@@ -98,7 +99,8 @@ def test_the_example_lists_what_compose_asks_for_and_fills_in_no_secret() -> Non
 
 
 def test_every_estudio_variable_is_a_setting() -> None:
-    settings = {f"ESTUDIO_{field.upper()}" for field in Settings.model_fields}
+    of_training = {f"ESTUDIO_TRAINING_{name.upper()}" for name in TrainingConfig.settable("installation")}
+    settings = {f"ESTUDIO_{field.upper()}" for field in Settings.model_fields} | of_training
     used = set(re.findall(r"\bESTUDIO_[A-Z_]+\b", TEXT + EXAMPLE + (ROOT / "Dockerfile").read_text()))
     assert used
     assert used <= settings, used - settings
