@@ -102,16 +102,16 @@ def search(
         f"“{query}” · release {answer.release_id}, model version {answer.model_version}", markup=False, soft_wrap=True
     )
     columns = [
-        Column("place", right=True),
+        Column("position", right=True),
         Column("similarity", ".3f", right=True),
         *([Column("score", ".4f", right=True)] if hybrid else []),
         Column("object_id"),
         Column("item", prose=True),
     ]
     rows = []
-    for place, hit in enumerate(answer.hits, start=offset + 1):
+    for position, hit in enumerate(answer.hits, start=offset + 1):
         first = next((str(v) for v in hit.payload.values() if isinstance(v, str)), "")
-        rows.append({"place": place, **vars(hit), "item": str(hit.payload.get("title") or first)})
+        rows.append({"position": position, **vars(hit), "item": str(hit.payload.get("title") or first)})
     show_rows(console, columns, rows)
 
 

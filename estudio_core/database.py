@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from estudio_core import embedded_postgres
 from estudio_core.errors import ConnectionLostError, DatabaseUnavailableError
@@ -39,6 +39,7 @@ Configure = Callable[["psycopg.Connection"], None]
 """Sets up a new connection of a pool, in autocommit mode."""
 
 _checked: WeakKeyDictionary[psycopg.Connection, float] = WeakKeyDictionary()
+_looked_at: WeakSet[psycopg.Connection] = WeakSet()
 
 
 def database_url() -> str:
@@ -199,13 +200,26 @@ def _borrow(configure: Configure | None) -> tuple[ConnectionPool, psycopg.Connec
         source = pool(configure)
         try:
             # Asked again and again: a pool that has given up an attempt begins a new one only for a new request.
-            return source, source.getconn(timeout=min(2 * RECONNECT_S, max(0.1, deadline - time.monotonic())))
+            pooled = source.getconn(timeout=min(2 * RECONNECT_S, max(0.1, deadline - time.monotonic())))
+            return source, _with_tables(source, pooled)
         except PoolTimeout as error:
             if time.monotonic() > deadline:
                 raise DatabaseUnavailableError(
                     f"PostgreSQL at {describe(database_url())} gives no connection within {CONNECTION_TIMEOUT_S:g} s. "
                     "Run: estudio doctor"
                 ) from error
+
+
+def _with_tables(source: ConnectionPool, pooled: psycopg.Connection) -> psycopg.Connection:
+    """Check the tables on a connection's first use: a pool renews them, so that long-lived processes see too."""
+    if pooled not in _looked_at:
+        try:
+            require_schema(pooled)
+        except BaseException:
+            source.putconn(pooled)
+            raise
+        _looked_at.add(pooled)
+    return pooled
 
 
 @contextmanager

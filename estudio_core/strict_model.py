@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 
@@ -14,14 +14,11 @@ class StrictModel(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True)
 
-    input_aliases: ClassVar[dict[str, tuple[str, ...]]] = {}
-    """Names accepted on input only, with the fields that they set where those are not given."""
-
     @model_validator(mode="wrap")
     @classmethod
     def _explain(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         if isinstance(data, dict):
-            data = cls._without_aliases(data)
+            data = cls._as_fields(data)
         try:
             made = handler(data)
         except ValidationError as error:
@@ -35,18 +32,13 @@ class StrictModel(BaseModel):
         return None
 
     @classmethod
-    def _without_aliases(cls, data: dict[Any, Any]) -> dict[Any, Any]:
-        given = dict(data)
-        for alias, fields in cls.input_aliases.items():
-            if alias in given:
-                value = given.pop(alias)
-                for field in fields:
-                    given.setdefault(field, value)
-        return given
+    def _as_fields(cls, data: dict[Any, Any]) -> dict[Any, Any]:
+        """Return what was given under the names of the fields; for subclasses that understand other names too."""
+        return data
 
     @classmethod
     def _message(cls, error: ValidationError) -> str:
-        legal = [*cls.model_fields, *cls.input_aliases]
+        legal = list(cls.model_fields)
         parts = []
         for problem in error.errors(include_url=False):
             name = ".".join(str(step) for step in problem["loc"]) or "value"

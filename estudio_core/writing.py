@@ -60,6 +60,7 @@ def refresh(plugin: str, object_ids: Sequence[str]) -> WriteCounts:
     from estudio_core.plugin.registry import open_plugin
 
     with database.outages_named(), database.connect(autocommit=True) as connection:
+        database.require_schema(connection)
         writer = ItemWriter(connection, plugin, open_plugin(plugin).loader)
         writer.refresh(object_ids)
     return writer.counts
@@ -69,4 +70,5 @@ def _written(plugin: str, items: Sequence[ItemWrite], object_ids: Sequence[str])
     from estudio_core.pipeline.items.writer import write_items
 
     with database.outages_named(), database.connect(autocommit=True) as connection:
+        database.require_schema(connection)
         return write_items(connection, plugin, items, object_ids)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
+from estudio_core.errors import ConfigurationError
 from estudio_core.strict_model import StrictModel
 from estudio_core.vectordb.index_info import MetricAggregationType, MetricType
 from lightning_modules.example_kinds import ExampleKind, example_kind
@@ -35,8 +36,10 @@ Monitor = Literal[
 ]
 """Dev metrics that can decide, see `dev_evaluation.DevEvaluation`; larger is better, except for the loss."""
 
-_WRITTEN_NONE = {"", "None", "null", "all", "model"}
-"""How forms, MLflow and plugins write None; `all` negatives and the `model`'s own dropout among them."""
+_WRITTEN_NONE = {"", "None", "null"}
+"""How forms and MLflow write None."""
+_OWN_NONE = {"max_negatives": "all", "max_positives": "all", "dropout": "model"}
+"""Words that say what None means for a parameter."""
 
 
 def parameter(
@@ -418,12 +421,15 @@ class TrainingConfig(StrictModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _written(cls, value: Any) -> Any:
-        return None if isinstance(value, str) and value.strip() in _WRITTEN_NONE else value
+    def _written(cls, value: Any, info: ValidationInfo) -> Any:
+        written = value.strip() if isinstance(value, str) else None
+        return (
+            None if written in _WRITTEN_NONE or (written and written == _OWN_NONE.get(str(info.field_name))) else value
+        )
 
     @field_validator("examples_order", "interpolation", "examination", mode="before")
     @classmethod
-    def _sequence(cls, value: Any, info: Any) -> Any:
+    def _sequence(cls, value: Any, info: ValidationInfo) -> Any:
         """Read one value, or several as MLflow and people write them, as a tuple."""
         if isinstance(value, str) and not (info.field_name == "examination" and value[:1].isalpha()):
             value = [one for one in value.strip("[]() ").split(",") if one.strip()]
@@ -469,6 +475,19 @@ class TrainingConfig(StrictModel):
         ('num_epochs', 'batch_size', 'learning_rate', 'num_fixed_layers', 'seed', 'margin')
         """
         return tuple(name for name in TrainingConfig.model_fields if place in about(name)["where"])
+
+    @classmethod
+    def refuse_elsewhere(cls, names: Collection[str], place: Place) -> None:
+        """Refuse the parameters among `names` that are set in another place.
+
+        Raises:
+            ConfigurationError: it names one, and its place.
+        """
+        for name in sorted({*names} & {*TrainingConfig.model_fields} - {*TrainingConfig.settable(place)}):
+            by_installation = f"in the environment, as ESTUDIO_TRAINING_{name.upper()}"
+            elsewhere = "by the experiments manager" if name == "monitor" else f"by the index, as TextIndex({name}=...)"
+            where = by_installation if "installation" in about(name)["where"] else elsewhere
+            raise ConfigurationError(f"{cls.__name__}: {name} is not set here: give it {where}.")
 
     @property
     def given(self) -> dict[str, Any]:

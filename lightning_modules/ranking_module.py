@@ -152,7 +152,7 @@ class RankingModule(lightning.LightningModule):
         plain = [p for p in self.model.trainable_parameters() if p.ndim <= 1]
         groups = [
             {"params": decayed, "weight_decay": self.config.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
+            {"params": [*plain, *self.loss.parameters()], "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW(groups, lr=self.config.learning_rate)
         scheduler = LambdaLR(optimizer, self._rate)

@@ -12,11 +12,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.machinery import PathFinder
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -51,7 +53,7 @@ class Ranks:
         """Start the processes; a fresh interpreter each, because a forked one cannot use CUDA."""
         context = multiprocessing.get_context("spawn")
         # As bytes: torch would hand parameters over in shared memory, and every rank would write into the same ones.
-        packed = pickle.dumps(job) if self._world_size > 1 else b""
+        packed = _packed(job) if self._world_size > 1 else b""
         for rank in range(1, self._world_size):
             receiving, sending = context.Pipe(duplex=False)
             process = context.Process(
@@ -92,6 +94,29 @@ class Ranks:
             if process.is_alive():
                 process.terminate()
                 process.join()
+
+
+def _packed(job: Any) -> bytes:
+    """Return `job` as bytes, with the code of what a new process could not import, such as a plugin's own loss."""
+    import cloudpickle  # type: ignore[import-untyped]
+
+    foreign = {type(part).__module__ for part in vars(job).values()} if hasattr(job, "__dict__") else set()
+    modules = [sys.modules[name] for name in foreign if name in sys.modules and not _can_be_imported(name)]
+    for module in modules:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        packed: bytes = cloudpickle.dumps(job)
+    finally:
+        for module in modules:
+            cloudpickle.unregister_pickle_by_value(module)
+    return packed
+
+
+def _can_be_imported(name: str) -> bool:
+    try:
+        return PathFinder.find_spec(name.partition(".")[0]) is not None or name in sys.builtin_module_names
+    except (ImportError, ValueError):
+        return False
 
 
 @contextmanager

@@ -245,7 +245,7 @@ def test_a_search_and_a_sync_of_what_is_live_print_tables_and_json(indexed_shop:
     result = CliRunner().invoke(app, ["search", title, "--plugin", "shop", "--limit", "2", "--offset", "0"])
     said, headings, first, _ = result.stdout.splitlines()
     assert title in said
-    assert headings.split() == ["place", "similarity", "object_id", "item"]
+    assert headings.split() == ["position", "similarity", "object_id", "item"]
     assert first.split()[0] == "1"
     assert first.endswith(f" 900        {title}")
     result = CliRunner().invoke(app, ["search", title, "--plugin", "shop", "--hybrid", "--json"])

@@ -7,16 +7,25 @@ and audit trail are the ordinary ones.
 from __future__ import annotations
 
 from airflow.api_fastapi.common.db.common import SessionDep
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse
 
 from estudio_core.airflow_ui.access import Reader, SignedIn, allowed, reads
 from estudio_core.airflow_ui.runs import plugins_with_dags, runs_of
+from estudio_core.errors import EstudioError
 
 PREFIX = "/estudio"
 
 # No generated documentation: its routes would be open to everybody.
 app = FastAPI(title="Estudio", docs_url=None, redoc_url=None, openapi_url=None)
+
+
+@app.exception_handler(EstudioError)
+def explained(request: Request, error: EstudioError) -> HTMLResponse:
+    """Say what is wrong, and the command that mends it, in place of the page."""
+    from estudio_core.airflow_ui import pages
+
+    return HTMLResponse(pages.problem_page(str(error)), status_code=503)
 
 
 @app.get("/")

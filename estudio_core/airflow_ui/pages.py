@@ -42,6 +42,11 @@ def overview(plugins: Sequence[tuple[Glance, Allowed]]) -> str:
     return _templates().get_template("overview.html.j2").render(plugins=plugins, airflow="../")
 
 
+def problem_page(message: str) -> str:
+    """Return the page that stands where another cannot be made: what is wrong, and what to do."""
+    return _templates().get_template("problem.html.j2").render(message=message)
+
+
 def plugin_page(glance: Glance, allowed: Allowed, content: PluginContent) -> str:
     """Return the page of one plugin."""
     return (

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from estudio_core.evaluation.evaluate import EncodedCatalog, QueryMetrics, Ranked
+from estudio_core.evaluation.evaluate import QueryMetrics
 from estudio_core.evaluation.gate import GateDecision, Group
-from estudio_core.evaluation.judgments import Judgments
 
 TOP_RESULTS = 5
 
@@ -122,23 +121,6 @@ class EvaluationReport(_Data):
         """Return the queries that lost most, worst first."""
         lost = [query for query in self.queries if query.change < 0]
         return sorted(lost, key=lambda query: (query.change, query.query))[:count]
-
-
-def top_results(
-    queries: Sequence[str],
-    ranked: Ranked,
-    catalog: EncodedCatalog,
-    titles: Mapping[str, str],
-    judgments: Judgments | None = None,
-    k: int = TOP_RESULTS,
-) -> dict[str, tuple[ResultLine, ...]]:
-    """Return the first `k` results of every query with titles and grades; an id stands in for a missing title."""
-    lines = {}
-    for query, rows in zip(queries, ranked.rows[:, :k].tolist(), strict=True):
-        grades = judgments.get(query, {}) if judgments is not None else {}
-        ids = [catalog.object_ids[row] for row in rows]
-        lines[query] = tuple(ResultLine(object_id=i, title=titles.get(i, i), grade=grades.get(i)) for i in ids)
-    return lines
 
 
 def query_changes(

@@ -21,7 +21,8 @@ def training_of_installation() -> dict[str, Any]:
     """
     legal = {PREFIX + name.upper(): name for name in TrainingConfig.settable("installation")}
     found: dict[str, Any] = {}
-    for variable, value in {**dotenv_values(".env"), **os.environ}.items():
+    environment = {variable: value for variable, value in os.environ.items() if value}
+    for variable, value in {**dotenv_values(".env"), **environment}.items():
         if not variable.upper().startswith(PREFIX) or not value:
             continue
         name = legal.get(variable.upper())

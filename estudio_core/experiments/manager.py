@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -280,15 +281,17 @@ class ExperimentsManager:
         for run in sorted(runs, key=lambda run: -latest[_iteration_of(run)]):
             if before is not None and _iteration_of(run) == before.run_id:
                 continue
-            params = TrainingConfig.from_mlflow(run.data.params)
-            found.setdefault(params.id, params)
+            try:
+                params = TrainingConfig.from_mlflow(run.data.params)
+            except ConfigurationError as error:
+                logger.warning("Trial %s is passed over: %s", run.info.run_id, error)
+                continue
+            values = params.as_json()
+            searched = {name: values[name] for name in TrainingConfig.settable("search")}
+            found.setdefault(json.dumps(searched), params)
             if len(found) == wanted:
                 break
         return list(found.values())
-
-    def best_params(self, *, before: Iteration | None = None) -> TrainingConfig | None:
-        """Return the parameters of the best finished trial of the iteration before; None where there is none."""
-        return next(iter(self.top_params(1, before=before)), None)
 
     def _search(self, condition: str, most: int, *, newest: bool = False) -> list[Run]:
         order = [f"metrics.`{QUALITY}` {'ASC' if self.is_loss else 'DESC'}", "attributes.start_time DESC"]

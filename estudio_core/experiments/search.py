@@ -16,8 +16,8 @@ from estudio_core.experiments.search_plan import (
     NoRecorder,
     Pruning,
     Resources,
+    SearchOutcome,
     SearchPlan,
-    SearchResult,
     TrialOutcome,
     TrialRecorder,
 )
@@ -45,7 +45,7 @@ def run_trials(
     pruning: Pruning | None = None,
     recorder: TrialRecorder | None = None,
     ray_address: str | None = None,
-) -> SearchResult:
+) -> SearchOutcome:
     """Try `n_trials` combinations and return how they went.
 
     One trial runs in this process and needs no Ray; more run under Ray Tune. Called again with the same arguments,
@@ -103,7 +103,7 @@ def run_trials(
     return _trained_to_its_end(plan, summarise(plan), recorder)
 
 
-def summarise(plan: SearchPlan) -> SearchResult:
+def summarise(plan: SearchPlan) -> SearchOutcome:
     """Return all outcomes and the best.
 
     Raises:
@@ -116,7 +116,7 @@ def summarise(plan: SearchPlan) -> SearchResult:
     for trial in trials:
         if trial.status == "failed":
             logger.warning("Trial %d with %s failed: %s", trial.index, trial.params, trial.error)
-    return SearchResult(trials, max(usable, key=lambda trial: _rank(plan, trial)))
+    return SearchOutcome(trials, max(usable, key=lambda trial: _rank(plan, trial)))
 
 
 def _rank(plan: SearchPlan, trial: TrialOutcome) -> tuple[bool, float, int]:
@@ -124,7 +124,7 @@ def _rank(plan: SearchPlan, trial: TrialOutcome) -> tuple[bool, float, int]:
     return trial.status == "completed", value if plan.mode == "max" else -value, -trial.index
 
 
-def _trained_to_its_end(plan: SearchPlan, result: SearchResult, recorder: TrialRecorder) -> SearchResult:
+def _trained_to_its_end(plan: SearchPlan, result: SearchOutcome, recorder: TrialRecorder) -> SearchOutcome:
     """Return the result with a best trial that has completed."""
     trials = list(result.trials)
     stopped = [trial for trial in trials if trial.status == "stopped" and trial.value is not None]
@@ -142,7 +142,7 @@ def _trained_to_its_end(plan: SearchPlan, result: SearchResult, recorder: TrialR
             logger.warning("Trial %d with %s failed: %s", len(trials), again.params, error)
         best = replace(alone.outcome(0), index=len(trials))
         trials.append(best)
-    return SearchResult(trials, best)
+    return SearchOutcome(trials, best)
 
 
 def _all_failed(plan: SearchPlan, trials: list[TrialOutcome]) -> EstudioError:

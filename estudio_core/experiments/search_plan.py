@@ -60,7 +60,7 @@ class TrialOutcome:
 
 
 @dataclass(frozen=True)
-class SearchResult:
+class SearchOutcome:
     """All trials in the order of the search, and the best of those that completed.
 
     Values of trials that were ended early are of different lengths of training, and are not compared with those of

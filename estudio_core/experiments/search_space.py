@@ -19,17 +19,18 @@ class SearchSpace:
     """Parameter name -> list of values, Ray Tune domain (`tune.loguniform(1e-5, 1e-4)`), or one value.
 
     Args:
-        space: In the style of `INITIAL_PARAMS`; parameters that a search may vary, see `TrainingConfig.settable`, and
-            those that the form fixes.
+        space: In the style of `INITIAL_PARAMS`; parameters that a search may vary, see `TrainingConfig.settable`.
+        training: What all trials share; a combination goes before it, and has to be legal beside it.
 
     Raises:
         ConfigurationError: a list is empty, a name unknown, or a value illegal.
     """
 
-    def __init__(self, space: Mapping[str, Any]) -> None:
+    def __init__(self, space: Mapping[str, Any], training: TrainingConfig | None = None) -> None:
+        self._training = training or TrainingConfig()
         self._choices: dict[str, list[Any]] = {}
         self._domains: dict[str, Any] = {}
-        legal = {*TrainingConfig.settable("search"), *TrainingConfig.settable("form")}
+        legal = TrainingConfig.settable("search")
         for name, values in sorted(space.items()):
             if name not in legal:
                 raise ConfigurationError(f"The search space has an unknown parameter {name!r}. {suggest(name, legal)}")
@@ -58,33 +59,32 @@ class SearchSpace:
         values = earlier.as_json()
         return {name: values[name] for name in sorted([*self._choices, *self._domains])}
 
-    def beginning(
-        self, training: TrainingConfig, of_plugin: Collection[str], of_loss: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def beginning(self, of_plugin: Collection[str], of_loss: Mapping[str, Any]) -> dict[str, Any]:
         """Return the combination that a first iteration begins with.
 
         Of each list the value that the plugin sets; else the measured default, where the list has it; else its first.
 
-        >>> space = SearchSpace({"margin": [0.1, 0.2], "batch_size": [8, 32], "num_fixed_layers": [4, 5]})
-        >>> space.beginning(TrainingConfig(batch_size=16), ["batch_size"], {"margin": 0.2})
-        {'batch_size': 16, 'margin': 0.2, 'num_fixed_layers': 4}
+        >>> space = SearchSpace({"margin": [0.1, 0.2], "batch_size": [8, 32]}, TrainingConfig(batch_size=16))
+        >>> space.beginning(["batch_size"], {"margin": 0.2})
+        {'batch_size': 16, 'margin': 0.2}
 
         Args:
-            training: What all trials share.
             of_plugin: Names of the parameters that the plugin sets.
-            of_loss: The loss's own values: they hold where `training` has None.
+            of_loss: The loss's own values: they hold where what all trials share has None.
         """
-        usual = {name: of_loss.get(name) if value is None else value for name, value in training.as_json().items()}
-        return {
-            name: usual[name] if name in of_plugin or usual[name] in values else values[0]
-            for name, values in self._choices.items()
-        }
+        begun: dict[str, Any] = {}
+        for name, values in self._choices.items():
+            usual = getattr(self._training, name)
+            usual = of_loss.get(name) if usual is None else usual
+            same = [value for value in values if getattr(TrainingConfig.model_validate({name: value}), name) == usual]
+            begun[name] = self._training.as_json()[name] if name in of_plugin else [*same, values[0]][0]
+        return begun
 
     def sample(self, n: int, *, seed: int, warm_start: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
         """Return up to `n` different combinations: those of `warm_start` first, then draws.
 
-        The same arguments give the same combinations. Fewer than `n` are returned where the space has no more. Drawn
-        combinations that are not legal together, such as a least above a most, are passed over.
+        The same arguments give the same combinations. Fewer than `n` are returned where the space has no more.
+        Combinations that are not legal together, such as a least above a most, are passed over.
 
         >>> space = SearchSpace({"margin": [0.1, 0.2], "examples_order": [[11]]})
         >>> space.sample(3, seed=1, warm_start=[{"margin": 0.3}])
@@ -92,9 +92,9 @@ class SearchSpace:
         """
         if n < 1:
             raise ConfigurationError(f"A search of {n} trials was asked for; legal is 1 or more.")
-        found = {self._identity(combination): combination for combination in map(dict, warm_start)}
+        found: dict[str, dict[str, Any]] = {}
         refused: ConfigurationError | None = None
-        for combination in self._draws(n, seed):
+        for combination in itertools.chain(map(dict, warm_start), self._draws(n, seed)):
             if len(found) >= n:
                 break
             try:
@@ -107,7 +107,7 @@ class SearchSpace:
 
     def _identity(self, combination: Mapping[str, Any]) -> str:
         """Return what two combinations share that train alike: all parameters, those that are not named among them."""
-        return TrainingConfig.model_validate(dict(combination)).model_dump_json()
+        return self._training.with_values(combination).model_dump_json()
 
     def _draws(self, n: int, seed: int) -> Iterator[dict[str, Any]]:
         rng = random.Random(seed)

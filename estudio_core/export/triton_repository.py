@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from estudio_core.errors import ExportError, ModelError, RepositoryError
 from estudio_core.export import staging
-from estudio_core.export.onnx_export import OPSET, convert, export_onnx
+from estudio_core.export.onnx_export import OPSET, WEIGHT_LIMIT, convert, export_onnx
 from estudio_core.export.parity import check_parity
 from estudio_core.export.ranking_loss import RankingCheck, require_small_loss
 from estudio_core.export.triton_config import length_buckets, triton_config
@@ -124,7 +124,8 @@ def publish_entry(
     digest = model_digest(model, options.precision)
     final = repository / name
     with staging.only_writer(work, name):
-        present = _present(final, digest)
+        full_range = model_digest(model, "int8", full_range=True) if options.precision == "int8" else None
+        present = _present(final, digest, full_range)
         if present is not None:
             return present
         weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
@@ -240,13 +241,19 @@ def sweep_unfinished(repository: Path) -> None:
         staging.sweep(staging.work_folder(repository))
 
 
-def model_digest(model: EmbeddingModel, precision: Precision = "fp32") -> str:
-    """Return the sha256 of what decides a model's vectors: weights, tokenizer, prefixes, longest input, precision."""
+def model_digest(model: EmbeddingModel, precision: Precision = "fp32", *, full_range: bool = False) -> str:
+    """Return the sha256 of what decides a model's vectors: weights, tokenizer, prefixes, longest input, precision.
+
+    Args:
+        model: The model.
+        precision: Of the graph.
+        full_range: Of an int8 graph of an earlier version, whose vectors are others than those of today's.
+    """
     import torch
 
     digest = hashlib.sha256()
     facts: tuple[object, ...] = (
-        precision,
+        precision if full_range or precision != "int8" else f"int8 within {WEIGHT_LIMIT}",
         model.max_length,
         model.dimensions,
         model.padding_id,
@@ -264,10 +271,11 @@ def model_digest(model: EmbeddingModel, precision: Precision = "fp32") -> str:
     return digest.hexdigest()
 
 
-def _present(final: Path, digest: str) -> EntryManifest | None:
+def _present(final: Path, digest: str, full_range: str | None) -> EntryManifest | None:
     """Return the manifest of a sound entry with this digest; None where there is none, or one to be made anew.
 
-    That is a damaged one, and one of an earlier version whose int8 weights this CPU computes differently.
+    That is a damaged one, and one of an earlier version whose int8 weights this CPU computes differently: `full_range`
+    is the digest that the same model had there.
 
     Raises:
         RepositoryError: the name holds a sound entry with another model.
@@ -281,7 +289,7 @@ def _present(final: Path, digest: str) -> EntryManifest | None:
     except RepositoryError as error:
         logger.warning("%s", error)
         return None
-    if manifest.digest != digest:
+    if manifest.digest not in (digest, full_range):
         raise RepositoryError(
             f"{final} already holds another model (digest {manifest.digest[:12]}…, asked for {digest[:12]}…), and a "
             "name is written once. Register the model as a new version, or remove the entry first if nothing serves it."

@@ -1,4 +1,6 @@
-"""Numbered changes of Estudio's tables, forward only; `estudio migrate` carries them out, nothing else does.
+"""Numbered changes of Estudio's tables, forward only, which `estudio migrate` carries out; all else checks.
+
+What sets up an installation runs it: `up`, `demo`, Compose's first container, and the start of the embedded server.
 
 A change is one file, `versions/<number>_<what>.py`, for Alembic, written so that the version before goes on working:
 processes of both run side by side while an installation is updated. Where that is not possible its `upgrade` says so:

@@ -41,7 +41,7 @@ def train(plugin_name: str, run_id: str, dataset: dict[str, Any], params: dict[s
         dataset_id=stored.dataset_id,
         dataset_uri=stored.uri,
         start_version=start_version,
-        params=run.model_dump(exclude={"training", "of_plugin", "of_run"}) | run.training.to_mlflow(),
+        params=run.model_dump(exclude={"training", "of_plugin", "of_form"}) | run.training.to_mlflow(),
     )
     store = ArtifactStore()
     # Outside of the step's folder: what finished trials left survives a killed attempt, and a rerun goes on from there.

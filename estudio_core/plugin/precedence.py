@@ -1,6 +1,6 @@
 """Who decides: installation < plugin < preset < form. What a later one leaves open, an earlier one says.
 
-A search varies what is left: a parameter that preset or form set is the same in all trials.
+A search varies what is left: a parameter that the form has, from whom ever, or the preset is the same in all trials.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ def resolve(
     of_plugin = {} if plugin is None else plugin.filled_in
     preset = asked.filled_in.get("preset") or of_plugin.get("preset", "plugin")
     by_the_run = PRESETS[preset] | asked.filled_in
+    fixed = of_plugin.keys() | by_the_run.keys()
     of_plugin = dict(training or {}) | of_plugin
     of_installation = training_of_installation() if installation is None else dict(installation)
     layers = of_installation | of_plugin | by_the_run
@@ -48,5 +49,5 @@ def resolve(
         **{name: value for name, value in layers.items() if name not in parameters} | {"preset": preset},
         training=TrainingConfig(**{name: value for name, value in layers.items() if name in parameters}),
         of_plugin=tuple(sorted(of_plugin.keys() & parameters)),
-        of_run=tuple(sorted(by_the_run.keys() & parameters)),
+        of_form=tuple(sorted(fixed & parameters.keys())),
     )

@@ -91,8 +91,9 @@ class FineTuneRun(_FineTune):
     training: TrainingConfig
     of_plugin: tuple[str, ...] = ()
     """Parameters of training that the plugin sets: a search begins with their values."""
-    of_run: tuple[str, ...] = ()
-    """Parameters of training that the preset or the form set: a search leaves them alone."""
+    of_form: tuple[str, ...] = ()
+    """Parameters of training that the form, the plugin's defaults of it, or the preset set: a search leaves them "
+    "alone."""
 
 
 class _Form(StrictModel):

@@ -13,7 +13,7 @@ from estudio_core.experiments.search_space import SearchSpace
 from estudio_core.models.families import FAMILIES
 from estudio_core.strict_model import StrictModel
 from estudio_core.vectordb.index_info import HnswParameters, MetricAggregationType, MetricType
-from lightning_modules.config import TrainingConfig, about
+from lightning_modules.config import TrainingConfig
 
 
 class PostgresItems(StrictModel):
@@ -75,18 +75,15 @@ class TextTraining(TrainingConfig):
     """Share of `test_size_ratio` that only the gate reads."""
 
     @classmethod
-    def _without_aliases(cls, data: dict[Any, Any]) -> dict[Any, Any]:
+    def _as_fields(cls, data: dict[Any, Any]) -> dict[Any, Any]:
         given = dict(data)
-        further = dict(given.pop("settings", {}))
+        further = dict(given.pop("settings", None) or {})
         if further:
             warnings.warn("TextTraining(settings=...): give its fields as arguments", DeprecationWarning, stacklevel=2)
         if twice := sorted(further.keys() & given.keys()):
-            raise ConfigurationError(f"TextTraining: {', '.join(twice)} given twice, in settings and as an argument")
+            raise ConfigurationError(f"TextTraining: {', '.join(twice)} given twice, in settings and as an argument.")
         given |= further
-        for name in sorted(given.keys() & {*TrainingConfig.model_fields} - {*TrainingConfig.settable("plugin")}):
-            by_installation = f"in the environment, as ESTUDIO_TRAINING_{name.upper()}"
-            place = by_installation if "installation" in about(name)["where"] else f"as TextIndex({name}=...)"
-            raise ConfigurationError(f"TextTraining: {name} is not training's to set: give it {place}")
+        cls.refuse_elsewhere(given, "plugin")
         return given
 
     @field_validator("search_space")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from estudio_core.errors import ConfigurationError
 from estudio_core.models.families import family_named
 from estudio_core.plugin.specs import PostgresItems, TextIndex, TextModel, TextTraining
 from estudio_core.vectordb.index_info import SearchIndexInfo
+from lightning_modules.config import TrainingConfig, about
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from estudio_core.sources.data_loader import DataLoader
     from estudio_core.sources.generator_factory import GeneratorArgument
 
+_OF_LOSS = tuple(name for name in TrainingConfig.model_fields if about(name)["of_loss"])
+"""Parameters that are values of the loss."""
 _TRAIN_METRICS = ("loss", "not_irrelevant_dist_shift", "irrelevant_dist_shift")
 _TEST_METRICS = (*_TRAIN_METRICS, "pairwise_accuracy", "ndcg@10", "pool_ndcg@10", "quality")
 
@@ -103,22 +105,35 @@ def splitter(training: TextTraining) -> TrainTestSplitter:
 
 
 def loss(training: TextTraining) -> nn.Module:
-    """Return the loss that the plugin gives, or makes."""
+    """Return the loss that the plugin gives, or makes.
+
+    Raises:
+        ConfigurationError: it gives neither a module nor what returns one.
+    """
+    from torch import nn
+
     from lightning_modules.losses import CosineProbMarginRankingLoss
 
     given: Any = training.loss or CosineProbMarginRankingLoss
-    if inspect.isroutine(given) or inspect.isclass(given):
-        given = given()
-    made: nn.Module = given
+    made = given() if callable(given) and not isinstance(given, nn.Module) else given
+    if not isinstance(made, nn.Module):
+        raise ConfigurationError(
+            f"TextTraining(loss=...) gives {type(made).__name__}: give a torch.nn.Module over similarities, or a "
+            f"function "
+            "without arguments that returns one."
+        )
     return made
 
 
 def search_space(training: TextTraining) -> dict[str, Any]:
-    """Return the values to try: those of text models, but of what the plugin itself sets."""
+    """Return the values to try: those of text models, but of what the plugin itself sets.
+
+    The values of a loss of the plugin's own are its own affair, until the plugin names some to search.
+    """
     from estudio_core.experiments.initial_params.text import INITIAL_PARAMS
 
-    usual = {name: values for name, values in INITIAL_PARAMS.items() if name not in training.given}
-    return {**usual, **training.search_space}
+    own = {*training.given, *(_OF_LOSS if training.loss is not None else ())}
+    return {**{name: values for name, values in INITIAL_PARAMS.items() if name not in own}, **training.search_space}
 
 
 def experiments(plugin_name: str) -> ExperimentsManager:

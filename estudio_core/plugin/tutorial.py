@@ -119,19 +119,27 @@ class DictItemSetManager(ItemSetManager):
         super().__init__(preprocessor, items_set_splitter, augmenter, do_augment_test)
 
 
+_NONE_IS_SAID = ("max_steps", "loss_func")
+
+
 class FineTuningParams(TrainingConfig):
-    """Parameters of a trial; `query_lr`, `items_lr` and further names of the tutorial are understood."""
+    """Parameters of a trial; `query_lr`, `items_lr` and further names of the tutorial are understood.
+
+    None leaves a parameter to others, but for `max_steps`, where it means no limit.
+    """
 
     @classmethod
-    def _without_aliases(cls, data: dict[Any, Any]) -> dict[Any, Any]:
-        return translated(data)
+    def _as_fields(cls, data: dict[Any, Any]) -> dict[Any, Any]:
+        given = translated({name: value for name, value in data.items() if value is not None or name in _NONE_IS_SAID})
+        cls.refuse_elsewhere(given, "plugin")
+        return given
 
 
 class FineTuningSettings(FineTuningParams):
     """Parameters of all trials of a plugin, and its loss; they go before those of the installation."""
 
     loss_func: Any
-    """A loss over pairs, such as `CosineProbMarginRankingLoss()`; trials work on a copy of it."""
+    """A loss over pairs, such as `CosineProbMarginRankingLoss()`; trials work on copies."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,8 @@ from estudio_core.plugin.plugin import Plugin
 from estudio_core.plugin.registry import PluginManager
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from estudio_core.models.embedding_model import EmbeddingModel
 
 _SAMPLE = 2
@@ -48,7 +50,7 @@ def validate_plugin(manager: PluginManager, name: str) -> Iterator[Check]:
         ("vector adjuster", lambda: plugin.vectors_adjuster),
         ("optimizations", lambda: plugin.optimizations),
         ("experiments", lambda: plugin.experiments),
-        ("loss", plugin.make_loss),
+        ("loss", lambda: _loss(plugin)),
         ("search space", lambda: SearchSpace(plugin.search_space)),
     ):
         yield _attempt(what, lambda part=part: type(part()).__name__)  # type: ignore[misc]
@@ -84,10 +86,15 @@ def _dimensions(plugin: Plugin, model: EmbeddingModel) -> str:
     wanted = plugin.index.dimensions
     if wanted != model.dimensions:
         raise ConfigurationError(
-            f"The index has {wanted} dimensions, the model gives {model.dimensions}. Correct the former, which "
-            "get_search_index_info() says."
+            f"The index has {wanted} dimensions, the model gives {model.dimensions}. Correct the former."
         )
     return f"{wanted} in index and model"
+
+
+def _loss(plugin: Plugin) -> nn.Module:
+    from lightning_modules.losses.pair_loss import configured
+
+    return configured(plugin.make_loss(), plugin.training)
 
 
 def _prefixes(plugin: Plugin, model: EmbeddingModel) -> str:

@@ -10,12 +10,14 @@ Any `torch.nn.Module` over similarities can be one. What it wants to know of the
 | `session_index` | int [n] | number of the session of each pair |
 | `done` | float | share of the training that is over, 0 to 1: for what changes in its course |
 
-It returns a scalar.
+It returns a scalar. Parameters that it has are trained with those of the model.
 """
 
 from __future__ import annotations
 
+import copy
 import inspect
+import itertools
 import logging
 from collections.abc import Mapping
 from typing import Any, Protocol, Self, runtime_checkable
@@ -50,7 +52,7 @@ class HasMargin(Protocol):
 
 
 def configured(loss: nn.Module, config: TrainingConfig) -> nn.Module:
-    """Return the loss with the values that the configuration gives it; the given one, which trials share, stays.
+    """Return a copy of the loss with the values that the configuration gives it; trials share the given one.
 
     Raises:
         ConfigurationError: the loss has no such value, its `forward` asks for what there is not, or a curriculum of
@@ -58,13 +60,13 @@ def configured(loss: nn.Module, config: TrainingConfig) -> nn.Module:
     """
     inputs_of(loss)
     values = config.for_loss
+    names = ", ".join(name for name in TrainingConfig.model_fields if about(name)["of_loss"] in values)
     if values and not isinstance(loss, Adjustable):
-        names = [name for name in TrainingConfig.model_fields if about(name)["of_loss"] in values]
-        raise _cannot_be_given(loss, ", ".join(names))
+        raise _cannot_be_given(loss, names)
     try:
-        made = loss.with_values(**values) if values and isinstance(loss, Adjustable) else loss
-    except TypeError as error:  # its constructor has no such argument
-        raise _cannot_be_given(loss, ", ".join(values)) from error
+        made = loss.with_values(**values) if values and isinstance(loss, Adjustable) else copy.deepcopy(loss)
+    except TypeError as error:  # it has no such argument
+        raise _cannot_be_given(loss, names) from error
     if any(kind.difficulty for kind in config.examples_order) and not isinstance(made, HasMargin):
         raise ConfigurationError(
             f"examples_order {tuple(map(int, config.examples_order))} trains on hard or soft pairs, which are told "
@@ -97,12 +99,10 @@ def inputs_of(loss: nn.Module) -> tuple[str, ...]:
     """
     parameters = list(inspect.signature(loss.forward).parameters.values())
     kinds = [parameter.kind for parameter in parameters]
-    if inspect.Parameter.VAR_KEYWORD in kinds:
-        return OPTIONAL_INPUTS
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if len(positional) < 2 and inspect.Parameter.VAR_POSITIONAL not in kinds:
         raise ConfigurationError(f"{type(loss).__name__}.forward has to take the similarities positive and negative.")
-    further = [p for p in parameters if p not in positional[:2] and p.kind is not p.VAR_POSITIONAL]
+    further = [p for p in parameters if p not in positional[:2] and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     for one in further:
         if one.name not in OPTIONAL_INPUTS and one.default is one.empty:
             raise ConfigurationError(
@@ -110,6 +110,8 @@ def inputs_of(loss: nn.Module) -> tuple[str, ...]:
                 f"loss "
                 "from elsewhere in a module whose forward takes positive and negative."
             )
+    if inspect.Parameter.VAR_KEYWORD in kinds:
+        return OPTIONAL_INPUTS
     return tuple(one.name for one in further if one.name in OPTIONAL_INPUTS)
 
 
@@ -130,12 +132,19 @@ class PairLossCall:
             )
 
     def __call__(self, positive: Tensor, negative: Tensor, inputs: Mapping[str, Tensor | float]) -> Tensor:
-        """Return the loss of pairs, a scalar; `inputs` are all of `OPTIONAL_INPUTS`.
+        """Return the loss of pairs, a scalar; `inputs` are all of `OPTIONAL_INPUTS`. Without pairs it is 0.
+
+        It is computed where the loss has its tensors, such as a GPU while dev similarities are on the CPU.
 
         Raises:
             ConfigurationError: what the loss returns is no scalar.
         """
-        found = self.loss(positive, negative, **{name: inputs[name] for name in self._inputs})
+        if len(positive) == 0:
+            return (positive.sum() + negative.sum()) * 0.0  # connected to the graph
+        own = next(itertools.chain(self.loss.parameters(), self.loss.buffers()), positive)
+        wanted = {name: inputs[name] for name in self._inputs}
+        moved = {n: value.to(own.device) if isinstance(value, Tensor) else value for n, value in wanted.items()}
+        found = self.loss(positive.to(own.device), negative.to(own.device), **moved)
         if not isinstance(found, torch.Tensor) or found.dim() != 0:
             shape = list(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
             raise ConfigurationError(f"{type(self.loss).__name__} returns {shape}; a scalar is needed: take the mean.")

@@ -125,6 +125,29 @@ class ProbMarginRankingLoss(nn.Module):
         annealing: Annealing | None = None,
     ) -> None:
         super().__init__()
+        self._set(
+            base_margin,
+            form=form,
+            scale=scale,
+            shift=shift,
+            temperature=temperature,
+            min_abs_difference_threshold=min_abs_difference_threshold,
+            max_abs_difference_threshold=max_abs_difference_threshold,
+            annealing=annealing,
+        )
+
+    def _set(
+        self,
+        base_margin: float,
+        *,
+        form: Form,
+        scale: float,
+        shift: float,
+        temperature: float | None,
+        min_abs_difference_threshold: float,
+        max_abs_difference_threshold: float | None,
+        annealing: Annealing | None,
+    ) -> None:
         least, most = min_abs_difference_threshold, max_abs_difference_threshold
         if form not in ("sigmoid", "softplus"):
             raise ConfigurationError(f"form is {form!r}; legal: 'sigmoid', 'softplus'.")
@@ -156,7 +179,7 @@ class ProbMarginRankingLoss(nn.Module):
             ConfigurationError: a value is out of range, or no pair would be left.
         """
         changed = copy.deepcopy(self)
-        ProbMarginRankingLoss.__init__(changed, **({name: getattr(self, name) for name in _ARGUMENTS} | values))
+        changed._set(**({name: getattr(self, name) for name in _ARGUMENTS} | values))
         return changed
 
     @property

@@ -240,3 +240,24 @@ def test_every_colour_of_text_stands_out_from_what_it_is_written_on(theme: int) 
             assert contrast(mark, ground) >= 3, (mark, ground)
     assert contrast("on-solid", "solid") >= 4.5
     assert contrast("solid", "tint") >= 3
+
+
+def test_an_error_of_ours_is_a_page_that_says_what_to_do() -> None:
+    from fastapi.testclient import TestClient
+
+    from estudio_core.airflow_ui.app import app
+    from estudio_core.errors import SchemaVersionError
+
+    message = "Estudio's tables <b>are</b> missing. Run: estudio migrate"
+
+    @app.get("/broken")
+    def broken() -> None:
+        raise SchemaVersionError(message)
+
+    try:
+        answer = TestClient(app).get("/broken")
+    finally:
+        app.router.routes.pop()
+    assert answer.status_code == 503
+    assert "Run: estudio migrate" in answer.text
+    assert "<b>are</b>" not in answer.text

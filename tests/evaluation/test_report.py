@@ -12,10 +12,9 @@ import pytest
 from rich.console import Console
 
 from estudio_core.evaluation.charts import change_bars, line_chart
-from estudio_core.evaluation.evaluate import METRICS, EncodedCatalog, QueryMetrics, Ranked
+from estudio_core.evaluation.evaluate import METRICS, QueryMetrics
 from estudio_core.evaluation.gate import decide
 from estudio_core.evaluation.gate_settings import GateSettings
-from estudio_core.evaluation.judgments import Judgments
 from estudio_core.evaluation.report import render_html, render_terminal, write_report
 from estudio_core.evaluation.report_data import (
     Curve,
@@ -26,7 +25,6 @@ from estudio_core.evaluation.report_data import (
     SearchedTrial,
     Series,
     query_changes,
-    top_results,
 )
 from estudio_core.evaluation.search_charts import course_chart, parameter_charts
 
@@ -200,13 +198,6 @@ def test_best_and_worst_changes_are_sorted_and_leave_out_the_rest() -> None:
     report = example(queries=changes)
     assert [q.query for q in report.best_changes(5)] == ["b", "e"]
     assert [q.query for q in report.worst_changes(1)] == ["d"]
-
-
-def test_top_results_carry_titles_and_grades() -> None:
-    catalog = EncodedCatalog(("a", "b"), np.eye(2, dtype=np.float32), np.arange(3))
-    ranked = Ranked(np.array([[1, 0]]), np.array([[0.9, 0.1]], dtype=np.float32))
-    lines = top_results(["q"], ranked, catalog, {"a": "Adapter"}, Judgments({"q": {"b": 2}}))
-    assert [(line.title, line.grade) for line in lines["q"]] == [("b", 2.0), ("Adapter", None)]
 
 
 def test_charts_stay_inside_their_frame() -> None:

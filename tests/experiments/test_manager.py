@@ -121,13 +121,13 @@ def test_a_second_iteration_starts_from_the_best_of_the_first(manager: Experimen
     worse = finish(manager, first, 0.05, 0.6)
     best = finish(manager, first, 0.1, 0.8)
     second = manager.start_iteration("second")
-    assert manager.best_params(before=second) == best
+    assert manager.top_params(1, before=second) == [best]
     finish(manager, second, 0.2, 0.7)  # of other dev queries: less than the best of the first, and no worse for it
     finish(manager, second, 0.3, 0.9)
     assert manager.top_params(before=second) == [best, worse]
     assert [params.margin for params in manager.top_params()] == [0.3, 0.2, 0.1, 0.05]
     third = manager.start_iteration("third")
-    assert manager.best_params(before=third).margin == 0.3  # type: ignore[union-attr]
+    assert manager.top_params(1, before=third)[0].margin == 0.3
     finish(manager, third, 0.4, 0.1)
     assert [params.margin for params in manager.top_params(2)] == [0.4, 0.3]
 
@@ -145,7 +145,7 @@ def test_for_a_loss_smaller_is_better(manager: ExperimentsManager) -> None:
 
 
 def test_the_first_iteration_has_nothing_to_start_from(manager: ExperimentsManager) -> None:
-    assert manager.best_params() is None
+    assert manager.top_params(1) == []
 
 
 def test_plugins_do_not_see_each_others_trials(manager: ExperimentsManager) -> None:

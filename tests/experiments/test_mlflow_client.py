@@ -22,7 +22,7 @@ def test_constructing_a_client_touches_nothing(home: Path) -> None:
 def test_importing_the_modules_imports_nothing_heavy() -> None:
     code = (
         "import sys, estudio_core.context, estudio_core.experiments.manager, estudio_core.experiments.search, "
-        "estudio_core.experiments.training_config, estudio_core.experiments.model_downloader; "
+        "estudio_core.experiments.installation, estudio_core.experiments.model_downloader; "
         "from estudio_core.context import context; context.mlflow_client; context.model_downloader; "
         "print(sorted({'torch','mlflow','ray','pandas','pyarrow','transformers','lightning'} & set(sys.modules)))"
     )

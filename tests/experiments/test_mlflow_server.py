@@ -58,7 +58,7 @@ def test_a_server_shows_and_serves_what_was_registered(
     assert remote.register_model(second, trial.run_id, metrics={"gain": 0.02}) == 2
     assert remote.register_model(second, trial.run_id) == 2
     remote.promote(2, "gain 0.02", "gate", {"gain": 0.02})
-    assert remote.best_params() == TrainingConfig(margin=0.2)
+    assert remote.top_params(1) == [TrainingConfig(margin=0.2)]
     assert folder_digest(remote.download_model("champion")) == folder_digest(second)
     assert manager.aliases() == {"base": 1, "champion": 2}
 

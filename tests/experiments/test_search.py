@@ -17,13 +17,13 @@ from estudio_core.experiments import ray_search
 from estudio_core.experiments.manager import ExperimentsManager
 from estudio_core.experiments.ray_search import per_trial, train_candidate
 from estudio_core.experiments.search import run_trials, summarise
-from estudio_core.experiments.search_plan import Pruning, Resources, SearchPlan, SearchResult
+from estudio_core.experiments.search_plan import Pruning, Resources, SearchOutcome, SearchPlan
 from estudio_core.experiments.search_space import SearchSpace
 from estudio_core.experiments.trial import Point, Report, TrialEnd, write_end
 from estudio_core.experiments.trial_recorder import MLflowTrialRecorder
 from lightning_modules.config import TrainingConfig
 
-Search = Callable[..., SearchResult]
+Search = Callable[..., SearchOutcome]
 MARGINS = [0.1, 0.2, 0.3, 0.5]
 HERE = Path(__file__).parent
 
@@ -40,7 +40,7 @@ def search(tmp_path: Path, ledger: Path, home: Path, monkeypatch: pytest.MonkeyP
     """A search over four margins with the trainables of `toy_objective`; arguments may be replaced."""
     monkeypatch.syspath_prepend(str(HERE))
 
-    def run(n_trials: int, trainable: str = "toy_objective:train", **changed: Any) -> SearchResult:
+    def run(n_trials: int, trainable: str = "toy_objective:train", **changed: Any) -> SearchOutcome:
         config = {"ledger": str(ledger), **changed.pop("config", {})}
         space = SearchSpace({"margin": changed.pop("margins", MARGINS)})
         arguments: dict[str, Any] = {
@@ -188,7 +188,7 @@ def test_a_search_survives_failing_and_dying_trials_and_leaves_no_process(
     points = manager.curves(in_mlflow["0.1"].info.run_id, ["train_loss", "score"])
     assert [step for step, _ in points["train_loss"]] == [5, 15, 25]
     assert [step for step, _ in points["score"]] == [10, 20, 30]
-    assert manager.best_params() == TrainingConfig(margin=0.3)
+    assert manager.top_params(1) == [TrainingConfig(margin=0.3)]
     assert alive(children() - before) == set()
     assert signal.getsignal(signal.SIGTERM) == handler
 
@@ -321,7 +321,7 @@ def test_trials_that_do_worse_are_ended_early(search: Search, manager: Experimen
     assert stopped
     assert all(trial.reports < 6 and trial.value is not None for trial in stopped)
     assert result.trials[0].params == {"margin": 0.3}
-    assert manager.best_params() == TrainingConfig(margin=0.3)
+    assert manager.top_params(1) == [TrainingConfig(margin=0.3)]
     for trial in stopped:
         run = manager.wrapper.client.get_run(recorder.run_id(trial.index))
         assert (run.info.status, run.data.tags["estudio.pruned"]) == ("FINISHED", "true")
@@ -348,7 +348,7 @@ def test_where_the_leading_trial_fails_the_best_of_those_ended_for_it_is_trained
     assert (result.best.folder / "model.txt").read_text() == "0.5"
     run = manager.wrapper.client.get_run(recorder.run_id(3))
     assert (run.info.status, run.data.metrics["quality"]) == ("FINISHED", pytest.approx(result.best.value))
-    assert manager.best_params() == TrainingConfig(margin=0.5)
+    assert manager.top_params(1) == [TrainingConfig(margin=0.5)]
     assert search(3, **arguments).best == result.best
     assert runs(ledger)[3] == 1, "a rerun finds it"
 

@@ -76,16 +76,19 @@ def test_an_earlier_trial_is_tried_by_the_names_of_the_space() -> None:
 
 def test_a_search_begins_with_what_the_plugin_sets_else_with_the_measured_default() -> None:
     space = SearchSpace({"margin": [0.05, 0.1, 0.2], "learning_rate": [1e-5, 2e-4], "num_fixed_layers": [5, 6]})
-    usual = space.beginning(TrainingConfig(), [], {"margin": 0.2})
+    usual = space.beginning([], {"margin": 0.2})
     assert usual == {"learning_rate": 2e-4, "margin": 0.2, "num_fixed_layers": 5}  # 3 is not among the last
-    set_by_plugin = TrainingConfig(margin=0.15, num_fixed_layers=2)
-    begun = space.beginning(set_by_plugin, ["margin", "num_fixed_layers"], {"margin": 0.2})
+    of_plugin = TrainingConfig(margin=0.15, num_fixed_layers=2)
+    begun = SearchSpace(SPACE | {"num_fixed_layers": [5, 6]}, of_plugin).beginning(["margin", "num_fixed_layers"], {})
     assert (begun["margin"], begun["num_fixed_layers"]) == (0.15, 2)
+    several = SearchSpace({"interpolation": [0.35, 0.75], "examples_order": [[2, 11], [11]]})
+    assert several.beginning([], {}) == {"examples_order": [11], "interpolation": 0.75}
 
 
 def test_what_no_search_may_vary_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="unknown parameter 'devices'"):
-        SearchSpace({"devices": [1, 2]})
+    for name in ("devices", "seed", "metric"):
+        with pytest.raises(ConfigurationError, match=f"unknown parameter '{name}'"):
+            SearchSpace({name: [1, 2]})
 
 
 def test_combinations_that_are_not_legal_together_are_passed_over() -> None:
@@ -94,6 +97,8 @@ def test_combinations_that_are_not_legal_together_are_passed_over() -> None:
         drawn = SearchSpace(bounds).sample(4, seed=seed)
         assert len(drawn) == 3
         assert SearchSpace(bounds).sample(1, seed=seed)[0] in drawn
+    beside = SearchSpace({"mined_negatives": [2, 0]}, TrainingConfig(in_batch_negatives=False))
+    assert beside.sample(2, seed=0, warm_start=[{"mined_negatives": 3}]) == [{"mined_negatives": 0}]
     none_left = {"min_abs_difference_threshold": [0.5], "max_abs_difference_threshold": [0.2]}
     with pytest.raises(ConfigurationError, match="difference_threshold"):
         SearchSpace(none_left).sample(1, seed=0)

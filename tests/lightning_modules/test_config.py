@@ -86,6 +86,34 @@ def test_names_of_the_tutorial_mean_what_they_say(names: dict[str, Any], now: di
     assert translated(names) == now
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"query_lr": object(), "items_lr": [1e-5]}, "query_lr and items_lr: one tower .* Search learning_rate"),
+        ({"step_size": [20, 35]}, "search decay instead"),
+    ],
+)
+def test_what_has_no_mean_is_refused_by_name(names: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        translated(names)
+
+
+def test_what_says_nothing_is_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    assert translated({"step_size": None, "margin": 0.1}) == {"margin": 0.1}
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("name", ["max_steps", "margin", "dropout", "max_negatives"])
+def test_a_word_that_means_none_means_it_where_it_has_a_meaning(name: str) -> None:
+    for word in ("None", "", "all", "model"):
+        legal = word in ("None", "") or (name, word) in (("dropout", "model"), ("max_negatives", "all"))
+        if legal:
+            assert getattr(TrainingConfig.model_validate({name: word}), name) is None
+        else:
+            with pytest.raises(ConfigurationError, match=name):
+                TrainingConfig.model_validate({name: word})
+
+
 @pytest.mark.parametrize("names", [{"step_size": 35}, {"step_size": 35, "gamma": 0.9}, {"gamma": 0.9}])
 def test_a_name_of_the_tutorial_that_means_nothing_here_is_warned_of(
     names: dict[str, Any], caplog: pytest.LogCaptureFixture

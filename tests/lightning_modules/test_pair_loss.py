@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from estudio_core.models.embedding_model import EmbeddingModel
 from lightning_modules.config import TrainingConfig
 from lightning_modules.fit import fit
 from lightning_modules.losses import CosineProbMarginRankingLoss
-from lightning_modules.losses.pair_loss import configured, inputs_of, loss_values
+from lightning_modules.losses.pair_loss import PairLossCall, configured, inputs_of, loss_values
 
 from .conftest import QUICK
 
@@ -86,6 +87,59 @@ def test_a_forward_that_asks_for_what_there_is_not_is_refused() -> None:
 
     with pytest.raises(ConfigurationError, match="has to take the similarities positive and negative"):
         inputs_of(Lonely())
+
+    class Open(nn.Module):
+        def forward(self, positive: Tensor, negative: Tensor, target: Tensor, **inputs: object) -> Tensor:
+            return (positive - negative - target).mean()
+
+    with pytest.raises(ConfigurationError, match=r"asks for 'target'"):
+        inputs_of(Open())
+
+
+class Learned(CosineProbMarginRankingLoss):
+    """A loss with a tensor of its own, and a parameter that is trained."""
+
+    def __init__(self, base_margin: float = 0.2) -> None:
+        super().__init__(base_margin)
+        self.register_buffer("factor", torch.tensor(2.0))
+        self.offset = nn.Parameter(torch.tensor(0.3))
+
+    def forward(self, positive: Tensor, negative: Tensor, *rest: Any, **inputs: Any) -> Tensor:
+        """Return the loss, scaled and shifted."""
+        LEARNED.append(float(self.offset))
+        return super().forward(positive, negative, *rest, **inputs) * self.factor + self.offset**2
+
+
+LEARNED: list[float] = []
+
+
+def test_a_loss_keeps_its_tensors_and_its_parameters_are_trained(
+    new_model: Callable[[], EmbeddingModel], ranking_data: RankingData
+) -> None:
+    LEARNED.clear()
+    given = Learned()
+    fit(new_model(), ranking_data, TrainingConfig(**QUICK, margin=0.1), loss=given)
+    assert LEARNED[-1] < LEARNED[0] == pytest.approx(0.3)
+    assert float(given.offset) == pytest.approx(0.3)
+
+
+def test_a_batch_without_pairs_has_no_loss() -> None:
+    empty = torch.zeros(0, requires_grad=True)
+    value = PairLossCall(FromElsewhere())(empty, empty, {})
+    value.backward()
+    assert value.item() == 0
+
+
+@pytest.mark.e2e
+def test_a_loss_that_no_other_process_could_import_trains_on_two_devices(
+    new_model: Callable[[], EmbeddingModel], ranking_data: RankingData
+) -> None:
+    class Local(nn.Module):
+        def forward(self, positive: Tensor, negative: Tensor, confidences: Tensor) -> Tensor:
+            return ((negative - positive) * confidences).mean()
+
+    result = fit(new_model(), ranking_data, TrainingConfig(**QUICK, max_steps=2, devices=2), loss=Local())
+    assert result.steps == 2
 
 
 def test_a_loss_that_returns_one_value_per_pair_is_refused(

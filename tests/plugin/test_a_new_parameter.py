@@ -43,6 +43,8 @@ try:
     TextTraining(sharpnes=1)
 except ConfigurationError as error:
     assert "Did you mean 'sharpness'" in str(error)
+else:
+    raise AssertionError("a misspelt name was accepted")
 sys.path.insert(0, sys.argv[2] + "/scripts")
 import list_parameters
 line = "| `sharpness` | 0.5 degrees | > 0 and ≤ 1 | installation, plugin, form, search | How sharp. |"

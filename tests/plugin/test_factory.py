@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from estudio_core import (
     FineTuneParams,
@@ -22,8 +24,11 @@ from estudio_core import (
     create_text_plugin,
 )
 from estudio_core.errors import ConfigurationError
+from estudio_core.experiments.search_space import SearchSpace
 from estudio_core.plugin.plugin import Plugin
 from estudio_core.sources.pgsql_text_loader import PgsqlTextLoader
+from lightning_modules.losses import CosineProbMarginRankingLoss
+from lightning_modules.losses.pair_loss import configured
 
 ITEMS = PostgresItems(table="t", text="a")
 
@@ -170,3 +175,27 @@ def test_a_loss_may_be_a_function_that_imports_what_it_needs(minilm_path: Path) 
         return CosineProbMarginRankingLoss(base_margin=0.07)
 
     assert plugin_on(minilm_path, training=TextTraining(loss=loss)).make_loss().margin == 0.07
+
+
+def test_the_values_of_a_loss_of_the_plugins_own_are_searched_only_where_the_plugin_says_so(minilm_path: Path) -> None:
+    from torch import nn
+
+    class Mine(nn.Module):
+        """A loss without a margin."""
+
+        def forward(self, positive: Tensor, negative: Tensor) -> Tensor:
+            """Return the mean difference."""
+            return (negative - positive).mean()
+
+    plugin = plugin_on(minilm_path, training=TextTraining(loss=Mine))
+    assert "margin" not in plugin.search_space
+    begun = SearchSpace(plugin.search_space, plugin.training).beginning([], {})
+    assert isinstance(configured(plugin.make_loss(), plugin.training.with_values(begun)), Mine)
+    named = plugin_on(minilm_path, training=TextTraining(loss=Mine, search_space={"margin": [0.1]}))
+    assert named.search_space["margin"] == [0.1]
+
+
+def test_what_is_no_loss_is_refused_by_name(minilm_path: Path) -> None:
+    assert plugin_on(minilm_path, training=TextTraining(loss=partial(CosineProbMarginRankingLoss, 0.1))).make_loss()
+    with pytest.raises(ConfigurationError, match=r"gives str: give a torch\.nn\.Module"):
+        plugin_on(minilm_path, training=TextTraining(loss="cosine")).make_loss()

@@ -48,7 +48,9 @@ def test_a_plugins_own_preset_holds_where_the_form_has_none() -> None:
 
 def test_a_search_knows_what_run_and_plugin_have_set() -> None:
     run = resolve({"preset": "quick", "margin": 0.1}, training={"batch_size": 8, "margin": 0.2}, installation={})
-    assert (run.of_run, run.of_plugin) == (("margin", "num_epochs"), ("batch_size", "margin"))
+    assert (run.of_form, run.of_plugin) == (("margin", "num_epochs"), ("batch_size", "margin"))
+    by_plugin = resolve({}, plugin=FineTuneParams(learning_rate=1e-5), training={"margin": 0.2}, installation={})
+    assert by_plugin.of_form == ("learning_rate",)
 
 
 def test_an_installation_sets_what_is_its_own_and_misspelt_variables_are_refused(
@@ -59,6 +61,9 @@ def test_an_installation_sets_what_is_its_own_and_misspelt_variables_are_refused
     monkeypatch.setenv("ESTUDIO_TRAINING_THREADS", "3")
     monkeypatch.setenv("ESTUDIO_TRAINING_PRECISION", "")
     assert training_of_installation() == {"devices": 2, "threads": 3}
+    monkeypatch.setenv("ESTUDIO_TRAINING_DEVICES", "")
+    assert training_of_installation() == {"devices": 2, "threads": 3}
+    monkeypatch.delenv("ESTUDIO_TRAINING_DEVICES")
     assert resolve({}).training.given == {"devices": 2, "threads": 3}
     monkeypatch.setenv("ESTUDIO_TRAINING_THREADS", "many")
     with pytest.raises(ConfigurationError, match=r"ESTUDIO_TRAINING_THREADS, in the environment .*threads"):

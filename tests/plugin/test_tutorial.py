@@ -350,3 +350,12 @@ def test_the_author_gets_the_object_and_the_core_the_value_and_validation_says_w
     [check] = validate_plugin(manager, "Wrong")
     assert not check.passed
     assert "accumulators" in check.detail
+
+
+def test_the_tutorials_settings_take_what_is_a_plugins_to_set_and_none_leaves_it_to_others() -> None:
+    settings = FineTuningSettings(loss_func=None, max_negatives=None, dropout=None, batch_size=None, max_steps=None)
+    assert settings.given == {"max_steps": None}
+    assert FineTuningSettings(loss_func=None, max_negatives="all").given == {"max_negatives": None}
+    for name, value in (("threads", 2), ("devices", 2), ("monitor", "test_loss"), ("metric", "dot")):
+        with pytest.raises(ConfigurationError, match=f"{name} is not set here"):
+            FineTuningSettings(**{"loss_func": None, name: value})

@@ -59,6 +59,7 @@ def run_training(request: dict[str, Any]) -> dict[str, Any]:
     from estudio_core.plugin.registry import open_plugin
     from estudio_core.plugin.run_params import FineTuneRun
     from estudio_core.settings import get_settings
+    from lightning_modules.config import TrainingConfig
     from lightning_modules.losses.pair_loss import loss_values
 
     settings = get_settings()
@@ -73,9 +74,9 @@ def run_training(request: dict[str, Any]) -> dict[str, Any]:
             "aggregation": index.metric_aggregation_type,
         }
     )
-    # What the run's form or preset says is the same in all trials.
-    fixed = {name: training.as_json()[name] for name in run.of_run}
-    space = SearchSpace({**plugin.search_space, **{name: [value] for name, value in fixed.items()}})
+    # What the form or the preset says is the same in all trials.
+    fixed = {name: training.as_json()[name] for name in run.of_form if name in TrainingConfig.settable("search")}
+    space = SearchSpace({**plugin.search_space, **{name: [value] for name, value in fixed.items()}}, training)
     most = max(1, round(run.trials * _KNOWN_SHARE))
     known = [space.part_of(found) | fixed for found in manager.top_params(most, before=iteration)]
     recorder = MLflowTrialRecorder(manager, iteration, training)
@@ -95,7 +96,7 @@ def run_training(request: dict[str, Any]) -> dict[str, Any]:
             "training": training.as_json(),
         },
         paths={"dataset": request["dataset"], "model": request["model"]},
-        warm_start=known or [space.beginning(training, run.of_plugin, loss_values(plugin.make_loss()))],
+        warm_start=known or [space.beginning(run.of_plugin, loss_values(plugin.make_loss()))],
         resources=Resources(
             threads=training.threads,
             devices=training.devices,
