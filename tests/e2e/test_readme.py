@@ -17,6 +17,7 @@ from estudio_core.context import context
 from estudio_core.demo.catalog import load_catalog, load_judgments, products
 from estudio_core.plugin.discovery import definitions_in, import_plugin_file
 from estudio_core.settings import get_settings
+from estudio_core.sources.item_meta import ItemMeta
 from tests.pipeline.steps import initialize, release
 
 PROJECT = Path(__file__).parents[2]
@@ -98,7 +99,7 @@ def test_search_sync_releases_rollback_and_doctor_work_as_the_readme_says() -> N
 
 
 def test_the_plugin_of_the_readme_is_written_validated_and_what_the_readme_shows(
-    estudio_home: Path, database_url: str, tmp_path: Path
+    estudio_home: Path, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with psycopg.connect(database_url) as connection:
         connection.execute("CREATE TABLE books (isbn text PRIMARY KEY, title text, blurb text, year int)")
@@ -112,8 +113,10 @@ def test_the_plugin_of_the_readme_is_written_validated_and_what_the_readme_shows
     [in_readme] = definitions_in(import_plugin_file(tmp_path / "shown.py"))
     [written] = definitions_in(import_plugin_file(tmp_path / "plugins" / "custom" / "books.py"))
     assert in_readme.meta == written.meta
-    for field in ("table", "id_column", "text", "connection_id"):
-        assert getattr(in_readme.items, field) == getattr(written.items, field)
+    monkeypatch.setenv("AIRFLOW_CONN_LIBRARY", database_url)
+    for plugin in (in_readme, written):
+        [item] = plugin.loader.find_items([ItemMeta(object_id="9-1")]).items
+        assert item.data == {"title": "A lamp", "blurb": "On light."}
 
 
 def test_the_tree_that_the_readme_describes_is_there() -> None:
