@@ -304,7 +304,7 @@ def test_a_search_whose_state_cannot_be_read_starts_anew_with_a_warning(
 
 @pytest.mark.e2e
 def test_trials_that_do_worse_are_ended_early(search: Search, manager: ExperimentsManager, running_ray: None) -> None:
-    recorder = MLflowTrialRecorder(manager, manager.start_iteration("r"))
+    recorder = MLflowTrialRecorder(manager, manager.start_iteration("r"), TrainingConfig())
     result = search(
         4,
         margins=[0.3, 1.0, 1.5, 2.0],

@@ -240,7 +240,7 @@ def test_every_route_of_the_estudio_page_refuses_strangers_and_a_viewer_reads_bu
         assert '<a href="plugins/shop">shop</a>' in client.get("/", headers=viewer).text
         seen = client.get("/plugins/shop", headers=viewer)
         assert seen.status_code == 200
-        assert "serves model version <b>1</b>" in seen.text
+        assert 'serves <span class="whole">model version 1</span>' in seen.text
         assert "Roll back to release" not in seen.text
         assert "Roll back to release 2" in client.get("/plugins/shop", headers=admin).text
         assert client.get("/plugins/shop/report", headers=viewer).status_code == 404  # nothing was trained yet
