@@ -1,6 +1,6 @@
 """Who decides: installation < plugin < preset < form. What a later one leaves open, an earlier one says.
 
-A search varies what is left: a parameter that the form has, from whom ever, or the preset is the same in all trials.
+A search varies what is left: what stands in the form, whoever put it there, or in the preset is the same in all trials.
 """
 
 from __future__ import annotations
