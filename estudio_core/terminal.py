@@ -151,8 +151,8 @@ def _print_lines(
 
 def _print_records(console: Console, columns: Sequence[Column], grid: Sequence[Sequence[Text]]) -> None:
     name_width = max(len(column.name) for column in columns)
-    for place, cells in enumerate(grid):
-        if place:
+    for index, cells in enumerate(grid):
+        if index:
             console.print()
         for column, cell in zip(columns, cells, strict=True):
             _print_named(console, column.name, name_width, cell)
@@ -160,8 +160,8 @@ def _print_records(console: Console, columns: Sequence[Column], grid: Sequence[S
 
 def _print_named(console: Console, name: str, name_width: int, cell: Text, *, indent: int = 0) -> None:
     start = indent + name_width + _GAPS[0]
-    for place, part in enumerate(cell.wrap(console, max(1, console.width - start))):
-        heading = Text(" " * indent + name.ljust(name_width + _GAPS[0]), style="bold") if not place else " " * start
+    for index, part in enumerate(cell.wrap(console, max(1, console.width - start))):
+        heading = Text(" " * indent + name.ljust(name_width + _GAPS[0]), style="bold") if not index else " " * start
         _print(console, Text.assemble(heading, part))
 
 

@@ -110,8 +110,8 @@ class TrainingConfig(StrictModel):
         "Peak rate of the one tower for queries and items.",
         *("plugin", "form", "search"),
         title="Learning rate",
-        measured="A development partition of Chorus, simulated clicks, one seed, gain of nDCG@10 on queries asked and "
-        "never asked: 30 steps of 48 sessions at this rate +0.189 and +0.029, 58 of 24 at half of it +0.181 and "
+        measured="A development partition of Chorus, simulated clicks, one seed, gain of nDCG@10 on queries asked "
+        "and never asked: 30 steps of 48 sessions at this rate +0.189 and +0.029, 58 of 24 at half of it +0.181 and "
         "+0.025.",
         gt=0,
         le=1,
@@ -302,10 +302,9 @@ class TrainingConfig(StrictModel):
     examination: Literal["power_law", "em", "harvesting"] | tuple[float, ...] = parameter(
         "power_law",
         "How attention falls with the position. power_law: (position + 1)**-exponent, positions from 0. em, "
-        "harvesting: "
-        "a chance per position, estimated from results that stood at several positions for the same query (with fewer "
-        "than 20 clicks away from where a result usually stands, training fails). Numbers in (0, 1]: those chances "
-        "themselves, from the top; positions beyond take the last one.",
+        "harvesting: a chance per position, estimated from results that stood at several positions for the same "
+        "query (with fewer than 20 clicks away from where a result usually stands, training fails). Numbers in (0, "
+        "1]: those chances themselves, from the top; positions beyond take the last one.",
         "plugin",
     )
     examination_exponent: float | None = parameter(
@@ -321,8 +320,8 @@ class TrainingConfig(StrictModel):
         "query",
         "What tells how sure a click or a skip is: all sessions of its query, or its own alone.",
         "plugin",
-        measured="NFCorpus' development queries, simulated clicks, one seed: `query` gained +0.0056 nDCG@10, `session` "
-        "+0.0041.",
+        measured="NFCorpus' development queries, simulated clicks, one seed: `query` gained +0.0056 nDCG@10, "
+        "`session` +0.0041.",
     )
 
     # --- validation, and what is kept ------------------------------------------------------------------
@@ -330,8 +329,7 @@ class TrainingConfig(StrictModel):
     test_each_n_sessions: float = parameter(
         0.4,
         "Validate each so many training sessions: a whole number above 1; in (0, 1] a share of an epoch, or of a "
-        "training "
-        "that is shorter than one.",
+        "training that is shorter than one.",
         "plugin",
         gt=0,
         allow_inf_nan=False,
@@ -345,15 +343,13 @@ class TrainingConfig(StrictModel):
     interpolation: tuple[float, ...] = parameter(
         (0.75,),
         "Share of the trained weights, the rest being those of the model it started from: less is more careful. Of "
-        "several shares the dev split chooses, which it does badly: dev clicks are about the lists shown, and "
-        "choose too "
-        "little.",
+        "several shares the dev split chooses, which it does badly: dev clicks are about the lists shown, and choose "
+        "too little.",
         *("plugin", "search"),
         measured="Gain of nDCG@10 with 0.75 against 1: +0.206 and +0.202 on queries asked, +0.036 and +0.028 on "
         "queries never asked in a development partition of Chorus, +0.179 and +0.185, +0.104 and +0.094 in another, "
-        "+0.006 and "
-        "+0.002 on NFCorpus' development queries (simulated clicks, one seed). Three quarters keep the gain, and bound "
-        "what an overlong training can do.",
+        "+0.006 and +0.002 on NFCorpus' development queries (simulated clicks, one seed). Three quarters keep the "
+        "gain, and bound what an overlong training can do.",
         min_length=1,
     )
     monitor: Monitor = parameter(
@@ -382,8 +378,7 @@ class TrainingConfig(StrictModel):
     devices: int = parameter(
         1,
         "GPUs of a machine that one training uses, by Lightning's DDP (without a GPU: processes). Each encodes a "
-        "share of "
-        "every batch; the result is that of one, dropout aside.",
+        "share of every batch; the result is that of one, dropout aside.",
         "installation",
         ge=1,
     )
@@ -403,17 +398,15 @@ class TrainingConfig(StrictModel):
     cache_frozen_disk_mb: int = parameter(
         16_384,
         "Size of the temporary file that holds them where they are larger than that memory; 0: none, what does not "
-        "fit is "
-        "computed anew.",
+        "fit is computed anew.",
         *("installation", "plugin"),
         unit="MiB",
         ge=0,
     )
     gradient_cache: bool = parameter(
         False,
-        "Memory of the encoder independent of `batch_size`, for one more forward pass; on one device only. The "
-        "pairs of "
-        "a batch, sessions times items, still grow with it.",
+        "Memory of the encoder independent of `batch_size`, for one more forward pass; on one device only. The pairs "
+        "of a batch, sessions times items, still grow with it.",
         *("installation", "plugin"),
     )
 

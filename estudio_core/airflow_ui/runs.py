@@ -97,7 +97,7 @@ def _last_failures(session: Session, plugins: Iterable[str]) -> dict[str, Failed
     owners = {f"{plugin}__{kind}": plugin for plugin in plugins for kind in get_args(DagKind)}
     latest = func.row_number().over(partition_by=(DagRun.dag_id, DagRun.state), order_by=DagRun.end_date.desc())
     ended = (
-        select(DagRun.dag_id, DagRun.run_id, DagRun.state, DagRun.end_date, latest.label("place"))
+        select(DagRun.dag_id, DagRun.run_id, DagRun.state, DagRun.end_date, latest.label("nth"))
         .where(
             DagRun.dag_id.in_(owners),
             DagRun.state.in_(("success", "failed")),
@@ -105,7 +105,7 @@ def _last_failures(session: Session, plugins: Iterable[str]) -> dict[str, Failed
         )
         .subquery()
     )
-    rows = session.execute(select(ended).where(ended.c.place == 1)).all()
+    rows = session.execute(select(ended).where(ended.c.nth == 1)).all()
     succeeded = {row.dag_id: row.end_date for row in rows if row.state == "success"}
     failures: dict[str, FailedRun] = {}
     for row in rows:

@@ -31,9 +31,9 @@ def sparkline(values: Sequence[float], width: float = 132.0, height: float = 36.
     across, down = width - 2 * _EDGE, height - 2 * _EDGE
     points = [
         (
-            _EDGE + across * place / (len(values) - 1),
+            _EDGE + across * index / (len(values) - 1),
             _EDGE + down * ((high - value) / (high - low) if high > low else 0.5),
         )
-        for place, value in enumerate(values)
+        for index, value in enumerate(values)
     ]
     return Sparkline(width, height, "M" + " L".join(f"{x:.1f} {y:.1f}" for x, y in points), points[-1])

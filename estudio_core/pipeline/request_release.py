@@ -17,7 +17,7 @@ def request_release(
 
     Args:
         plugin_name: The plugin.
-        registered: What `register_candidate` returned.
+        registered: What `register` returned.
         release_run_id: Id that the run of `<plugin>__release` will have.
         way: `gate` or `approval`.
         actor: The run whose gate passed, or the person who approved.

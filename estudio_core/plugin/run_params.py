@@ -92,8 +92,7 @@ class FineTuneRun(_FineTune):
     of_plugin: tuple[str, ...] = ()
     """Parameters of training that the plugin sets: a search begins with their values."""
     of_form: tuple[str, ...] = ()
-    """Parameters of training that the form, the plugin's defaults of it, or the preset set: a search leaves them "
-    "alone."""
+    """Parameters of training that form, plugin's defaults of the form, or preset set: a search leaves them alone."""
 
 
 class _Form(StrictModel):

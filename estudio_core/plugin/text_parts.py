@@ -119,8 +119,7 @@ def loss(training: TextTraining) -> nn.Module:
     if not isinstance(made, nn.Module):
         raise ConfigurationError(
             f"TextTraining(loss=...) gives {type(made).__name__}: give a torch.nn.Module over similarities, or a "
-            f"function "
-            "without arguments that returns one."
+            "function without arguments that returns one."
         )
     return made
 

@@ -69,10 +69,9 @@ def configured(loss: nn.Module, config: TrainingConfig) -> nn.Module:
         raise _cannot_be_given(loss, names) from error
     if any(kind.difficulty for kind in config.examples_order) and not isinstance(made, HasMargin):
         raise ConfigurationError(
-            f"examples_order {tuple(map(int, config.examples_order))} trains on hard or soft pairs, which are told "
-            f"by the "
-            f"loss's margin, and {type(loss).__name__} has no method margin_at(done). Give it one, or leave out "
-            f"examples_order."
+            f"examples_order {tuple(map(int, config.examples_order))} trains on hard or soft pairs, which are told by "
+            f"the loss's margin, and {type(loss).__name__} has no method margin_at(done). Give it one, or leave out "
+            "examples_order."
         )
     return made
 
@@ -80,8 +79,7 @@ def configured(loss: nn.Module, config: TrainingConfig) -> nn.Module:
 def _cannot_be_given(loss: nn.Module, names: str) -> ConfigurationError:
     return ConfigurationError(
         f"{type(loss).__name__} cannot be given {names}: it has no with_values(...) that takes it. Set it where the "
-        f"loss "
-        "is made, and leave it out of form, plugin and search space, or use CosineProbMarginRankingLoss."
+        "loss is made, and leave it out of form, plugin and search space, or use CosineProbMarginRankingLoss."
     )
 
 
@@ -107,8 +105,7 @@ def inputs_of(loss: nn.Module) -> tuple[str, ...]:
         if one.name not in OPTIONAL_INPUTS and one.default is one.empty:
             raise ConfigurationError(
                 f"{type(loss).__name__}.forward asks for {one.name!r}. {suggest(one.name, OPTIONAL_INPUTS)} Wrap a "
-                f"loss "
-                "from elsewhere in a module whose forward takes positive and negative."
+                "loss from elsewhere in a module whose forward takes positive and negative."
             )
     if inspect.Parameter.VAR_KEYWORD in kinds:
         return OPTIONAL_INPUTS

@@ -125,29 +125,6 @@ class ProbMarginRankingLoss(nn.Module):
         annealing: Annealing | None = None,
     ) -> None:
         super().__init__()
-        self._set(
-            base_margin,
-            form=form,
-            scale=scale,
-            shift=shift,
-            temperature=temperature,
-            min_abs_difference_threshold=min_abs_difference_threshold,
-            max_abs_difference_threshold=max_abs_difference_threshold,
-            annealing=annealing,
-        )
-
-    def _set(
-        self,
-        base_margin: float,
-        *,
-        form: Form,
-        scale: float,
-        shift: float,
-        temperature: float | None,
-        min_abs_difference_threshold: float,
-        max_abs_difference_threshold: float | None,
-        annealing: Annealing | None,
-    ) -> None:
         least, most = min_abs_difference_threshold, max_abs_difference_threshold
         if form not in ("sigmoid", "softplus"):
             raise ConfigurationError(f"form is {form!r}; legal: 'sigmoid', 'softplus'.")
@@ -178,8 +155,10 @@ class ProbMarginRankingLoss(nn.Module):
         Raises:
             ConfigurationError: a value is out of range, or no pair would be left.
         """
+        legal = ProbMarginRankingLoss(**({name: getattr(self, name) for name in _ARGUMENTS} | values))
         changed = copy.deepcopy(self)
-        changed._set(**({name: getattr(self, name) for name in _ARGUMENTS} | values))
+        for name in _ARGUMENTS:
+            setattr(changed, name, getattr(legal, name))
         return changed
 
     @property

@@ -68,7 +68,7 @@ class EncodedItems:
 
 @dataclass(frozen=True)
 class _Tokenised:
-    """A batch of items: their content hashes, the vectors that are known, by place, and the parts of the others."""
+    """A batch of items: their content hashes, the vectors that are known, by index, and the parts of the others."""
 
     items: Sequence[SplitItem]
     hashes: list[str]
@@ -84,20 +84,20 @@ def _tokenised(
     if known is not None:
         ids = [split.item.object_id for split in items]
         found = known.find(list(zip(ids, hashes, strict=True)))
-    fresh = [part for place, split in enumerate(items) if place not in found for part in split.parts]
+    fresh = [part for index, split in enumerate(items) if index not in found for part in split.parts]
     return _Tokenised(items, hashes, found, embedder.tokenise_items(fresh))
 
 
 def _vectors(batch: _Tokenised, embedder: Embedder) -> list[Vectors]:
     """Return the part vectors [parts, dimensions] of each item of a batch."""
     if len(batch.known) == len(batch.items):
-        return [batch.known[place] for place in range(len(batch.items))]
+        return [batch.known[index] for index in range(len(batch.items))]
     encoded = embedder.embed_tokenised(batch.texts)
     vectors = []
     start = 0
-    for place, split in enumerate(batch.items):
-        if place in batch.known:
-            vectors.append(batch.known[place])
+    for index, split in enumerate(batch.items):
+        if index in batch.known:
+            vectors.append(batch.known[index])
         else:
             vectors.append(encoded[start : start + len(split.parts)])
             start += len(split.parts)

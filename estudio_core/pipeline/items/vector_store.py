@@ -29,10 +29,10 @@ class VectorStore:
         self._vectors = vectors
 
     def find(self, items: Sequence[tuple[str, str]]) -> dict[int, Vectors]:
-        """Return the vectors that are known, by place in `items`, which are pairs of object id and content hash."""
+        """Return the vectors that are known, by index in `items`, which are pairs of object id and content hash."""
         return {
-            place: vectors
-            for place, (_, content_hash) in enumerate(items)
+            index: vectors
+            for index, (_, content_hash) in enumerate(items)
             if (vectors := self._vectors.get(content_hash)) is not None
         }
 
@@ -107,7 +107,7 @@ class ServedVectors:
             ]
 
     def find(self, items: Sequence[tuple[str, str]]) -> dict[int, Vectors]:
-        """Return the vectors that are known, by place in `items`, which are pairs of object id and content hash."""
+        """Return the vectors that are known, by index in `items`, which are pairs of object id and content hash."""
         found = self._stored.find(items)
         for release in self._releases:
             places = {items[i][0]: i for i in range(len(items)) if i not in found}

@@ -70,7 +70,6 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
     if trial.metric not in result.metrics:
         raise DataError(
             f"The dev split has no {trial.metric}, by which weights and trials are chosen: none of its "
-            f"{len(data.splits['dev'])} sessions has a click. Collect sessions of more queries, or widen the "
-            f"window."
+            f"{len(data.splits['dev'])} sessions has a click. Collect sessions of more queries, or widen the window."
         )
     trial.report(result.metrics, result.steps, final=True)
