@@ -144,6 +144,17 @@ else:
     FineTuneParams = create_model("FineTuneParams", __base__=_Form, __doc__=_Form.__doc__, **_form_fields())
 
 
+KeepReleases = Annotated[
+    int | None,
+    Field(
+        ge=2,
+        le=20,
+        title="Releases to keep",
+        description="The live one included; older ones are dropped. Empty: ESTUDIO_KEEP_RELEASES, which is 2 unset.",
+    ),
+]
+
+
 class ReleaseParams(StrictModel):
     """Parameters of one `release` run."""
 
@@ -153,25 +164,13 @@ class ReleaseParams(StrictModel):
         description="An alias (challenger, champion, base, previous) or a version number.",
         pattern=r"^(challenger|champion|base|previous|[1-9][0-9]*)$",
     )
-    keep_releases: int | None = Field(
-        default=None,
-        ge=2,
-        le=20,
-        title="Releases to keep",
-        description="The live one included; older ones are dropped. Empty: ESTUDIO_KEEP_RELEASES, which is 2 unset.",
-    )
+    keep_releases: KeepReleases = None
 
 
 class InitializeParams(StrictModel):
     """Parameters of one `initialize` run."""
 
-    keep_releases: int | None = Field(
-        default=None,
-        ge=2,
-        le=20,
-        title="Releases to keep",
-        description="The live one included; older ones are dropped. Empty: ESTUDIO_KEEP_RELEASES, which is 2 unset.",
-    )
+    keep_releases: KeepReleases = None
 
 
 class SyncParams(StrictModel):
