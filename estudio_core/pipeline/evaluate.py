@@ -65,6 +65,10 @@ def evaluate(plugin_name: str, run_id: str, trained: dict[str, Any]) -> Evaluati
         for group in decision.groups
         for comparison in group.metrics
         for side in ("before", "after", "gain")
+    } | {
+        f"{group.group}_tax_{comparison.metric}": comparison.gain.mean
+        for group in decision.groups
+        for comparison in group.tax
     }
     return EvaluationManifest(
         uri=store.uri(plugin_name, run_id, "evaluation"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from estudio_core.evaluation.gate import Group
+from estudio_core.evaluation.comparison import Group
 from estudio_core.pipeline.items.encoding import EncodedItems
 from estudio_core.pipeline.items.parts import SplitItem
 from estudio_core.pipeline.items.vector_store import VectorStore
