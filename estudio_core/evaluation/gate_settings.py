@@ -18,7 +18,10 @@ class GateSettings(StrictModel):
     maximum_loss: float = Field(default=0.03, ge=0, le=1, title="Largest loss that may remain possible")
     """For queries training never saw, beside enough that it did: their mean gain has to exceed `minimum_gain`, and its
     interval has to rule out a loss of more than this, in units of the metric. A few dozen judged queries can seldom
-    prove a gain, and can prove that nothing is ruined. 0: the gain has to be certain there too."""
+    prove a gain, and can prove that nothing is ruined. 0: the gain has to be certain there too. Where people's ratings
+    judge, neither the full nor the judged nDCG@10 may lose more than this for certain, in any group."""
+    maximum_tax: float = Field(default=0.1, ge=0, le=1, title="Largest mean loss of queries that were answered well")
+    """TODO"""
     confidence: float = Field(default=0.95, gt=0.5, le=0.999)
     """Level of the paired bootstrap interval, and of the randomisation test that has to confirm it."""
     minimum_queries: int = Field(default=10, ge=2)
