@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from estudio_core.clickstream.ranking_data import FineTuningInput
 from estudio_core.evaluation.evaluate import K, QueryMetrics
 from estudio_core.evaluation.ranking_metrics import ndcg_at_k, pairwise_accuracy
-from estudio_core.evaluation.scores import EncodedCatalog, Scores, Vectors, query_blocks, similarity_scores
-from estudio_core.vectordb.index_info import SearchIndexInfo
+from estudio_core.evaluation.scores import EncodedCatalog, Scores, query_blocks
 
 SHOWN_METRICS = ("shown_ndcg@10", "shown_pairwise_accuracy")
 
@@ -76,11 +75,7 @@ class ShownResults:
 
 
 def evaluate_shown(
-    sessions: Iterable[FineTuningInput],
-    queries: Sequence[str],
-    vectors: Vectors,
-    catalog: EncodedCatalog,
-    index: SearchIndexInfo,
+    sessions: Iterable[FineTuningInput], queries: Sequence[str], ranks: Scores, catalog: EncodedCatalog
 ) -> QueryMetrics:
     """Rank again what each session showed, and see where the clicked results end: means over a query's sessions.
 
@@ -90,9 +85,8 @@ def evaluate_shown(
     Args:
         sessions: Held-out sessions; those without both a clicked and a skipped result are left out.
         queries: Distinct query texts.
-        vectors: float32 [queries, dim], parallel to `queries`.
+        ranks: Scores of the queries with the catalog's objects.
         catalog: All objects.
-        index: Metric and aggregation.
     """
     shown = ShownResults.of(sessions, queries, catalog)
     if len(shown.sessions) == 0:
@@ -100,7 +94,6 @@ def evaluate_shown(
     shape = (int(shown.sessions.max()) + 1, int(shown.columns.max()) + 1)
     scores, clicks, mask = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=bool)
     cells = (shown.sessions, shown.columns)
-    ranks = similarity_scores(vectors, catalog, index)
     scores[cells], clicks[cells], mask[cells] = shown.scored(ranks), shown.clicked, True
     order = np.argsort(np.where(mask, -scores, np.inf), axis=1, kind="stable")
     per_session = (

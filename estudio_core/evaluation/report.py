@@ -13,7 +13,7 @@ from rich.text import Text
 
 from estudio_core.evaluation.bootstrap import Estimate
 from estudio_core.evaluation.charts import Scale, change_bars, line_chart, nice_ticks
-from estudio_core.evaluation.comparison import MetricComparison
+from estudio_core.evaluation.comparison import FIGURES, MetricComparison
 from estudio_core.evaluation.evaluate import JUDGED, METRIC_TITLES, RATED
 from estudio_core.evaluation.report_data import EvaluationReport
 from estudio_core.evaluation.search_charts import course_chart, parameter_charts
@@ -62,6 +62,7 @@ def render_html(report: EvaluationReport) -> str:
         trial_parameters=sorted({name for trial in report.trials for name in trial.parameters}),
         group_titles=GROUP_TITLES,
         metric_titles=METRIC_TITLES,
+        figures=FIGURES,
         tax_title=TAX_TITLE,
         rated=RATED,
         explained=FIGURES_EXPLAINED if _of_ratings(report) else None,
@@ -81,6 +82,8 @@ def render_terminal(report: EvaluationReport) -> RenderableType:
         tables.append(_table(f"\n{GROUP_TITLES[group.group]} ({group.queries})", group.metrics))
         if group.tax:
             tables.append(_table(f"{TAX_TITLE} ({group.tax[0].gain.n})", group.tax))
+    if report.lanes:
+        tables.append(_lanes_table(report))
     legend = [f"[…] {report.decision.settings.confidence:.0%} confidence interval over queries\n"]
     return Group(
         Text(f"{report.plugin}: {report.candidate} against {report.champion}", style="bold"),
@@ -119,6 +122,27 @@ def _table(title: str, metrics: Sequence[MetricComparison]) -> Table:
         )
     if not metrics:
         table.add_row("none could be compared")
+    return table
+
+
+def _lanes_table(report: EvaluationReport) -> Table:
+    """Return words alone, vectors alone and both, side by side for the groups: full / judged."""
+    table = Table(
+        title="\nWhat ranks: nDCG@10 full / judged",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        padding=(0, 2, 0, 0),
+        pad_edge=False,
+    )
+    groups = [group.group for group in report.decision.groups]
+    table.add_column("", no_wrap=True)
+    for group in groups:
+        table.add_column(group, justify="right", no_wrap=True)
+    for name in dict.fromkeys(lane.name for lane in report.lanes):
+        of_name = {lane.group: lane.metrics for lane in report.lanes if lane.name == name}
+        cells = [" / ".join(f"{found.mean:.3f}" for found in of_name.get(group, {}).values()) for group in groups]
+        table.add_row(name, *cells)
     return table
 
 

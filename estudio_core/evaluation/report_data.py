@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from estudio_core.evaluation.comparison import Group
+from estudio_core.evaluation.bootstrap import Estimate, bootstrap_mean
+from estudio_core.evaluation.comparison import FIGURES, Group
 from estudio_core.evaluation.evaluate import QueryMetrics
 from estudio_core.evaluation.gate import GateDecision
 
@@ -96,6 +97,14 @@ class DataFacts(_Data):
     judged_queries: int = 0
 
 
+class Lane(_Data):
+    """How well one way of ranking answers the queries of a group: words, vectors, or what is served of both."""
+
+    name: str
+    group: Group
+    metrics: dict[str, Estimate]
+
+
 class EvaluationReport(_Data):
     """An evaluation of a candidate against the champion."""
 
@@ -103,6 +112,8 @@ class EvaluationReport(_Data):
     created_at: datetime
     decision: GateDecision
     facts: DataFacts
+    lanes: tuple[Lane, ...] = ()
+    """Words alone, vectors alone and both, with the champion and with the candidate."""
     queries: tuple[QueryChange, ...] = ()
     curves: tuple[Curve, ...] = ()
     trials: tuple[SearchedTrial, ...] = ()
@@ -148,3 +159,15 @@ def query_changes(
         for query, before, after in changes
         if np.isfinite([before, after]).all()
     ]
+
+
+def lanes(rankings: Mapping[str, Mapping[Group, QueryMetrics]]) -> tuple[Lane, ...]:
+    """Return the figures of each ranking, by its name, in each group."""
+    found = []
+    for name, of_groups in rankings.items():
+        for group, metrics in of_groups.items():
+            figures = {figure: metrics.values[figure] for figure in FIGURES if figure in metrics.values}
+            finite = {figure: values[np.isfinite(values)] for figure, values in figures.items()}
+            known = {figure: bootstrap_mean(values) for figure, values in finite.items() if len(values)}
+            found.append(Lane(name=name, group=group, metrics=known))
+    return tuple(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from estudio_core.errors import DataError, DimensionError
+from estudio_core.lexical.bm25 import Bm25
+from estudio_core.lexical.settings import Fusion
 from estudio_core.models.aggregation import PartTable, normalised, object_similarities, object_vectors, similarities
 from estudio_core.vectordb.index_info import MetricAggregationType, MetricType, SearchIndexInfo
 
@@ -89,6 +91,18 @@ def similarity_scores(queries: Vectors, catalog: EncodedCatalog, index: SearchIn
         whole = object_vectors(catalog.parts, catalog.table, metric)
         return lambda rows: similarities(queries[rows], whole, metric)
     return lambda rows: object_similarities(queries[rows], catalog.parts, catalog.table, aggregation, metric)
+
+
+def word_scores(catalog: Bm25, queries: Sequence[Collection[str]]) -> Scores:
+    """Return what gives BM25 of queries, each the words it holds, with all texts of `catalog`."""
+    return lambda rows: catalog.scores([queries[row] for row in rows])
+
+
+def fused_scores(similarity: Scores, words: Scores | None, fusion: Fusion) -> Scores:
+    """Return the scores that searches rank by: similarity + weight x BM25; `words` is None where there are none."""
+    if words is None or not fusion.weight:
+        return similarity
+    return lambda rows: similarity(rows) + np.float32(fusion.weight) * words(rows)
 
 
 def query_blocks(rows: Rows) -> Iterator[Rows]:

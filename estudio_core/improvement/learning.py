@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from estudio_core.evaluation.evaluate import QueryMetrics
     from estudio_core.improvement.vectors_adjuster import VectorsAdjuster
-    from estudio_core.vectordb.index_info import SearchIndexInfo
+    from estudio_core.vectordb.releases import Release
 
     Vectors = NDArray[np.float32]
 
@@ -83,14 +83,24 @@ def ranked(
     sessions: Sequence[FineTuningInput],
     queries: Mapping[str, Vectors],
     vectors: Mapping[Key, Vectors],
-    index: SearchIndexInfo,
+    release: Release,
+    words: Mapping[str, Mapping[str, float]],
     personal: bool,
 ) -> QueryMetrics:
-    """Rank again what held-out sessions showed, with these vectors (see `evaluate_shown`)."""
+    """Rank again what held-out sessions showed, with these vectors (see `evaluate_shown`), as the release ranks.
+
+    Args:
+        sessions: The held-out ones.
+        queries: Query vectors [dim] by text.
+        vectors: Part vectors [parts, dim] by object and user.
+        release: The one whose vectors they are.
+        words: By query, BM25 of the objects that hold one of its words.
+        personal: Whether each user has vectors of their own.
+    """
     import numpy as np
 
     from estudio_core.evaluation.held_out import evaluate_shown
-    from estudio_core.evaluation.scores import EncodedCatalog
+    from estudio_core.evaluation.scores import EncodedCatalog, fused_scores, similarity_scores
 
     names = {key: f"{key[0]}\x1f{key[1] or ''}" for key in vectors}
     catalog = EncodedCatalog.from_parts({names[key]: rows for key, rows in vectors.items()})
@@ -99,4 +109,10 @@ def ranked(
         for session in sessions
     ]
     asked = list(dict.fromkeys(session.query for session in sessions))
-    return evaluate_shown(renamed, asked, np.stack([queries[query] for query in asked]), catalog, index)
+    similarity = similarity_scores(np.stack([queries[query] for query in asked]), catalog, release.index_info)
+
+    def by_words(rows: NDArray[np.int64]) -> Vectors:
+        of_queries = [words.get(asked[row], {}) for row in rows]
+        return np.array([[of_query.get(key[0], 0.0) for key in vectors] for of_query in of_queries], dtype=np.float32)
+
+    return evaluate_shown(renamed, asked, fused_scores(similarity, by_words, release.ranking), catalog)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Self
+
 from pydantic import Field
 
 from estudio_core.strict_model import StrictModel
@@ -21,6 +24,9 @@ class Bm25Settings(StrictModel):
     title mostly stands as well."""
 
 
+FUSION_FILE = "fusion.json"
+
+
 class Fusion(StrictModel):
     """How the two lanes of a search are put together: score = similarity + weight x BM25. Part of a release."""
 
@@ -32,3 +38,13 @@ class Fusion(StrictModel):
     for queries that are searched, 0.633/0.885, 0.674/0.777 and 0.737/0.873 for those that never are. From 0.08 to 0.2
     the sum is flat where judgments are complete; where they are not, more weight shifts the judged figure to words.
     """
+
+    def save(self, folder: Path) -> None:
+        """Write the fusion into a model's folder, with which it is registered."""
+        (folder / FUSION_FILE).write_text(self.model_dump_json(), encoding="utf-8")
+
+    @classmethod
+    def of_model(cls, folder: Path) -> Self:
+        """Return what `save` wrote beside a model; the default where it wrote nothing."""
+        file = Path(folder) / FUSION_FILE
+        return cls.model_validate_json(file.read_text(encoding="utf-8")) if file.is_file() else cls()

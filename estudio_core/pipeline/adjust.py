@@ -64,6 +64,7 @@ def adjust(plugin_name: str, run_id: str, params: dict[str, Any]) -> Improvement
         stored = _stored(connection, release, [*sessions.learned, *sessions.held_out], wanted.personal)
         connection.commit()
     queries = _queries(release, [*sessions.learned, *sessions.held_out])
+    words = _words(release, sessions.held_out)
     report("Improve", 0, len(sessions.learned), "sessions")
     moved = move(
         plugin.vectors_adjuster,
@@ -75,9 +76,8 @@ def adjust(plugin_name: str, run_id: str, params: dict[str, Any]) -> Improvement
         wanted.personal,
     )
     report("Improve", len(sessions.learned), len(sessions.learned), "sessions")
-    index = release.index_info
     results = {
-        name: ranked(sessions.held_out, queries, vectors, index, wanted.personal)
+        name: ranked(sessions.held_out, queries, vectors, release, words, wanted.personal)
         for name, vectors in (("base", stored.base), ("now", stored.now), ("moved", stored.now | moved))
     }
     if not results["base"].queries:
@@ -145,6 +145,17 @@ def _queries(release: Release, sessions: Iterable[FineTuningInput]) -> dict[str,
 
     texts = list(dict.fromkeys(session.query for session in sessions))
     return dict(zip(texts, open_query_embedder(release.model_name).embed_queries(texts), strict=True))
+
+
+def _words(release: Release, sessions: Iterable[FineTuningInput]) -> dict[str, dict[str, float]]:
+    """Return BM25 of what each query's sessions showed."""
+    from estudio_core.vectordb.search import word_scores
+
+    shown: dict[str, set[str]] = {}
+    for session in sessions:
+        shown.setdefault(session.query, set()).update(session.results)
+    with database.connect() as connection:
+        return {query: word_scores(connection, release.collection, query, sorted(ids)) for query, ids in shown.items()}
 
 
 def _decide(gains: dict[str, Estimate], anything: bool) -> tuple[ledger.State, str]:

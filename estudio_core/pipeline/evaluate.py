@@ -11,6 +11,7 @@ from estudio_core import database
 from estudio_core.artifacts import ArtifactStore
 from estudio_core.clickstream.ranking_data import RankingData
 from estudio_core.evaluation.gate import decide
+from estudio_core.lexical.settings import Fusion
 from estudio_core.pipeline.evaluation.evaluation_set import EvaluationSet, ModelRanking
 from estudio_core.pipeline.evaluation.questions import questions
 from estudio_core.pipeline.evaluation.report import write_report
@@ -89,10 +90,12 @@ def _champion(evaluation_set: EvaluationSet, plugin: Plugin, training: TrainingM
     with database.connect() as connection:
         live = live_release(connection, plugin.meta.name)
     version = live.model_version if live else training.start_version
-    name = publish_model(plugin.meta.name, version).name
-    digest = entry_of(name).digest
+    published = publish_model(plugin.meta.name, version)
+    digest = entry_of(published.name).digest
     known = VectorStore.from_live_collection(plugin.meta.name, digest)
-    return evaluation_set.rank_with(f"version {version}", open_bulk_embedder(name), digest, known)[0]
+    embedder = open_bulk_embedder(published.name)
+    fusion = live.ranking if live else published.ranking
+    return evaluation_set.rank_with(f"version {version}", embedder, digest, known, fusion)[0]
 
 
 def _candidate(evaluation_set: EvaluationSet, plugin: Plugin, model_folder: Path, scratch: Path) -> ModelRanking:
@@ -109,7 +112,11 @@ def _candidate(evaluation_set: EvaluationSet, plugin: Plugin, model_folder: Path
     entry = publish_entry(scratch, name, load_model(model_folder), options=options)
     embedder = open_scratch_embedder(name, repository=scratch)
     ranking, vectors = evaluation_set.rank_with(
-        "candidate", embedder, entry.digest, VectorStore.load(plugin_name, entry.digest)
+        "candidate",
+        embedder,
+        entry.digest,
+        VectorStore.load(plugin_name, entry.digest),
+        Fusion.of_model(model_folder),
     )
     embedder.close()
     VectorStore.save(plugin_name, entry.digest, vectors)

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from estudio_core.lexical.settings import Fusion
+
 
 class Manifest(BaseModel):
     """Base of all manifests: small, immutable, JSON-able."""
@@ -135,6 +137,8 @@ class PublishedManifest(Manifest):
     version: str
     digest: str
     dimensions: int
+    ranking: Fusion = Fusion()
+    """What the model was judged with beside words."""
 
 
 class ShardManifest(Manifest):

@@ -196,7 +196,12 @@ def _index(connection: psycopg.Connection, release: Release, seen: _Seen, wanted
         return numbers
     vectors = open_query_embedder(release.model_name).embed_queries(asked)
     answers = {
-        query: [hit.object_id for hit in search(connection, release.collection, vector, limit=K)]
+        query: [
+            hit.object_id
+            for hit in search(
+                connection, release.collection, vector, limit=K, text=query, weight=release.ranking.weight
+            )
+        ]
         for query, vector in zip(asked, vectors, strict=True)
         if query in grades
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from estudio_core import database
+from estudio_core.lexical.settings import Fusion
 from estudio_core.pipeline.manifests import PublishedManifest
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.promotion.ledger import require_open_run
@@ -39,7 +40,8 @@ def publish_model(plugin_name: str, version: str, run_id: str | None = None) -> 
     plugin = open_plugin(plugin_name)
     manager = plugin.experiments
     number = manager.registry.resolve(version)
-    model = load_model(manager.download_model(number))
+    folder = manager.download_model(number)
+    model = load_model(folder)
     wanted = plugin.index.dimensions
     if model.dimensions != wanted:
         raise DimensionError(
@@ -62,4 +64,10 @@ def publish_model(plugin_name: str, version: str, run_id: str | None = None) -> 
         ranking_check=check,
     )
     ensure_served(name)
-    return PublishedManifest(name=name, version=str(number), digest=entry.digest, dimensions=entry.dimensions)
+    return PublishedManifest(
+        name=name,
+        version=str(number),
+        digest=entry.digest,
+        dimensions=entry.dimensions,
+        ranking=Fusion.of_model(folder),
+    )

@@ -27,7 +27,15 @@ def start_collection(plugin_name: str, entry: dict[str, Any], shards: int, run_i
     with database.connect(autocommit=True) as connection:
         database.require_schema(connection)
         require_open_run(connection, plugin_name, run_id)
-        release = start_release(connection, plugin_name, published.name, published.version, plugin.index, run_id)
+        release = start_release(
+            connection,
+            plugin_name,
+            published.name,
+            published.version,
+            plugin.index,
+            run_id,
+            ranking=published.ranking,
+        )
     bind_release(release.release_id)
     ranges = plugin.loader.key_ranges(shards)
     if not ranges:

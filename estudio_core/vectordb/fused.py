@@ -6,9 +6,10 @@ two lanes, and what cannot reach it is never looked at:
 - near: the objects that the vector index hands out first, each with the score of its words;
 - far: objects that it would hand out later only, found by their words. None of them is nearer than the last of the
   near ones. So its words need a score of `least`: from there up to the last place of the page. The most that each word
-  weighs anywhere tells which words, or pairs of words, a text must hold to get there, and the index of words finds
-  those texts. Common words lift no far object so high, and rare ones are in few. It is the idea of MaxScore (Turtle and
-  Flood, "Query Evaluation: Strategies and Optimizations", 1995), with a threshold that the vectors set.
+  weighs anywhere tells which sets of words a text must hold to get there, and the index of words finds those texts.
+  It is the idea of MaxScore (Turtle and Flood, "Query Evaluation: Strategies and Optimizations", 1995), with a
+  threshold that the vectors set. Common words lift few objects so high; in large collections they are not asked to
+  (`COMMON`), so that a search is bounded.
 
 The first places come from the first `breadth` rows of the vector index, later ones from more (`HEADS`), each settled
 before the next: there is one order, and its pages are disjoint. Behind them it is that of the vectors, so that they are
@@ -29,6 +30,14 @@ HEADS = ((1, 10), (2, 40), (8, 200))
 """How many times the breadth of the index scan is looked at for how many first places."""
 MOST_WORDS = 32
 """Words of a query that count, the rarest; of longer ones the others would change little."""
+ENUMERATED = 8
+"""Words of which sets are formed; 2^8 sets take half a millisecond."""
+COMMON = 3_000
+"""Texts that hold a word which brings far objects onto a page; words in more, and sets of such words alone, do not. To
+read where they are takes longer than all else."""
+LOOKED_AT, COMPARED = 2_000, 200
+"""Texts with enough of the words whose score is computed, the shortest first, where words weigh most; and those of them
+whose vectors are compared, the best by words."""
 SAMPLE = 5_000
 """Texts with the rarest word that set the threshold of an order by words alone."""
 
@@ -90,7 +99,7 @@ def worded_rows(conn: psycopg.Connection, request: Request, limit: int, offset: 
         rarest=sql.SQL("w.document @@ (SELECT {} FROM asked ORDER BY idf DESC, word LIMIT 1)::tsquery").format(_QUOTED),
         most=sql.Literal(SAMPLE),
         least=_least(sql.SQL("SELECT words FROM sample")),
-        needed=_NEEDED,
+        needed=_needed(None),
         reaching=_REACHING,
         personal=_personal(request, sql.SQL("SELECT v.object_id, v.result_id, {}").format(EITHER_SCORE)),
     )
@@ -113,13 +122,13 @@ def head_ctes(request: Request, scanned: sql.Composable) -> sql.Composable:
         " FROM (SELECT object_id, min(distance) AS distance FROM scanned GROUP BY object_id) s"
         " LEFT JOIN {words} w ON w.object_id = s.object_id WHERE {near_enough} {personal}),"
         " bound AS MATERIALIZED (SELECT {least} + (SELECT max(distance) FROM scanned) AS least),"
-        " {needed}, found AS MATERIALIZED (SELECT w.object_id, {score} AS words FROM {found} AND {reaching}"
-        " AND EXISTS (SELECT FROM scanned)),"
+        " {needed}, found AS MATERIALIZED (SELECT f.object_id, f.words FROM (SELECT w.object_id, {score} AS words"
+        " FROM {found} AND {reaching} AND EXISTS (SELECT FROM scanned) LIMIT {looked_at}) AS f"
+        " WHERE f.words >= (SELECT coalesce(least, 0) FROM bound)"
+        " AND f.object_id NOT IN (SELECT object_id FROM scanned) ORDER BY f.words DESC, f.object_id LIMIT {compared}),"
         ' far AS MATERIALIZED (SELECT f.object_id, f.object_id COLLATE "C" AS result_id, n.distance, f.words'
         " FROM found f CROSS JOIN LATERAL (SELECT min({distance}) AS distance FROM {parts} p"
-        " WHERE p.object_id = f.object_id AND {compared}) AS n"
-        " WHERE f.words >= (SELECT coalesce(least, 0) FROM bound)"
-        " AND f.object_id NOT IN (SELECT object_id FROM scanned) AND {far_enough}),"
+        " WHERE p.object_id = f.object_id AND {compared_parts}) AS n WHERE {far_enough}),"
         " head AS (SELECT * FROM near UNION ALL SELECT * FROM far)"
     ).format(
         asked=asked(request.collection),
@@ -132,12 +141,14 @@ def head_ctes(request: Request, scanned: sql.Composable) -> sql.Composable:
             sql.SQL("SELECT v.object_id, v.result_id, n.distance, {}").format(EITHER_SCORE),
         ),
         least=_least(sql.SQL("SELECT words - distance FROM near")),
-        needed=_NEEDED,
+        needed=_needed(COMMON),
         found=_found(request),
         reaching=_REACHING,
         distance=request.distance,
         parts=request.collection.parts,
-        compared=request.compared,
+        compared_parts=request.compared,
+        looked_at=sql.Literal(LOOKED_AT),
+        compared=sql.Literal(COMPARED),
         far_enough=_near_enough(sql.SQL("n.distance")),
     )
 
@@ -145,7 +156,7 @@ def head_ctes(request: Request, scanned: sql.Composable) -> sql.Composable:
 def asked(collection: Collection) -> sql.Composable:
     """Return the CTEs `asked` (word, idf, most), times the weight, and `query`, the same as a sparse vector."""
     return sql.SQL(
-        "asked AS MATERIALIZED (SELECT c.word, c.most, %(weight)s::float8"
+        "asked AS MATERIALIZED (SELECT c.word, c.most, c.documents, %(weight)s::float8"
         " * ln(1 + (greatest(t.total - c.documents, 0) + 0.5) / (c.documents + 0.5))"
         " / ln(1 + (greatest(t.total, 1) - 0.5) / 1.5) AS idf"
         " FROM (SELECT t.word, sum(t.documents)::float8 AS documents, max(t.most)::float8 AS most"
@@ -176,15 +187,6 @@ EITHER_SCORE = sql.SQL("coalesce(-(coalesce(w.weights, b.weights) <#> (SELECT we
 """The same of `w`, or of `b` where there is no `w`: a personal row without a text takes its original's."""
 
 _QUOTED = sql.SQL(r"'''' || replace(replace(word, '\', '\\'), '''', '''''') || ''''")
-_NEEDED = sql.SQL(
-    # rest: what this word and all that weigh less come to together.
-    "ranked AS MATERIALIZED (SELECT {quoted} AS word, idf * most AS most,"
-    " sum(idf * most) OVER (ORDER BY idf * most, word) AS rest, row_number() OVER (ORDER BY idf * most DESC, word DESC)"
-    " AS place, (SELECT coalesce(least, 0) * 0.99999 FROM bound) AS least FROM asked),"
-    " needed AS MATERIALIZED (SELECT string_agg(condition, ' | ')::tsquery AS condition FROM ("
-    "SELECT word AS condition FROM ranked WHERE most >= least UNION ALL SELECT '(' || a.word || ' & ' || b.word || ')'"
-    " FROM ranked a JOIN ranked b ON b.place > a.place AND a.most < a.least AND a.most + b.rest >= a.least) AS c)"
-).format(quoted=_QUOTED)
 _REACHING = sql.SQL("w.document @@ (SELECT condition FROM needed)")
 
 
@@ -192,6 +194,34 @@ def _head(request: Request) -> sql.Composed:
     return sql.SQL(
         "WITH {} SELECT object_id, result_id FROM head ORDER BY words - distance DESC, result_id LIMIT %(places)s"
     ).format(head_ctes(request, scan(request)))
+
+
+def _needed(common: int | None) -> sql.Composable:
+    """Return the CTE `needed`, the condition of the texts whose words may reach `least`: a tsquery of sets of words.
+
+    Args:
+        common: Sets need a word that at most so many texts hold; None: none does.
+    """
+    return sql.SQL(
+        # Each word with a bit; `short` is what they have to come to, those beyond the first taken for granted.
+        "ranked AS MATERIALIZED (SELECT {quoted} AS word, {rare} AS rare, idf * most AS most,"
+        " 1 << (row_number() OVER (ORDER BY idf * most DESC, word) - 1)::int AS bit FROM asked"
+        " ORDER BY idf * most DESC, word LIMIT {enumerated}),"
+        " needed AS MATERIALIZED (SELECT string_agg(condition, ' | ')::tsquery AS condition FROM ("
+        "SELECT '(' || string_agg(r.word, ' & ') || ')' AS condition"
+        " FROM generate_series(1, (SELECT coalesce(max(bit), 0) * 2 - 1 FROM ranked)) AS s (bits)"
+        " JOIN ranked r ON s.bits & r.bit > 0"
+        " CROSS JOIN (SELECT coalesce(least, 0) * 0.99999 - (SELECT coalesce(sum(idf * most), 0) FROM asked)"
+        " + (SELECT coalesce(sum(most), 0) FROM ranked) AS short FROM bound) AS b"
+        " GROUP BY s.bits, b.short HAVING bool_or(rare) AND sum(r.most) >= b.short"
+        # Of sets that hold each other, the smallest that reach it.
+        " AND coalesce(sum(r.most) - CASE WHEN count(*) FILTER (WHERE rare) = 1"
+        " THEN min(r.most) FILTER (WHERE NOT rare) ELSE min(r.most) END < b.short, true)) AS c)"
+    ).format(
+        quoted=_QUOTED,
+        rare=sql.SQL("true") if common is None else sql.SQL("documents <= {}").format(sql.Literal(common)),
+        enumerated=sql.Literal(ENUMERATED),
+    )
 
 
 def _least(scores: sql.Composable) -> sql.Composable:

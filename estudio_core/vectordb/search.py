@@ -21,7 +21,7 @@ from estudio_core.lexical.settings import Fusion
 from estudio_core.vectordb.collection import Collection, register_vectors
 from estudio_core.vectordb.filters import Filter, parse_filter
 from estudio_core.vectordb.first_page import first_page
-from estudio_core.vectordb.fused import EITHER_SCORE, asked, exact_fused_rows, fused_rows, worded, worded_rows
+from estudio_core.vectordb.fused import EITHER_SCORE, SCORE, asked, exact_fused_rows, fused_rows, worded, worded_rows
 from estudio_core.vectordb.hits import SearchHit, nearest_part
 from estudio_core.vectordb.objects import encodable
 from estudio_core.vectordb.ordering import Request, Row, SortBy, exact_rows, index_rows, is_small, sorted_rows
@@ -35,7 +35,7 @@ SCAN_MEMORY_MULTIPLIER = 16
 """Of work_mem: room for what an iterative scan keeps (16 x 4 MB by default)."""
 _OWN_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;"
 
-__all__ = ["SearchHit", "SortBy", "StoredObject", "count", "find_by_filter", "find_by_ids", "search"]
+__all__ = ["SearchHit", "SortBy", "StoredObject", "count", "find_by_filter", "find_by_ids", "search", "word_scores"]
 
 
 @dataclass(frozen=True)
@@ -162,6 +162,21 @@ def _rows(
     if by_scan:
         return fused_rows(conn, request, limit, offset, breadth)
     return exact_fused_rows(conn, request, limit, offset)
+
+
+def word_scores(
+    conn: psycopg.Connection, collection: Collection, text: str, object_ids: Sequence[str]
+) -> dict[str, float]:
+    """Return BM25 of the words of `text` in those of these objects that hold one, as a search gives it."""
+    _check_texts(None, text)
+    if collection.index_info.lexical is None or not has_words(conn, collection):
+        return {}
+    request = Request(collection, None, None, None, None, text)
+    statement = sql.SQL(
+        "WITH {} SELECT w.object_id, {} FROM {} w WHERE w.object_id = ANY(%(ids)s) AND NOT w.personal"
+    ).format(asked(collection), SCORE, collection.words)
+    rows = conn.execute(statement, request.values(ids=list(object_ids)))
+    return {object_id: score for object_id, score in rows if score > 0}
 
 
 def count(

@@ -6,6 +6,9 @@ counts: how many of everybody's objects hold a word, and the most that it weighs
 search leaves out what cannot reach its page. Writers only ever add rows there, so that they never wait for each other;
 what a word counts for is the sum of its rows. The row of the empty word counts the objects.
 
+The words lie in the order of their number when a collection is built: where a search looks at some of many texts, it
+meets the shortest first, in which words weigh most.
+
 The average length, by which weights are normalised, is that of the objects the collection was built from; the idf
 follows every write.
 """
@@ -44,7 +47,7 @@ def build_words(conn: psycopg.Connection, collection: Collection) -> None:
             "CREATE TABLE {words} (object_id text NOT NULL, personal boolean NOT NULL, document tsvector NOT NULL,"
             " weights sparsevec NOT NULL);"
             " INSERT INTO {words} SELECT object_id, personal, strip(document), estudio.word_vector({weighing})"
-            " FROM documents;"
+            " FROM documents ORDER BY length(document), object_id;"
             " ALTER TABLE {words} ADD PRIMARY KEY (object_id);"
             " CREATE INDEX {by_word} ON {words} USING gin (document);"
             " CREATE TABLE {terms} (word text NOT NULL, documents bigint NOT NULL, most real NOT NULL);"

@@ -17,7 +17,15 @@ from estudio_core.evaluation.evaluate import (
     rank_scores,
 )
 from estudio_core.evaluation.judgments import Judgments
-from estudio_core.evaluation.scores import EncodedCatalog, mean_random_similarity, similarity_scores
+from estudio_core.evaluation.scores import (
+    EncodedCatalog,
+    fused_scores,
+    mean_random_similarity,
+    similarity_scores,
+    word_scores,
+)
+from estudio_core.lexical.bm25 import Bm25
+from estudio_core.lexical.settings import Fusion
 from estudio_core.vectordb.index_info import MetricAggregationType, MetricType, SearchIndexInfo
 
 RNG = np.random.default_rng(11)
@@ -216,3 +224,20 @@ def test_wrong_shapes_are_refused() -> None:
         EncodedCatalog(("a", "a"), unit(2), np.array([0, 1, 2]))
     with pytest.raises(DataError, match="one vector per query"):
         evaluate_judgments(["q"], QUERIES[:2], CATALOG, index(), Judgments({}))
+
+
+def test_words_and_vectors_are_ranked_by_their_sum() -> None:
+    catalog = EncodedCatalog(("a", "b", "c"), np.eye(3, DIM, dtype=np.float32), np.arange(4))
+    queries = np.zeros((1, DIM), dtype=np.float32)
+    queries[0, :3] = 0.9, 0.3, 0.2
+    similarity = similarity_scores(queries / np.linalg.norm(queries), catalog, index())
+    words = word_scores(Bm25([{"lamp": 1}, {"chair": 1}, {"lamp": 1, "xk4711": 2}]), [["xk4711"]])
+    assert words(np.array([0]))[0, :2].tolist() == [0, 0]
+    rows = {name: row for row, name in enumerate(catalog.object_ids)}
+    judgments = Judgments({"q": {"c": 3}})
+    best = {
+        weight: evaluate_scores(["q"], fused_scores(similarity, words, Fusion(weight=weight)), rows, judgments)
+        for weight in (0, 0.1, 2)
+    }
+    assert [found.values["mrr@10"][0] for found in best.values()] == pytest.approx([1 / 3, 1 / 2, 1])
+    assert fused_scores(similarity, None, Fusion()) is similarity

@@ -7,7 +7,7 @@ import numpy as np
 from estudio_core.clickstream.ranking_data import FineTuningInput
 from estudio_core.evaluation.evaluate import judgments_from_sessions
 from estudio_core.evaluation.held_out import evaluate_shown
-from estudio_core.evaluation.scores import EncodedCatalog
+from estudio_core.evaluation.scores import EncodedCatalog, similarity_scores
 from estudio_core.vectordb.index_info import SearchIndexInfo
 
 DIM = 4
@@ -46,14 +46,13 @@ def test_shown_lists_are_ranked_again() -> None:
             session("5", "p", "a b gone", "b gone"),
         ],
         ["p", "q"],
-        vectors[[1, 0]],
+        similarity_scores(vectors[[1, 0]], catalog, INDEX),
         catalog,
-        INDEX,
     )
     assert metrics.queries == ("p", "q")
     np.testing.assert_allclose(metrics.values["shown_ndcg@10"], [1.0, (1 + 1 / np.log2(3)) / 2])
     np.testing.assert_allclose(metrics.values["shown_pairwise_accuracy"], [1.0, 0.5])
-    assert evaluate_shown([], ["q"], vectors[:1], catalog, INDEX).queries == ()
+    assert evaluate_shown([], ["q"], similarity_scores(vectors[:1], catalog, INDEX), catalog).queries == ()
 
 
 def test_many_queries_are_ranked_again_block_by_block() -> None:
@@ -63,7 +62,8 @@ def test_many_queries_are_ranked_again_block_by_block() -> None:
     # Object n is query n's own vector: every query finds its clicked object first, unless blocks are mixed up.
     catalog = EncodedCatalog(tuple(f"o{n}" for n in range(150)), vectors, np.arange(151))
     sessions = [session(str(n), f"q{n}", f"o{(n + 1) % 150} o{n}", f"o{n}") for n in range(150)]
-    metrics = evaluate_shown(sessions, [f"q{n}" for n in range(150)], vectors, catalog, INDEX)
+    ranks = similarity_scores(vectors, catalog, INDEX)
+    metrics = evaluate_shown(sessions, [f"q{n}" for n in range(150)], ranks, catalog)
     assert len(metrics.queries) == 150
     assert metrics.values["shown_pairwise_accuracy"].tolist() == [1.0] * 150
 
@@ -72,6 +72,9 @@ def test_a_query_whose_vector_is_broken_has_no_metric() -> None:
     catalog = EncodedCatalog(("a", "b"), np.eye(2, DIM, dtype=np.float32), np.arange(3))
     vectors = np.array([[np.nan] * DIM, [1, 0, 0, 0]], dtype=np.float32)
     metrics = evaluate_shown(
-        [session("1", "p", "a b", "a"), session("2", "q", "a b", "a")], ["p", "q"], vectors, catalog, INDEX
+        [session("1", "p", "a b", "a"), session("2", "q", "a b", "a")],
+        ["p", "q"],
+        similarity_scores(vectors, catalog, INDEX),
+        catalog,
     )
     assert np.isnan(metrics.values["shown_ndcg@10"]).tolist() == [True, False]

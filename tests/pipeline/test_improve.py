@@ -45,6 +45,11 @@ class Harmful(VectorsAdjuster):
 
 @pytest.fixture
 def conn(shop: Shop) -> Iterator[psycopg.Connection]:
+    # The shop's words tell its kinds of products apart, and leave nothing for vectors to improve.
+    shop.rewrite_plugin("import DagSettings", "import TextIndex, DagSettings")
+    shop.rewrite_plugin(
+        "    dag=DagSettings(shards=2),", "    dag=DagSettings(shards=2), index=TextIndex(lexical=None),"
+    )
     initialize("shop")
     shop.search_sessions(240)
     with database.connect(autocommit=True) as connection:
@@ -125,8 +130,8 @@ def test_an_adjuster_that_harms_is_not_served_and_moved_vectors_that_harm_switch
 ) -> None:
     run("good")
     moved = vectors(conn)
-    shop.rewrite_plugin("from estudio_core import DagSettings", HARMFUL + "from estudio_core import DagSettings")
-    shop.rewrite_plugin("    dag=DagSettings(shards=2),", "    dag=DagSettings(shards=2), vectors_adjuster=Harmful(),")
+    shop.rewrite_plugin("from estudio_core import TextIndex", HARMFUL + "from estudio_core import TextIndex")
+    shop.rewrite_plugin("dag=DagSettings(shards=2),", "dag=DagSettings(shards=2), vectors_adjuster=Harmful(),")
     conn.execute("UPDATE estudio.improvements SET until = until - interval '1 day'")
     refused = run("harmful")
     assert refused.state == "refused"

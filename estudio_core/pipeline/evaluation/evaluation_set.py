@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from estudio_core.evaluation.comparison import Group
+from estudio_core.pipeline.evaluation.catalog_words import catalog_words
 from estudio_core.pipeline.items.encoding import EncodedItems
 from estudio_core.pipeline.items.parts import SplitItem
 from estudio_core.pipeline.items.vector_store import VectorStore
@@ -16,7 +17,9 @@ from estudio_core.vectordb.objects import IndexedObject
 if TYPE_CHECKING:
     from estudio_core.evaluation.evaluate import QueryMetrics
     from estudio_core.evaluation.judgments import Judgments
+    from estudio_core.evaluation.scores import Scores
     from estudio_core.inference.embedder import Embedder
+    from estudio_core.lexical.settings import Fusion
     from estudio_core.vectordb.index_info import SearchIndexInfo
 
 _REPORT_EACH = 256
@@ -28,6 +31,8 @@ class ModelRanking:
 
     name: str
     metrics: dict[Group, QueryMetrics]
+    """Of what would be served: words and vectors together."""
+    vectors_alone: dict[Group, QueryMetrics]
     top: dict[str, list[str]]
     """Ids of the ten best items, by query."""
     random_similarity: float
@@ -54,12 +59,27 @@ class EvaluationSet:
         """What a report shows of each item."""
         return {split.item.object_id: split.title for split in self.items}
 
+    @cached_property
+    def words(self) -> Scores | None:
+        """BM25 of the queries with the items; None where the index ranks no words."""
+        return catalog_words(self.index, self.items, self.queries)
+
+    @cached_property
+    def words_alone(self) -> dict[Group, QueryMetrics]:
+        """How well words alone rank, by group; empty where the index ranks none."""
+        return {} if self.words is None else self._judged(self.words)
+
     def rank_with(
-        self, name: str, embedder: Embedder, digest: str, known: VectorStore
+        self, name: str, embedder: Embedder, digest: str, known: VectorStore, fusion: Fusion
     ) -> tuple[ModelRanking, list[IndexedObject]]:
         """Let the model of the entry with this digest rank; return the result, and the vectors of the items."""
-        from estudio_core.evaluation.evaluate import OF_RATINGS, evaluate_scores, rank_scores
-        from estudio_core.evaluation.scores import EncodedCatalog, mean_random_similarity, similarity_scores
+        from estudio_core.evaluation.evaluate import rank_scores
+        from estudio_core.evaluation.scores import (
+            EncodedCatalog,
+            fused_scores,
+            mean_random_similarity,
+            similarity_scores,
+        )
 
         encoded: list[IndexedObject] = []
         for item in EncodedItems(self.items, embedder, digest, known):
@@ -67,10 +87,19 @@ class EvaluationSet:
             if len(encoded) % _REPORT_EACH == 0 or len(encoded) == len(self.items):
                 report("Evaluate", len(encoded), len(self.items), "items", f"({name})")
         catalog = EncodedCatalog.from_parts({item.object_id: item.vectors for item in encoded})
-        scores = similarity_scores(embedder.embed_queries(self.queries), catalog, self.index)
-        found = evaluate_scores(self.queries, scores, catalog.rows, self.judgments)
-        found = found if self.rated else found.without(OF_RATINGS)
-        metrics = {group: found.only(asked) for group, asked in self.groups.items()}
+        similarity = similarity_scores(embedder.embed_queries(self.queries), catalog, self.index)
+        scores = fused_scores(similarity, self.words, fusion)
         best = rank_scores(scores, len(self.queries)).rows.tolist()
         top = {q: [catalog.object_ids[row] for row in rows] for q, rows in zip(self.queries, best, strict=True)}
-        return ModelRanking(name, metrics, top, mean_random_similarity(catalog)), encoded
+        vectors_alone = self._judged(similarity)
+        served = vectors_alone if scores is similarity else self._judged(scores)
+        return ModelRanking(name, served, vectors_alone, top, mean_random_similarity(catalog)), encoded
+
+    def _judged(self, scores: Scores) -> dict[Group, QueryMetrics]:
+        """Return how well the items are ranked by `scores`, which know them in their order."""
+        from estudio_core.evaluation.evaluate import OF_RATINGS, evaluate_scores
+
+        rows = {split.item.object_id: row for row, split in enumerate(self.items)}
+        found = evaluate_scores(self.queries, scores, rows, self.judgments)
+        found = found if self.rated else found.without(OF_RATINGS)
+        return {group: found.only(asked) for group, asked in self.groups.items()}

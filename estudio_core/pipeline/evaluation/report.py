@@ -14,9 +14,11 @@ from estudio_core.evaluation.report_data import (
     Curve,
     DataFacts,
     EvaluationReport,
+    Lane,
     ResultLine,
     SearchedTrial,
     Series,
+    lanes,
     query_changes,
 )
 
@@ -75,6 +77,7 @@ def write_report(
         created_at=datetime.now(UTC),
         decision=decision,
         facts=_facts(training, data, evaluation_set, course["fit"]),
+        lanes=_lanes(evaluation_set, champion, candidate),
         queries=tuple(
             change
             for group in evaluation_set.groups
@@ -124,6 +127,20 @@ def summary(decision: GateDecision) -> str:
                 f"| {comparison.after.mean:.3f} | {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] |"
             )
     return "\n".join(lines)
+
+
+def _lanes(evaluation_set: EvaluationSet, champion: ModelRanking, candidate: ModelRanking) -> tuple[Lane, ...]:
+    if evaluation_set.words is None:
+        return ()
+    return lanes(
+        {
+            "words alone": evaluation_set.words_alone,
+            f"vectors alone, {champion.name}": champion.vectors_alone,
+            f"vectors alone, {candidate.name}": candidate.vectors_alone,
+            f"both, {champion.name}": champion.metrics,
+            f"both, {candidate.name}": candidate.metrics,
+        }
+    )
 
 
 def _facts(
