@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from estudio_core.clickstream.query_retriever import query_key
@@ -41,6 +41,7 @@ class Corpus:
     held_out: Judgments
     max_tokens: int
     shown_judged_only: bool
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def chorus(partition: int, *, development: bool) -> Corpus:
