@@ -24,10 +24,9 @@ def encode_catalog(model: EmbeddingModel, corpus: Corpus) -> EncodedCatalog:
 
 
 def scores(model: EmbeddingModel, corpus: Corpus) -> dict[str, list[float]]:
-    """Return nDCG@10 of every query, for the groups `seen` (where the corpus has them) and `unseen`."""
+    """Return nDCG@10 of every query, by group of `Corpus.judged`."""
     catalog = encode_catalog(model, corpus)
-    groups = {"seen": (corpus.seen, corpus.judgments), "unseen": (corpus.unseen, corpus.held_out)}
-    return {name: _ndcg(model, catalog, queries, grades) for name, (queries, grades) in groups.items() if queries}
+    return {name: _ndcg(model, catalog, queries, grades) for name, (queries, grades) in corpus.judged.items()}
 
 
 def shown_rankings(model: EmbeddingModel, corpus: Corpus) -> dict[str, Ranking]:

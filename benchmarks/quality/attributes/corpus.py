@@ -26,8 +26,8 @@ from estudio_core.errors import ConfigurationError
 from estudio_core.evaluation.judgments import Judgments
 
 GROUPS = ("combinations", "words", "brands")
-"""Of the held-out queries: values that training knows, in a combination that it does not; a word (abbreviation, synonym,
-misspelling) besides that no training query has; a brand that no training query names."""
+"""Of the held-out queries: values that training knows, in a combination that it does not; besides, a word
+(abbreviation, synonym, misspelling) that no training query has; a brand that no training query names."""
 _PER_PRODUCT = 40
 """Combinations drawn of each product."""
 _PHRASINGS = 3
@@ -59,7 +59,7 @@ def attributes(*, development: bool, products: int | None = None, queries: int =
     by_side: dict[Side, list[Combination]] = {"train": [], "dev": [], "test": []}
     by_brand: dict[Side, list[Combination]] = {"train": [], "dev": [], "test": []}
     for combination in _combinations(records):
-        of_brand = next((brands[value.key] for value in combination if value.attribute == "brand"), "train")
+        of_brand: Side = next((brands[value.key] for value in combination if value.attribute == "brand"), "train")
         of_pairs = _pair_side(combination)
         if of_brand != "train":
             by_brand[of_brand].append(combination)
@@ -81,12 +81,14 @@ def attributes(*, development: bool, products: int | None = None, queries: int =
     for group in GROUPS:
         found: dict[str, dict[str, float]] = {}
         for combination in by_brand[side] if group == "brands" else by_side[side]:
-            query = _held_out(combination, side, group)
-            graded = relevance.grades(combination) if query and query_key(query) not in taken else None
-            fits = group == "brands" or (combination <= values and (words([query or ""]) <= known) == (group != "words"))
-            if query and graded and fits and len(found) < held_out:
-                taken.add(query_key(query))
-                found[query] = graded
+            asked = phrase(combination, _rng(side, group, combination), side if group == "words" else "train")
+            if len(found) == held_out or asked is None or query_key(asked) in taken:
+                continue
+            new_word = not words([asked]) <= known
+            graded = relevance.grades(combination)
+            if graded and (group == "brands" or (combination <= values and new_word == (group == "words"))):
+                taken.add(query_key(asked))
+                found[asked] = graded
         unseen[group] = found
     name = f"attributes-{side}" + (f"-{products}" if products else "")
     return Corpus(
@@ -118,7 +120,8 @@ def _brand_sides(records: Iterable[Record]) -> dict[str, Side]:
             sizes[value.key] = sizes.get(value.key, 0) + (record.kind is not None)
     fewest, most = _BRAND_PRODUCTS
     return {
-        brand: side_of(_BRAND_SIDES, "brand", brand) if fewest <= size <= most else "train" for brand, size in sizes.items()
+        brand: side_of(_BRAND_SIDES, "brand", brand) if fewest <= size <= most else "train"
+        for brand, size in sizes.items()
     }
 
 
@@ -145,10 +148,6 @@ def _training(combinations: list[Combination], relevance: Relevance) -> Iterator
             if query and query_key(query) not in taken and relevance.grades(combination):
                 taken.add(query_key(query))
                 yield query, combination
-
-
-def _held_out(combination: Combination, side: Side, group: str) -> str | None:
-    return phrase(combination, _rng(side, group, combination), side if group == "words" else "train")
 
 
 def _rng(*parts: object) -> random.Random:

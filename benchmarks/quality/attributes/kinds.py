@@ -91,16 +91,20 @@ KINDS: dict[str, Kind] = {
 }  # fmt: skip
 """In order: the first whose pattern and field a product has."""
 
-_PORTS = {f"{port} cable" for port in ("hdmi", "displayport", "dvi", "vga", "usb", "audio", "sata", "serial", "network")}
+_PORTS = {
+    f"{port} cable" for port in ("hdmi", "displayport", "dvi", "vga", "usb", "audio", "sata", "serial", "network")
+}
 _PATTERNS = {name: re.compile(kind.pattern) for name, kind in KINDS.items()}
 _OTHER_THINGS = re.compile(
     r"warrant|support contract|care ?pack|onsite|on-site|licen[sc]e|\bservice\b|spare part|cable tie|cable lock|fuser|"
-    r"\bdrum\b|waste|developer|print ?head|belt\b|maintenance|ribbon|filter\b|label-making|label(l)?ing tape|label tape|"
-    r"power adapter|\bac adapter|cleaning|remote control|projector|scanner|camera lens|\blens\b|hard drive|\bhdd?\b kit|"
-    r"printing film|large format media|printing paper|art paper|spindle|networking card|jigsaw|puzzle|fire ?wire|1394|"
-    r"docking|port replicator|rack cabinet|rack accessory|rack rail|patch panel|network media converter|thin client|"
+    r"\bdrum\b|waste|developer|print ?head|belt\b|maintenance|ribbon|filter\b|label-making|label(l)?ing tape|"
+    r"label tape|power adapter|\bac adapter|cleaning|remote control|projector|scanner|camera lens|\blens\b|hard drive|"
+    r"\bhdd?\b kit|printing film|large format media|printing paper|art paper|spindle|networking card|jigsaw|puzzle|"
+    r"fire ?wire|1394|docking|port replicator|rack cabinet|rack accessory|rack rail|patch panel|"
+    r"network media converter|thin client|"
     r"graphics card|optical disc drive|tape drive|data cartridge|tray/feeder|output stacker|phone line|battery charger|"
-    r"(single-use|rechargeable|ups) battery|heat ?sink|computer cooling|security camera|digital camera|compact camera|doll\b"
+    r"(single-use|rechargeable|ups) battery|heat ?sink|computer cooling|security camera|digital camera|"
+    r"compact camera|doll\b"
 )
 _DOUBTFUL_THINGS = re.compile(
     r"\bkit\b|adapter\b(?!.*cable)|stand\b|holder|splitter|extender|converter|transmitter|all-in-one|multi-?function|\bmfp\b"

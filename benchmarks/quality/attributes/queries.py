@@ -55,7 +55,7 @@ def _shape(value: Value, form: str) -> str:
 
 
 def combinations_of(record: Record, count: int) -> list[Combination]:
-    """Return up to `count` combinations that the product answers: its kind and up to three values of other attributes."""
+    """Return up to `count` combinations that the product answers: its kind and up to three other attributes."""
     rng = random.Random(f"combinations {record.id}")
     kind = record.of("kind")
     attributes = sorted({value.attribute for value in record.values} - {"kind"})

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from benchmarks.quality.attributes.queries import Combination
-from benchmarks.quality.attributes.records import Record, Value, metres
+from benchmarks.quality.attributes.readers import metres
+from benchmarks.quality.attributes.records import Record, Value
 
 ALL, NEARLY, ALL_BUT_ONE = 3.0, 2.0, 1.0
 """Grades: has every value; has them but for a length or a capacity that differs by a tenth at most; is of the kind and
@@ -15,7 +16,7 @@ MOST_RELEVANT = 50
 """A combination that more products have, in full or nearly, is no query: nobody can say which ten are the best."""
 MOST_PARTIAL = 100
 """Likewise of those that have all but one value."""
-_SIZES = {"length": metres, "memory": float, "ram": float, "capacity": float}
+_SIZES: dict[str, Callable[[str], float]] = {"length": metres, "memory": float, "ram": float, "capacity": float}
 
 
 class Relevance:
@@ -33,7 +34,8 @@ class Relevance:
 
         >>> cable = [Value("kind", "usb cable"), Value("length", "2 m"), Value("colour", "red")]
         >>> longer = [cable[0], Value("length", "7 ft"), cable[2]]
-        >>> found = Relevance(Record(str(n), "", frozenset(has), "") for n, has in enumerate([cable, longer, cable[:2]]))
+        >>> of = [cable, longer, cable[:2]]
+        >>> found = Relevance(Record(str(n), "", frozenset(values), "") for n, values in enumerate(of))
         >>> found.grades(frozenset(cable))
         {'0': 3.0, '1': 2.0, '2': 1.0}
         """
@@ -49,7 +51,9 @@ class Relevance:
             partial -= full | near
         if len(partial) > MOST_PARTIAL:
             return None
-        return {key: grade for keys, grade in ((full, ALL), (near, NEARLY), (partial, ALL_BUT_ONE)) for key in sorted(keys)}
+        return {
+            key: grade for keys, grade in ((full, ALL), (near, NEARLY), (partial, ALL_BUT_ONE)) for key in sorted(keys)
+        }
 
     def _nearly(self, value: Value) -> set[str]:
         """Return the products that have the value or, of a size, one that differs by a tenth of it at most."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import random
 import re
 
+from benchmarks.quality.attributes.queries import forms_of
 from benchmarks.quality.attributes.records import Record, Value
 from benchmarks.quality.attributes.vocabulary import forms
 
-PLAIN_SHARE = 0.3
+PLAIN_SHARE = 0.5
 """Of the values that a text tells in the plain word that people ask by, too."""
+SYNONYM_SHARE = 0.2
+"""Of the values that a text tells by another word that training queries ask by; the rest is told as no query asks."""
 IMPLIED_BRAND_SHARE = 0.6
 """Of the texts without their brand, among those whose remaining title has a series of that brand."""
 _DEVICES = 4
@@ -37,8 +40,8 @@ SERIES = {
 """Words of a title that imply its brand."""
 
 _MEASURES = re.compile(
-    r"\(?\b\d+(?:[.,]\d+)?(?: ?x ?\d+(?:[.,]\d+)?)* ?-?(?:m|mm|cm|ft|feet|in|inch|inches|gb|mb|tb|ghz|mhz|va|kva|w|kw|ml|"
-    r"outlets?|ports?|pcs|pc\(s\)|pk|pages|sheets)\b\.?\)?|\d+(?:\.\d+)? ?[\"”]|\ba\d\b|[\"”()]",
+    r"\(?\b\d+(?:[.,]\d+)?(?: ?x ?\d+(?:[.,]\d+)?)* ?-?(?:m|mm|cm|ft|feet|in|inch|inches|gb|mb|tb|ghz|mhz|va|kva|w|"
+    r"kw|ml|outlets?|ports?|pcs|pc\(s\)|pk|pages|sheets)\b\.?\)?|\d+(?:\.\d+)? ?[\"”]|\ba\d\b|[\"”()]",
     re.IGNORECASE,
 )
 _NOUNS = re.compile(
@@ -70,8 +73,11 @@ def text_of(record: Record) -> str:
 
 def told_as(value: Value, rng: random.Random) -> str:
     """Return one of the forms that a text tells a value in."""
-    words = forms(value)
-    return words.asked[0] if rng.random() < PLAIN_SHARE else rng.choice(words.told)
+    plain, *synonyms = forms_of(value, "train")
+    drawn = rng.random()
+    if drawn < PLAIN_SHARE:
+        return plain
+    return rng.choice(synonyms if synonyms and drawn < PLAIN_SHARE + SYNONYM_SHARE else forms(value).told)
 
 
 def _rest(record: Record) -> str:
