@@ -162,7 +162,7 @@ def _write(sections: dict[str, list[Row]], texts: list[str], suffix: str) -> Non
         "chosen on other divisions of the Chorus queries; the *unseen* ones here are among 40 that no setting was "
         "chosen on. *Seen* queries are those of the log; a tenth of them are development queries, which nobody trains "
         "on. A query that several divisions judge counts once. The judgments of *attributes* are no people's but "
-        "follow from what its products are, for all of them; its unseen queries have a new combination of known values, "
+        "follow from what its products are, for all of them; its unseen queries have a new combination of values, "
         "a new word besides, or a new brand. Under *random-clicks*, a fifth of the clicks fall on a result drawn at "
         "random instead; in *sparse* logs a query is asked twice, and a third or two thirds of the clicks fall on an "
         "irrelevant result. Intervals (95 %) are over queries. *Worst seed* is among the "

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache
-from itertools import combinations as pairs_of
+from itertools import combinations, islice
 
 from benchmarks.quality.attributes.queries import (
     Combination,
@@ -41,6 +43,19 @@ _SEEN = 300
 """Training queries that are judged again afterwards."""
 
 
+@dataclass(frozen=True)
+class Queries:
+    """Queries with what they ask for.
+
+    Attributes:
+        training: By their text.
+        held_out: By group, then by text.
+    """
+
+    training: dict[str, Combination]
+    held_out: dict[str, dict[str, Combination]]
+
+
 def attributes(*, development: bool, products: int | None = None, queries: int = 20_000, held_out: int = 200) -> Corpus:
     """Return products and attribute queries with complete judgments, see the package.
 
@@ -53,71 +68,75 @@ def attributes(*, development: bool, products: int | None = None, queries: int =
     Raises:
         ConfigurationError: so few products that no query is left.
     """
-    records = _records(products)
+    records = records_of(products)
     relevance = Relevance(records)
-    brands = _brand_sides(_records(None))
+    side: Side = "dev" if development else "test"
+    drawn = draw(records, relevance, side, queries, held_out)
+    unseen = {query: asked for of_group in drawn.held_out.values() for query, asked in of_group.items()}
+    training, of_unseen = (
+        Judgments({query: relevance.grades(asked) or {} for query, asked in asked_by.items()})
+        for asked_by in (drawn.training, unseen)
+    )
+    return Corpus(
+        name=f"attributes-{side}" + (f"-{products}" if products else ""),
+        items={record.id: text_of(record) for record in records},
+        judgments=training,
+        seen=tuple(sorted(training, key=lambda query: chance("seen", query))[:_SEEN]),
+        unseen=tuple(unseen),
+        held_out=of_unseen,
+        max_tokens=64,
+        shown_judged_only=False,
+        groups={group: tuple(of_group) for group, of_group in drawn.held_out.items()},
+    )
+
+
+def draw(records: Iterable[Record], relevance: Relevance, side: Side, queries: int, held_out: int) -> Queries:
+    """Return up to `queries` training queries, and up to `held_out` of each group of a held-out side.
+
+    Raises:
+        ConfigurationError: no product answers any combination that fits.
+    """
+    sides = brand_sides()
     by_side: dict[Side, list[Combination]] = {"train": [], "dev": [], "test": []}
     by_brand: dict[Side, list[Combination]] = {"train": [], "dev": [], "test": []}
     for combination in _combinations(records):
-        of_brand: Side = next((brands[value.key] for value in combination if value.attribute == "brand"), "train")
-        of_pairs = _pair_side(combination)
+        of_brand: Side = next((sides[value.key] for value in combination if value.attribute == "brand"), "train")
+        of_pairs = pair_side(combination)
         if of_brand != "train":
             by_brand[of_brand].append(combination)
         elif of_pairs is not None:
             by_side[of_pairs].append(combination)
+    training = dict(islice(_training(by_side["train"], relevance), queries))
+    if not training:
+        raise ConfigurationError("The products allow no query. Take 1,000 or more, or None for all of them.")
 
-    grades: dict[str, dict[str, float]] = {}
-    for query, combination in _training(by_side["train"], relevance):
-        if len(grades) == queries:
-            break
-        grades[query] = relevance.grades(combination) or {}
-    if not grades:
-        raise ConfigurationError(f"No queries for {products} products. Take 1,000 or more, or None for all of them.")
-
-    side: Side = "dev" if development else "test"
-    known, values = words(grades), {value for c in by_side["train"] for value in c}
-    taken = {query_key(query) for query in grades}
-    unseen: dict[str, dict[str, dict[str, float]]] = {}
-    for group in GROUPS:
-        found: dict[str, dict[str, float]] = {}
+    known_words, known_values = words(training), {value for asked in training.values() for value in asked}
+    taken = {query_key(query) for query in training}
+    drawn: dict[str, dict[str, Combination]] = {group: {} for group in GROUPS}
+    for group, found in drawn.items():
         for combination in by_brand[side] if group == "brands" else by_side[side]:
-            asked = phrase(combination, _rng(side, group, combination), side if group == "words" else "train")
-            if len(found) == held_out or asked is None or query_key(asked) in taken:
+            query = phrase(combination, _rng(side, group, combination), side if group == "words" else "train")
+            if len(found) == held_out or query is None or query_key(query) in taken:
                 continue
-            new_word = not words([asked]) <= known
-            graded = relevance.grades(combination)
-            if graded and (group == "brands" or (combination <= values and new_word == (group == "words"))):
-                taken.add(query_key(asked))
-                found[asked] = graded
-        unseen[group] = found
-    name = f"attributes-{side}" + (f"-{products}" if products else "")
-    return Corpus(
-        name=name,
-        items={record.id: text_of(record) for record in records},
-        judgments=Judgments(grades),
-        seen=tuple(sorted(grades, key=lambda query: chance("seen", query))[:_SEEN]),
-        unseen=tuple(query for of_group in unseen.values() for query in of_group),
-        held_out=Judgments({query: graded for of_group in unseen.values() for query, graded in of_group.items()}),
-        max_tokens=64,
-        shown_judged_only=False,
-        groups={group: tuple(of_group) for group, of_group in unseen.items()},
-    )
+            new_word = not words([query]) <= known_words
+            fits = group == "brands" or (combination <= known_values and new_word == (group == "words"))
+            if fits and relevance.grades(combination):
+                taken.add(query_key(query))
+                found[query] = combination
+    return Queries(training, drawn)
 
 
 @cache
-def _records(count: int | None) -> tuple[Record, ...]:
+def records_of(count: int | None = None) -> tuple[Record, ...]:
     """Return the records, or `count` of them by hash; where the rules are in doubt a product is left out."""
     if count is None:
         return tuple(record for product in all_products() if (record := record_of(product)) is not None)
-    return tuple(sorted(_records(None), key=lambda record: chance("product", record.id))[:count])
+    return tuple(sorted(records_of(), key=lambda record: chance("product", record.id))[:count])
 
 
-def _brand_sides(records: Iterable[Record]) -> dict[str, Side]:
-    """Return, for every brand, on which side its queries are."""
-    sizes: dict[str, int] = {}
-    for record in records:
-        for value in record.of("brand"):
-            sizes[value.key] = sizes.get(value.key, 0) + (record.kind is not None)
+def brand_sides() -> dict[str, Side]:
+    """Return, for every brand, on which side the queries are that name it."""
+    sizes = Counter(record.of("brand")[0].key for record in records_of() if record.kind)
     fewest, most = _BRAND_PRODUCTS
     return {
         brand: side_of(_BRAND_SIDES, "brand", brand) if fewest <= size <= most else "train"
@@ -131,19 +150,19 @@ def _combinations(records: Iterable[Record]) -> list[Combination]:
     return sorted(found, key=lambda combination: chance("combination", *sorted(combination)))
 
 
-def _pair_side(combination: Combination) -> Side | None:
+def pair_side(combination: Combination) -> Side | None:
     """Return the side: that of a held-out pair of values in it; None where pairs of both sides are."""
-    sides = {side_of(_PAIR_SIDES, "pair", *pair) for pair in pairs_of(sorted(combination), 2)}
+    sides = {side_of(_PAIR_SIDES, "pair", *pair) for pair in combinations(sorted(combination), 2)}
     if {"dev", "test"} <= sides:
         return None
     return "dev" if "dev" in sides else "test" if "test" in sides else "train"
 
 
-def _training(combinations: list[Combination], relevance: Relevance) -> Iterator[tuple[str, Combination]]:
+def _training(asked: list[Combination], relevance: Relevance) -> Iterator[tuple[str, Combination]]:
     """Yield distinct training queries: one of every combination, then a second, and a third."""
     taken: set[str] = set()
     for number in range(_PHRASINGS):
-        for combination in combinations:
+        for combination in asked:
             query = phrase(combination, _rng("train", number, combination))
             if query and query_key(query) not in taken and relevance.grades(combination):
                 taken.add(query_key(query))

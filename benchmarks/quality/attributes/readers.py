@@ -162,7 +162,7 @@ READERS: dict[str, Reader] = {
     "capacity": _gigabytes("n_capacity", "n_ssd_capacity", "n_hdd_capacity", "n_internal_storage_capacity",
                            "n_total_storage_capacity"),
     "ram": _gigabytes("n_ram_capacity", "n_internal_memory"),
-    "clock": _number("n_processor_frequency", 0.5, 6),
+    "clock": _number("n_processor_frequency", 1, 6),
     "power": _number("n_output_power_capacity", 200, 40_000),
     "outlets": _number("n_ac_outlets_quantity", 2, 48),
     "ports": _ports,

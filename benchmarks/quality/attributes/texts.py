@@ -60,7 +60,7 @@ _NOUNS = re.compile(
 def text_of(record: Record) -> str:
     """Return the text of a product; the same in every process."""
     rng = random.Random(f"text {record.id}")
-    rest = _rest(record)
+    rest = rest_of(record)
     brand = record.of("brand")[0]
     implied = any(series in rest.lower() for series in SERIES.get(brand.key, "").split())
     named = "" if implied and rng.random() < IMPLIED_BRAND_SHARE else brand.key
@@ -80,7 +80,7 @@ def told_as(value: Value, rng: random.Random) -> str:
     return rng.choice(synonyms if synonyms and drawn < PLAIN_SHARE + SYNONYM_SHARE else forms(value).told)
 
 
-def _rest(record: Record) -> str:
+def rest_of(record: Record) -> str:
     """Return the title without brand, values and nouns of kinds."""
     title = record.title.replace("™", "").replace("®", "")
     # Longest first: "matte black" before "black".

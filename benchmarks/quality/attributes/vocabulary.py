@@ -42,10 +42,36 @@ _BRANDS = {
     "Allied Telesis": "allied telesis|allied telesyn", "Case Logic": "case logic|caselogic",
     "Origin Storage": "origin storage|origin", "Newstar": "newstar|neomounts",
 }  # fmt: skip
-_NUMBERS = (
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
-    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
+_UNITS = (
+    *("", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
 )
+_TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_COUNTS = {
+    "outlets": (("{} outlet", "{} way", "{} socket", "{}-outlet"), "receptacles"),
+    "ports": (("{} port", "{} ports", "{}port", "{}-port"), "jacks"),
+    "pack": (("{} pack", "{}pk", "pack of {}"), "on a spindle"),
+    "pieces": (("{} pcs", "{} pieces", "{}pcs"), "in the box"),
+}
+_PLUGS = {
+    "lc": "small 1.25 mm push-pull plug",
+    "sc": "square snap-in plug",
+    "st": "bayonet plug",
+    "mtrj": "two-strand RJ plug",
+}
+
+
+def spelt(number: int) -> str:
+    """Return a number from 1 to 999,999 in words.
+
+    >>> spelt(1248), spelt(50)
+    ('one thousand two hundred forty eight', 'fifty')
+    """
+    if number >= 1_000:
+        return f"{spelt(number // 1_000)} thousand {spelt(number % 1_000) if number % 1_000 else ''}".strip()
+    if number >= 100:
+        return f"{_UNITS[number // 100]} hundred {spelt(number % 100) if number % 100 else ''}".strip()
+    return f"{_TENS[number // 10]} {_UNITS[number % 10]}".strip() if number >= 20 else _UNITS[number]
 
 
 @cache
@@ -84,25 +110,17 @@ def _measured(value: Value) -> Forms:
     elif attribute == "power":
         asked = [f"{key}va", f"{key} va", f"{float(key) / 1000:g}kva"]
         told = [f"{float(key) / 1000:.2f} kilovolt-ampere"]
-    elif attribute in ("outlets", "ports"):
-        number = _NUMBERS[int(key)] if int(key) <= 20 else f"{key}x"
-        nouns = ("outlet", "way", "socket") if attribute == "outlets" else ("port", "ports")
-        asked = [*(f"{key} {noun}" for noun in nouns), f"{key}{nouns[0]}", f"{key}-{nouns[0]}"]
-        told = [f"{number} receptacles"] if attribute == "outlets" else [f"{number} jacks"]
-    elif attribute in ("pack", "pieces"):
-        asked = (
-            [f"{key} pack", f"{key}pk", f"pack of {key}"] if attribute == "pack" else [f"{key} pcs", f"{key} pieces"]
-        )
-        told = (
-            [f"{int(key)}er Spindel", f"spool with {key}"] if attribute == "pack" else [f"Inhalt {key}", f"qty {key}"]
-        )
+    elif attribute in _COUNTS:
+        patterns, noun = _COUNTS[attribute]
+        asked, told = [pattern.format(key) for pattern in patterns], [f"{spelt(int(key))} {noun}"]
     elif attribute == "labelsize":
         width, height = key.split("x")
         asked = [key, f"{width} x {height}", f"{key}mm", f"{width} by {height}"]
         told = [f"{float(width) / 10:g} cm wide, {float(height) / 10:g} cm high"]
     elif attribute == "connectors":
         first, second = key.split("-")
-        asked, told = [f"{first} {second}", f"{first}-{second}", f"{first} to {second}"], [f"{first}/{second}".upper()]
+        asked = [f"{first} {second}", f"{first}-{second}", f"{first} to {second}"]
+        told = [f"{_PLUGS[first]} and {_PLUGS[second]}" if first != second else f"{_PLUGS[first]} both ends"]
     else:
         asked, told = _device(key)
     return Forms(tuple(asked), tuple(told))
