@@ -28,6 +28,7 @@ def encode_catalog(model: EmbeddingModel, corpus: Corpus) -> EncodedCatalog:
     return EncodedCatalog.from_parts({key: vectors[row : row + 1] for row, key in enumerate(corpus.items)})
 
 
+<<<<<<< HEAD
 def figures(model: EmbeddingModel, corpus: Corpus) -> Figures:
     """Return `FIGURES` of a model that ranks by similarity alone."""
     catalog = encode_catalog(model, corpus)
@@ -57,6 +58,12 @@ def judged(corpus: Corpus, rows: Mapping[str, int], scores_of: Callable[[Sequenc
             for name, metric in FIGURES.items():
                 found[name][group] = [round(value, 6) for value in metrics.values[metric].tolist()]
     return found
+=======
+def scores(model: EmbeddingModel, corpus: Corpus) -> dict[str, list[float]]:
+    """Return nDCG@10 of every query, by group of `Corpus.judged`."""
+    catalog = encode_catalog(model, corpus)
+    return {name: _ndcg(model, catalog, queries, grades) for name, (queries, grades) in corpus.judged.items()}
+>>>>>>> attributes
 
 
 def shown_rankings(model: EmbeddingModel, corpus: Corpus) -> dict[str, Ranking]:
