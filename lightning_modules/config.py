@@ -358,6 +358,14 @@ class TrainingConfig(StrictModel):
     aggregation: MetricAggregationType = parameter(
         MetricAggregationType.MIN, "How parts become items; that of the index.", "index"
     )
+    lexical_weight: float = parameter(
+        0.12,
+        "Weight of BM25 beside the similarity, in the loss and on the dev split, where the dataset has words: the "
+        "encoder is trained for its part in the sum. That of the release; 0: the encoder is trained as if alone.",
+        "index",
+        ge=0,
+        allow_inf_nan=False,
+    )
     metric: MetricType = parameter(MetricType.COSINE, "Similarity; that of the index.", "index")
 
     # --- machine ---------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from estudio_core.models.aggregation import PartTable, object_similarities
 from lightning_modules.base_vectors import BaseVectors
 from lightning_modules.batches import Weights
 from lightning_modules.config import TrainingConfig
+from lightning_modules.lexical_scores import LexicalScores
 from lightning_modules.losses.pair_loss import PairLossCall
 from lightning_modules.pairs import build_pairs
 from lightning_modules.text_bank import TextBank
@@ -35,8 +36,9 @@ model put its results, and call every other order worse."""
 
 @dataclass(frozen=True)
 class _Query:
-    """A dev query: its row, the objects shown for it, and the sessions over them."""
+    """A dev query: its text and row, the objects shown for it, and the sessions over them."""
 
+    text: str
     row: int
     objects: list[str]
     clicked: Tensor
@@ -62,6 +64,7 @@ class DevEvaluation:
         base_vectors: Vectors of the texts before training, by row of the bank.
         config: Aggregation, metric, and exponent of the examination.
         click_propensity: For a session id, the weight of a click on each of its results; absent: from its position.
+        lexical: What words add to similarities; None: nothing. What is served is judged, the sum.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class DevEvaluation:
         base_vectors: BaseVectors | Tensor,
         config: TrainingConfig,
         click_propensity: Weights | None = None,
+        lexical: LexicalScores | None = None,
     ) -> None:
         self._config = config
         exponent = ASSUMED_EXPONENT if config.examination_exponent is None else config.examination_exponent
@@ -87,6 +91,7 @@ class DevEvaluation:
         rows: dict[int, int] = {}
         parts = [[rows.setdefault(r, len(rows)) for r in bank.objects[o][0]] for o in self._pool]
         self._table = PartTable.of(parts) if parts else None
+        self._words = lexical.over(pool) if lexical is not None else None
         self.rows = [*(query.row for query in self._queries), *rows]
         self._base = base_vectors[self.rows] if self.rows else torch.empty(0)
 
@@ -100,8 +105,9 @@ class DevEvaluation:
             return {}
         values: dict[str, Floats] = {}
         for row, query in enumerate(self._queries):
-            candidates = self._similarities(vectors, row)
-            base = self._similarities(self._base, row)
+            words = self._words([query.text])[0] if self._words is not None else torch.zeros(len(self._pool))
+            candidates = self._similarities(vectors, row) + words
+            base = self._similarities(self._base, row) + words
             columns = torch.tensor([self._pool[o] for o in query.objects])
             now, before = (s[columns].expand(len(query.clicked), -1) for s in (candidates, base))
             for name, value in self._query_metrics(query, now, before, candidates, columns, loss).items():
@@ -140,6 +146,8 @@ class DevEvaluation:
                     now[pairs.session, pairs.negative],
                     {
                         "confidences": query.weight[pairs.session, pairs.positive],
+                        "click_weights": query.weight[pairs.session, pairs.positive],
+                        "skip_confidences": torch.ones(len(pairs)),
                         "positive_index": pairs.positive_index,
                         "session_index": pairs.session,
                         "done": 1.0,  # one yardstick for all validations
@@ -205,7 +213,8 @@ def _by_query(bank: TextBank, sessions: Sequence[FineTuningInput], given: Weight
                 positions = np.array(session.positions, dtype=np.int64)
                 weights = PowerLaw.given(exponent).inverse_at(positions).tolist()
             inverse[row, at] = torch.tensor([float(weight) for weight in weights])
-        queries.append(_Query(bank.query(group[0].query), objects, importance > 0, shown, importance * inverse))
+        text = group[0].query
+        queries.append(_Query(text, bank.query(text), objects, importance > 0, shown, importance * inverse))
     return _scaled(queries)
 
 

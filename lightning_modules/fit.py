@@ -30,6 +30,7 @@ from lightning_modules.dev_evaluation import DevEvaluation
 from lightning_modules.dropout import dropout_of
 from lightning_modules.encoding import TextEncoder
 from lightning_modules.interpolation import Interpolation, choose_share, mixed
+from lightning_modules.lexical_scores import LexicalScores
 from lightning_modules.losses import CosineProbMarginRankingLoss
 from lightning_modules.losses.pair_loss import configured
 from lightning_modules.precision import LightningPrecision, autocast, choose_precision
@@ -187,7 +188,9 @@ def _prepare(job: _Job, rank: int, on_metrics: OnMetrics | None = None) -> _Part
         half=precision != "32-true",
         compile_with=choose_backend(config.compile, device, total_steps),
     )
-    builder = BatchBuilder(bank, job.data.splits["train"], config, job.click_propensity, job.confidences)
+    words = job.data.words if config.lexical_weight > 0 else None
+    lexical = LexicalScores(words, config.lexical_weight) if words is not None else None
+    builder = BatchBuilder(bank, job.data.splits["train"], config, job.click_propensity, job.confidences, lexical)
 
     def encode(rows: Sequence[int]) -> Tensor:
         with autocast(precision, device):
@@ -196,7 +199,7 @@ def _prepare(job: _Job, rank: int, on_metrics: OnMetrics | None = None) -> _Part
     base_vectors = BaseVectors(encode, len(bank))
     base_vectors.add(rows_of_training(SessionBatches(job.train, builder, config), len(bank), total_steps, config))
     validation = DevValidation(
-        DevEvaluation(bank, job.data.splits["dev"], base_vectors, config, job.click_propensity),
+        DevEvaluation(bank, job.data.splits["dev"], base_vectors, config, job.click_propensity, lexical),
         every_steps=_steps_between_validations(config, len(job.train), epoch_steps, total_steps),
         patience=config.patience,
         monitor=config.monitor,
@@ -205,7 +208,7 @@ def _prepare(job: _Job, rank: int, on_metrics: OnMetrics | None = None) -> _Part
     )
     callbacks: list[lightning.Callback] = [validation, ReportProgress(total_steps)]
     if config.mined_negatives:
-        callbacks.append(RefreshNegatives(builder, bank, precision))
+        callbacks.append(RefreshNegatives(builder, bank, precision, lexical))
     base_vectors.seal()
     module = RankingModule(model, job.loss, encoder, base_vectors, config, total_steps)
     sessions = SessionsDataModule(job.train, builder, config)
