@@ -15,6 +15,7 @@ from estudio_core.clickstream.ranking_data import FineTuningInput
 from estudio_core.models.aggregation import PartTable, object_similarities
 from lightning_modules.base_vectors import BaseVectors
 from lightning_modules.batches import Weights
+from lightning_modules.click_evidence import ClickEvidence, ShownList, click_evidence
 from lightning_modules.config import TrainingConfig
 from lightning_modules.lexical_scores import LexicalScores
 from lightning_modules.losses.pair_loss import PairLossCall
@@ -43,6 +44,7 @@ class _Query:
     objects: list[str]
     clicked: Tensor
     shown: Tensor
+    position: Tensor
     weight: Tensor
 
 
@@ -105,9 +107,7 @@ class DevEvaluation:
             return {}
         values: dict[str, Floats] = {}
         for row, query in enumerate(self._queries):
-            words = self._words([query.text])[0] if self._words is not None else torch.zeros(len(self._pool))
-            candidates = self._similarities(vectors, row) + words
-            base = self._similarities(self._base, row) + words
+            candidates, base = self._scores(vectors, row), self._scores(self._base, row)
             columns = torch.tensor([self._pool[o] for o in query.objects])
             now, before = (s[columns].expand(len(query.clicked), -1) for s in (candidates, base))
             for name, value in self._query_metrics(query, now, before, candidates, columns, loss).items():
@@ -116,15 +116,28 @@ class DevEvaluation:
             values["test_quality"] = (values["test_ndcg@10"] + values["test_pool_ndcg@10"]) / 2
         return values
 
-    def _similarities(self, vectors: Tensor, row: int) -> Tensor:
+    def evidence(self, vectors: Tensor) -> ClickEvidence:
+        """Return what the clicks of dev sessions say of the change from the vectors before training to `vectors`."""
+        lists = []
+        for row, query in enumerate(self._queries):
+            columns = torch.tensor([self._pool[o] for o in query.objects])
+            before, after = (self._scores(v, row)[columns].double().numpy() for v in (self._base, vectors))
+            for shown, clicked, position in zip(query.shown, query.clicked, query.position, strict=True):
+                at = shown.numpy()
+                lists.append(ShownList(row, position.numpy()[at], clicked.numpy()[at], before[at], after[at]))
+        return click_evidence(lists)
+
+    def _scores(self, vectors: Tensor, row: int) -> Tensor:
+        """Return the score of every object of the pool for a query, its similarity and what words add."""
         assert self._table is not None
-        return object_similarities(
+        similarities = object_similarities(
             vectors[row : row + 1],
             vectors[len(self._queries) :],
             self._table,
             self._config.aggregation,
             self._config.metric,
         )[0]
+        return similarities if self._words is None else similarities + self._words([self._queries[row].text])[0]
 
     def _query_metrics(
         self,
@@ -203,18 +216,19 @@ def _by_query(bank: TextBank, sessions: Sequence[FineTuningInput], given: Weight
         objects = list(dict.fromkeys(object_id for session in group for object_id in session.results))
         columns = {object_id: column for column, object_id in enumerate(objects)}
         shown = torch.zeros(len(group), len(objects), dtype=torch.bool)
-        importance, inverse = (torch.zeros(len(group), len(objects)) for _ in range(2))
+        importance, inverse, place = (torch.zeros(len(group), len(objects)) for _ in range(3))
         for row, session in enumerate(group):
             at = [columns[object_id] for object_id in session.results]
             shown[row, at] = True
             importance[row, at] = torch.tensor(session.click_weights)
+            place[row, at] = torch.tensor([float(position) for position in session.positions])
             weights = given.get(session.session_id)
             if weights is None:
                 positions = np.array(session.positions, dtype=np.int64)
                 weights = PowerLaw.given(exponent).inverse_at(positions).tolist()
             inverse[row, at] = torch.tensor([float(weight) for weight in weights])
         text = group[0].query
-        queries.append(_Query(text, bank.query(text), objects, importance > 0, shown, importance * inverse))
+        queries.append(_Query(text, bank.query(text), objects, importance > 0, shown, place, importance * inverse))
     return _scaled(queries)
 
 

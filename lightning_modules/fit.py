@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import lightning
 import torch
@@ -25,7 +24,7 @@ from lightning_modules.callbacks.progress import ReportProgress
 from lightning_modules.callbacks.refresh_negatives import RefreshNegatives
 from lightning_modules.compilation import choose_backend
 from lightning_modules.config import TrainingConfig
-from lightning_modules.data_module import SessionBatches, SessionsDataModule, batches_per_epoch
+from lightning_modules.data_module import SessionBatches, SessionsDataModule, batches_per_epoch, steps_of_training
 from lightning_modules.dev_evaluation import DevEvaluation
 from lightning_modules.dropout import dropout_of
 from lightning_modules.encoding import TextEncoder
@@ -172,11 +171,11 @@ def _prepare(job: _Job, rank: int, on_metrics: OnMetrics | None = None) -> _Part
     device = device_of(rank, config.devices)
     precision = choose_precision(config.precision)
     epoch_steps = batches_per_epoch(job.train, config)
-    total_steps = min(epoch_steps * config.num_epochs, config.max_steps or sys.maxsize)
+    total_steps = steps_of_training(job.train, config)
     if total_steps < epoch_steps * config.num_epochs:
         logger.info(
-            "Training ends after max_steps=%d of the %d steps of %d epochs.",
-            total_steps, epoch_steps * config.num_epochs, config.num_epochs,
+            "Training ends after %d of the %d steps of %d epochs: query_passes=%s, max_steps=%s.",
+            total_steps, epoch_steps * config.num_epochs, config.num_epochs, config.query_passes, config.max_steps,
         )  # fmt: skip
     bank = TextBank(model, [*job.data.splits["train"], *job.data.splits["dev"]], job.data.items)
     encoder = TextEncoder(
@@ -257,7 +256,10 @@ def _steps_between_validations(config: TrainingConfig, sessions: int, epoch_step
 def _interpolate(
     module: RankingModule, validation: DevValidation, base: dict[str, Tensor], config: TrainingConfig
 ) -> Interpolation:
-    """Leave the best mix of base and trained weights in the model; without dev sessions the largest share."""
+    """Leave the best mix of base and trained weights in the model, or the base where dev clicks do not speak for it.
+
+    Without dev sessions it is the largest share.
+    """
 
     def measure() -> float:
         return validation.value(validation.measure(module))
@@ -267,7 +269,17 @@ def _interpolate(
         share = max(config.interpolation)
         put_weights(module.model, mixed(base, history.kept_weights, share))
         return Interpolation(share, {})
-    return choose_share(module.model, base, history.kept_weights, config.interpolation, measure)
+    chosen = choose_share(module.model, base, history.kept_weights, config.interpolation, measure)
+    evidence = validation.evidence(module)
+    if config.keep_start and not evidence.speaks_for_the_change:
+        logger.warning(
+            "The model is left as it was: the clicks of %d dev queries do not speak for what training changed "
+            "(z = %.2f, needed %.2f). Collect more sessions of the same queries, or set keep_start=False.",
+            evidence.queries, evidence.z, evidence.needed,
+        )  # fmt: skip
+        put_weights(module.model, base)
+        return replace(chosen, share=0.0, evidence=evidence)
+    return replace(chosen, evidence=evidence)
 
 
 @contextmanager
