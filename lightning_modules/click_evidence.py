@@ -87,7 +87,7 @@ def click_evidence(lists: Sequence[ShownList]) -> ClickEvidence:
     features /= np.where(spread > 0, spread, 1.0)
     clicked = np.concatenate([shown.clicked for shown in lists])
     owner = np.repeat(np.arange(len(lists)), [len(shown.positions) for shown in lists])
-    clicks = np.bincount(owner, clicked)
+    clicks = np.bincount(owner, clicked).astype(np.float64)
     known = np.zeros(2)
     for _ in range(_ROUNDS):
         slopes, curvature = _derivatives(features, clicked, owner, clicks, known)
