@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -15,6 +15,10 @@ from rich.markup import escape
 
 from estudio_core.errors import ConfigurationError, EstudioError
 from estudio_core.terminal import Column, show_json, show_rows
+
+if TYPE_CHECKING:
+    from estudio_core.searching import Mode
+
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Semantic search that learns from its users.")
 plugins_app = typer.Typer(no_args_is_help=True, help="Search plugins: list, write, validate.")
@@ -61,7 +65,7 @@ def search(
     where: Annotated[str | None, typer.Option("--filter", help="Payload filter, as JSON.")] = None,
     max_distance: Annotated[float | None, typer.Option(help="Leave out what is farther.")] = None,
     sort: Annotated[str | None, typer.Option(help="Payload field to order by; -field for descending.")] = None,
-    hybrid: Annotated[bool, typer.Option("--hybrid", help="Fuse with a full-text search for the words.")] = False,
+    mode: Annotated[str, typer.Option(help="What ranks: hybrid (words and vectors), vector or words.")] = "hybrid",
     user: Annotated[str | None, typer.Option(help="Whose personal vectors to use.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare all items instead of asking the index.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: the release that answered, and hits.")] = False,
@@ -83,7 +87,7 @@ def search(
         filter=payload_filter,
         sort_by=SortBy(sort.removeprefix("-"), sort.startswith("-")) if sort else None,
         user_id=user,
-        hybrid=hybrid,
+        mode=cast("Mode", mode),
         exact=exact,
     )
     if as_json:
@@ -103,8 +107,9 @@ def search(
     )
     columns = [
         Column("position", right=True),
+        Column("score", ".3f", right=True),
         Column("similarity", ".3f", right=True),
-        *([Column("score", ".4f", right=True)] if hybrid else []),
+        Column("words", ".3f", right=True),
         Column("object_id"),
         Column("item", prose=True),
     ]

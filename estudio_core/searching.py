@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from estudio_core.errors import ConnectionLostError
+from estudio_core.errors import ConfigurationError, ConnectionLostError, suggest
 
 if TYPE_CHECKING:
     from estudio_core.vectordb.ordering import SortBy
+    from estudio_core.vectordb.releases import Release
     from estudio_core.vectordb.search import SearchHit
     from estudio_core.vectordb.serving import Serving
+
+Mode = Literal["hybrid", "vector", "words"]
+"""What ranks: words and vectors together, vectors alone, or words alone, for which no query is encoded."""
 
 
 @dataclass(frozen=True)
@@ -20,16 +24,18 @@ class Hit:
 
     Attributes:
         object_id: The item.
-        similarity: 1 - distance for cosine, the negated distance otherwise.
+        similarity: 1 - distance for cosine, the negated distance otherwise; None where words alone ranked.
         payload: What is kept beside its vectors.
-        score: Of a hybrid search: the fused score, by which hits are ordered.
+        score: By which hits are ordered: similarity + the release's weight x words, or the one that ranked alone.
+        words: BM25 of the query's words in the item, 1 for about one rare word; None where vectors alone ranked.
         personal: Whether the user's own vectors were compared.
     """
 
     object_id: str
-    similarity: float
+    similarity: float | None
     payload: dict[str, Any]
-    score: float | None = None
+    score: float
+    words: float | None = None
     personal: bool = False
 
 
@@ -53,7 +59,7 @@ def search(
     filter: dict[str, Any] | None = None,
     sort_by: SortBy | str | None = None,
     user_id: str | None = None,
-    hybrid: bool = False,
+    mode: Mode = "hybrid",
     exact: bool = False,
 ) -> SearchAnswer:
     """Answer `query` from the live release of `plugin`: its encoder and its collection, never two releases mixed.
@@ -65,12 +71,14 @@ def search(
         offset: Hits to skip; pages are disjoint and complete.
         max_distance: Leave out items that are farther.
         filter: Payload filter, as a dictionary of `estudio_core.vectordb.filters`.
-        sort_by: Order by this payload field instead of by similarity; give `max_distance` with it.
+        sort_by: Order by this payload field instead of by score; give `max_distance` with it.
         user_id: Whose personal vectors to use where there are any.
-        hybrid: Fuse the order by similarity with that of a full-text search for the words of `query`.
+        mode: What ranks. `hybrid` is similarity + weight x BM25, with the weight that the release brought along; a
+            release without words is searched by vectors. `words` finds only items that hold a word of the query.
         exact: Compare all items instead of asking the index: slower, and the same after every build of the index.
 
     Raises:
+        ConfigurationError: an argument is not legal.
         NothingLiveError: nothing is live yet.
         InferenceUnavailableError: the query cannot be encoded now.
         DatabaseUnavailableError: the index cannot be read now.
@@ -78,6 +86,8 @@ def search(
     from estudio_core.vectordb.search_session import renew_connections
     from estudio_core.vectordb.serving import answered
 
+    if mode not in get_args(Mode):
+        raise ConfigurationError(f"mode is {mode!r}. {suggest(str(mode), get_args(Mode))}")
     wanted = partial(
         _found,
         query=query,
@@ -87,7 +97,7 @@ def search(
         filter=filter,
         sort_by=sort_by,
         user_id=user_id,
-        hybrid=hybrid,
+        mode=mode,
         exact=exact,
     )
     try:
@@ -96,33 +106,37 @@ def search(
         # The server was restarted since the pool last asked. Reading again harms nobody.
         renew_connections()
         release, found = answered(plugin, wanted)
-    cosine = release.index_info.metric_type == "cosine"
     return SearchAnswer(
         plugin=plugin,
         release_id=release.release_id,
         model_version=release.model_version,
-        hits=[
-            Hit(
-                hit.object_id,
-                1 - hit.distance if cosine else -hit.distance,
-                hit.payload or {},
-                hit.score,
-                hit.personal,
-            )
-            for hit in found
-        ],
+        hits=[_hit(hit, release, mode) for hit in found],
     )
 
 
-def _found(serving: Serving, query: str, *, hybrid: bool, **options: Any) -> list[SearchHit]:
+def _hit(hit: SearchHit, release: Release, mode: Mode) -> Hit:
+    if mode == "words":
+        return Hit(hit.object_id, None, hit.payload or {}, hit.words or 0.0, hit.words, hit.personal)
+    similarity = 1 - hit.distance if release.index_info.metric_type == "cosine" else -hit.distance
+    score = similarity + release.ranking.weight * (hit.words or 0.0)
+    return Hit(hit.object_id, similarity, hit.payload or {}, score, hit.words, hit.personal)
+
+
+def _found(serving: Serving, query: str, *, mode: Mode, **options: Any) -> list[SearchHit]:
     """Search the collection of one release with the encoder of the same."""
     from estudio_core.inference.opening import open_search_embedder
     from estudio_core.vectordb.search import search as search_collection
     from estudio_core.vectordb.search_session import search_connection
 
     release = serving.release
-    vector = open_search_embedder(release.model_name).embed_queries([query])[0]
+    vector = None if mode == "words" else open_search_embedder(release.model_name).embed_queries([query])[0]
     with search_connection() as conn:
         return search_collection(
-            conn, release.collection, vector, text=query if hybrid else None, while_live=serving, **options
+            conn,
+            release.collection,
+            vector,
+            text=None if mode == "vector" else query,
+            weight=release.ranking.weight,
+            while_live=serving,
+            **options,
         )

@@ -245,13 +245,14 @@ def test_a_search_and_a_sync_of_what_is_live_print_tables_and_json(indexed_shop:
     result = CliRunner().invoke(app, ["search", title, "--plugin", "shop", "--limit", "2", "--offset", "0"])
     said, headings, first, _ = result.stdout.splitlines()
     assert title in said
-    assert headings.split() == ["position", "similarity", "object_id", "item"]
+    assert headings.split() == ["position", "score", "similarity", "words", "object_id", "item"]
     assert first.split()[0] == "1"
     assert first.endswith(f" 900        {title}")
-    result = CliRunner().invoke(app, ["search", title, "--plugin", "shop", "--hybrid", "--json"])
+    result = CliRunner().invoke(app, ["search", title, "--plugin", "shop", "--mode", "words", "--json"])
     answer = json.loads(result.stdout)
+    assert (answer["hits"][0]["object_id"], answer["hits"][0]["similarity"]) == ("900", None)
     assert (answer["plugin"], answer["release"], answer["model_version"]) == ("shop", 1, "1")
-    assert set(answer["hits"][0]) == {"object_id", "similarity", "payload", "score", "personal"}
+    assert set(answer["hits"][0]) == {"object_id", "similarity", "payload", "score", "words", "personal"}
     [done] = parsed("sync", "--plugin", "shop", "--everything")
     assert (done["plugin"], done["release"], done["deleted"]) == ("shop", 1, 1)  # the lamp is in no table
     assert " 0 deleted, 60 unchanged," in CliRunner().invoke(app, ["sync", "--plugin", "shop", "--everything"]).stdout

@@ -90,7 +90,7 @@ def test_the_demo_shows_titles_before_and_after_in_full(terminal: bool) -> None:
     console = Console(file=io.StringIO(), width=80, force_terminal=terminal, color_system=None)
     _show_side_by_side(console, "gained most", query)
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "“usb [c]” gained most: nDCG@10 0.40 → 0.90" in text
+    assert "“usb [c]” gained most: nDCG@10 full 0.40 → 0.90" in text
     assert "? short" in text
     assert "…" not in text
     assert text.count("[charger]") == 2

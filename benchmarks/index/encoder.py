@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.index.timing import median
-from estudio_core.evaluation.evaluate import EncodedCatalog, evaluate_judgments
+from estudio_core.evaluation.evaluate import evaluate_judgments
 from estudio_core.evaluation.judgments import Judgments
+from estudio_core.evaluation.scores import EncodedCatalog
 from estudio_core.export.triton_repository import ExportOptions, publish_entry
 from estudio_core.inference.embedder import Vectors
 from estudio_core.inference.manifest import EntryManifest

@@ -1,19 +1,24 @@
-"""The final figure: nDCG@10 of a model over the whole corpus against human judgments, by exact search."""
+"""The final figures: nDCG@10 full and judged over the whole corpus against its judgments, by exact search."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable, Mapping, Sequence
 
 from benchmarks.quality.corpora import Corpus
 from benchmarks.quality.logs import SHOWN
 from estudio_core.clickstream.replay import Ranking
-from estudio_core.evaluation.evaluate import EncodedCatalog, evaluate_judgments, rank
-from estudio_core.evaluation.judgments import Judgments
+from estudio_core.evaluation.evaluate import FULL, JUDGED, RATED, evaluate_scores, rank
+from estudio_core.evaluation.scores import EncodedCatalog, Scores, similarity_scores
 from estudio_core.models.embedding_model import EmbeddingModel
 from estudio_core.vectordb.index_info import SearchIndexInfo
 from lightning_modules.precision import autocast, choose_precision
 
 BATCH = 64
+FIGURES = {"ndcg": FULL, "judged_ndcg": JUDGED, "judged_share": RATED}
+"""Metrics by their names in the files of results: both figures, and how much of each top ten is rated."""
+
+Figures = dict[str, dict[str, list[float]]]
+"""By figure, then by group, of every query."""
 
 
 def encode_catalog(model: EmbeddingModel, corpus: Corpus) -> EncodedCatalog:
@@ -23,11 +28,35 @@ def encode_catalog(model: EmbeddingModel, corpus: Corpus) -> EncodedCatalog:
     return EncodedCatalog.from_parts({key: vectors[row : row + 1] for row, key in enumerate(corpus.items)})
 
 
-def scores(model: EmbeddingModel, corpus: Corpus) -> dict[str, list[float]]:
-    """Return nDCG@10 of every query, for the groups `seen` (where the corpus has them) and `unseen`."""
+def figures(model: EmbeddingModel, corpus: Corpus) -> Figures:
+    """Return `FIGURES` of a model that ranks by similarity alone."""
     catalog = encode_catalog(model, corpus)
-    groups = {"seen": (corpus.seen, corpus.judgments), "unseen": (corpus.unseen, corpus.held_out)}
-    return {name: _ndcg(model, catalog, queries, grades) for name, (queries, grades) in groups.items() if queries}
+    index = SearchIndexInfo(dimensions=model.dimensions)
+
+    def similarity(queries: Sequence[str]) -> Scores:
+        return similarity_scores(model.encode_queries(list(queries), BATCH).cpu().numpy(), catalog, index)
+
+    return judged(corpus, catalog.rows, similarity)
+
+
+def judged(corpus: Corpus, rows: Mapping[str, int], scores_of: Callable[[Sequence[str]], Scores]) -> Figures:
+    """Return `FIGURES` of whatever gives scores, for the groups `seen` (where the corpus has them) and `unseen`.
+
+    Args:
+        corpus: Its queries and judgments.
+        rows: Column of each item in the scores, by id.
+        scores_of: From queries to what gives the scores of their rows.
+    """
+    found: Figures = {name: {} for name in FIGURES}
+    for group, asked, grades in (
+        ("seen", corpus.seen, corpus.judgments),
+        ("unseen", corpus.unseen, corpus.held_out),
+    ):
+        if asked:
+            metrics = evaluate_scores(asked, scores_of(asked), rows, grades)
+            for name, metric in FIGURES.items():
+                found[name][group] = [round(value, 6) for value in metrics.values[metric].tolist()]
+    return found
 
 
 def shown_rankings(model: EmbeddingModel, corpus: Corpus) -> dict[str, Ranking]:
@@ -43,12 +72,3 @@ def shown_rankings(model: EmbeddingModel, corpus: Corpus) -> dict[str, Ranking]:
         listed = [(catalog.object_ids[row], value) for row, value in zip(rows, values, strict=True)]
         shown[query] = [hit for hit in listed if not corpus.shown_judged_only or hit[0] in grades][:SHOWN]
     return shown
-
-
-def _ndcg(
-    model: EmbeddingModel, catalog: EncodedCatalog, queries: tuple[str, ...], judgments: Judgments
-) -> list[float]:
-    vectors = model.encode_queries(list(queries), BATCH).cpu().numpy()
-    index = SearchIndexInfo(dimensions=model.dimensions)
-    found = evaluate_judgments(queries, vectors, catalog, index, judgments)
-    return [round(float(value), 6) for value in np.asarray(found.values["ndcg@10"])]

@@ -10,7 +10,7 @@ from benchmarks.quality.contenders.naive import naive
 from benchmarks.quality.contenders.ours import ours, ours_uncorrected
 from benchmarks.quality.contenders.sentence_transformers_trainer import LossName, on_clicks, oracle
 from benchmarks.quality.corpora import Corpus
-from benchmarks.quality.evaluation import scores, shown_rankings
+from benchmarks.quality.evaluation import FIGURES, figures, shown_rankings
 from benchmarks.quality.logs import Condition, replay
 from benchmarks.quality.task import Contender, Task, base_model
 from benchmarks.units import UnitStore
@@ -66,10 +66,12 @@ class Unit:
         return f"{self.corpus.name}/{self.condition.name}-{self.condition.sessions}/{contender}-{self.seed}"
 
 
-def measure_base(corpus: Corpus, model_path: str) -> dict[str, Any]:
-    """Return the figures of the base model."""
+def measure_base(corpus: Corpus, model_path: str, *, complete: bool = False) -> dict[str, Any]:
+    """Return the figures of the base model; with `complete` none that was stored before all of `FIGURES` were."""
     task = Task(sealed(corpus), model_path, _NO_CLICKS, seed=0, budget_tokens=None)
-    return STORE.measured(f"{corpus.name}/base", lambda: {"ndcg": scores(base_model(task), corpus)})
+    key = f"{corpus.name}/base"
+    fresh = complete and not FIGURES.keys() <= (STORE.read(key) or {}).keys()
+    return STORE.measured(key, lambda: dict(figures(base_model(task), corpus)), fresh=fresh)
 
 
 def stored(unit: Unit) -> dict[str, Any] | None:
@@ -92,7 +94,7 @@ def measure(unit: Unit, model_path: str) -> dict[str, Any]:
         corpus = sealed(unit.corpus, judgments=unit.corpus.judgments if unit.contender == ORACLE else None)
         outcome = CONTENDERS[unit.contender](Task(corpus, model_path, data, unit.seed, budget))
         result = {
-            "ndcg": scores(outcome.model, unit.corpus),
+            **figures(outcome.model, unit.corpus),
             "tokens": outcome.tokens,
             "sessions": outcome.sessions,
             "seconds": round(outcome.seconds, 1),

@@ -9,10 +9,44 @@ from typing import Any
 
 import numpy as np
 
-from estudio_core.evaluation.bootstrap import Estimate, paired_gain
+from estudio_core.evaluation.bootstrap import Estimate, bootstrap_mean
 
 Group = str
 Scores = Mapping[Group, Sequence[float]]
+
+
+MUCH = 0.05
+"""Loss of nDCG@10 from which a query counts as one that lost much."""
+ABSENT = "-"
+"""Of a figure that some of its units were measured without: the judged ones came later."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What queries lost of full nDCG@10, each in the mean of its seeds and partitions.
+
+    Attributes:
+        queries: How many lose anything.
+        mean: Mean change of these; 0 for none.
+        much: How many lose more than `MUCH`.
+        worst: The query that changed for the worst, and by how much.
+    """
+
+    queries: int
+    mean: float
+    much: int
+    worst: tuple[str, float]
+
+    @classmethod
+    def of(cls, changes: Mapping[str, float]) -> Losses:
+        """Summarise the changes of all queries.
+
+        >>> Losses.of({"lamp": 0.5, "chair": -0.25, "table": -0.0625, "tent": -0.03125})
+        Losses(queries=3, mean=-0.114..., much=2, worst=('chair', -0.25))
+        """
+        lost = [change for change in changes.values() if change < 0]
+        worst = min(changes.items(), key=lambda change: (change[1], change[0]))
+        return cls(len(lost), float(np.mean(lost)) if lost else 0.0, sum(c < -MUCH for c in lost), worst)
 
 
 @dataclass(frozen=True)
@@ -20,11 +54,15 @@ class Row:
     """A contender under a condition on a kind of corpus.
 
     Attributes:
-        gains: By group, gain of nDCG@10 over the base model: the mean over queries, each with the mean of the seeds
-            and partitions that judge it, and an interval over queries.
+        gains: By group, gain of full nDCG@10 over the base model: the mean over queries, each with the mean of the
+            seeds and partitions that judge it, and an interval over queries.
         seeds: Seeds that every corpus (partition) has.
         worst_seed: By group, the smallest gain of such a seed; NaN without any.
-        against_ours: By group, ours minus this contender, likewise; None for ours itself.
+        against_ours: By group, ours minus this contender, likewise; empty for ours itself.
+        losses: By group, what queries lost.
+        judged: As `gains`, of judged nDCG@10; empty where some result lacks it, as the next two.
+        judged_against_ours: As `against_ours`.
+        rated: By group, mean share of the top ten that is rated.
     """
 
     contender: str
@@ -32,7 +70,11 @@ class Row:
     seeds: int
     gains: dict[Group, Estimate]
     worst_seed: dict[Group, float]
-    against_ours: dict[Group, Estimate] | None
+    against_ours: dict[Group, Estimate]
+    losses: dict[Group, Losses]
+    judged: dict[Group, Estimate]
+    judged_against_ours: dict[Group, Estimate]
+    rated: dict[Group, float]
     tokens: float
     seconds: float
 
@@ -53,28 +95,27 @@ def row(contender: str, results: Cells, bases: Sequence[Mapping[str, Any]], ours
         ours: Of our training; the comparison takes the corpora and seeds that both have.
         queries: What the results are about: a query that several partitions judge is one query.
     """
-    gains: dict[Group, Estimate] = {}
-    worst: dict[Group, float] = {}
-    against: dict[Group, Estimate] = {}
+    groups = list(bases[0]["ndcg"])
     whole = set.intersection(*(set(of_corpus) for of_corpus in results))
     base_cells: Cells = [dict.fromkeys(of_corpus, base) for base, of_corpus in zip(bases, results, strict=True)]
-    for group in bases[0]["ndcg"]:
-        gains[group] = _gain(base_cells, results, queries, group)
+    worst: dict[Group, float] = {}
+    for group in groups:
         before = _mean([{0: base} for base in bases], queries, group)
         of_seeds = [_mean([{seed: cell[seed]} for cell in results], queries, group) - before for seed in whole]
         worst[group] = min(of_seeds, default=float("nan"))
-        if contender != "ours":
-            theirs, mine = _in_both(results, ours)
-            if any(mine):
-                against[group] = _gain(theirs, mine, queries, group)
+    theirs, mine = _in_both(results, ours) if contender != "ours" else ([], [])
     flat = [result for of_corpus in results for result in of_corpus.values()]
     return Row(
         contender,
         runs=len(flat),
         seeds=len(whole),
-        gains=gains,
+        gains=_gains(base_cells, results, queries, groups),
         worst_seed=worst,
-        against_ours=against or None,
+        against_ours=_gains(theirs, mine, queries, groups),
+        losses={group: Losses.of(_changes(base_cells, results, queries, group)) for group in groups},
+        judged=_gains(base_cells, results, queries, groups, "judged_ndcg"),
+        judged_against_ours=_gains(theirs, mine, queries, groups, "judged_ndcg"),
+        rated={g: _mean(results, queries, g, "judged_share") for g in groups if _have(results, "judged_share")},
         tokens=float(np.mean([result["tokens"] for result in flat])),
         seconds=float(np.mean([result["seconds"] for result in flat])),
     )
@@ -89,48 +130,94 @@ def _in_both(results: Cells, ours: Cells) -> tuple[Cells, Cells]:
     return [theirs for theirs, _ in both], [mine for _, mine in both]
 
 
-def _gain(before: Cells, after: Cells, queries: Queries, group: Group) -> Estimate:
-    """Return the gain over queries; both sides have the same corpora and seeds."""
-    first, second = (_by_query(cells, queries, group) for cells in (before, after))
-    return paired_gain([np.mean(first[query]) for query in first], [np.mean(second[query]) for query in first])
+def _have(results: Cells, figure: str) -> bool:
+    """Tell whether there are results and all of them have a figure."""
+    flat = [result for of_corpus in results for result in of_corpus.values()]
+    return bool(flat) and all(figure in result for result in flat)
 
 
-def _mean(results: Cells, queries: Queries, group: Group) -> float:
+def _gains(
+    before: Cells, after: Cells, queries: Queries, groups: Sequence[Group], figure: str = "ndcg"
+) -> dict[Group, Estimate]:
+    """Return the gain over queries by group; both sides have the same corpora and seeds. Empty without the figure."""
+    if not (_have(before, figure) and _have(after, figure)):
+        return {}
+    changes = {group: list(_changes(before, after, queries, group, figure).values()) for group in groups}
+    return {group: bootstrap_mean(values) for group, values in changes.items()}
+
+
+def _changes(before: Cells, after: Cells, queries: Queries, group: Group, figure: str = "ndcg") -> dict[str, float]:
+    first, second = (_by_query(cells, queries, group, figure) for cells in (before, after))
+    # Results hold six decimals: what is beyond them is no change.
+    return {query: round(float(np.mean(second[query]) - np.mean(first[query])), 6) + 0.0 for query in first}
+
+
+def _mean(results: Cells, queries: Queries, group: Group, figure: str = "ndcg") -> float:
     """Return the mean over queries, each with the mean of its results."""
-    return float(np.mean([np.mean(values) for values in _by_query(results, queries, group).values()]))
+    return float(np.mean([np.mean(values) for values in _by_query(results, queries, group, figure).values()]))
 
 
-def _by_query(results: Cells, queries: Queries, group: Group) -> dict[str, list[float]]:
+def _by_query(results: Cells, queries: Queries, group: Group, figure: str) -> dict[str, list[float]]:
     values: dict[str, list[float]] = {}
     for of_corpus, texts in zip(results, queries, strict=False):
         for result in of_corpus.values():
-            for query, value in zip(texts[group], result["ndcg"][group], strict=True):
+            for query, value in zip(texts[group], result[figure][group], strict=True):
                 values.setdefault(query, []).append(value)
     return values
 
 
 def markdown(title: str, bases: Sequence[Mapping[str, Any]], queries: Queries, rows: Sequence[Row]) -> str:
-    """Return a section with one table: gains with 95 % intervals, worst seed, and the difference to ours."""
+    """Return a section with two tables: gains of the full figure, and what the judged one and single queries say."""
     groups = list(bases[0]["ndcg"])
+    cells: Cells = [{0: base} for base in bases]
+
+    def of_base(figure: str, group: Group) -> str:
+        return f"({_mean(cells, queries, group, figure):.3f})" if _have(cells, figure) else ABSENT
+
     head = ["contender", "runs", "whole seeds"]
     for group in groups:
-        head += [f"{group}: gain of nDCG@10", "worst seed", "ours minus it"]
-    head += ["tokens", "seconds"]
-    lines = [f"## {title}", "", f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
-    base = [f"{_mean([{0: cell} for cell in bases], queries, g):.3f}" for g in groups]
-    lines.append("| base model | | | " + " | ".join(f"({value}) | | " for value in base) + " | | |")
+        head += [f"{group}: gain of nDCG@10 full", "worst seed", "ours minus it"]
+    base = ["base model", "", ""]
+    for group in groups:
+        base += [of_base("ndcg", group), "", ""]
+    full = [[*head, "tokens", "seconds"], [*base, "", ""]]
     for entry in rows:
-        cells = [entry.contender, str(entry.runs), str(entry.seeds)]
+        line = [entry.contender, str(entry.runs), str(entry.seeds)]
         for group in groups:
-            other = entry.against_ours[group] if entry.against_ours else None
-            cells += [
+            line += [
                 _text(entry.gains[group]),
                 f"{entry.worst_seed[group]:+.3f}" if entry.seeds else "",
-                _text(other) if other else "",
+                _text(entry.against_ours[group]) if entry.against_ours else "",
             ]
-        cells += [f"{entry.tokens:,.0f}", f"{entry.seconds:.0f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, ""])
+        full.append([*line, f"{entry.tokens:,.0f}", f"{entry.seconds:.0f}"])
+
+    head, base = ["contender"], ["base model"]
+    for group in groups:
+        head += [f"{group}: gain of nDCG@10 judged", "ours minus it", "top ten rated"]
+        head += ["mean loss of those that lose", f"lose over {MUCH}", "worst query"]
+        base += [of_base("judged_ndcg", group), "", of_base("judged_share", group), "", "", ""]
+    beside = [head, base]
+    for entry in rows:
+        line = [entry.contender]
+        for group in groups:
+            lost = entry.losses[group]
+            against = entry.judged_against_ours.get(group)
+            line += [
+                _text(entry.judged[group]) if entry.judged else ABSENT,
+                _text(against) if against else ABSENT if entry.against_ours else "",
+                f"{entry.rated[group]:.2f}" if entry.rated else ABSENT,
+                f"{lost.mean:+.3f} ({lost.queries} of {entry.gains[group].n})",
+                str(lost.much),
+                f"{lost.worst[0]} {lost.worst[1]:+.3f}",
+            ]
+        beside.append(line)
+    return "\n".join([f"## {title}", "", *_table(full), "", *_table(beside), ""])
+
+
+def _table(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Return a Markdown table; the first line is its head."""
+    head, *body = (f"| {' | '.join(cell.replace('|', ' ') for cell in line)} |" for line in lines)
+    return [head, "|" + " --- |" * len(lines[0]), *body]
 
 
 def plot(path: Path, sections: Mapping[str, Sequence[Row]]) -> None:
@@ -156,7 +243,7 @@ def plot(path: Path, sections: Mapping[str, Sequence[Row]]) -> None:
         axis.axvline(0, color="grey", linewidth=0.8)
         axis.set_title(title, fontsize=10, loc="left")
         axis.legend(fontsize=8)
-    axes[-1, 0].set_xlabel("gain of nDCG@10 over the base model, 95 % interval over queries")
+    axes[-1, 0].set_xlabel("gain of nDCG@10 full over the base model, 95 % interval over queries")
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from estudio_core.evaluation.charts import LineChart
     from estudio_core.inference.manifest import EntryManifest
 
-_CHARTED = ("unseen_ndcg_at_10_after", "seen_ndcg_at_10_after", "recall_at_10")
+_CHARTED = ("unseen_ndcg_at_10_after", "unseen_judged_ndcg_at_10_after", "seen_ndcg_at_10_after", "recall_at_10")
 """Numbers of promotions that are drawn over releases, by the names MLflow and verification give them."""
 
 _TREND = ("ndcg_at_10", "recall_at_10", "clicked_sessions")

@@ -29,12 +29,12 @@ so: on a development partition, never-asked queries gained +0.005 nDCG@10 from s
 
 
 def rankings_of(plugin: str) -> dict[str, Ranking]:
-    """Return what the live release of `plugin` finds for each searched query: (object id, similarity), best first.
+    """Return what the live release of `plugin` finds for each searched query: (object id, score), best first.
 
     By exact search: an index differs a little from build to build, and the clickstream would differ with it.
     """
     return {
-        query: [(hit.object_id, hit.similarity) for hit in search(plugin, query, limit=SEARCHED_DEPTH, exact=True).hits]
+        query: [(hit.object_id, hit.score) for hit in search(plugin, query, limit=SEARCHED_DEPTH, exact=True).hits]
         for query in demo_queries().searched
     }
 

@@ -157,7 +157,7 @@ def _examples(report: EvaluationReport) -> dict[str, QueryChange]:
 
 
 def _show_side_by_side(console: Console, what: str, query: QueryChange) -> None:
-    title = Text(f"“{query.query}” {what}: nDCG@10 {query.before:.2f} → {query.after:.2f}", style="bold")
+    title = Text(f"“{query.query}” {what}: nDCG@10 full {query.before:.2f} → {query.after:.2f}", style="bold")
     console.print(title, soft_wrap=True)
     shown = zip(query.results_before[:SHOWN_RESULTS], query.results_after[:SHOWN_RESULTS], strict=False)
     rows = [

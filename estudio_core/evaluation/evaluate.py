@@ -1,77 +1,42 @@
-"""How well a model ranks: exact search over the whole catalogue, metrics per query against judgments."""
+"""How well a catalog is ranked: exact search over all of it, metrics per query against judgments.
+
+Judgments are seldom complete: people graded what some engine had shown. Two figures say what that leaves open. *Full*
+counts what nobody rated as irrelevant, and so favours what resembles that engine. *Judged* condenses the ranking to
+rated objects first, and so says nothing of what was never rated. Where judgments are complete, the two coincide.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from estudio_core.clickstream.ranking_data import FineTuningInput
-from estudio_core.errors import DataError, DimensionError
+from estudio_core.errors import DataError
 from estudio_core.evaluation.judgments import Judgments
 from estudio_core.evaluation.ranking_metrics import mrr_at_k, ndcg_at_k, recall_at_k
-from estudio_core.models.aggregation import PartTable, normalised, object_similarities, object_vectors, similarities
-from estudio_core.vectordb.index_info import MetricAggregationType, MetricType, SearchIndexInfo
+from estudio_core.evaluation.scores import EncodedCatalog, Scores, Vectors, query_blocks, similarity_scores
+from estudio_core.vectordb.index_info import SearchIndexInfo
 
-Vectors = NDArray[np.float32]
-
-METRICS = ("ndcg@10", "mrr@10", "recall@10")
+FULL, JUDGED, RATED = "ndcg@10", "judged_ndcg@10", "judged_share@10"
+"""The two figures, and the share of a top ten that is rated."""
+METRICS = (FULL, JUDGED, RATED, "mrr@10", "recall@10")
 METRIC_TITLES = {
-    "ndcg@10": "nDCG@10",
+    FULL: "nDCG@10 full",
+    JUDGED: "nDCG@10 judged",
+    RATED: "Top ten rated",
     "mrr@10": "MRR@10",
     "recall@10": "Recall@10",
     "shown_ndcg@10": "nDCG@10 of the shown list",
     "shown_pairwise_accuracy": "Clicked above skipped (pairwise accuracy)",
 }
+ANSWERED_WELL = "answered_well"
+"""Beside the metrics: 1 where the first result has the highest grade of its query, else 0."""
+OF_RATINGS = (JUDGED, RATED, ANSWERED_WELL)
+"""What is told of people's ratings only: clicks grade what the champion showed, and its first results most."""
 K = 10
-_QUERIES_AT_ONCE = 64  # x 20,000 objects x 3 parts in float32: 15 MB
-
-
-@dataclass(frozen=True)
-class EncodedCatalog:
-    """The vectors of all objects: `parts[offsets[i]:offsets[i + 1]]` are those of `object_ids[i]`.
-
-    Attributes:
-        object_ids: Ids, each once.
-        parts: float32 [parts, dim].
-        offsets: int64 [objects + 1], rising from 0 to the number of parts.
-    """
-
-    object_ids: tuple[str, ...]
-    parts: Vectors
-    offsets: NDArray[np.int64]
-
-    def __post_init__(self) -> None:
-        """Refuse objects without parts, and offsets that do not fit."""
-        offsets = np.asarray(self.offsets)
-        fits = offsets.shape == (len(self.object_ids) + 1,) and offsets[0] == 0 and offsets[-1] == len(self.parts)
-        if not self.object_ids or not fits or (np.diff(offsets) < 1).any():
-            raise DataError(
-                f"{len(self.object_ids)} objects with offsets of shape {offsets.shape} for {len(self.parts)} parts: "
-                "offsets must rise from 0 to the number of parts, with at least one part for each of some objects."
-            )
-        if len(set(self.object_ids)) != len(self.object_ids):
-            raise DataError("An object id stands twice in the catalogue. Give each object once, with all its parts.")
-
-    @classmethod
-    def from_parts(cls, parts: Mapping[str, Vectors]) -> EncodedCatalog:
-        """Build from a [parts, dim] matrix per object id."""
-        counts = [len(rows) for rows in parts.values()]
-        matrix = np.concatenate(list(parts.values())) if counts else np.empty((0, 0), dtype=np.float32)
-        return cls(tuple(parts), matrix, np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64))
-
-    @cached_property
-    def table(self) -> PartTable:
-        """Which parts belong to which object, by row of `object_ids`."""
-        return PartTable.counted(np.diff(self.offsets).tolist())
-
-    @cached_property
-    def rows(self) -> dict[str, int]:
-        """Row of each object id."""
-        return {object_id: row for row, object_id in enumerate(self.object_ids)}
 
 
 @dataclass(frozen=True)
@@ -97,64 +62,90 @@ class QueryMetrics:
             tuple(self.queries[row] for row in keep), {name: values[keep] for name, values in self.values.items()}
         )
 
+    def without(self, names: Iterable[str]) -> QueryMetrics:
+        """Return the other metrics."""
+        left_out = set(names)
+        return QueryMetrics(self.queries, {n: values for n, values in self.values.items() if n not in left_out})
 
-def rank(queries: Vectors, catalog: EncodedCatalog, index: SearchIndexInfo, k: int = K) -> Ranked:
-    """Return the `k` nearest objects of every query, by exact search; ties go to the earlier object.
+
+def rank_scores(scores: Scores, queries: int, k: int = K) -> Ranked:
+    """Return the `k` best objects of every query; ties go to the earlier object.
 
     Args:
-        queries: float32 [queries, dim].
-        catalog: The objects.
-        index: Metric and aggregation.
+        scores: Of the queries' rows.
+        queries: Number of queries.
         k: Objects wanted; fewer come where the catalogue is smaller.
-
-    Raises:
-        DimensionError: vectors of another dimension than the index's.
     """
-    k = min(k, len(catalog.object_ids))
-    rows = np.empty((len(queries), k), dtype=np.int64)
-    scores = np.empty((len(queries), k), dtype=np.float32)
-    for block, found in similarity_blocks(queries, catalog, index):
-        # Not a number sorts last, so that a broken vector is never returned as the best one.
-        top = _smallest(np.where(np.isnan(found), np.inf, -found), k)
-        rows[block], scores[block] = top, np.take_along_axis(found, top, 1)
-    return Ranked(rows, scores)
+    found = [_best(scores(block), k) for block in query_blocks(np.arange(queries))]
+    return Ranked(np.concatenate([top.rows for top in found]), np.concatenate([top.scores for top in found]))
+
+
+def rank(queries: Vectors, catalog: EncodedCatalog, index: SearchIndexInfo, k: int = K) -> Ranked:
+    """Return the `k` nearest objects of every query, see `similarity_scores` and `rank_scores`."""
+    return rank_scores(similarity_scores(queries, catalog, index), len(queries), k)
+
+
+def evaluate_scores(
+    queries: Sequence[str], scores: Scores, rows: Mapping[str, int], judgments: Judgments
+) -> QueryMetrics:
+    """Rank the whole catalogue for every query and compare with its judgments.
+
+    The ideal ranking holds judged objects of the catalogue only; queries none of whose relevant objects is in the
+    catalogue are left out. Metrics: `METRICS`, of which all but two take the full ranking, and `ANSWERED_WELL`.
+
+    Args:
+        queries: Query texts; those without judgments are left out.
+        scores: Of the queries' rows.
+        rows: Column of each object in the scores, by id.
+        judgments: Grades by query.
+
+    Source of the condensed lists: Sakai, "Alternatives to Bpref" (SIGIR 2007).
+    """
+    known = [
+        {rows[object_id]: grade for object_id, grade in judgments.get(query, {}).items() if object_id in rows}
+        for query in queries
+    ]
+    keep = np.array([number for number, grades in enumerate(known) if any(grades.values())], dtype=np.int64)
+    graded: list[list[float]] = []
+    condensed: list[list[float]] = []
+    rated: list[float] = []
+    broken: list[bool] = []
+    for block in query_blocks(keep):
+        found = scores(block)
+        top = _best(found, K)
+        broken.extend(not np.isfinite(of_query).all() for of_query in top.scores)
+        for query, of_query, best in zip(block.tolist(), found, top.rows.tolist(), strict=True):
+            grades = known[query]
+            graded.append([grades.get(row, 0.0) for row in best])
+            rated.append(sum(row in grades for row in best) / len(best))
+            condensed.append(_condensed(of_query, grades))
+    judged = [list(known[number].values()) for number in keep]
+    well = [float(ranked[0] == max(grades)) for ranked, grades in zip(graded, judged, strict=True)]
+    full, ideal = filled(graded), filled(judged)
+    values = {
+        FULL: ndcg_at_k(full, ideal, K),
+        JUDGED: ndcg_at_k(filled(condensed), ideal, K),
+        RATED: np.array(rated),
+        "mrr@10": mrr_at_k(full, ideal, K),
+        "recall@10": recall_at_k(full, ideal, K),
+        ANSWERED_WELL: np.array(well),
+    }
+    texts = tuple(queries[number] for number in keep)
+    return QueryMetrics(texts, {name: np.where(broken, np.nan, found) for name, found in values.items()})
 
 
 def evaluate_judgments(
     queries: Sequence[str], vectors: Vectors, catalog: EncodedCatalog, index: SearchIndexInfo, judgments: Judgments
 ) -> QueryMetrics:
-    """Rank the whole catalogue for every query and compare with its judgments.
+    """Rank by similarity alone and compare with judgments, see `similarity_scores` and `evaluate_scores`.
 
-    The ideal ranking holds judged objects of the catalogue only; queries none of whose relevant objects is in the
-    catalogue are left out. Metrics: `METRICS`.
-
-    Args:
-        queries: Query texts; those without judgments are left out.
-        vectors: float32 [queries, dim], parallel to `queries`.
-        catalog: All objects.
-        index: Metric and aggregation.
-        judgments: Grades by query.
+    Raises:
+        DataError: not one vector per query.
+        DimensionError: vectors of another dimension than the index's.
     """
     if len(queries) != len(vectors):
         raise DataError(f"{len(queries)} queries and {len(vectors)} query vectors: one vector per query is needed.")
-    known = [
-        {
-            catalog.rows[object_id]: grade
-            for object_id, grade in judgments.get(query, {}).items()
-            if object_id in catalog.rows
-        }
-        for query in queries
-    ]
-    keep = [number for number, grades in enumerate(known) if any(grades.values())]
-    texts = tuple(queries[number] for number in keep)
-    ranked = rank(vectors[keep], catalog, index, K)
-    graded = np.array(
-        [[known[number].get(row, 0.0) for row in top] for number, top in zip(keep, ranked.rows.tolist(), strict=True)]
-    ).reshape(len(keep), ranked.rows.shape[1])
-    judged = filled([list(known[number].values()) for number in keep])
-    broken = ~np.isfinite(ranked.scores).all(axis=1)
-    computed = (ndcg_at_k(graded, judged, K), mrr_at_k(graded, judged, K), recall_at_k(graded, judged, K))
-    return QueryMetrics(texts, {n: np.where(broken, np.nan, v) for n, v in zip(METRICS, computed, strict=True)})
+    return evaluate_scores(queries, similarity_scores(vectors, catalog, index), catalog.rows, judgments)
 
 
 def judgments_from_sessions(sessions: Iterable[FineTuningInput]) -> Judgments:
@@ -178,41 +169,27 @@ def judgments_from_sessions(sessions: Iterable[FineTuningInput]) -> Judgments:
     )
 
 
-def mean_random_similarity(catalog: EncodedCatalog, pairs: int = 20_000, seed: int = 0) -> float:
-    """Return the mean cosine of random pairs of different objects: near 1 where all vectors have become the same.
+def _best(scores: Vectors, k: int) -> Ranked:
+    """Return the best objects of a block of scores."""
+    top = _smallest(_ascending(scores), min(k, scores.shape[1]))
+    return Ranked(top, np.take_along_axis(scores, top, 1))
 
-    NaN for a catalogue of one object.
+
+def _condensed(scores: Vectors, grades: Mapping[int, float]) -> list[float]:
+    """Return the grades of a query's rated objects, best first, as if nothing else were there; ties as in `rank`.
+
+    Args:
+        scores: Of the query with all objects, [objects].
+        grades: By row of the object.
     """
-    count = len(catalog.object_ids)
-    if count < 2:
-        return float("nan")
-    vectors = normalised(object_vectors(catalog.parts, catalog.table, MetricType.COSINE))
-    rng = np.random.default_rng(seed)
-    first = rng.integers(0, count, pairs)
-    second = (first + rng.integers(1, count, pairs)) % count
-    return float(np.einsum("ij,ij->i", vectors[first], vectors[second], dtype=np.float64).mean())
+    rated = np.array(sorted(grades))
+    order = np.argsort(_ascending(scores[rated]), kind="stable")
+    return [grades[row] for row in rated[order].tolist()]
 
 
-def similarity_blocks(
-    queries: Vectors, catalog: EncodedCatalog, index: SearchIndexInfo
-) -> Iterator[tuple[slice, Vectors]]:
-    """Yield the similarity of blocks of queries to all objects: (which queries, [block, objects]).
-
-    Raises:
-        DimensionError: vectors of another dimension than the index's.
-    """
-    for name, vectors in (("query", queries), ("item", catalog.parts)):
-        if vectors.ndim != 2 or vectors.shape[1] != index.dimensions:
-            raise DimensionError(f"The index has {index.dimensions} dimensions; {name} vectors have {vectors.shape}.")
-    aggregation, metric = index.metric_aggregation_type, index.metric_type
-    # Object vectors of AVG are the same for every block.
-    whole = object_vectors(catalog.parts, catalog.table, metric) if aggregation is MetricAggregationType.AVG else None
-    for start in range(0, len(queries), _QUERIES_AT_ONCE):
-        block = slice(start, start + _QUERIES_AT_ONCE)
-        if whole is not None:
-            yield block, similarities(queries[block], whole, metric)
-        else:
-            yield block, object_similarities(queries[block], catalog.parts, catalog.table, aggregation, metric)
+def _ascending(scores: Vectors) -> Vectors:
+    """Return keys that sort best first. Not a number sorts last: a broken vector is never returned as the best one."""
+    return np.where(np.isnan(scores), np.float32(np.inf), -scores)
 
 
 def _smallest(keys: NDArray[np.float32], k: int) -> NDArray[np.int64]:

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from estudio_core.errors import DataError
-from estudio_core.evaluation.bootstrap import Estimate, bootstrap_mean, paired_gain
-from estudio_core.evaluation.evaluate import METRIC_TITLES, QueryMetrics
+from estudio_core.evaluation.bootstrap import Estimate
+from estudio_core.evaluation.comparison import FIGURES, Group, GroupComparison, answered_well, compare_group
+from estudio_core.evaluation.evaluate import JUDGED, METRIC_TITLES, QueryMetrics
 from estudio_core.evaluation.gate_settings import GateSettings
 from estudio_core.evaluation.sign_flip import chance_of_gain
-
-Group = Literal["seen", "unseen"]
-"""seen: queries that occur in the training sessions. unseen: queries that do not."""
-
-Chance = Callable[[Group, float], float]
-"""From a group and the gain to be exceeded to the p-value of the gain."""
 
 LEAST_SPREAD = 0.5
 """Share of the champion's spread (1 - mean cosine of random item pairs) that a candidate must keep.
@@ -28,33 +20,6 @@ LEAST_SPREAD = 0.5
 Relative, because models differ: unrelated texts have a cosine near 0.1 with MiniLM and near 0.75 with E5. A guard
 against collapse, far from what healthy training does.
 """
-
-
-class MetricComparison(BaseModel):
-    """One metric of one group, before and after, and the paired gain."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    metric: str
-    before: Estimate
-    after: Estimate
-    gain: Estimate
-
-
-class GroupComparison(BaseModel):
-    """Champion and candidate on the same queries of one group. No metrics: no query could be compared."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    group: Group
-    queries: int
-    not_finite: int = 0
-    """Queries for which one of the models gave no number."""
-    metrics: tuple[MetricComparison, ...] = ()
-
-    def metric(self, name: str) -> MetricComparison | None:
-        """Return the comparison of one metric, None where there is none."""
-        return next((m for m in self.metrics if m.metric == name), None)
 
 
 class GateDecision(BaseModel):
@@ -68,40 +33,6 @@ class GateDecision(BaseModel):
     groups: tuple[GroupComparison, ...]
     champion_similarity: float | None = None
     candidate_similarity: float | None = None
-
-
-def compare_group(
-    group: Group, champion: QueryMetrics, candidate: QueryMetrics, confidence: float = 0.95, seed: int = 0
-) -> GroupComparison:
-    """Compare two models on the queries of one group.
-
-    Raises:
-        DataError: they were evaluated on different queries.
-    """
-    if champion.queries != candidate.queries:
-        raise DataError(
-            f"Group {group!r}: the champion was evaluated on {len(champion.queries)} queries and the candidate on "
-            f"{len(candidate.queries)}, or in another order. Evaluate both on the same list."
-        )
-    names = [name for name in METRIC_TITLES if name in champion.values and name in candidate.values]
-    stacked = np.array([side.values[name] for side in (champion, candidate) for name in names])
-    finite = np.isfinite(stacked.reshape(-1, len(champion.queries))).all(axis=0)
-    if not names or not finite.any():
-        return GroupComparison(group=group, queries=len(finite), not_finite=int((~finite).sum()))
-    comparisons = []
-    for name in names:
-        before, after = champion.values[name][finite], candidate.values[name][finite]
-        comparisons.append(
-            MetricComparison(
-                metric=name,
-                before=bootstrap_mean(before, confidence=confidence, seed=seed),
-                after=bootstrap_mean(after, confidence=confidence, seed=seed),
-                gain=paired_gain(before, after, confidence=confidence, seed=seed),
-            )
-        )
-    return GroupComparison(
-        group=group, queries=len(finite), not_finite=int((~finite).sum()), metrics=tuple(comparisons)
-    )
 
 
 def decide(
@@ -121,13 +52,16 @@ def decide(
     on and worse for everything else. Without judgments, give the queries of the held-out sessions as `unseen`, and no
     `seen`.
 
+    People's ratings give two figures, and no gain in one is bought by a loss in the other: in either group neither may
+    lose more than `maximum_loss` for certain. Nor may the queries that were answered well lose more than `maximum_tax`.
+
     Certain, and ruled out, is what the bootstrap interval says and the paired randomisation test confirms at the same
     level: of few queries, most of them tied, the interval alone is too narrow.
 
     Args:
         champion: Metrics per query of the live model, by group.
         candidate: Metrics of the new one, on the same queries.
-        settings: Metric, least gain, level, fewest queries.
+        settings: Metric, least gain, largest losses, level, fewest queries.
         champion_similarity: Mean cosine of random item pairs (`mean_random_similarity`) with the champion.
         candidate_similarity: The same with the candidate.
         seed: Of bootstrap and randomisation test.
@@ -138,12 +72,8 @@ def decide(
         for group in order
         if group in champion and group in candidate
     )
-
-    def chance(group: Group, above: float) -> float:
-        before, after = (side[group].values[settings.metric] for side in (champion, candidate))
-        return chance_of_gain(before, after, above=above, seed=seed)
-
-    refusal = _collapsed(champion_similarity, candidate_similarity) or _refusal(groups, settings, chance)
+    sides = {group.group: _Sides(champion[group.group], candidate[group.group], seed) for group in groups}
+    refusal = _collapsed(champion_similarity, candidate_similarity) or _refusal(groups, settings, sides)
     return GateDecision(
         promoted=refusal is None,
         reason=refusal or _success(groups, settings),
@@ -152,6 +82,27 @@ def decide(
         champion_similarity=champion_similarity,
         candidate_similarity=candidate_similarity,
     )
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """What both models gave for each query of a group, for the randomisation test: its p-values."""
+
+    champion: QueryMetrics
+    candidate: QueryMetrics
+    seed: int
+
+    def gained(self, metric: str, above: float) -> float:
+        before, after = self.champion.values[metric], self.candidate.values[metric]
+        return chance_of_gain(before, after, above=above, seed=self.seed)
+
+    def lost(self, metric: str, above: float, *, answered: bool = False) -> float:
+        """Of all queries, or of those that were `answered` well."""
+        before, after = self.champion.values[metric], self.candidate.values[metric]
+        if answered:
+            well = answered_well(self.champion)
+            before, after = before[well], after[well]
+        return chance_of_gain(after, before, above=above, seed=self.seed)
 
 
 def _collapsed(champion: float | None, candidate: float | None) -> str | None:
@@ -167,7 +118,7 @@ def _collapsed(champion: float | None, candidate: float | None) -> str | None:
     return None
 
 
-def _refusal(groups: tuple[GroupComparison, ...], settings: GateSettings, chance: Chance) -> str | None:
+def _refusal(groups: tuple[GroupComparison, ...], settings: GateSettings, sides: Mapping[Group, _Sides]) -> str | None:
     by_name = {group.group: group for group in groups}
     for group in groups:
         if group.not_finite:
@@ -185,33 +136,62 @@ def _refusal(groups: tuple[GroupComparison, ...], settings: GateSettings, chance
         if comparison is None:
             return f"Refused: {METRIC_TITLES[settings.metric]} was not measured on {group.group} queries."
         beside_seen = group is unseen and len(deciding) > 1 and settings.maximum_loss > 0
-        shortfall = _shortfall(comparison.gain, settings, partial(chance, group.group), beside_seen=beside_seen)
+        shortfall = _shortfall(comparison.gain, settings, sides[group.group], beside_seen=beside_seen)
         if shortfall is not None:
             failed.append(
                 f"{METRIC_TITLES[settings.metric]} on {group.group} queries changed by "
                 f"{_interval(comparison.gain)}, {shortfall}"
             )
+        failed += _losses(group, settings, sides[group.group], known=settings.metric if shortfall else None)
     return f"Refused: {' and '.join(failed)}." if failed else None
 
 
-def _shortfall(
-    gain: Estimate, settings: GateSettings, chance: Callable[[float], float], *, beside_seen: bool
-) -> str | None:
+def _shortfall(gain: Estimate, settings: GateSettings, sides: _Sides, *, beside_seen: bool) -> str | None:
     """Return what a gain lacks; None where it is enough."""
     if beside_seen and not gain.mean > settings.minimum_gain:
         return f"where the mean must exceed {settings.minimum_gain:+.3f}"
     least = -settings.maximum_loss if beside_seen else settings.minimum_gain
     if not gain.low > least:
         return f"where the lower end must exceed {least:+.3f}"
-    allowed = (1 - settings.confidence) / 2
+    allowed = _allowed(settings)
     if least <= -1:  # no metric can lose as much
         return None
-    if not (found := chance(least)) < allowed:
+    if not (found := sides.gained(settings.metric, least)) < allowed:
         return (
             f"where chance alone exceeds {least:+.3f} by as much in {found:.1%} of cases (randomisation test; below "
             f"{allowed:.1%} is asked for)"
         )
     return None
+
+
+def _losses(group: GroupComparison, settings: GateSettings, sides: _Sides, *, known: str | None) -> list[str]:
+    """Return which figures lose too much for certain, but for the one whose shortfall is `known`.
+
+    Where people's ratings judge: what clicks do not grade is no loss.
+    """
+    if group.metric(JUDGED) is None:
+        return []
+    bounded = [
+        (comparison, f"on {group.group} queries", settings.maximum_loss, False)
+        for comparison in group.metrics
+        if comparison.metric in FIGURES and comparison.metric != known
+    ]
+    bounded += [
+        (comparison, f"of {comparison.gain.n} {group.group} queries answered well before", settings.maximum_tax, True)
+        for comparison in group.tax
+        if comparison.gain.n >= settings.minimum_queries
+    ]
+    return [
+        f"{METRIC_TITLES[comparison.metric]} {where} changed by {_interval(comparison.gain)}, where a mean loss of "
+        f"more than {most:.3f} is certain"
+        for comparison, where, most, answered in bounded
+        if comparison.gain.high < -most and sides.lost(comparison.metric, most, answered=answered) < _allowed(settings)
+    ]
+
+
+def _allowed(settings: GateSettings) -> float:
+    """Return the p-value below which the randomisation test confirms."""
+    return (1 - settings.confidence) / 2
 
 
 def _success(groups: tuple[GroupComparison, ...], settings: GateSettings) -> str:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from estudio_core.clickstream.ranking_data import FineTuningInput
-from estudio_core.evaluation.evaluate import EncodedCatalog, K, QueryMetrics, Vectors, similarity_blocks
+from estudio_core.evaluation.evaluate import K, QueryMetrics
 from estudio_core.evaluation.ranking_metrics import ndcg_at_k, pairwise_accuracy
+from estudio_core.evaluation.scores import EncodedCatalog, Scores, Vectors, query_blocks, similarity_scores
 from estudio_core.vectordb.index_info import SearchIndexInfo
 
 SHOWN_METRICS = ("shown_ndcg@10", "shown_pairwise_accuracy")
@@ -65,13 +66,13 @@ class ShownResults:
         table = np.array(rows, dtype=np.int64).reshape(-1, 5)
         return cls(table[:, 0], table[:, 1], table[:, 2], table[:, 3], table[:, 4].astype(bool))
 
-    def similarities(self, vectors: Vectors, catalog: EncodedCatalog, index: SearchIndexInfo) -> NDArray[np.float32]:
-        """Return the similarity of query and object of each result, [results]."""
-        scores = np.empty(len(self.sessions), dtype=np.float32)
-        for block, found in similarity_blocks(vectors, catalog, index):
-            here = (self.queries >= block.start) & (self.queries < block.stop)
-            scores[here] = found[self.queries[here] - block.start, self.objects[here]]
-        return scores
+    def scored(self, scores: Scores) -> NDArray[np.float32]:
+        """Return the score of query and object of each result, [results]."""
+        found = np.empty(len(self.sessions), dtype=np.float32)
+        for block in query_blocks(np.unique(self.queries)):
+            here = np.isin(self.queries, block)
+            found[here] = scores(block)[np.searchsorted(block, self.queries[here]), self.objects[here]]
+        return found
 
 
 def evaluate_shown(
@@ -99,7 +100,8 @@ def evaluate_shown(
     shape = (int(shown.sessions.max()) + 1, int(shown.columns.max()) + 1)
     scores, clicks, mask = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=bool)
     cells = (shown.sessions, shown.columns)
-    scores[cells], clicks[cells], mask[cells] = shown.similarities(vectors, catalog, index), shown.clicked, True
+    ranks = similarity_scores(vectors, catalog, index)
+    scores[cells], clicks[cells], mask[cells] = shown.scored(ranks), shown.clicked, True
     order = np.argsort(np.where(mask, -scores, np.inf), axis=1, kind="stable")
     per_session = (
         ndcg_at_k(np.take_along_axis(clicks, order, 1), clicks, K),

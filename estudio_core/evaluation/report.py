@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,8 @@ from rich.text import Text
 
 from estudio_core.evaluation.bootstrap import Estimate
 from estudio_core.evaluation.charts import Scale, change_bars, line_chart, nice_ticks
-from estudio_core.evaluation.evaluate import METRIC_TITLES
-from estudio_core.evaluation.gate import GroupComparison
+from estudio_core.evaluation.comparison import MetricComparison
+from estudio_core.evaluation.evaluate import JUDGED, METRIC_TITLES, RATED
 from estudio_core.evaluation.report_data import EvaluationReport
 from estudio_core.evaluation.search_charts import course_chart, parameter_charts
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import jinja2
 
 GROUP_TITLES = {"seen": "Queries users searched before", "unseen": "Queries never seen in training"}
+TAX_TITLE = "Of these, answered well before"
+FIGURES_EXPLAINED = "full: what nobody rated is irrelevant; judged: it is left out of the ranking"
 
 _SHOWN_CHANGES = 8  # queries listed as best and as worst changes
 _FOREST_WIDTH, _FOREST_LABEL, _FOREST_ROW = 720.0, 190.0, 30.0
@@ -59,6 +62,9 @@ def render_html(report: EvaluationReport) -> str:
         trial_parameters=sorted({name for trial in report.trials for name in trial.parameters}),
         group_titles=GROUP_TITLES,
         metric_titles=METRIC_TITLES,
+        tax_title=TAX_TITLE,
+        rated=RATED,
+        explained=FIGURES_EXPLAINED if _of_ratings(report) else None,
     )
 
 
@@ -70,10 +76,16 @@ def render_terminal(report: EvaluationReport) -> RenderableType:
     learned = Text(
         f"{facts.clicked_sessions:,} of {facts.sessions:,} sessions with {clicks}, {facts.items:,} items", style="dim"
     )
+    tables = []
+    for group in report.decision.groups:
+        tables.append(_table(f"\n{GROUP_TITLES[group.group]} ({group.queries})", group.metrics))
+        if group.tax:
+            tables.append(_table(f"{TAX_TITLE} ({group.tax[0].gain.n})", group.tax))
+    legend = [f"[…] {report.decision.settings.confidence:.0%} confidence interval over queries\n"]
     return Group(
         Text(f"{report.plugin}: {report.candidate} against {report.champion}", style="bold"),
-        *(_group_table(group) for group in report.decision.groups),
-        Text(f"[…] {report.decision.settings.confidence:.0%} confidence interval over queries\n", style="dim"),
+        *tables,
+        *(Text(line, style="dim") for line in [FIGURES_EXPLAINED] * _of_ratings(report) + legend),
         Text(
             "Passed the gate" if promoted else "Refused by the gate", style="bold green" if promoted else "bold yellow"
         ),
@@ -82,10 +94,14 @@ def render_terminal(report: EvaluationReport) -> RenderableType:
     )
 
 
-def _group_table(group: GroupComparison) -> Table:
+def _of_ratings(report: EvaluationReport) -> bool:
+    return any(group.metric(JUDGED) is not None for group in report.decision.groups)
+
+
+def _table(title: str, metrics: Sequence[MetricComparison]) -> Table:
     """Return a table that fits a terminal of 80 columns."""
     table = Table(
-        title=f"\n{GROUP_TITLES[group.group]} ({group.queries})",
+        title=title,
         title_justify="left",
         title_style="bold",
         box=None,
@@ -95,12 +111,13 @@ def _group_table(group: GroupComparison) -> Table:
     table.add_column("Metric", no_wrap=True)
     for name in ("Before", "After", "Gain"):
         table.add_column(name, justify="right", no_wrap=True)
-    for metric in group.metrics:
+    for metric in metrics:
         gain, sign = metric.gain, "green" if metric.gain.low > 0 else "red" if metric.gain.high < 0 else ""
+        sign = "" if metric.metric == RATED else sign  # neither good nor bad
         table.add_row(
             METRIC_TITLES[metric.metric], str(metric.before), str(metric.after), Text(_signed(gain), style=sign)
         )
-    if not group.metrics:
+    if not metrics:
         table.add_row("none could be compared")
     return table
 
@@ -108,6 +125,7 @@ def _group_table(group: GroupComparison) -> Table:
 def _forest(report: EvaluationReport) -> dict[str, Any] | None:
     """Lay out the gains with their intervals, one row each, around the zero line."""
     rows = [(group.group, metric) for group in report.decision.groups for metric in group.metrics]
+    rows = [(group, metric) for group, metric in rows if metric.metric != RATED]  # neither good nor bad
     if not rows:
         return None
     least = report.decision.settings.minimum_gain

@@ -9,8 +9,9 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from estudio_core.evaluation.comparison import Group
 from estudio_core.evaluation.evaluate import QueryMetrics
-from estudio_core.evaluation.gate import GateDecision, Group
+from estudio_core.evaluation.gate import GateDecision
 
 TOP_RESULTS = 5
 

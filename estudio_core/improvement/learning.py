@@ -89,8 +89,8 @@ def ranked(
     """Rank again what held-out sessions showed, with these vectors (see `evaluate_shown`)."""
     import numpy as np
 
-    from estudio_core.evaluation.evaluate import EncodedCatalog
     from estudio_core.evaluation.held_out import evaluate_shown
+    from estudio_core.evaluation.scores import EncodedCatalog
 
     names = {key: f"{key[0]}\x1f{key[1] or ''}" for key in vectors}
     catalog = EncodedCatalog.from_parts({names[key]: rows for key, rows in vectors.items()})

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
+from scipy import sparse  # type: ignore[import-untyped]
 
 from estudio_core.errors import DataError
 from estudio_core.lexical.settings import Bm25Settings
@@ -50,12 +50,15 @@ class Bm25:
     Args:
         texts: The words of each text with their (weighted) number of occurrences.
         settings: k1 and b.
+        average_length: By which lengths are normalised; None: the average of `texts`.
 
     Raises:
         DataError: there is no text.
     """
 
-    def __init__(self, texts: Sequence[Counts], settings: Bm25Settings | None = None) -> None:
+    def __init__(
+        self, texts: Sequence[Counts], settings: Bm25Settings | None = None, average_length: float | None = None
+    ) -> None:
         settings = settings or Bm25Settings()
         if not texts:
             raise DataError("There is no text to count the words of.")
@@ -66,8 +69,8 @@ class Bm25:
         lengths = np.array([sum(text.values()) for text in texts], dtype=np.float64)
         starts = np.concatenate([[0], np.cumsum([len(text) for text in texts])])
         rows = np.repeat(np.arange(len(texts)), np.diff(starts))
-        average = max(lengths.mean(), 1e-9)
-        norm = settings.k1 * (1 - settings.b + settings.b * lengths / average)
+        average = lengths.mean() if average_length is None else average_length
+        norm = settings.k1 * (1 - settings.b + settings.b * lengths / max(average, 1e-9))
         impacts = counts * (settings.k1 + 1) / (counts + norm[rows])
         self.impacts = sparse.csr_array((impacts, np.array(words), starts), shape=(len(texts), len(self.columns)))
         """What a word weighs in a text, before its idf: float64 [texts, words]."""

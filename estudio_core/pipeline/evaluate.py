@@ -47,7 +47,7 @@ def evaluate(plugin_name: str, run_id: str, trained: dict[str, Any]) -> Evaluati
         data = RankingData.load(folder)
     judgments, groups = questions(plugin.judgments, data)
     items = list(sampled_items(plugin, judgments.object_ids | set(data.items), MOST_ITEMS))
-    evaluation_set = EvaluationSet(plugin.index, items, judgments, groups)
+    evaluation_set = EvaluationSet(plugin.index, items, judgments, groups, rated=plugin.judgments is not None)
     with store.fetch(training.uri) as trained_folder, store.publish(plugin_name, run_id, "evaluation") as folder:
         champion = _champion(evaluation_set, plugin, training)
         candidate = _candidate(evaluation_set, plugin, trained_folder / "model", folder / "scratch")
@@ -65,6 +65,10 @@ def evaluate(plugin_name: str, run_id: str, trained: dict[str, Any]) -> Evaluati
         for group in decision.groups
         for comparison in group.metrics
         for side in ("before", "after", "gain")
+    } | {
+        f"{group.group}_tax_{comparison.metric}": comparison.gain.mean
+        for group in decision.groups
+        for comparison in group.tax
     }
     return EvaluationManifest(
         uri=store.uri(plugin_name, run_id, "evaluation"),

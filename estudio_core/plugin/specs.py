@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from estudio_core.errors import ConfigurationError
 from estudio_core.experiments.search_space import SearchSpace
+from estudio_core.lexical.settings import Bm25Settings
 from estudio_core.models.families import FAMILIES
 from estudio_core.strict_model import StrictModel
 from estudio_core.vectordb.index_info import HnswParameters, MetricAggregationType, MetricType
@@ -99,6 +100,8 @@ class TextIndex(StrictModel):
     metric: MetricType = MetricType.COSINE
     aggregation: MetricAggregationType = MetricAggregationType.MIN
     hnsw: HnswParameters = HnswParameters()
-    text_config: str = "simple"
-    """PostgreSQL's text search configuration for hybrid search: `simple` takes words as they are, `english` and
-    other languages reduce them to their stems."""
+    text_config: str = "english"
+    """PostgreSQL's text search configuration: how texts and queries become words. `simple` takes them as they are,
+    `english` and other languages reduce them to their stems."""
+    lexical: Bm25Settings | None = Bm25Settings()
+    """How words are ranked beside vectors; None: vectors alone are."""

@@ -180,6 +180,7 @@ def index_info(model: TextModel, index: TextIndex) -> SearchIndexInfo:
         metric_aggregation_type=index.aggregation,
         hnsw=index.hnsw,
         text_config=index.text_config,
+        lexical=index.lexical,
     )
 
 

@@ -1,4 +1,4 @@
-"""A collection: the objects and part vectors of one release, in two tables of its own."""
+"""A collection: the objects, part vectors and words of one release, in tables of its own."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def register_vectors(conn: psycopg.Connection) -> None:
 
 @dataclass(frozen=True)
 class Collection:
-    """Two tables in schema `estudio`: `c_<id>_objects` and `c_<id>_parts`.
+    """Tables in schema `estudio`: `c_<id>_objects` and `c_<id>_parts`; with an index, `_words` and `_terms` too.
 
     MIN searches the parts; for AVG each object has one more row, the average of its parts, and that is searched.
 
@@ -96,6 +96,16 @@ class Collection:
     def parts(self) -> sql.Identifier:
         """The quoted parts table."""
         return sql.Identifier(SCHEMA, self.name("parts"))
+
+    @property
+    def words(self) -> sql.Identifier:
+        """The quoted table of the objects' words, see `words`."""
+        return sql.Identifier(SCHEMA, self.name("words"))
+
+    @property
+    def terms(self) -> sql.Identifier:
+        """The quoted table that counts words, see `words`."""
+        return sql.Identifier(SCHEMA, self.name("terms"))
 
     @property
     def vector_type(self) -> str:
@@ -151,13 +161,8 @@ class Collection:
         with conn.transaction():
             if self.exists(conn):
                 return
-            try:
-                self._create_objects(conn)
-            except psycopg.errors.UndefinedObject as error:
-                raise ConfigurationError(
-                    f"PostgreSQL has no text search configuration {self.index_info.text_config!r}. "
-                    "psql lists them: \\dF"
-                ) from error
+            self._require_text_config(conn)
+            self._create_objects(conn)
             conn.execute(
                 sql.SQL(
                     "CREATE TABLE {} (object_id text NOT NULL, part int NOT NULL, embedding {}({}) NOT NULL,"
@@ -177,19 +182,31 @@ class Collection:
                     )
                 )
             for table in (self.objects, self.parts):
-                conn.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(table, sql.Literal(self._mark)))
+                self.mark(conn, table)
+
+    def mark(self, conn: psycopg.Connection, table: sql.Identifier) -> None:
+        """Write on a table whose it is."""
+        conn.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(table, sql.Literal(self._mark)))
 
     def _create_objects(self, conn: psycopg.Connection) -> None:
         conn.execute(
             sql.SQL(
                 "CREATE TABLE {} (object_id text PRIMARY KEY, original_id text, user_id text, payload jsonb,"
                 " content_hash text NOT NULL, source_hash text, body text NOT NULL,"
-                " document tsvector GENERATED ALWAYS AS (to_tsvector({}::regconfig, body)) STORED,"
                 " updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),"
                 " CHECK ((user_id IS NULL) = (original_id IS NULL)),"
                 " CHECK (payload IS NOT NULL OR user_id IS NOT NULL), UNIQUE (user_id, original_id))"
-            ).format(self.objects, sql.Literal(self.index_info.text_config))
+            ).format(self.objects)
         )
+
+    def _require_text_config(self, conn: psycopg.Connection) -> None:
+        try:
+            with conn.transaction():
+                conn.execute("SELECT %s::regconfig", (self.index_info.text_config,))
+        except psycopg.errors.UndefinedObject as error:
+            raise ConfigurationError(
+                f"PostgreSQL has no text search configuration {self.index_info.text_config!r}. psql lists them: \\dF"
+            ) from error
 
     def drop(self, conn: psycopg.Connection) -> bool:
         """Drop the tables and forget applied optimizations; return whether there was anything.
@@ -199,7 +216,8 @@ class Collection:
         """
         with conn.transaction():
             existed = self.exists(conn)
-            conn.execute(sql.SQL("DROP TABLE IF EXISTS {}, {}").format(self.parts, self.objects))
+            tables = (self.parts, self.objects, self.words, self.terms)
+            conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.SQL(", ").join(tables)))
             conn.execute("DELETE FROM estudio.optimizations WHERE collection_id = %s", (self.collection_id,))
         return existed
 
@@ -327,9 +345,9 @@ class Collection:
                 "SELECT (SELECT count(*) FROM {objects} WHERE user_id IS NULL),"
                 " (SELECT count(*) FROM {objects} WHERE user_id IS NOT NULL),"
                 " (SELECT count(*) FROM {parts} WHERE NOT is_average),"
-                " pg_total_relation_size(%s::regclass) + pg_total_relation_size(%s::regclass)"
+                " (SELECT sum(pg_total_relation_size(to_regclass(name))) FROM unnest(%s::text[]) AS name)::bigint"
             ).format(objects=self.objects, parts=self.parts),
-            (self.objects.as_string(conn), self.parts.as_string(conn)),
+            ([table.as_string(conn) for table in (self.objects, self.parts, self.words, self.terms)],),
         ).fetchone()
         assert row is not None
         return CollectionStats(*row)

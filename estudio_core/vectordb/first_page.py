@@ -1,9 +1,9 @@
 """The first page of a search without conditions, in one round trip where searches follow each other.
 
-What `ordering.index_rows` does in several statements where a page lies in its first block, this does in one: the same
-rows of the index, the same order, the same hits. A search session has the settings already; elsewhere they are sent
-together with the statement. On a collection of 20 thousand vectors the several round trips took 2.5 times as long as a
-bare nearest-neighbour statement.
+What `ordering.index_rows` does in several statements where a page lies in its first block, and `fused.fused_rows` where
+it lies in its first places, this does in one: the same rows of the index, the same order, the same hits. A search
+session has the settings already; elsewhere they are sent together with the statement. On a collection of 20 thousand
+vectors the several round trips took 2.5 times as long as a bare nearest-neighbour statement.
 
 Most collections hold one part of each object. While that is so, and a small index tells, a row of the scan is an
 object, and the statement need not look for further parts. Where very many further parts are being written, or were just
@@ -26,7 +26,8 @@ from psycopg import sql
 
 from estudio_core.database import SCHEMA
 from estudio_core.vectordb.collection import Collection
-from estudio_core.vectordb.hits import SearchHit
+from estudio_core.vectordb.fused import HEADS, head_ctes
+from estudio_core.vectordb.hits import SearchHit, nearest_part
 from estudio_core.vectordb.index_build import searched_rows
 from estudio_core.vectordb.ordering import EXACT_ROWS, FIRST_BLOCK, Request
 from estudio_core.vectordb.search_session import BREADTH, SETTINGS, is_search_session, set_breadth
@@ -46,11 +47,13 @@ class _Shape:
     Attributes:
         large: More rows than are compared one by one, by the server's own estimate, which it renews now and then.
         several: An object may have several parts. If not, the statement itself makes sure that this is still so.
+        words: It has words to search for.
         seen: By `time.monotonic()`.
     """
 
     large: bool
     several: bool
+    words: bool
     seen: float
 
 
@@ -83,7 +86,8 @@ def first_page(
         while_live: Find nothing unless this is what is live.
     """
     wanted = limit + offset
-    if not 0 < limit <= wanted <= FIRST_BLOCK <= ef_search or request.filter is not None or request.user_id is not None:
+    most = FIRST_BLOCK if request.text is None else HEADS[0][1]
+    if not 0 < limit <= wanted <= most <= ef_search or request.filter is not None or request.user_id is not None:
         return None
     collection = request.collection
     shape = _shape(conn, collection)
@@ -92,6 +96,8 @@ def first_page(
     values = {"q": request.vector, "limit": limit, "offset": offset}
     if while_live is not None:
         values |= while_live.values
+    if request.text is not None:
+        return _fused_page(conn, request, values, ef_search, checked=while_live is not None) if shape.words else None
     rows = _rows(conn, _statement(collection, while_live is not None, shape.several), values, ef_search)
     if not rows and not (shape.several or collection.averages) and _shape(conn, collection, anew=True).several:
         # An object of several parts has been written since.
@@ -105,18 +111,33 @@ def first_page(
     return hits if len(hits) == limit else None
 
 
+def _fused_page(
+    conn: psycopg.Connection, request: Request, values: dict[str, Any], ef_search: int, *, checked: bool
+) -> list[SearchHit] | None:
+    values = request.values(**values, scanned=HEADS[0][0] * ef_search, places=HEADS[0][1])
+    rows = _rows(conn, _fused_statement(request.collection, checked), values, ef_search)
+    averages = request.collection.averages
+    hits = [
+        SearchHit(object_id, distance, payload, None if averages else part, words=words / request.weight)
+        for object_id, distance, part, payload, words in rows
+    ]
+    return hits if len(hits) == values["limit"] else None
+
+
 def _shape(conn: psycopg.Connection, collection: Collection, *, anew: bool = False) -> _Shape:
     """Return the shape of a collection as it was at most `SHAPE_S` ago."""
     known = _shapes.get(collection)
     if anew or known is None or time.monotonic() - known.seen > SHAPE_S:
         statement = sql.SQL(
-            "SELECT (SELECT reltuples FROM pg_class WHERE oid = %s::regclass) > %s, to_regclass(%s) IS NULL OR {}"
+            "SELECT (SELECT reltuples FROM pg_class WHERE oid = %s::regclass) > %s, to_regclass(%s) IS NULL OR {},"
+            " to_regclass(%s) IS NOT NULL"
         ).format(_exists_several(collection))
         index = sql.Identifier(SCHEMA, collection.name("several"))
-        values = (collection.parts.as_string(conn), EXACT_ROWS, index.as_string(conn))
+        names = (collection.parts.as_string(conn), index.as_string(conn), collection.words.as_string(conn))
+        values = (names[0], EXACT_ROWS, *names[1:])
         row = conn.execute(statement, values).fetchone()
         assert row is not None
-        known = _shapes[collection] = _Shape(row[0], row[1] and not collection.averages, time.monotonic())
+        known = _shapes[collection] = _Shape(row[0], row[1] and not collection.averages, row[2], time.monotonic())
     return known
 
 
@@ -177,6 +198,36 @@ def _statement(collection: Collection, checked: bool, several: bool) -> bytes:
         distance=request.distance,
         compared=request.compared,
     ).as_bytes(None)
+
+
+@lru_cache(maxsize=64)
+def _fused_statement(collection: Collection, checked: bool) -> bytes:
+    """Return the statement of the page's objects in the order of words and vectors, each with its nearest part."""
+    request = Request(collection, None, None, None, None)
+    scanned = sql.SQL(
+        "SELECT p.object_id, {distance} AS distance FROM {parts} p WHERE {conditions}"
+        " ORDER BY {distance} LIMIT %(scanned)s"
+    ).format(
+        distance=request.distance,
+        parts=collection.parts,
+        conditions=sql.SQL(" AND ").join(
+            [searched_rows(collection, sql.SQL("p.")), Serving.holds if checked else sql.SQL("true")]
+        ),
+    )
+    return (
+        sql.SQL(
+            "WITH {ctes} SELECT w.object_id, n.distance, n.part, o.payload, w.words"
+            " FROM (SELECT object_id, result_id, words, words - distance AS score FROM head"
+            " ORDER BY words - distance DESC, result_id LIMIT %(limit)s OFFSET %(offset)s) w"
+            " JOIN {objects} o ON o.object_id = w.object_id CROSS JOIN {nearest} n ORDER BY w.score DESC, w.result_id"
+        )
+        .format(
+            ctes=head_ctes(request, scanned),
+            objects=collection.objects,
+            nearest=nearest_part(request, sql.SQL("w.object_id")),
+        )
+        .as_bytes(None)
+    )
 
 
 _PAGE_OF_ROWS = sql.SQL(

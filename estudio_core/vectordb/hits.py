@@ -16,11 +16,12 @@ class SearchHit:
 
     Attributes:
         object_id: The object; for a personal row the object that it replaces.
-        distance: pgvector's distance (cosine distance, negative inner product, or Euclid's) of the object.
+        distance: pgvector's distance (cosine distance, negative inner product, or Euclid's) of the object; not a number
+            where words alone were searched for.
         payload: Its payload.
         part: The nearest part; None for AVG.
         personal: Whether the user's own vectors were compared.
-        score: Of a hybrid search: the fused score, by which hits are ordered; 0 behind the fused objects.
+        words: BM25 of the words that were searched for, see `lexical.bm25.unit`; None where they did not count.
     """
 
     object_id: str
@@ -28,7 +29,7 @@ class SearchHit:
     payload: dict[str, Any]
     part: int | None = None
     personal: bool = False
-    score: float | None = None
+    words: float | None = None
 
 
 def nearest_part(request: Request, object_id: sql.SQL) -> sql.Composable:

@@ -1,4 +1,4 @@
-"""Build a collection's indexes after its load: HNSW on the vectors, GIN on payload and words, statistics."""
+"""Build a collection's indexes after its load: HNSW on the vectors, GIN on the payload, words, statistics."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from estudio_core.database import SCHEMA
 from estudio_core.errors import DatabaseUnavailableError
 from estudio_core.settings import get_settings
 from estudio_core.vectordb.collection import Collection
+from estudio_core.vectordb.words import build_words
 
 LEAST_MEMORY_MB, MOST_REMOTE_MEMORY_MB = 128, 512
 """PostgreSQL's own 64 MB build very slowly; of a server elsewhere we do not know how much it has."""
@@ -122,13 +123,6 @@ def _build(conn: psycopg.Connection, collection: Collection, memory_mb: int, wor
         )
         _create(
             conn,
-            collection.name("document"),
-            sql.SQL("CREATE INDEX {} ON {} USING gin (document)").format(
-                sql.Identifier(collection.name("document")), collection.objects
-            ),
-        )
-        _create(
-            conn,
             collection.name("user"),
             sql.SQL("CREATE INDEX {} ON {} (user_id) WHERE user_id IS NOT NULL").format(
                 sql.Identifier(collection.name("user")), collection.parts
@@ -141,6 +135,7 @@ def _build(conn: psycopg.Connection, collection: Collection, memory_mb: int, wor
                     collection.parts, sql.Identifier(collection.name("object")), collection.objects
                 )
             )
+        build_words(conn, collection)
         _set_build(conn, *before)
         conn.execute(sql.SQL("ANALYZE {}, {}").format(collection.objects, collection.parts))
 

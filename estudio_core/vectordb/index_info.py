@@ -6,6 +6,8 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from estudio_core.lexical.settings import Bm25Settings
+
 
 class MetricType(StrEnum):
     """Distance between a query vector and a part vector."""
@@ -37,7 +39,7 @@ class HnswParameters(BaseModel):
 
 
 class SearchIndexInfo(BaseModel):
-    """Dimension, metric, aggregation, HNSW parameters and language of a plugin's index."""
+    """Dimension, metric, aggregation, HNSW parameters and words of a plugin's index."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,5 +47,7 @@ class SearchIndexInfo(BaseModel):
     metric_type: MetricType = MetricType.COSINE
     metric_aggregation_type: MetricAggregationType = MetricAggregationType.MIN
     hnsw: HnswParameters = HnswParameters()
-    text_config: str = Field(default="simple", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")
-    """PostgreSQL's text search configuration of the full-text half of a hybrid search, e.g. `english`."""
+    text_config: str = Field(default="english", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")
+    """PostgreSQL's text search configuration: how texts and queries become words. `simple` takes them as they are."""
+    lexical: Bm25Settings | None = Bm25Settings()
+    """How words are ranked beside vectors; None: vectors alone are."""

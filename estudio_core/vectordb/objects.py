@@ -99,7 +99,7 @@ def payload_jsons(objects: Sequence[IndexedObject]) -> list[str | None]:
         except (TypeError, ValueError):
             together = ""
         *texts, _ = together.split(_BETWEEN)
-        if len(texts) == len(objects) and together.count("\\u0000") == len(objects) and _encodable(together):
+        if len(texts) == len(objects) and together.count("\\u0000") == len(objects) and encodable(together):
             return [None if text == "null" else text for text in texts]
     return [payload_json(obj) for obj in objects]
 
@@ -110,7 +110,7 @@ def check_text(value: str, what: str, object_id: str) -> None:
     Raises:
         ItemError: `value` holds one.
     """
-    if "\x00" in value or not _encodable(value):
+    if "\x00" in value or not encodable(value):
         raise ItemError(f"{what} {value!r} of object {object_id!r} cannot be stored as UTF-8 text.", [object_id])
 
 
@@ -129,7 +129,8 @@ def check_id(value: str, what: str, object_id: str) -> None:
         )
 
 
-def _encodable(value: str) -> bool:
+def encodable(value: str) -> bool:
+    """Return whether `value` can be written as UTF-8, which half of a surrogate pair cannot."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -152,7 +153,7 @@ def payload_json(obj: IndexedObject | KeptObject) -> str | None:
     if (
         not isinstance(obj.payload, dict)
         or ("\\u0000" in text and "\\u0000" in text.replace("\\\\", ""))
-        or not _encodable(text)
+        or not encodable(text)
     ):
         raise ItemError(
             f"The payload of object {obj.object_id!r} has to be a JSON object of storable text.", [obj.object_id]

@@ -53,11 +53,23 @@ class Request:
     filter: Filter | None
     user_id: str | None
     max_distance: float | None
+    text: str | None = None
+    """What the words are read from; None where they do not count."""
+    weight: float = 1.0
+    """Of the words' score beside the similarity."""
     binds: dict[str, Any] = field(default_factory=dict)
 
     def values(self, **more: Any) -> dict[str, Any]:
         """Return all bound values of a statement."""
-        return {"q": self.vector, "u": self.user_id, "far": self.max_distance, **self.binds, **more}
+        return {
+            "q": self.vector,
+            "u": self.user_id,
+            "far": self.max_distance,
+            "text": self.text,
+            "weight": self.weight,
+            **self.binds,
+            **more,
+        }
 
     @property
     def distance(self) -> sql.Composable:
@@ -165,10 +177,11 @@ def index_rows(conn: psycopg.Connection, request: Request, limit: int, offset: i
     personal = _personal_distances(conn, request)
     wanted = offset + limit
     rows = FIRST_BLOCK
+    statement = scan(request)
     while True:
         while rows < wanted:
             rows *= 2
-        scanned = _scan(conn, request, rows)
+        scanned = conn.execute(statement, request.values(scanned=rows)).fetchall()
         ordered, beyond = blocked(scanned, personal, request.max_distance)
         if len(ordered) >= wanted or beyond:
             return ordered[offset:wanted]
@@ -181,14 +194,14 @@ def index_rows(conn: psycopg.Connection, request: Request, limit: int, offset: i
     return page + exact_rows(conn, request, limit - len(page), max(0, offset - len(ordered)), known)
 
 
-def _scan(conn: psycopg.Connection, request: Request, rows: int) -> list[tuple[str, float]]:
-    """Return (object_id, distance) of the first `rows` parts that the index hands out."""
+def scan(request: Request) -> sql.Composed:
+    """Return the statement of (object_id, distance) of the first `scanned` parts that the index hands out."""
     join: sql.Composable = sql.SQL("")
     if request.filter is not None:
         join = sql.SQL("JOIN {} o ON o.object_id = p.object_id").format(request.collection.objects)
-    statement = sql.SQL(
+    return sql.SQL(
         "SELECT p.object_id, {distance} AS distance FROM {parts} p {join} WHERE {searched} AND {matches}"
-        " AND {not_replaced} ORDER BY {distance} LIMIT %(rows)s"
+        " AND {not_replaced} ORDER BY {distance} LIMIT %(scanned)s"
     ).format(
         distance=request.distance,
         parts=request.collection.parts,
@@ -197,7 +210,6 @@ def _scan(conn: psycopg.Connection, request: Request, rows: int) -> list[tuple[s
         matches=request.matches(sql.SQL("o.payload")),
         not_replaced=request.not_replaced(sql.SQL("p")),
     )
-    return conn.execute(statement, request.values(rows=rows)).fetchall()
 
 
 def _personal_distances(conn: psycopg.Connection, request: Request) -> list[tuple[str, str, float]]:

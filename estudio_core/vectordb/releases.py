@@ -20,6 +20,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from estudio_core.errors import NothingLiveError, ReleaseError
+from estudio_core.lexical.settings import Fusion
 from estudio_core.vectordb.collection import Collection
 from estudio_core.vectordb.index_build import index_is_valid
 from estudio_core.vectordb.index_info import SearchIndexInfo
@@ -29,7 +30,7 @@ State = Literal["building", "built", "verified", "live", "previous", "retired", 
 DEFAULT_ACTOR = "estudio"
 
 _COLUMNS = (
-    "release_id, plugin, model_name, model_version, collection_id, state, index_info, stats, run_id, reason,"
+    "release_id, plugin, model_name, model_version, collection_id, state, index_info, ranking, stats, run_id, reason,"
     " applied_seq, created_at, built_at, verified_at, live_at, previous_at, retired_at, failed_at"
 )
 
@@ -46,6 +47,7 @@ class Release:
         collection_id: The collection.
         state: See the module.
         index_info: How the vectors are stored and compared.
+        ranking: How words and vectors are put together.
         stats: What build and verification measured; `ef_search` is what searches use.
         run_id: The run that builds it.
         reason: Why it failed.
@@ -60,6 +62,7 @@ class Release:
     collection_id: str
     state: State
     index_info: SearchIndexInfo
+    ranking: Fusion
     stats: dict[str, Any]
     run_id: str
     reason: str | None
@@ -86,6 +89,7 @@ def start_release(
     index_info: SearchIndexInfo,
     run_id: str,
     *,
+    ranking: Fusion = Fusion(),  # noqa: B008 (frozen)
     actor: str = DEFAULT_ACTOR,
 ) -> Release:
     """Return the release of this run, with its empty or half-filled collection; start it where there is none.
@@ -102,16 +106,23 @@ def start_release(
         own_start(conn, plugin)
         found = _select(conn, "plugin = %s AND run_id = %s", (plugin, run_id))
         if found:
-            return _started_before(conn, found[0], model_name, model_version, index_info, actor)
+            return _started_before(conn, found[0], (model_name, model_version, index_info, ranking), actor)
         try_own_build(conn, plugin)
         given_up = _select(conn, "plugin = %s AND state IN ('building', 'built', 'verified')", (plugin,))
         for other in given_up:
             fail_release(conn, other, f"given up for run {run_id!r}", actor=actor)
         row = conn.execute(
-            "INSERT INTO estudio.deployments (plugin, model_name, model_version, collection_id, index_info, run_id,"
-            " applied_seq, applied_xid) VALUES (%s, %s, %s, gen_random_uuid()::text, %s, %s, 0, '0')"
-            " RETURNING release_id",
-            (plugin, model_name, model_version, Jsonb(index_info.model_dump(mode="json")), run_id),
+            "INSERT INTO estudio.deployments (plugin, model_name, model_version, collection_id, index_info,"
+            " ranking, run_id, applied_seq, applied_xid)"
+            " VALUES (%s, %s, %s, gen_random_uuid()::text, %s, %s, %s, 0, '0') RETURNING release_id",
+            (
+                plugin,
+                model_name,
+                model_version,
+                Jsonb(index_info.model_dump(mode="json")),
+                Jsonb(ranking.model_dump(mode="json")),
+                run_id,
+            ),
         ).fetchone()
         assert row is not None
         conn.execute(
@@ -136,18 +147,12 @@ def _emptied(conn: psycopg.Connection, release: Release) -> Release:
 
 
 def _started_before(
-    conn: psycopg.Connection,
-    release: Release,
-    model_name: str,
-    model_version: str,
-    index_info: SearchIndexInfo,
-    actor: str,
+    conn: psycopg.Connection, release: Release, given: tuple[str, str, SearchIndexInfo, Fusion], actor: str
 ) -> Release:
-    given = (model_name, model_version, index_info)
-    if given != (release.model_name, release.model_version, release.index_info):
+    if given != (release.model_name, release.model_version, release.index_info, release.ranking):
         raise ReleaseError(
             f"Run {release.run_id!r} has already started release {release.release_id} of model {release.model_name!r} "
-            f"version {release.model_version}; given {model_name!r} version {model_version}, or another index. "
+            f"version {release.model_version}; given {given[0]!r} version {given[1]}, or another index. "
             "Start a new run for another model."
         )
     if release.state != "failed":
@@ -332,4 +337,10 @@ def _select(conn: psycopg.Connection, condition: LiteralString, values: tuple[An
 
 
 def _release(row: Mapping[str, Any]) -> Release:
-    return Release(**{**row, "index_info": SearchIndexInfo.model_validate(row["index_info"])})
+    return Release(
+        **{
+            **row,
+            "index_info": SearchIndexInfo.model_validate(row["index_info"]),
+            "ranking": Fusion.model_validate(row["ranking"]),
+        }
+    )

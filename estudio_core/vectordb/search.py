@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,14 +17,17 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from estudio_core.errors import ConfigurationError, DataError, DimensionError
+from estudio_core.lexical.settings import Fusion
 from estudio_core.vectordb.collection import Collection, register_vectors
 from estudio_core.vectordb.filters import Filter, parse_filter
 from estudio_core.vectordb.first_page import first_page
+from estudio_core.vectordb.fused import EITHER_SCORE, asked, exact_fused_rows, fused_rows, worded, worded_rows
 from estudio_core.vectordb.hits import SearchHit, nearest_part
-from estudio_core.vectordb.hybrid import hybrid_rows
+from estudio_core.vectordb.objects import encodable
 from estudio_core.vectordb.ordering import Request, Row, SortBy, exact_rows, index_rows, is_small, sorted_rows
 from estudio_core.vectordb.search_session import PLANNER_AS_USUAL, is_search_session
 from estudio_core.vectordb.serving import Serving
+from estudio_core.vectordb.words import has_words
 
 MAX_SCAN_TUPLES = 40_000
 """Rows that one index scan looks at before the rest is searched exactly. Fixed, so that all pages see one order."""
@@ -54,7 +56,7 @@ class StoredObject:
 def search(
     conn: psycopg.Connection,
     collection: Collection,
-    vector: NDArray[np.floating[Any]] | Sequence[float],
+    vector: NDArray[np.floating[Any]] | Sequence[float] | None,
     *,
     limit: int = 10,
     offset: int = 0,
@@ -63,25 +65,30 @@ def search(
     sort_by: SortBy | str | None = None,
     user_id: str | None = None,
     text: str | None = None,
+    weight: float | None = None,
     ef_search: int | None = None,
     exact: bool = False,
     by_index: bool = False,
     while_live: Serving | None = None,
 ) -> list[SearchHit]:
-    """Return the objects nearest to `vector`, exactly `limit` of them where that many match.
+    """Return the objects that answer `vector` and `text` best, exactly `limit` of them where that many match.
+
+    With a vector alone they are ordered by distance; with a text alone by BM25 of its words, and only objects that hold
+    one are found; with both by similarity + weight x BM25. A collection that has no words is searched by vectors alone.
 
     Args:
         conn: Connection; settings of the search are undone at its end. Fastest is one of `search_session`, which
             keeps its own.
         collection: What to search.
-        vector: Query vector, [dimensions].
+        vector: Query vector, [dimensions]; None: words alone are searched for.
         limit: Most objects to return.
         offset: Objects of the order to leave out first.
         max_distance: Objects farther than this are left out.
         filter: Condition on the payload, see `filters`.
         sort_by: Order by this payload field instead of by distance.
         user_id: Whose personal rows take the place of the originals.
-        text: Words to search for as well: the order by distance is fused with that of full-text search, see `hybrid`.
+        text: Words to search for.
+        weight: Of BM25 beside the similarity; None: the default of `Fusion`. 0: the text does not count.
         ef_search: Breadth of the index scan, 1 to 1000; by default the collection's.
         exact: Compare all objects, whatever their number.
         by_index: Use the index even where comparing all objects is cheaper; this is what verification measures.
@@ -94,26 +101,28 @@ def search(
         DataError: the vector is zero or not finite.
     """
     _check_page(limit, offset)
-    for given in (user_id, text):
-        if given is not None and "\x00" in given:
-            raise ConfigurationError(f"No user or text holds the character NUL; given {given!r}.")
-    if text is not None and sort_by is not None:
-        raise ConfigurationError(f"Results are ordered by sort_by={sort_by!r} or by fusing text, not by both.")
+    _check_texts(user_id, text)
     if max_distance is not None and np.isnan(max_distance):
         raise ConfigurationError("max_distance is not a number.")
+    if vector is None and (text is None or max_distance is not None):
+        raise ConfigurationError("Without a vector there is no distance: give a text, and no max_distance.")
     breadth = ef_search or collection.ef_search or collection.index_info.hnsw.ef_search
     if not 1 <= breadth <= 1000:
         raise ConfigurationError(f"ef_search is {breadth}; pgvector takes 1 to 1000.")
+    if vector is not None and (weight == 0 or sort_by is not None or collection.index_info.lexical is None):
+        text = None
     register_vectors(conn)
     request = Request(
         collection,
-        _query_vector(collection, vector),
+        None if vector is None else _query_vector(collection, vector),
         None if filter is None else parse_filter(filter),
         user_id,
         max_distance,
+        text,
+        1.0 if vector is None else Fusion().weight if weight is None else weight,
     )
     idle = conn.pgconn.transaction_status == TransactionStatus.IDLE
-    if idle and conn.autocommit and text is None and sort_by is None and not exact:
+    if idle and conn.autocommit and vector is not None and sort_by is None and not exact:
         page = first_page(conn, request, limit, offset, breadth, by_index=by_index, while_live=while_live)
         if page is not None:
             return page
@@ -123,24 +132,36 @@ def search(
         _settings(conn, breadth, own_snapshot=idle)
         if while_live is not None:
             while_live.require(conn)
+        if request.text is not None and not has_words(conn, collection):
+            if vector is None:
+                raise ConfigurationError(
+                    f"Collection {collection.collection_id!r} has no words: it was built by a version without them, or "
+                    "its index is not built yet. Release again, or search by vectors."
+                )
+            request = replace(request, text=None)
         if sort_by is not None:
             return _hits(conn, request, sorted_rows(conn, request, _sort(sort_by), limit, offset))
-        by_scan = by_index or not (exact or is_small(conn, request))
-        by_distance = partial(index_rows if by_scan else exact_rows, conn, request)
         while True:
-            scores: list[float] = []
-            if text is None:
-                rows = by_distance(limit, offset)
-            else:
-                fused = hybrid_rows(conn, request, text, by_distance, limit, offset)
-                rows, scores = [row for row, _ in fused], [score for _, score in fused]
+            rows = _rows(conn, request, limit, offset, breadth, exact=exact, by_index=by_index)
             hits = _hits(conn, request, rows)
             # Inside a caller's transaction each statement sees its own moment: an object may go between two of them.
             if len(hits) == len(rows):
                 break
-    if text is not None:
-        return [replace(hit, score=score) for hit, score in zip(hits, scores, strict=True)]
-    return sorted(hits, key=lambda hit: (hit.distance, hit.object_id))
+    return hits if request.text is not None else sorted(hits, key=lambda hit: (hit.distance, hit.object_id))
+
+
+def _rows(
+    conn: psycopg.Connection, request: Request, limit: int, offset: int, breadth: int, *, exact: bool, by_index: bool
+) -> list[Row]:
+    """Return a slice of the order that the request asks for."""
+    if request.vector is None:
+        return worded_rows(conn, request, limit, offset)
+    by_scan = by_index or not (exact or is_small(conn, request))
+    if request.text is None:
+        return (index_rows if by_scan else exact_rows)(conn, request, limit, offset)
+    if by_scan:
+        return fused_rows(conn, request, limit, offset, breadth)
+    return exact_fused_rows(conn, request, limit, offset)
 
 
 def count(
@@ -232,6 +253,14 @@ def _stored(
     ]
 
 
+def _check_texts(user_id: str | None, text: str | None) -> None:
+    for given in (user_id, text):
+        if given is not None and ("\x00" in given or not encodable(given)):
+            raise ConfigurationError(
+                f"No user or text holds the character NUL or half of a surrogate pair; given {given!r}."
+            )
+
+
 def _check_page(limit: int, offset: int) -> None:
     if limit < 0 or offset < 0 or max(limit, offset) >= 2**31:
         raise ConfigurationError(f"limit and offset are counts from 0; given limit={limit}, offset={offset}.")
@@ -281,20 +310,38 @@ def _settings(conn: psycopg.Connection, ef_search: int, *, own_snapshot: bool) -
 
 
 def _hits(conn: psycopg.Connection, request: Request, rows: Sequence[Row]) -> list[SearchHit]:
-    """Fetch payload, distance and nearest part of these rows, in their order."""
+    """Fetch payload, distance, nearest part and words of these rows, in their order."""
     if not rows:
         return []
     collection = request.collection
+    words: tuple[sql.Composable, ...] = (sql.SQL(""), sql.SQL("NULL::float8"), sql.SQL(""))
+    if request.text is not None:
+        words = (sql.SQL("WITH {}").format(asked(collection)), EITHER_SCORE, worded(collection))
+    nearest = sql.SQL("(SELECT NULL::int AS part, 'NaN'::float8 AS distance)")
     found = conn.execute(
         sql.SQL(
-            "SELECT w.result, n.distance, COALESCE(o.payload, b.payload, '{{}}'), n.part, o.user_id IS NOT NULL"
-            " FROM unnest(%(stored)s::text[], %(result)s::text[]) WITH ORDINALITY AS w (stored, result, place)"
-            " JOIN {objects} o ON o.object_id = w.stored LEFT JOIN {objects} b ON b.object_id = o.original_id"
-            " CROSS JOIN {nearest} n ORDER BY w.place"
-        ).format(objects=collection.objects, nearest=nearest_part(request, sql.SQL("w.stored"))),
+            "{asked} SELECT v.result_id, n.distance, COALESCE(o.payload, r.payload, '{{}}'), n.part,"
+            " o.user_id IS NOT NULL, {score}"
+            " FROM unnest(%(stored)s::text[], %(result)s::text[]) WITH ORDINALITY AS v (object_id, result_id, place)"
+            " JOIN {objects} o ON o.object_id = v.object_id LEFT JOIN {objects} r ON r.object_id = o.original_id"
+            " {worded} CROSS JOIN {nearest} n ORDER BY v.place"
+        ).format(
+            asked=words[0],
+            score=words[1],
+            objects=collection.objects,
+            worded=words[2],
+            nearest=nearest if request.vector is None else nearest_part(request, sql.SQL("v.object_id")),
+        ),
         request.values(stored=[row.stored_id for row in rows], result=[row.result_id for row in rows]),
     )
     return [
-        SearchHit(object_id, distance, payload, None if collection.averages else part, personal)
-        for object_id, distance, payload, part, personal in found
+        SearchHit(
+            object_id,
+            distance,
+            payload,
+            None if collection.averages else part,
+            personal,
+            None if score is None else score / request.weight,
+        )
+        for object_id, distance, payload, part, personal, score in found
     ]

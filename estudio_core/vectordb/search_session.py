@@ -20,7 +20,6 @@ SETTINGS = {
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
     "enable_sort": "off",
-    "enable_bitmapscan": "off",
 }
 """Of the statement that `first_page` sends."""
 PLANNER_AS_USUAL = "".join(f" SET LOCAL {name} TO DEFAULT;" for name in SETTINGS)

@@ -113,13 +113,18 @@ def test_a_contender_spends_the_budget_of_ours_which_learns_something(
     assert other["tokens"] == pytest.approx(ours["tokens"], rel=0.5)  # whole steps of a small log
     assert ours["ndcg"]["seen"] != before["ndcg"]["seen"]
     assert other["seconds"] > 0
+    for figures in (before, ours):
+        full, judged, share = (np.array(figures[name]["seen"]) for name in ("ndcg", "judged_ndcg", "judged_share"))
+        assert 0 < share.min() <= share.max() <= 0.4, "four of twenty are rated"
+        assert (judged >= full).all()
     queries = [{"seen": corpus.seen, "unseen": corpus.unseen}]
     rows = [
         row("ours", [{0: ours}], [before], [], queries),
         row("other", [{0: other}], [before], [{0: ours}], queries),
     ]
     table = markdown("toy", [before], queries, rows)
-    assert table.count("\n| ") == 5
+    assert table.count("\n| ") == 10
+    assert "| - |" not in table
 
 
 def test_contenders_are_compared_on_what_both_have_measured() -> None:
@@ -132,7 +137,6 @@ def test_contenders_are_compared_on_what_both_have_measured() -> None:
     other = row("other", [{0: result(0.6)}, {0: result(0.8)}], bases, ours, queries)
     assert other.runs == 2
     assert other.gains["unseen"].mean == pytest.approx(0.15)
-    assert other.against_ours is not None
     assert other.against_ours["unseen"].mean == pytest.approx(0.1)  # the first corpus, seed 0
     assert math.isnan(row("ours", ours, bases, ours, queries).worst_seed["unseen"]), "no seed is whole"
     whole = row("ours", [{0: result(0.7), 1: result(0.9)}, {1: result(0.7)}], bases, ours, queries)
@@ -149,6 +153,40 @@ def test_a_query_that_two_partitions_judge_counts_once() -> None:
     gain, worst = other.gains["seen"], other.worst_seed["seen"]
     assert (gain.n, gain.mean) == (3, pytest.approx((0.3 + 0.6 + 0.9) / 3))
     assert worst == pytest.approx(gain.mean), "with one seed, the worst is the mean"
+
+
+def test_results_from_before_the_judged_figure_stand_in_the_table_with_a_dash() -> None:
+    old = {"ndcg": {"unseen": [0.5, 0.5]}, "tokens": 10, "seconds": 1.0}
+    new = {
+        "ndcg": {"unseen": [0.6, 0.25]},
+        "judged_ndcg": {"unseen": [0.9, 0.7]},
+        "judged_share": {"unseen": [0.5, 0.3]},
+        "tokens": 10,
+        "seconds": 1.0,
+    }
+    base = old | {"judged_ndcg": {"unseen": [0.8, 0.8]}, "judged_share": {"unseen": [0.4, 0.4]}}
+    queries = [{"unseen": ("lamp", "chair")}]
+
+    def line(result: dict[str, object], before: dict[str, object]) -> str:
+        other = row("other", [{0: result}], [before], [{0: base}], queries)
+        return markdown("toy", [before], queries, [other]).splitlines()[-1]
+
+    both = line(new, base)
+    assert both.startswith("| other | +0.000 [-0.100, +0.100] | +0.000 [-0.100, +0.100] | 0.40 | ")
+    assert both.endswith(" | -0.250 (1 of 2) | 1 | chair -0.250 |")
+    assert line(old, base) == "| other | - | - | - | +0.000 (0 of 2) | 0 | chair +0.000 |"
+    assert line(new, old).startswith("| other | - | +0.000 [")
+
+
+def test_a_base_from_before_the_judged_figure_is_measured_again_where_units_are(
+    corpus: Corpus, minilm_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(units, "RESULTS", tmp_path)
+    old = STORE.measured(f"{corpus.name}/base", lambda: {"ndcg": {"unseen": [0.1]}})
+    assert measure.measure_base(corpus, str(minilm_path)) == old
+    complete = measure.measure_base(corpus, str(minilm_path), complete=True)
+    assert set(complete["judged_ndcg"]) == {"seen", "unseen"}
+    assert measure.measure_base(corpus, str(minilm_path)) == complete
 
 
 def test_a_stored_unit_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

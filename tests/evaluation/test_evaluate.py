@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from estudio_core.errors import DataError, DimensionError
 from estudio_core.evaluation.evaluate import (
-    EncodedCatalog,
+    ANSWERED_WELL,
     evaluate_judgments,
-    mean_random_similarity,
+    evaluate_scores,
     rank,
+    rank_scores,
 )
 from estudio_core.evaluation.judgments import Judgments
+from estudio_core.evaluation.scores import EncodedCatalog, mean_random_similarity, similarity_scores
 from estudio_core.vectordb.index_info import MetricAggregationType, MetricType, SearchIndexInfo
 
 RNG = np.random.default_rng(11)
@@ -97,12 +100,97 @@ def test_judgments_are_compared_per_query() -> None:
     assert metrics.only(["find c"]).values["mrr@10"].tolist() == [0.5]
 
 
+def given(matrix: list[list[float]]) -> Callable[[np.ndarray], np.ndarray]:
+    """Scores [queries, objects] as they are."""
+    return lambda rows: np.array(matrix, dtype=np.float32)[rows]
+
+
+def dcg(*grades: float) -> float:
+    return float(sum((2**grade - 1) / np.log2(place + 2) for place, grade in enumerate(grades)))
+
+
+OBJECTS = {f"o{n}": n for n in range(15)}
+
+
+def test_what_nobody_rated_is_irrelevant_in_the_full_figure_and_absent_from_the_judged_one() -> None:
+    # o0 to o6 are not rated and come first; then o7 with grade 0, o8 with 2, and o9 with 3.
+    scores = given([[float(-n) for n in range(15)]])
+    metrics = evaluate_scores(["q"], scores, OBJECTS, Judgments({"q": {"o9": 3, "o7": 0, "o8": 2}})).values
+    np.testing.assert_allclose(metrics["ndcg@10"], dcg(0, 0, 0, 0, 0, 0, 0, 0, 2, 3) / dcg(3, 2))
+    np.testing.assert_allclose(metrics["judged_ndcg@10"], dcg(0, 2, 3) / dcg(3, 2))
+    np.testing.assert_allclose(metrics["judged_share@10"], 0.3)
+
+
+def test_the_condensed_list_is_of_the_whole_ranking_and_ends_at_ten() -> None:
+    # Twelve rated objects behind three that are not: two of them stand beyond the tenth place of the condensed list.
+    scores = given([[float(-n) for n in range(15)]])
+    grades = {f"o{n}": float(n == 14) or float(n == 12) for n in range(3, 15)}
+    metrics = evaluate_scores(["q"], scores, OBJECTS, Judgments({"q": grades})).values
+    np.testing.assert_allclose(metrics["ndcg@10"], 0.0)
+    np.testing.assert_allclose(metrics["judged_ndcg@10"], dcg(*[0] * 9, 1) / dcg(1, 1))
+    np.testing.assert_allclose(metrics["judged_share@10"], 0.7)
+
+
+def test_both_figures_are_one_where_everything_is_rated() -> None:
+    rng = np.random.default_rng(4)
+    judgments = Judgments(
+        {f"q{n}": {name: float(rng.integers(0, 4)) for name in CATALOG.object_ids} for n in range(70)}
+    )
+    metrics = evaluate_judgments(list(judgments), QUERIES[:70], CATALOG, index(), judgments).values
+    np.testing.assert_allclose(metrics["judged_ndcg@10"], metrics["ndcg@10"])
+    assert len(set(metrics["ndcg@10"].round(3))) > 40
+    assert metrics["judged_share@10"].tolist() == [1.0] * 70
+
+
+def test_rated_objects_of_one_score_stand_in_catalogue_order() -> None:
+    scores = given([[0.0, 0.5, 0.5, 0.5]])
+    rows = {"a": 0, "b": 1, "c": 2, "d": 3}
+    for best, place in (("b", 1), ("d", 2)):
+        grades = {"d": 0.0, "b": 0.0} | {best: 1.0}  # the order of the judgments says nothing
+        metrics = evaluate_scores(["q"], scores, rows, Judgments({"q": grades})).values
+        np.testing.assert_allclose(metrics["judged_ndcg@10"], dcg(*[0] * (place - 1), 1))
+
+
+def test_a_query_was_answered_well_where_its_first_result_has_its_highest_grade() -> None:
+    scores = given([[3.0, 2.0, 1.0]] * 5)
+    rows = {"a": 0, "b": 1, "c": 2}
+    judgments = Judgments(
+        {
+            "best first": {"a": 3, "b": 1},
+            "one of the best": {"a": 2, "c": 2},
+            "relevant, not the best": {"a": 2, "b": 3},
+            "not rated": {"b": 3},
+            "best of the catalogue": {"a": 1, "gone": 3},
+        }
+    )
+    metrics = evaluate_scores(list(judgments), scores, rows, judgments).values
+    assert metrics[ANSWERED_WELL].tolist() == [1.0, 1.0, 0.0, 0.0, 1.0]
+
+
+def test_scores_of_any_kind_are_ranked_as_similarities_are() -> None:
+    similarity = similarity_scores(QUERIES, CATALOG, index())
+    expected = rank(QUERIES, CATALOG, index(), k=7)
+    assert rank_scores(similarity, len(QUERIES), k=7).rows.tolist() == expected.rows.tolist()
+    lifted = np.zeros(len(CATALOG.object_ids), dtype=np.float32)
+    lifted[123] = 5.0
+    fused = rank_scores(lambda rows: similarity(rows) + lifted, len(QUERIES), k=2)
+    assert fused.rows[:, 0].tolist() == [123] * len(QUERIES)
+    for second, similar in zip(fused.rows[:, 1], expected.rows, strict=True):
+        assert second == next(row for row in similar if row != 123)
+
+
+def test_of_no_query_nothing_is_ranked() -> None:
+    assert rank(QUERIES[:0], CATALOG, index()).rows.shape == (0, 10)
+
+
 def test_a_model_that_gives_no_numbers_has_no_metric() -> None:
     judgments = Judgments({"q": {"o1": 3}, "r": {"o2": 1}})
     vectors = QUERIES[:2].copy()
     vectors[0] = np.nan
     metrics = evaluate_judgments(["q", "r"], vectors, CATALOG, index(), judgments)
-    assert np.isnan(metrics.values["ndcg@10"]).tolist() == [True, False]
+    for values in metrics.values.values():
+        assert np.isnan(values).tolist() == [True, False]
+    assert "mrr@10" not in metrics.without(["mrr@10"]).values
 
 
 def test_no_query_with_judgments_gives_empty_metrics() -> None:

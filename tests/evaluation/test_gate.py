@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from estudio_core.errors import DataError
-from estudio_core.evaluation.evaluate import METRICS, QueryMetrics
-from estudio_core.evaluation.gate import GateDecision, compare_group, decide
+from estudio_core.evaluation.comparison import compare_group
+from estudio_core.evaluation.evaluate import ANSWERED_WELL, METRICS, OF_RATINGS, QueryMetrics
+from estudio_core.evaluation.gate import GateDecision, decide
 from estudio_core.evaluation.gate_settings import GateSettings
 
 RNG = np.random.default_rng(2)
@@ -34,7 +35,7 @@ def decided(
 def test_a_gain_on_both_groups_is_promoted() -> None:
     decision = decided(0.1, 0.05)
     assert decision.promoted
-    assert decision.reason.startswith("Passed: nDCG@10 gained +0.100 [+0.100, +0.100] on seen queries and +0.0")
+    assert decision.reason.startswith("Passed: nDCG@10 full gained +0.100 [+0.100, +0.100] on seen queries and +0.0")
     assert [g.group for g in decision.groups] == ["seen", "unseen"]
 
 
@@ -97,6 +98,81 @@ def test_the_chosen_metric_decides() -> None:
         for metric in ("ndcg@10", "mrr@10", "recall@10")
     }
     assert verdicts == {"ndcg@10": True, "mrr@10": False, "recall@10": False}
+
+
+def rated(full: np.ndarray, judged: np.ndarray, well: np.ndarray | None = None) -> QueryMetrics:
+    """Figures of ratings, and which queries were answered well."""
+    values = metrics(full).values | {"judged_ndcg@10": judged}
+    return QueryMetrics(metrics(full).queries, values | ({} if well is None else {ANSWERED_WELL: well}))
+
+
+@pytest.mark.parametrize("group", ["seen", "unseen"])
+def test_a_gain_in_the_full_figure_is_not_bought_by_a_certain_loss_in_the_judged_one(group: str) -> None:
+    judged = {"seen": SEEN + 0.4, "unseen": UNSEEN + 0.4}
+    champion = {name: rated(CHAMPION[name].values["ndcg@10"], judged[name]) for name in judged}
+
+    def promoted(loss: float) -> GateDecision:
+        lost = {name: values - loss * (name == group) for name, values in judged.items()}
+        candidate = {name: rated(CHAMPION[name].values["ndcg@10"] + 0.1, lost[name]) for name in judged}
+        return decide(champion, candidate, SETTINGS)  # type: ignore[arg-type]  # keys are literals
+
+    assert promoted(0.02).promoted
+    refused = promoted(0.04)
+    assert refused.reason == (
+        f"Refused: nDCG@10 judged on {group} queries changed by -0.040 [-0.040, -0.040], where a mean loss of more "
+        "than 0.030 is certain."
+    )
+    assert refused.groups[0].metric("ndcg@10").gain.mean == pytest.approx(0.1)  # type: ignore[union-attr]  # measured
+
+
+def test_a_gain_in_another_metric_is_not_bought_by_a_certain_loss_in_the_full_figure() -> None:
+    settings = SETTINGS.model_copy(update={"metric": "recall@10"})
+    champion, candidate = rated(UNSEEN, UNSEEN), rated(UNSEEN - 0.1, UNSEEN)
+    candidate = QueryMetrics(candidate.queries, {**candidate.values, "recall@10": UNSEEN + 0.1})
+    refused = decide({"unseen": champion}, {"unseen": candidate}, settings)
+    assert "Refused: nDCG@10 full on unseen queries changed by -0.100" in refused.reason
+    clicks = [side.without(OF_RATINGS) for side in (champion, candidate)]
+    assert decide({"unseen": clicks[0]}, {"unseen": clicks[1]}, settings).promoted, "clicks grade no loss"
+
+
+def test_a_loss_in_the_judged_figure_that_may_be_chance_refuses_nothing() -> None:
+    for lost, promoted in ((5, True), (6, False)):
+        judged = np.where(np.arange(12) < lost, 0.5, 0.9)
+        champion, candidate = rated(UNSEEN[:12], np.full(12, 0.9)), rated(UNSEEN[:12] + 0.1, judged)
+        settings = SETTINGS.model_copy(update={"maximum_loss": 0.0})
+        decision = decide({"unseen": champion}, {"unseen": candidate}, settings)
+        assert decision.groups[0].metric("judged_ndcg@10").gain.high < 0  # type: ignore[union-attr]  # measured
+        assert decision.promoted is promoted
+
+
+def taxed(loss: float, well: int, settings: GateSettings = SETTINGS) -> GateDecision:
+    """Of 40 queries those answered well lose, and the others gain, so that all gain 0.1 in the mean."""
+    answered = np.arange(40) < well
+    gains = np.where(answered, -loss, (4.0 + loss * well) / (40 - well))
+    champion = rated(UNSEEN, UNSEEN, answered.astype(float))
+    candidate = rated(UNSEEN + gains, UNSEEN, np.ones(40))  # how well the candidate answers is not asked
+    return decide({"unseen": champion}, {"unseen": candidate}, settings)
+
+
+def test_queries_that_were_answered_well_must_not_lose_more_than_the_tax() -> None:
+    few = SETTINGS.model_copy(update={"maximum_tax": 0.02})
+    paid = taxed(0.015, well=12, settings=few)
+    assert paid.promoted
+    assert [(c.metric, c.gain.n) for c in paid.groups[0].tax] == [("ndcg@10", 12), ("judged_ndcg@10", 12)]
+    assert paid.groups[0].tax[0].gain.mean == pytest.approx(-0.015)
+    assert paid.groups[0].tax[1].gain.mean == 0
+    refused = taxed(0.025, well=12, settings=few)
+    assert refused.reason == (
+        "Refused: nDCG@10 full of 12 unseen queries answered well before changed by -0.025 [-0.025, -0.025], where a "
+        "mean loss of more than 0.020 is certain."
+    )
+    assert refused.groups[0].metrics[0].gain.mean == pytest.approx(0.1)
+    assert taxed(0.025, well=9, settings=few).promoted, "nine are too few to tell"
+
+
+def test_without_ratings_no_tax_is_told() -> None:
+    assert decided(0.1, 0.05).groups[0].tax == ()
+    assert taxed(0.1, well=0).groups[0].tax == ()
 
 
 def test_held_out_queries_alone_can_decide() -> None:

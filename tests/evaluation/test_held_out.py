@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from estudio_core.clickstream.ranking_data import FineTuningInput
-from estudio_core.evaluation.evaluate import EncodedCatalog, judgments_from_sessions
+from estudio_core.evaluation.evaluate import judgments_from_sessions
 from estudio_core.evaluation.held_out import evaluate_shown
+from estudio_core.evaluation.scores import EncodedCatalog
 from estudio_core.vectordb.index_info import SearchIndexInfo
 
 DIM = 4

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from estudio_core.evaluation.charts import change_bars, line_chart
-from estudio_core.evaluation.evaluate import METRICS, QueryMetrics
+from estudio_core.evaluation.evaluate import ANSWERED_WELL, METRICS, OF_RATINGS, QueryMetrics
 from estudio_core.evaluation.gate import decide
 from estudio_core.evaluation.gate_settings import GateSettings
 from estudio_core.evaluation.report import render_html, render_terminal, write_report
@@ -32,7 +32,10 @@ HOSTILE = "<script>alert('x')</script> & \"quotes\""
 
 
 def metrics(values: np.ndarray, prefix: str) -> QueryMetrics:
-    return QueryMetrics(tuple(f"{prefix} {n}" for n in range(len(values))), dict.fromkeys(METRICS, values))
+    """Figures of which the judged one is 0.2 above the full one; of the queries the better half was answered well."""
+    figures = dict.fromkeys(METRICS, values) | {"judged_ndcg@10": values + 0.2, "judged_share@10": values * 0 + 0.55}
+    well = (values > np.median(values)).astype(float)
+    return QueryMetrics(tuple(f"{prefix} {n}" for n in range(len(values))), figures | {ANSWERED_WELL: well})
 
 
 def example(**changes: object) -> EvaluationReport:
@@ -154,6 +157,34 @@ def test_the_page_tells_decision_figures_facts_and_queries() -> None:
     assert text.split("Best changes ")[1].startswith(best.query)
 
 
+def test_the_page_tells_both_figures_the_share_rated_and_the_tax() -> None:
+    report = example()
+    text = " ".join(parsed(report).text.split())
+    seen = report.decision.groups[0]
+    full, judged, share = (seen.metric(name) for name in ("ndcg@10", "judged_ndcg@10", "judged_share@10"))
+    assert full is not None
+    assert judged is not None
+    assert share is not None
+    assert f"nDCG@10 full{full.before.mean:.3f} " in text
+    assert f"nDCG@10 judged{full.before.mean + 0.2:.3f} " in text
+    assert "Top ten rated0.550 0.550" in text
+    assert "Full: what nobody rated is irrelevant; judged: it is left out of the ranking." in text
+    assert "Of these, answered well before 15 queries, whose first result had their highest grade" in text
+    tax = seen.tax[0].gain
+    assert f"nDCG@10 full of the 15 answered well before {tax.mean:+.3f} [{tax.low:+.3f}, {tax.high:+.3f}]" in text
+    assert "Top ten rated, seen" not in text, "more is neither better nor worse"
+
+
+def test_clicks_alone_show_one_figure_and_no_tax() -> None:
+    values = np.linspace(0.1, 0.6, 20)
+    before, after = (metrics(v, "q").without(OF_RATINGS) for v in (values, values + 0.1))
+    report = example(decision=decide({"unseen": before}, {"unseen": after}, GateSettings()))
+    text = parsed(report).text
+    assert "nDCG@10 full" in text
+    for absent in ("judged:", "nDCG@10 judged", "Top ten rated", "answered well"):
+        assert absent not in text
+
+
 def test_text_of_users_is_escaped() -> None:
     change = QueryChange(query=HOSTILE, group="seen", before=0.1, after=0.9)
     page = render_html(example(plugin=HOSTILE, queries=(change,), notes=(HOSTILE,), runs={HOSTILE: HOSTILE}))
@@ -179,6 +210,9 @@ def test_terminal_tables_show_groups_and_gains(tmp_path: Path) -> None:
     console.print(render_terminal(example()))
     text = console.export_text()
     assert "Queries never seen in training (20)" in text
+    assert "Of these, answered well before (10)" in text
+    assert "nDCG@10 judged" in text
+    assert "judged: it is left out of the ranking" in text
     assert "Passed the gate" in text
     assert "simulated clicks" in text
 

@@ -20,13 +20,16 @@ from psycopg import sql
 from estudio_core import database, migrations
 from estudio_core.database import migrate
 from estudio_core.errors import DatabaseUnavailableError, SchemaVersionError
+from estudio_core.lexical.settings import Fusion
 from estudio_core.migrations import upgrade
 from estudio_core.vectordb.collection import Collection
 from estudio_core.vectordb.index_info import SearchIndexInfo
 from estudio_core.vectordb.objects import IndexedObject
-from estudio_core.vectordb.releases import start_release
+from estudio_core.vectordb.releases import get_release
 from tests.migrations.conftest import THIS
 
+LAST = migrations.newest()
+NEXT = f"{int(LAST) + 1:04d}"
 VECTOR = np.array([[1.0, 0.0]])
 BEFORE_NUMBERS = Path(__file__).with_name("tables_before_numbers.sql").read_text()
 WRITE = "INSERT INTO estudio.change_log (plugin, op, object_id) VALUES ('shop', 'delete', 'a')"
@@ -88,13 +91,14 @@ def adopted_url(database_url: str) -> str:
         connection.execute(BEFORE_NUMBERS)
     with database.connect(database_url, autocommit=True) as connection:
         register_vector(connection)
-        release = start_release(connection, "shop", "shop_v1", "1", SearchIndexInfo(dimensions=2), "run")
-        release.collection.create(connection)
-        release.collection.upsert_objects(connection, [IndexedObject("a", {"price": 3}, "h", VECTOR, text="red lamp")])
+        collection = Collection("shop_1", SearchIndexInfo(dimensions=2))
+        collection.create(connection)
+        collection.upsert_objects(connection, [IndexedObject("a", {"price": 3}, "h", VECTOR, text="red lamp")])
         connection.execute(
-            "INSERT INTO estudio.pointers (plugin, release_id, switched_by) VALUES ('shop', %s, 'test')",
-            (release.release_id,),
+            "INSERT INTO estudio.deployments (plugin, model_name, model_version, collection_id, index_info, run_id,"
+            " applied_seq, applied_xid) VALUES ('shop', 'shop_v1', '1', 'shop_1', '{\"dimensions\": 2}', 'run', 0, '0')"
         )
+        connection.execute("INSERT INTO estudio.pointers (plugin, release_id, switched_by) VALUES ('shop', 1, 'test')")
         connection.execute(
             "INSERT INTO estudio.ubi_queries (query_id, user_query, timestamp, application)"
             " VALUES ('q', 'lamp', now(), 'shop')"
@@ -120,7 +124,13 @@ def test_tables_from_before_numbers_are_adopted_with_every_row(adopted_url: str)
     with psycopg.connect(adopted_url, autocommit=True) as connection:
         before = rows(connection)
         assert migrate(adopted_url) == migrations.newest() == check(adopted_url)
-        assert rows(connection) == before
+        after = rows(connection)
+        assert {name: of_table for name, of_table in after.items() if name != "deployments"} == {
+            name: of_table for name, of_table in before.items() if name != "deployments"
+        }
+        # Its collection was built without words, and goes on without them.
+        release = get_release(connection, 1)
+        assert (release.model_name, release.index_info.lexical, release.ranking) == ("shop_v1", None, Fusion())
         assert [len(before[table]) for table in ("ubi_queries", "ubi_events", "change_log", "pointers")] == [1, 1, 1, 1]
         # A process of the version before goes on: it finds its digest, and leaves the tables alone.
         assert before["schema_version"] == [("(6f0c)",)]
@@ -143,9 +153,7 @@ def test_still_earlier_tables_get_what_they_lack(adopted_url: str) -> None:
         collection.create(connection)
         collection.copy_objects(connection, [IndexedObject("a", {}, "h", VECTOR)])
         connection.execute(
-            sql.SQL("ALTER TABLE {} DROP COLUMN document, DROP COLUMN body, DROP COLUMN source_hash").format(
-                collection.objects
-            )
+            sql.SQL("ALTER TABLE {} DROP COLUMN body, DROP COLUMN source_hash").format(collection.objects)
         )
         connection.execute("ALTER TABLE estudio.change_log ALTER COLUMN data TYPE jsonb")
         connection.execute("ALTER TABLE estudio.ubi_queries DROP COLUMN logged_at")
@@ -182,12 +190,12 @@ def test_older_code_goes_on_beside_a_compatible_newer_version(
     migrate(database_url)
     write_migration("ALTER TABLE estudio.trainings ADD COLUMN note text")
     become(scripts)
-    with pytest.raises(SchemaVersionError, match=r"of version 0001, and 0002 is needed. Run: estudio migrate$"):
+    with pytest.raises(SchemaVersionError, match=rf"of version {LAST}, and {NEXT} is needed. Run: estudio migrate$"):
         check(database_url)
-    assert migrate(database_url) == check(database_url) == "0002"
+    assert migrate(database_url) == check(database_url) == NEXT
     migrated = shape(database_url)
     become(THIS)
-    assert check(database_url) == migrate(database_url) == "0002"
+    assert check(database_url) == migrate(database_url) == NEXT
     assert shape(database_url) == migrated
 
 
@@ -195,16 +203,18 @@ def test_older_code_stops_beside_a_version_that_it_cannot_work_with(
     database_url: str, scripts: Path, write_migration: Callable[[str], None], become: Callable[[Path], None]
 ) -> None:
     write_migration(
-        "ALTER TABLE estudio.trainings RENAME TO taught; UPDATE estudio.alembic_version SET serves_from = '0002'"
+        f"ALTER TABLE estudio.trainings RENAME TO taught; UPDATE estudio.alembic_version SET serves_from = '{NEXT}'"
     )
     become(scripts)
     migrate(database_url)
     become(THIS)
     for action in (check, migrate):
-        with pytest.raises(SchemaVersionError, match="version 0002, which serve code from 0002 on; this code knows"):
+        with pytest.raises(
+            SchemaVersionError, match=f"version {NEXT}, which serve code from {NEXT} on; this code knows"
+        ):
             action(database_url)
     become(scripts)
-    assert check(database_url) == "0002"
+    assert check(database_url) == NEXT
 
 
 def test_a_migration_waits_for_a_dump_in_short_tries_that_do_not_hold_up_writers(
@@ -229,7 +239,7 @@ def test_a_migration_waits_for_a_dump_in_short_tries_that_do_not_hold_up_writers
         threading.Timer(3.0, dump.rollback).start()
         began = time.monotonic()
         try:
-            assert migrate(adopted_url) == "0002"
+            assert migrate(adopted_url) == NEXT
         finally:
             over.set()
             writer.join()
@@ -269,13 +279,13 @@ def test_a_migration_that_is_killed_leaves_the_version_before_whole(
         while connection.execute(asleep).fetchone() is None:
             assert time.monotonic() < deadline
             time.sleep(0.05)
-    assert check(database_url) == "0001", "those who only check do not wait for it"
+    assert check(database_url) == LAST, "those who only check do not wait for it"
     running.kill()
     running.communicate()
-    assert check(database_url) == "0001"
+    assert check(database_url) == LAST
     write_migration(change)
     become(scripts)
-    assert migrate(database_url) == "0002"
+    assert migrate(database_url) == NEXT
     assert shape(database_url) != before
 
 
@@ -285,4 +295,4 @@ def test_migrations_at_the_same_time_are_carried_out_once(
     write_migration("CREATE TABLE estudio.once (n int); SELECT pg_sleep(1)")
     running = [begin(database_url, scripts) for _ in range(3)]
     ended = [(each.communicate(), each.returncode) for each in running]
-    assert [(said[0].strip(), status) for said, status in ended] == [("0002", 0)] * 3, ended
+    assert [(said[0].strip(), status) for said, status in ended] == [(NEXT, 0)] * 3, ended

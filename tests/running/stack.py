@@ -38,7 +38,7 @@ plugin = create_text_plugin(
     model=TextModel(name={model!r}, max_tokens=48),
     training=TextTraining(num_fixed_layers=1, test_size_ratio=0.12, holdout_share=0),
     # A random model learns nothing to speak of from a hundred sessions: here the way is tried, not the gain.
-    gate=GateSettings(minimum_gain=-1, maximum_loss=1, minimum_queries=2),
+    gate=GateSettings(minimum_gain=-1, maximum_loss=1, maximum_tax=1, minimum_queries=2),
     judgments=load_judgments,
     dag=DagSettings(shards=1),
 )

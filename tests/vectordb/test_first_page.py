@@ -26,7 +26,13 @@ def collection(conn: psycopg.Connection, request: pytest.FixtureRequest) -> Coll
     made.copy_objects(
         conn,
         [
-            IndexedObject(str(number), {"n": number}, "h", rng.standard_normal((1 + number % 3, 6)).astype(np.float32))
+            IndexedObject(
+                str(number),
+                {"n": number},
+                "h",
+                rng.standard_normal((1 + number % 3, 6)).astype(np.float32),
+                text=f"a lamp of size{number % 7}",
+            )
             for number in range(120)
         ],
     )
@@ -34,11 +40,23 @@ def collection(conn: psycopg.Connection, request: pytest.FixtureRequest) -> Coll
     return made
 
 
-@pytest.mark.parametrize(("limit", "offset", "far"), [(10, 0, None), (5, 10, None), (8, 0, 0.6), (31, 0, None)])
+@pytest.mark.parametrize(
+    ("limit", "offset", "far", "text"),
+    [
+        (10, 0, None, None),
+        (5, 10, None, None),
+        (8, 0, 0.6, None),
+        (31, 0, None, None),
+        (10, 0, None, "lamp size3"),
+        (4, 6, None, "size3 size5"),
+        (8, 0, 0.6, "size3"),
+        (10, 0, None, "words that nothing holds"),
+    ],
+)
 def test_it_answers_as_the_longer_way_does(
-    conn: psycopg.Connection, collection: Collection, limit: int, offset: int, far: float | None
+    conn: psycopg.Connection, collection: Collection, limit: int, offset: int, far: float | None, text: str | None
 ) -> None:
-    asked = {"limit": limit, "offset": offset, "max_distance": far, "by_index": True}
+    asked = {"limit": limit, "offset": offset, "max_distance": far, "by_index": True, "text": text}
     for vector in np.random.default_rng(4).standard_normal((5, 6)):
         found = search(conn, collection, vector, **asked)
         with conn.transaction():
@@ -64,6 +82,10 @@ def test_it_is_the_way_that_first_pages_go(
     narrow = search(conn, collection, [1, 0, 0, 0, 0, 0], by_index=True, ef_search=FIRST_BLOCK - 1)
     assert answers[3:] == [None], "a scan that would have to go on to fill the block"
     assert len(narrow) == 10
+    fused = search(conn, collection, [1, 0, 0, 0, 0, 0], by_index=True, text="lamp size3")
+    assert answers[4:] == [fused]
+    search(conn, collection, [1, 0, 0, 0, 0, 0], by_index=True, text="lamp size3", limit=11)
+    assert answers[5:] == [None], "beyond the first places of words and vectors"
 
 
 def test_a_block_that_is_not_full_is_not_taken_for_the_order(conn: psycopg.Connection, collection: Collection) -> None:

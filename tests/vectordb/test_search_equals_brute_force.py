@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from estudio_core.lexical.reading import read_words
 from estudio_core.models.aggregation import PartTable, object_similarities
 from estudio_core.vectordb import search as search_module
 from estudio_core.vectordb.collection import Collection
@@ -158,16 +159,25 @@ def sort_key(payload: dict[str, Any], descending: bool) -> tuple[Any, ...]:
     return (0, *(-part for part in place)) if descending else (0, *place)
 
 
-def text_order(conn: psycopg.Connection, texts: dict[str, str], query: str) -> list[str]:
-    """Ids of the texts that hold all words, then of those that hold some, each by PostgreSQL's rank."""
-    words = query.split()
-    rows = conn.execute(
-        "SELECT id, v @@ q_all, ts_rank(v, CASE WHEN v @@ q_all THEN q_all ELSE q_any END, 1)"
-        " FROM (SELECT id, to_tsvector('simple', body) AS v, to_tsquery('simple', %s) AS q_all,"
-        " to_tsquery('simple', %s) AS q_any FROM unnest(%s::text[], %s::text[]) AS t (id, body)) w WHERE v @@ q_any",
-        (" & ".join(words), " | ".join(words), list(texts), list(texts.values())),
-    ).fetchall()
-    return [row[0] for row in sorted(rows, key=lambda row: (not row[1], -row[2], row[0]))]
+def word_scores(
+    conn: psycopg.Connection, info: SearchIndexInfo, shared: list[str], texts: dict[str, str], query: str
+) -> dict[str, float]:
+    """BM25 by its formula: idf and average length of the texts that everybody sees, weights of each of `texts`."""
+    lexical = info.lexical
+    assert lexical is not None
+    counts = [words for words in read_words(conn, info.text_config, shared) if words]
+    average = np.mean([sum(words.values()) for words in counts]) if counts else 1.0
+    total, asked = len(counts), read_words(conn, info.text_config, [query])[0]
+    scores = {}
+    for name, words in zip(texts, read_words(conn, info.text_config, list(texts.values())), strict=True):
+        norm = lexical.k1 * (1 - lexical.b + lexical.b * sum(words.values()) / average)
+        scores[name] = 0.0
+        for word in asked:
+            documents = sum(word in others for others in counts)
+            if documents and word in words:
+                idf = np.log(1 + (total - documents + 0.5) / (documents + 0.5)) / np.log(1 + (total - 0.5) / 1.5)
+                scores[name] += idf * words[word] * (lexical.k1 + 1) / (words[word] + norm)
+    return scores
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -178,7 +188,8 @@ def text_order(conn: psycopg.Connection, texts: dict[str, str], query: str) -> l
     cut=st.one_of(st.none(), st.floats(0, 1)),
     limit=st.integers(1, 5),
     by_index=st.booleans(),
-    words=st.sampled_from(["red lamp", "lamp", "chair red", "table"]),
+    words=st.sampled_from(["red lamp", "lamp", "chair red", "table", "red old \\ ' lamps", ""]),
+    weight=st.sampled_from([0.01, 0.12, 3.0]),
     descending=st.booleans(),
 )
 def test_search_pages_and_counts_equal_brute_force(
@@ -190,6 +201,7 @@ def test_search_pages_and_counts_equal_brute_force(
     limit: int,
     by_index: bool,
     words: str,
+    weight: float,
     descending: bool,
 ) -> None:
     info, items, query = data
@@ -223,11 +235,11 @@ def test_search_pages_and_counts_equal_brute_force(
             far = expected[place][0] + 1e-5
             expected = [row for row in expected if row[0] <= far]
 
-        def pages(**how: Any) -> list[SearchHit]:
+        def pages(vector: Any = query, **how: Any) -> list[SearchHit]:
             hits: list[SearchHit] = []
             while True:
                 page = search(
-                    conn, collection, query, limit=limit, offset=len(hits), max_distance=far, filter=condition,
+                    conn, collection, vector, limit=limit, offset=len(hits), max_distance=far, filter=condition,
                     user_id=user, by_index=by_index, **how,
                 )  # fmt: skip
                 hits += page
@@ -244,14 +256,20 @@ def test_search_pages_and_counts_equal_brute_force(
         by_price = sorted(names, key=lambda name: (sort_key(payload_of(name), descending), name))
         assert [hit.object_id for hit in pages(sort_by=SortBy("price", descending))] == by_price
 
-        worded = text_order(conn, {name: visible[name].text or by_id[name].text for name in names}, words)
-        scores: dict[str, float] = {}
-        for order in (names, worded):
-            for place, name in enumerate(order, start=1):
-                scores[name] = scores.get(name, 0.0) + 1 / (60 + place)
-        fused = pages(text=words)
-        assert [hit.object_id for hit in fused] == sorted(scores, key=lambda name: (-scores[name], name))
-        assert [hit.score for hit in fused] == pytest.approx([scores[hit.object_id] for hit in fused])
+        texts = {name: visible[name].text or by_id[name].text for name in names}
+        shared = [item.text for item in items if item.user_id is None and item.text]
+        bm25 = word_scores(conn, info, shared, texts, words)
+        distances = {name: distance for distance, name in expected}
+        fused = {name: weight * bm25[name] - distances[name] for name in names}
+        hits = pages(text=words, weight=weight)
+        assert [hit.object_id for hit in hits] == sorted(names, key=lambda name: (-round(fused[name], 6), name))
+        assert [hit.words for hit in hits] == pytest.approx([bm25[hit.object_id] for hit in hits], abs=1e-5)
+        assert [hit.distance for hit in hits] == pytest.approx([distances[hit.object_id] for hit in hits], abs=1e-5)
+        if far is None:
+            by_words = pages(vector=None, text=words)
+            holding = [name for name in names if bm25[name] > 0]
+            assert [h.object_id for h in by_words] == sorted(holding, key=lambda name: (-round(bm25[name], 6), name))
+            assert [hit.words for hit in by_words] == pytest.approx([bm25[h.object_id] for h in by_words], abs=1e-5)
 
         stored = find_by_ids(conn, collection, [*reversed(names), "missing"], user_id=user, with_vectors=True)
         assert [row.original_id or row.object_id for row in stored] == names[::-1]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from estudio_core.evaluation.gate import Group
+from estudio_core.evaluation.comparison import Group
 from estudio_core.pipeline.items.encoding import EncodedItems
 from estudio_core.pipeline.items.parts import SplitItem
 from estudio_core.pipeline.items.vector_store import VectorStore
@@ -41,6 +41,8 @@ class EvaluationSet:
     items: list[SplitItem]
     judgments: Judgments
     groups: dict[Group, tuple[str, ...]]
+    rated: bool
+    """Whether people's ratings judge; else clicks do, of which the judged figure and the tax are not told."""
 
     @property
     def queries(self) -> list[str]:
@@ -56,7 +58,8 @@ class EvaluationSet:
         self, name: str, embedder: Embedder, digest: str, known: VectorStore
     ) -> tuple[ModelRanking, list[IndexedObject]]:
         """Let the model of the entry with this digest rank; return the result, and the vectors of the items."""
-        from estudio_core.evaluation.evaluate import EncodedCatalog, evaluate_judgments, mean_random_similarity, rank
+        from estudio_core.evaluation.evaluate import OF_RATINGS, evaluate_scores, rank_scores
+        from estudio_core.evaluation.scores import EncodedCatalog, mean_random_similarity, similarity_scores
 
         encoded: list[IndexedObject] = []
         for item in EncodedItems(self.items, embedder, digest, known):
@@ -64,13 +67,10 @@ class EvaluationSet:
             if len(encoded) % _REPORT_EACH == 0 or len(encoded) == len(self.items):
                 report("Evaluate", len(encoded), len(self.items), "items", f"({name})")
         catalog = EncodedCatalog.from_parts({item.object_id: item.vectors for item in encoded})
-        vectors = embedder.embed_queries(self.queries)
-        metrics: dict[Group, QueryMetrics] = {}
-        start = 0
-        for group, asked in self.groups.items():
-            own = vectors[start : start + len(asked)]
-            metrics[group] = evaluate_judgments(asked, own, catalog, self.index, self.judgments)
-            start += len(asked)
-        best = rank(vectors, catalog, self.index).rows.tolist()
+        scores = similarity_scores(embedder.embed_queries(self.queries), catalog, self.index)
+        found = evaluate_scores(self.queries, scores, catalog.rows, self.judgments)
+        found = found if self.rated else found.without(OF_RATINGS)
+        metrics = {group: found.only(asked) for group, asked in self.groups.items()}
+        best = rank_scores(scores, len(self.queries)).rows.tolist()
         top = {q: [catalog.object_ids[row] for row in rows] for q, rows in zip(self.queries, best, strict=True)}
         return ModelRanking(name, metrics, top, mean_random_similarity(catalog)), encoded

@@ -80,7 +80,8 @@ class _Measurement:
 
     def _ndcg(self, embedder: Embedder, items: list[SplitItem]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Return nDCG@10 of each query."""
-        from estudio_core.evaluation.evaluate import EncodedCatalog, evaluate_judgments
+        from estudio_core.evaluation.evaluate import FULL, evaluate_judgments
+        from estudio_core.evaluation.scores import EncodedCatalog
 
         index: SearchIndexInfo = self.plugin.index
         vectors = embedder.embed_items([part for split in items for part in split.parts])
@@ -93,7 +94,7 @@ class _Measurement:
                 f"None of the {len(queries)} held-out queries has a relevant item in the table any more, so nothing "
                 "can say what fewer bits would lose. Correct the judgments, or publish with precision fp32."
             )
-        values: np.ndarray[tuple[int], np.dtype[np.float64]] = np.nan_to_num(found.values["ndcg@10"])
+        values: np.ndarray[tuple[int], np.dtype[np.float64]] = np.nan_to_num(found.values[FULL])
         return values
 
 

@@ -8,7 +8,7 @@ from estudio_core.errors import DataError
 
 if TYPE_CHECKING:
     from estudio_core.clickstream.ranking_data import RankingData
-    from estudio_core.evaluation.gate import Group
+    from estudio_core.evaluation.comparison import Group
     from estudio_core.evaluation.judgments import Judgments
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from estudio_core.clickstream.ranking_data import SPLITS
+from estudio_core.evaluation.evaluate import METRIC_TITLES
 from estudio_core.evaluation.report_data import (
     TOP_RESULTS,
     Curve,
@@ -113,10 +114,13 @@ def summary(decision: GateDecision) -> str:
     """Return decision and table in Markdown, for the one who is asked to approve."""
     lines = [decision.reason, "", "| queries | metric | champion | candidate | gain |", "|---|---|---|---|---|"]
     for group in decision.groups:
-        for comparison in group.metrics:
+        for what, comparison in [
+            *((group.group, comparison) for comparison in group.metrics),
+            *((f"{group.group}, answered well before", comparison) for comparison in group.tax),
+        ]:
             gain = comparison.gain
             lines.append(
-                f"| {group.group} ({group.queries}) | {comparison.metric} | {comparison.before.mean:.3f} "
+                f"| {what} ({gain.n}) | {METRIC_TITLES[comparison.metric]} | {comparison.before.mean:.3f} "
                 f"| {comparison.after.mean:.3f} | {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] |"
             )
     return "\n".join(lines)

@@ -1,0 +1,36 @@
+"""What a model is told of its ranking: by people's ratings, and by clicks."""
+
+from __future__ import annotations
+
+import pytest
+
+from estudio_core.evaluation.evaluate import FULL, OF_RATINGS
+from estudio_core.evaluation.judgments import Judgments
+from estudio_core.inference.manifest import entry_of
+from estudio_core.inference.opening import open_bulk_embedder
+from estudio_core.pipeline.evaluation.evaluation_set import EvaluationSet
+from estudio_core.pipeline.evaluation.sample import sampled_items
+from estudio_core.pipeline.items.vector_store import VectorStore
+from estudio_core.pipeline.publish_model import publish_model
+from estudio_core.pipeline.register_base_model import register_base_model
+from estudio_core.plugin.registry import open_plugin
+from tests.pipeline.conftest import Shop
+
+JUDGMENTS = Judgments({"lamp": {"0": 3, "1": 0}, "chair": {"1": 3, "7": 2, "2": 0}, "tent": {"5": 1}})
+
+
+@pytest.mark.parametrize("rated", [True, False])
+def test_each_group_has_its_queries_and_clicks_tell_nothing_of_ratings(shop: Shop, rated: bool) -> None:
+    name = publish_model("shop", register_base_model("shop", "initialize-1", "ana")).name
+    plugin, digest = open_plugin("shop"), entry_of(name).digest
+    items = list(sampled_items(plugin, set(), 60))
+    asked = EvaluationSet(plugin.index, items, JUDGMENTS, {"seen": ("tent",), "unseen": ("chair", "lamp")}, rated)
+    ranking, vectors = asked.rank_with("base", open_bulk_embedder(name), digest, VectorStore.load("shop", digest))
+    assert len(vectors) == 60
+    assert {group: found.queries for group, found in ranking.metrics.items()} == asked.groups
+    for found in ranking.metrics.values():
+        assert FULL in found.values
+        assert [name in found.values for name in OF_RATINGS] == [rated] * 3
+    assert list(ranking.top) == ["tent", "chair", "lamp"]
+    best = [JUDGMENTS["chair"].get(found, 0) for found in ranking.top["chair"]]
+    assert (ranking.metrics["unseen"].values["mrr@10"][0] > 0) == any(best)
