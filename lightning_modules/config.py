@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator
 
 from estudio_core.errors import ConfigurationError
+from estudio_core.lexical.settings import Fusion
 from estudio_core.strict_model import StrictModel
 from estudio_core.vectordb.index_info import MetricAggregationType, MetricType
 from lightning_modules.example_kinds import ExampleKind, example_kind
@@ -210,6 +211,15 @@ class TrainingConfig(StrictModel):
         gt=0,
         allow_inf_nan=False,
     )
+    residual: float = parameter(
+        0.0,
+        "Share of what words add to similarities that the loss sees too: 1 trains the encoder for what words leave "
+        "over, 0 as if it ranked alone.",
+        *("plugin", "search"),
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+    )
     min_abs_difference_threshold: float | None = parameter(
         None,
         "Pairs whose similarities differ by less are left out; None: the loss's own.",
@@ -370,9 +380,9 @@ class TrainingConfig(StrictModel):
         MetricAggregationType.MIN, "How parts become items; that of the index.", "index"
     )
     lexical_weight: float = parameter(
-        0.12,
-        "Weight of BM25 beside the similarity, in the loss and on the dev split, where the dataset has words: the "
-        "encoder is trained for its part in the sum. That of the release; 0: the encoder is trained as if alone.",
+        Fusion().weight,
+        "Weight of BM25 beside the similarity where the dataset has words: dev queries judge the sum, which is served. "
+        "That of the release; 0: vectors alone are served.",
         "index",
         ge=0,
         allow_inf_nan=False,

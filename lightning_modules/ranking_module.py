@@ -69,7 +69,9 @@ class RankingModule(lightning.LightningModule):
         self.tokens_encoded += self.encoder.token_count(rows)
         self.sessions_seen += len(batch.session_query)
         similarity = self._scores(batch, vectors)
-        loss = self._loss(batch, similarity, self._pairs(batch, similarity.detach()))
+        # The loss sees a share of what words add; what is measured is the sum that is served.
+        of_loss = similarity - (1 - self.config.residual) * batch.lexical
+        loss = self._loss(batch, of_loss, self._pairs(batch, of_loss.detach()))
         if self.config.drift_penalty:
             base = self._base_vectors[rows].to(vectors.device)
             loss = loss + self.config.drift_penalty * (1 - (vectors * base).sum(-1)).mean()

@@ -288,14 +288,18 @@ def with_words(data: RankingData) -> RankingData:
     return replace(data, words=DatasetWords(items, queries), dataset_id="")
 
 
-def test_the_loss_gets_what_words_add_to_similarities(new_model: NewModel, ranking_data: RankingData) -> None:
+def test_the_loss_gets_the_share_that_was_asked_for_of_what_words_add(
+    new_model: NewModel, ranking_data: RankingData
+) -> None:
     alone = steps_of(new_model(), ranking_data, learning_rate=1e-30)[0]["difference"]
-    weighed = steps_of(new_model(), with_words(ranking_data), learning_rate=1e-30, lexical_weight=0.5)[0]["difference"]
-    added = (weighed - alone).abs()
-    assert added.max() > 0.1
-    assert steps_of(new_model(), with_words(ranking_data), learning_rate=1e-30, lexical_weight=0.0)[0][
-        "difference"
-    ].tolist() == pytest.approx(alone.tolist())
+    given = {"learning_rate": 1e-30, "lexical_weight": 0.5}
+    whole, half, none = (
+        steps_of(new_model(), with_words(ranking_data), residual=share, **given)[0]["difference"] - alone
+        for share in (1.0, 0.5, 0.0)
+    )
+    assert whole.abs().max() > 0.1
+    torch.testing.assert_close(half, whole / 2, atol=1e-6, rtol=0)
+    assert none.abs().max() < 1e-6
     pool = LexicalScores(cast(DatasetWords, with_words(ranking_data).words), 0.5)
     session = ranking_data.splits["train"][0]
     expected = pool([session.query], list(session.results))[0]
