@@ -205,7 +205,8 @@ class TrainingConfig(StrictModel):
     )
     hardness_temperature: float | None = parameter(
         None,
-        "Temperature of the weights that pairs get by hardness, in units of similarity; None: the loss's own.",
+        "Temperature of the softmax over negatives, or of the weights that pairs get by hardness, in units of "
+        "similarity; None: the loss's own.",
         *("plugin", "search"),
         of_loss="temperature",
         gt=0,

@@ -30,7 +30,7 @@ from lightning_modules.dropout import dropout_of
 from lightning_modules.encoding import TextEncoder
 from lightning_modules.interpolation import Interpolation, choose_share, mixed
 from lightning_modules.lexical_scores import LexicalScores
-from lightning_modules.losses import CosineProbMarginRankingLoss
+from lightning_modules.losses import default_loss
 from lightning_modules.losses.pair_loss import configured
 from lightning_modules.precision import LightningPrecision, autocast, choose_precision
 from lightning_modules.ranking_module import RankingModule, put_weights, weights_of
@@ -86,7 +86,7 @@ def fit(
         model: Its lowest `config.num_fixed_layers` layers are frozen for good.
         data: Sessions and item texts.
         config: Every knob; None: the measured defaults.
-        loss: Loss over pairs, see `losses.pair_loss`; None: `CosineProbMarginRankingLoss()`.
+        loss: Loss over pairs, see `losses.pair_loss`; None: `losses.default_loss`.
         on_metrics: Called with (step, metrics); an exception it raises ends the training.
         click_propensity: For a session id, the weight of a click on each of its results; absent: 1.
         confidences: For a session id, the confidence of each of its results' click or skip; absent: 1.
@@ -99,7 +99,7 @@ def fit(
     """
     started = time.monotonic()
     config = config or TrainingConfig()
-    loss = configured(loss or CosineProbMarginRankingLoss(), config)
+    loss = configured(loss or default_loss(config.given), config)
     if config.num_fixed_layers >= model.num_layers:
         raise ConfigurationError(
             f"num_fixed_layers is {config.num_fixed_layers}, and this {type(model).__name__} has {model.num_layers} "

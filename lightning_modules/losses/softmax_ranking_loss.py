@@ -18,6 +18,7 @@ def softmax_ranking_loss(
     negative: Tensor,
     *,
     temperature: float = DEFAULT_TEMPERATURE,
+    margin: float = 0.0,
     click_weights: Tensor | None = None,
     skip_confidences: Tensor | None = None,
     positive_index: Tensor | None = None,
@@ -35,6 +36,7 @@ def softmax_ranking_loss(
         positive: Score of the clicked item of each pair, [n].
         negative: Score of the other item of each pair, [n].
         temperature: In units of the score.
+        margin: Taken off the score of clicked items, by how much they should stand above the others.
         click_weights: Weight of the clicked item of each pair, [n]; 1 where absent.
         skip_confidences: Confidence of the negative of each pair, [n]; 1 where absent, 0: it is left out.
         positive_index: Number of the clicked item of each pair, int [n]; absent: all are of one.
@@ -47,7 +49,7 @@ def softmax_ranking_loss(
     """
     if positive.numel() == 0:
         return (positive.sum() + negative.sum()) * 0.0
-    logits = (negative.float() - positive.float()) / temperature
+    logits = (negative.float() - positive.float() + margin) / temperature
     if skip_confidences is not None:
         logits = logits + skip_confidences.log()
     index = torch.zeros_like(positive, dtype=torch.long) if positive_index is None else positive_index
@@ -65,6 +67,7 @@ class SoftmaxRankingLoss(nn.Module):
     """-log softmax of clicked items among all negatives of the batch, by score / temperature.
 
     Args:
+        base_margin: Wanted difference of a clicked item and the others; >= 0.
         temperature: In units of similarity; > 0. Small: the nearest negatives alone carry the loss.
 
     Inputs:
@@ -80,18 +83,25 @@ class SoftmaxRankingLoss(nn.Module):
         0.1269
 
     Raises:
-        ConfigurationError: the temperature is out of range.
+        ConfigurationError: an argument is out of range.
     """
 
-    def __init__(self, *, temperature: float = DEFAULT_TEMPERATURE) -> None:
+    def __init__(self, base_margin: float = 0.0, *, temperature: float = DEFAULT_TEMPERATURE) -> None:
         super().__init__()
         if not 0 < temperature < math.inf:
             raise ConfigurationError(f"temperature is {temperature}; give a number above 0.")
-        self.temperature = float(temperature)
+        if not 0 <= base_margin < math.inf:
+            raise ConfigurationError(f"margin is {base_margin}; give 0 or more.")
+        self.base_margin, self.temperature = float(base_margin), float(temperature)
 
     def with_values(self, **values: Any) -> Self:
         """Return a loss with other values of the constructor's arguments. Raises: as the constructor."""
-        return type(self)(**({"temperature": self.temperature} | values))
+        return type(self)(**({"base_margin": self.base_margin, "temperature": self.temperature} | values))
+
+    @property
+    def margin(self) -> float:
+        """Wanted difference of similarities."""
+        return self.base_margin
 
     def forward(
         self,
@@ -106,6 +116,7 @@ class SoftmaxRankingLoss(nn.Module):
             positive,
             negative,
             temperature=self.temperature,
+            margin=self.base_margin,
             click_weights=click_weights,
             skip_confidences=skip_confidences,
             positive_index=positive_index,
@@ -113,4 +124,4 @@ class SoftmaxRankingLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """Name the arguments in `repr(loss)`."""
-        return f"temperature={self.temperature}"
+        return f"base_margin={self.base_margin}, temperature={self.temperature}"

@@ -7,7 +7,7 @@ import torch
 
 from estudio_core.errors import ConfigurationError
 from lightning_modules.config import TrainingConfig
-from lightning_modules.losses import SoftmaxRankingLoss
+from lightning_modules.losses import CosineProbMarginRankingLoss, SoftmaxRankingLoss, default_loss
 from lightning_modules.losses.pair_loss import configured, inputs_of
 from lightning_modules.losses.softmax_ranking_loss import softmax_ranking_loss
 
@@ -67,6 +67,33 @@ def test_it_asks_for_both_confidences_and_takes_the_temperature_of_the_configura
     made = configured(SoftmaxRankingLoss(), TrainingConfig(hardness_temperature=0.1))
     assert isinstance(made, SoftmaxRankingLoss)
     assert made.temperature == 0.1
+
+
+def test_a_margin_is_taken_off_the_clicked_items_score() -> None:
+    wanted = SoftmaxRankingLoss(0.1)(torch.tensor([0.7]), torch.tensor([0.5]))
+    assert wanted.item() == pytest.approx(SoftmaxRankingLoss()(torch.tensor([0.6]), torch.tensor([0.5])).item())
+    assert configured(SoftmaxRankingLoss(), TrainingConfig(margin=0.1)).margin == 0.1
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, SoftmaxRankingLoss),
+        ({"margin": 0.1, "hardness_temperature": 0.1, "learning_rate": 1e-4}, SoftmaxRankingLoss),
+        ({"scale": 30.0}, CosineProbMarginRankingLoss),
+        ({"max_abs_difference_threshold": 0.9}, CosineProbMarginRankingLoss),
+        ({"examples_order": [3, 11]}, CosineProbMarginRankingLoss),
+    ],
+)
+def test_the_default_loss_takes_every_parameter_that_is_given(given: dict[str, object], expected: type) -> None:
+    config = TrainingConfig(**given)
+    assert type(configured(default_loss(config.given), config)) is expected
+
+
+@pytest.mark.parametrize("margin", [-0.1, math.inf, math.nan])
+def test_margins_out_of_range_are_refused(margin: float) -> None:
+    with pytest.raises(ConfigurationError, match="margin is"):
+        SoftmaxRankingLoss(margin)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.inf, math.nan])
