@@ -87,6 +87,9 @@ class TrainingConfig(StrictModel):
         "How often each distinct query is seen on average before training ends, whatever the epochs, but not before "
         "step 100; None: no limit. A group of a batch is of one query.",
         *("plugin", "search"),
+        measured="NFCorpus' development queries, similarity and words together, simulated clicks of 1,750 queries, the "
+        "tower of queries alone, one seed: 100 steps (1.8 passes) gained +0.0024 nDCG@10, 300 (5.5 passes) +0.0049, "
+        "both with intervals of about 0.007.",
         gt=0,
         allow_inf_nan=False,
     )
@@ -217,6 +220,10 @@ class TrainingConfig(StrictModel):
         "Share of what words add to similarities that the loss sees too: 1 trains the encoder for what words leave "
         "over, 0 as if it ranked alone.",
         *("plugin", "search"),
+        measured="NFCorpus' development queries, simulated clicks, the tower of queries alone, one seed: +0.0024 with "
+        "0, +0.0025 with a third, -0.0052 with 1; with a third of the clicks at random -0.0010 and -0.0210. A division "
+        "of Chorus, half of the trained weights: queries asked +0.106 and +0.095, never asked -0.016 and -0.024. Words "
+        "and clicks disagree most where clicks are wrong.",
         ge=0,
         le=1,
         allow_inf_nan=False,
@@ -373,6 +380,8 @@ class TrainingConfig(StrictModel):
         "Leave the model as it was where the clicks of dev queries, enough of them to show a gain, do not speak for "
         "what training changed. False: the gate alone decides.",
         *("plugin", "search"),
+        measured="NFCorpus' development queries, simulated clicks, one seed, 179 dev queries, which need 0.96: z was "
+        "2.7 for a training that gained +0.0024, -0.75 and -1.1 for two that lost 0.0089 and 0.0120.",
     )
     monitor: Monitor = parameter(
         "test_quality", "Dev metric that decides on stopping and on the weights that are kept.", "index"
