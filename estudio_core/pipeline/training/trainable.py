@@ -22,6 +22,7 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
     """
     from estudio_core.clickstream.ranking_data import RankingData
     from estudio_core.errors import DataError
+    from estudio_core.lexical.settings import Fusion
     from estudio_core.models.storage import load_model, save_model
     from estudio_core.plugin.registry import open_plugin
     from lightning_modules.config import TrainingConfig
@@ -51,6 +52,7 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
         confidences=evidence.confidences,
     )
     save_model(model, trial.folder / MODEL_FOLDER)
+    Fusion(weight=training.lexical_weight).save(trial.folder / MODEL_FOLDER)
     fitted = {
         "metrics": result.metrics,
         "best_step": result.best_step,
