@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,8 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
         confidences=evidence.confidences,
     )
     save_model(model, trial.folder / MODEL_FOLDER)
-    Fusion(weight=training.lexical_weight).save(trial.folder / MODEL_FOLDER)
+    Fusion(weight=result.fusion.weight).save(trial.folder / MODEL_FOLDER)
+    trial.log({"lexical_weight": result.fusion.weight}, result.steps)
     fitted = {
         "metrics": result.metrics,
         "best_step": result.best_step,
@@ -63,6 +65,7 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
         "precision": result.precision,
         "interpolation": result.interpolation.share,
         "stopped_early": result.stopped_early,
+        "fusion": asdict(result.fusion),
         "position_bias": training.position_bias,
         "examination": str(evidence.examination),
         "effective_sample_size": evidence.effective_clicks,
