@@ -66,6 +66,7 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
         "interpolation": result.interpolation.share,
         "stopped_early": result.stopped_early,
         "fusion": asdict(result.fusion),
+        "evidence": None if result.interpolation.evidence is None else asdict(result.interpolation.evidence),
         "position_bias": training.position_bias,
         "examination": str(evidence.examination),
         "effective_sample_size": evidence.effective_clicks,
