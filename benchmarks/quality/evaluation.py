@@ -40,7 +40,7 @@ def figures(model: EmbeddingModel, corpus: Corpus) -> Figures:
 
 
 def judged(corpus: Corpus, rows: Mapping[str, int], scores_of: Callable[[Sequence[str]], Scores]) -> Figures:
-    """Return `FIGURES` of whatever gives scores, for the groups `seen` (where the corpus has them) and `unseen`.
+    """Return `FIGURES` of whatever gives scores, by group of `Corpus.judged`.
 
     Args:
         corpus: Its queries and judgments.
@@ -48,14 +48,10 @@ def judged(corpus: Corpus, rows: Mapping[str, int], scores_of: Callable[[Sequenc
         scores_of: From queries to what gives the scores of their rows.
     """
     found: Figures = {name: {} for name in FIGURES}
-    for group, asked, grades in (
-        ("seen", corpus.seen, corpus.judgments),
-        ("unseen", corpus.unseen, corpus.held_out),
-    ):
-        if asked:
-            metrics = evaluate_scores(asked, scores_of(asked), rows, grades)
-            for name, metric in FIGURES.items():
-                found[name][group] = [round(value, 6) for value in metrics.values[metric].tolist()]
+    for group, (asked, grades) in corpus.judged.items():
+        metrics = evaluate_scores(asked, scores_of(asked), rows, grades)
+        for name, metric in FIGURES.items():
+            found[name][group] = [round(value, 6) for value in metrics.values[metric].tolist()]
     return found
 
 

@@ -107,7 +107,7 @@ def measure(unit: Unit, model_path: str) -> dict[str, Any]:
 
 def sealed(corpus: Corpus, judgments: Judgments | None = None) -> Corpus:
     """Return the corpus as a contender gets it: no unseen queries, and no grades but those given."""
-    return replace(corpus, unseen=(), held_out=Judgments({}), judgments=judgments or Judgments({}))
+    return replace(corpus, unseen=(), groups={}, held_out=Judgments({}), judgments=judgments or Judgments({}))
 
 
 def _clicks(unit: Unit, model_path: str) -> RankingData:

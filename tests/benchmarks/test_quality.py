@@ -243,6 +243,35 @@ def test_without_noise_nothing_irrelevant_is_clicked(corpus: Corpus) -> None:
     assert irrelevant_clicks("no-noise") == 0
 
 
+@pytest.mark.parametrize(("name", "share"), [("sparse-third-wrong", 1 / 3), ("sparse-two-thirds-wrong", 2 / 3)])
+def test_a_sparse_log_asks_every_query_twice_and_a_share_of_its_clicks_is_wrong(
+    corpus: Corpus, name: str, share: float
+) -> None:
+    rankings = {query: [(key, 0.5) for key in corpus.items] for query in corpus.judgments}
+    condition = conditions(400, queries=len(corpus.judgments))[name]
+    logs = [replay(corpus, rankings, condition, seed) for seed in range(40)]
+    for log in logs:
+        assert sorted(session.query for session in log) == sorted([*corpus.judgments] * 2)
+        assert len({session.session_id for session in log}) == condition.sessions
+    wrong = [
+        not corpus.judgments[session.query].get(result)
+        for log in logs
+        for session in log
+        for result, weight in zip(session.results, session.click_weights, strict=True)
+        if weight > 0
+    ]
+    assert np.mean(wrong) == pytest.approx(share, abs=0.06)
+    clicks = np.array([session.click_weights for log in logs for session in log])
+    assert clicks[:, :5].sum() > 1.5 * clicks[:, -5:].sum(), "wrong clicks fall where people look"
+    fewer = replay(corpus, rankings, replace(condition, sessions=10), seed=0)
+    assert len({session.query for session in fewer}) == 5
+
+
+def test_wrong_clicks_beside_noise_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="noise"):
+        Condition("noisy", 10, wrong_share=0.5)
+
+
 def test_training_rows_pair_every_click_with_a_result_its_session_skipped(corpus: Corpus) -> None:
     session = FineTuningInput(
         "s", "red chair", ("red-chair", "blue-chair"), (0, 1), (None, None), click_weights=(1.0, 0.0)

@@ -1,0 +1,3 @@
+from benchmarks.quality.attributes.corpus import GROUPS, attributes
+
+__all__ = ["GROUPS", "attributes"]
