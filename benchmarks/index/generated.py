@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from estudio_core import database
 from estudio_core.database import migrate
+from estudio_core.demo.catalog import products
 from estudio_core.errors import ReleaseError
 from estudio_core.vectordb import locks, switching
 from estudio_core.vectordb.index_build import build_index
@@ -29,20 +31,8 @@ SPREAD = 0.8
 """Deviation from the middle of the cluster, by that of the middles."""
 BATCH = 10_000
 """Items that are generated, and committed, together: a killed load goes on behind them."""
-WORDS = (
-    "wireless",
-    "usb",
-    "charger",
-    "cable",
-    "black",
-    "white",
-    "steel",
-    "lamp",
-    "camera",
-    "radio",
-    "kettle",
-    "screen",
-)
+OWN_WORDS, OWN_SHARE = 12, 1 / 3
+"""Words that the items of a cluster share, and their share of a text: what is near in meaning is near in words too."""
 
 Vectors = NDArray[np.float32]
 console = Console()
@@ -82,14 +72,60 @@ def query_vectors(count: int, dimensions: int, seed: int = 0) -> Vectors:
     return surface(dimensions).vectors((2, seed), count)
 
 
+@lru_cache(maxsize=1)
+def vocabulary() -> tuple[NDArray[np.str_], NDArray[np.float64]]:
+    """Return the words of the demo's catalog, and how often each occurs there, as shares."""
+    counts = Counter(word for row in products() for word in f"{row['title']} {row['short_description']}".split())
+    return np.array(list(counts)), np.array(list(counts.values())) / counts.total()
+
+
+@lru_cache(maxsize=1)
+def own_words() -> NDArray[np.str_]:
+    """Return the words that the items of each cluster share, [clusters, OWN_WORDS]."""
+    words, shares = vocabulary()
+    flat = np.sqrt(shares) / np.sqrt(shares).sum()
+    return words[np.random.default_rng(4).choice(len(words), (CLUSTERS, OWN_WORDS), p=flat)]
+
+
+def clusters(seed: Sequence[int], count: int) -> NDArray[np.int64]:
+    """Return the cluster of each vector that `Surface.vectors` makes of the same arguments."""
+    return np.random.default_rng(seed).integers(0, CLUSTERS, count)
+
+
+def texts_of(members: NDArray[np.int64], lengths: NDArray[np.int64], seed: Sequence[int]) -> list[str]:
+    """Return a text for each member of a cluster: words as often as a real catalog has them, a third the cluster's."""
+    words, shares = vocabulary()
+    rng = np.random.default_rng(seed)
+    drawn = words[rng.choice(len(words), lengths.sum(), p=shares)]
+    owned = rng.random(len(drawn)) < OWN_SHARE
+    drawn[owned] = own_words()[np.repeat(members, lengths)[owned], rng.integers(0, OWN_WORDS, owned.sum())]
+    return [" ".join(of_text) for of_text in np.split(drawn, np.cumsum(lengths)[:-1])]
+
+
+def generated_texts(batch: int, count: int = BATCH) -> list[str]:
+    """Return the texts of one batch of items: 8 to 60 words and a part number."""
+    lengths = np.clip(np.random.default_rng((5, batch)).lognormal(3.1, 0.5, count), 8, 60).astype(np.int64)
+    texts = texts_of(clusters((1, batch), count), lengths, (3, batch))
+    return [f"{text} {chr(65 + row % 26)}{batch:03d}-{row:05d}" for row, text in enumerate(texts)]
+
+
+def query_texts(count: int, seed: int = 0) -> list[str]:
+    """Return queries of 1 to 8 words beside the vectors of `query_vectors`; one of ten is a part number."""
+    rng = np.random.default_rng((6, seed))
+    texts = texts_of(clusters((2, seed), count), rng.integers(1, 9, count), (7, seed))
+    numbers = rng.random(count) < 0.1
+    return [f"{chr(65 + i % 26)}000-{i:05d}" if numbers[i] else text for i, text in enumerate(texts)]
+
+
 def generated_items(start: int, end: int, dimensions: int) -> Iterator[IndexedObject]:
     """Yield the items with numbers from `start`, a multiple of `BATCH`, to before `end`."""
     for first in range(start, end, BATCH):
+        texts = generated_texts(first // BATCH)
         for row, vector in enumerate(stored_vectors(first // BATCH, dimensions)[: end - first]):
-            number = first + row
-            words = [WORDS[(number * step) % len(WORDS)] for step in range(1, 13)]
-            payload = {"title": " ".join(words[:6]), "supplier": words[7], "price_cents": number % 100_000}
-            yield IndexedObject(str(number), payload, f"{number:032x}", vector[None, :], text=" ".join(words))
+            number, text = first + row, texts[row]
+            title, supplier = " ".join(text.split()[:6]), text.split()[6]
+            payload = {"title": title, "supplier": supplier, "price_cents": number % 100_000}
+            yield IndexedObject(str(number), payload, f"{number:032x}", vector[None, :], text=text)
 
 
 def generated_release(size: int, dimensions: int = 384) -> Release:

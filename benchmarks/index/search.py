@@ -1,4 +1,4 @@
-"""Searches of concurrent clients: the product's against a hand-written nearest-neighbour statement.
+"""Searches of concurrent clients, by vectors and by words and vectors, against a nearest-neighbour statement by hand.
 
 Every client is a process of its own with its own connection, as web workers are: threads of one process would wait for
 Python's lock, and what is measured would be that. All clients run one contender at a time, then the next, for several
@@ -17,7 +17,7 @@ import numpy as np
 import psycopg
 from pgvector import Vector
 
-from benchmarks.index.generated import Vectors, generated_release, query_vectors, true_distances
+from benchmarks.index.generated import Vectors, generated_release, query_texts, query_vectors, true_distances
 from benchmarks.index.timing import median, percentiles_ms
 from estudio_core import database
 from estudio_core.vectordb.collection import register_vectors
@@ -28,17 +28,20 @@ from estudio_core.vectordb.search_session import search_connection
 from estudio_core.vectordb.serving import Serving, answered
 
 BARE, OURS, WHOLE = "bare statement", "Estudio, search", "Estudio, pointer and search"
-CONTENDERS = (BARE, OURS, WHOLE)
+BOTH = "Estudio, words and vectors"
+CONTENDERS = (BARE, OURS, WHOLE, BOTH)
 LIMIT = 10
 QUERIES = 500
 """Vectors that are searched for, again and again in another order for each client."""
 RECALL_QUERIES = 200
+SUM_QUERIES = 50
+"""Of them, those whose sum is computed for all objects."""
 WARM_UP = 20
 _SAME_DISTANCE = 1e-6
 _START_TIMEOUT_S = 180.0
 
-Find = Callable[[Any], list[tuple[str, float]]]
-"""From a query vector to (id, distance) of the nearest objects."""
+Find = Callable[[Any, str], list[tuple[str, float]]]
+"""From a query's vector and text to (id, distance) of what is found."""
 
 
 def measure_search(
@@ -86,24 +89,41 @@ def measured_recall(release: Release, size: int, dimensions: int) -> dict[str, f
     far = true_distances(size, dimensions, queries) + _SAME_DISTANCE
     shares: dict[str, float] = {}
     with ExitStack() as stack:
-        for name, find in _contenders(stack, release.plugin).items():
-            hits = [find(vector) for vector in queries]
+        contenders = _contenders(stack, release.plugin)
+        for name, find in contenders.items():
+            if name == BOTH:
+                continue  # what it finds is not what is nearest
+            hits = [find(vector, "") for vector in queries]
             near = [sum(distance <= limit for _, distance in found) for found, limit in zip(hits, far, strict=True)]
             shares[name] = float(np.mean(near)) / LIMIT
+        shares[BOTH] = _share_of_the_sum(release, queries[:SUM_QUERIES], contenders[BOTH])
     return shares
+
+
+def _share_of_the_sum(release: Release, queries: Vectors, find: Find) -> float:
+    """Return the share of the best by similarity + weight x BM25, of all objects compared, that `find` finds."""
+    shares = []
+    with search_connection() as session:
+        for vector, text in zip(queries, query_texts(RECALL_QUERIES, seed=3), strict=False):
+            best = search(session, release.collection, vector, text=text, limit=LIMIT, exact=True)
+            found = {object_id for object_id, _ in find(vector, text)}
+            shares.append(len(found & {hit.object_id for hit in best}) / len(best))
+    return float(np.mean(shares))
 
 
 def _client(number: int, plugin: str, dimensions: int, rounds: int, round_s: float, barrier: Any, answers: Any) -> None:
     """Run all contenders, round by round, at the same moments as the other clients, and hand over the latencies."""
     try:
         order = np.random.default_rng(number).permutation(QUERIES)
-        queries = query_vectors(QUERIES, dimensions)[order]
+        texts = query_texts(QUERIES)
+        vectors = query_vectors(QUERIES, dimensions)
+        queries = [(vectors[row], texts[row]) for row in order]
         latencies: dict[str, list[list[float]]] = {name: [] for name in CONTENDERS}
         with ExitStack() as stack:
             contenders = _contenders(stack, plugin)
             for find in contenders.values():
-                for vector in queries[:WARM_UP]:
-                    find(vector)
+                for query in queries[:WARM_UP]:
+                    find(*query)
             for turn in range(rounds):
                 for name in CONTENDERS if turn % 2 == 0 else CONTENDERS[::-1]:
                     barrier.wait(_START_TIMEOUT_S)
@@ -114,12 +134,12 @@ def _client(number: int, plugin: str, dimensions: int, rounds: int, round_s: flo
         raise
 
 
-def _round(find: Find, queries: Vectors, round_s: float) -> list[float]:
+def _round(find: Find, queries: Sequence[tuple[Any, str]], round_s: float) -> list[float]:
     latencies = []
     end = time.perf_counter() + round_s
     at = 0
     while (began := time.perf_counter()) < end:
-        find(queries[at % len(queries)])
+        find(*queries[at % len(queries)])
         latencies.append(time.perf_counter() - began)
         at += 1
     return latencies
@@ -130,19 +150,24 @@ def _contenders(stack: ExitStack, plugin: str) -> dict[str, Find]:
     release = live_release(connection, plugin)
     assert release is not None
 
-    def ours(vector: Any) -> list[tuple[str, float]]:
+    def ours(vector: Any, text: str) -> list[tuple[str, float]]:
         with search_connection() as session:
             hits = search(session, release.collection, vector, limit=LIMIT)
         return [(hit.object_id, hit.distance) for hit in hits]
 
-    def whole(vector: Any) -> list[tuple[str, float]]:
+    def both(vector: Any, text: str) -> list[tuple[str, float]]:
+        with search_connection() as session:
+            hits = search(session, release.collection, vector, text=text, limit=LIMIT)
+        return [(hit.object_id, hit.distance) for hit in hits]
+
+    def whole(vector: Any, text: str) -> list[tuple[str, float]]:
         def find(serving: Serving) -> list[SearchHit]:
             with search_connection() as session:
                 return search(session, serving.release.collection, vector, limit=LIMIT, while_live=serving)
 
         return [(hit.object_id, hit.distance) for hit in answered(plugin, find)[1]]
 
-    return {BARE: _bare(connection, release), OURS: ours, WHOLE: whole}
+    return {BARE: _bare(connection, release), OURS: ours, WHOLE: whole, BOTH: both}
 
 
 def _bare(connection: psycopg.Connection, release: Release) -> Find:
@@ -156,7 +181,7 @@ def _bare(connection: psycopg.Connection, release: Release) -> Find:
         f" ORDER BY p.embedding <=> %(q)s LIMIT {LIMIT}"
     )
 
-    def bare(vector: Any) -> list[tuple[str, float]]:
+    def bare(vector: Any, text: str) -> list[tuple[str, float]]:
         rows = connection.execute(statement, {"q": Vector(vector)}, prepare=True).fetchall()
         return [(object_id, distance) for object_id, distance, _ in rows]
 

@@ -52,9 +52,10 @@ def plot(path: Path, searches: Sequence[Mapping[str, Any]]) -> None:
             row, (("p50_ms", "p50, ms"), ("p99_ms", "p99, ms"), ("queries_per_s", "queries/s")), strict=True
         ):
             for name in CONTENDERS:
+                having = [r for r in of_size if name in r["contenders"]]  # some were measured before words were
                 axis.plot(
-                    [r["clients"] for r in of_size],
-                    [r["contenders"][name][key] for r in of_size],
+                    [r["clients"] for r in having],
+                    [r["contenders"][name][key] for r in having],
                     marker="o",
                     label=name,
                 )

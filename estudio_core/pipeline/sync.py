@@ -39,6 +39,7 @@ from estudio_core.vectordb.sync_state import (
     read_sync_state,
     save_sync_state,
 )
+from estudio_core.vectordb.words import compact_terms
 
 if TYPE_CHECKING:
     import psycopg
@@ -91,6 +92,8 @@ def sync(plugin_name: str, params: dict[str, Any]) -> SyncManifest:
                 _drain(connection, plugin_name, loader, loader.change_queue, writer, wanted)
             counts = writer.counts
             live = writer.live()
+            if counts.embedded or counts.deleted:
+                compact_terms(connection, live.collection)
             save_sync_state(
                 connection,
                 plugin_name,
