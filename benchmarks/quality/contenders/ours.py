@@ -27,7 +27,7 @@ def ours_uncorrected(task: Task) -> Outcome:
 
 
 def _train(task: Task, *, corrected: bool) -> Outcome:
-    config = TrainingConfig(seed=task.seed, **_longer(task.times))
+    config = TrainingConfig(seed=task.seed, **longer_training(task.times))
     evidence = evidence_of(task.data, config, corrected=corrected)
     model = base_model(task)
     result = fit(
@@ -40,7 +40,7 @@ def _train(task: Task, *, corrected: bool) -> Outcome:
     return Outcome(model, tokens=result.tokens, sessions=result.sessions, seconds=result.seconds)
 
 
-def _longer(times: int) -> dict[str, Any]:
+def longer_training(times: int) -> dict[str, Any]:
     """Return what lets a training encode so many times the tokens of the defaults; dev queries do not end it then."""
     if times == 1:
         return {}
