@@ -34,13 +34,8 @@ def encode_catalog(model: EmbeddingModel, corpus: Corpus) -> EncodedCatalog:
     return EncodedCatalog.from_parts({key: vectors[row : row + 1] for row, key in enumerate(corpus.items)})
 
 
-<<<<<<< HEAD
 def figures(model: EmbeddingModel, corpus: Corpus, fusion: Fusion) -> Figures:
     """Return `FIGURES` of a model that ranks by similarity alone, and, under `FUSED` names, by words as well."""
-=======
-def figures(model: EmbeddingModel, corpus: Corpus) -> Figures:
-    """Return `FIGURES` of a model that ranks by similarity alone."""
->>>>>>> main
     catalog = encode_catalog(model, corpus)
     index = SearchIndexInfo(dimensions=model.dimensions)
     words_of = word_scores_of(corpus)
@@ -56,11 +51,7 @@ def figures(model: EmbeddingModel, corpus: Corpus) -> Figures:
     return alone | {FUSED + name: found for name, found in both.items()}
 
 
-<<<<<<< HEAD
 def judged(corpus: Corpus, rows: Mapping[str, int], scores_of: Callable[[tuple[str, ...]], Scores]) -> Figures:
-=======
-def judged(corpus: Corpus, rows: Mapping[str, int], scores_of: Callable[[Sequence[str]], Scores]) -> Figures:
->>>>>>> main
     """Return `FIGURES` of whatever gives scores, by group of `Corpus.judged`.
 
     Args:

@@ -124,8 +124,8 @@ def test_a_contender_spends_the_budget_of_ours_which_learns_something(
     assert other["tokens"] == pytest.approx(ours["tokens"], rel=0.5)  # whole steps of a small log
     assert ours["ndcg"]["seen"] != before["ndcg"]["seen"]
     assert other["seconds"] > 0
-    for figures in (before, ours):
-        full, judged, share = (np.array(figures[name]["seen"]) for name in ("ndcg", "judged_ndcg", "judged_share"))
+    for found in (before, ours):
+        full, judged, share = (np.array(found[name]["seen"]) for name in ("ndcg", "judged_ndcg", "judged_share"))
         assert 0 < share.min() <= share.max() <= 0.4, "four of twenty are rated"
         assert (judged >= full).all()
     queries = [{"seen": corpus.seen, "unseen": corpus.unseen}]

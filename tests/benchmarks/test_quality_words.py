@@ -33,7 +33,7 @@ def test_scores_are_those_of_a_library_over_the_words_that_the_index_reads(
     items = {str(i): " ".join(rng.choice(nouns, rng.integers(2, 9))) for i in range(60)}
     corpus = corpus_of(items, {"lamp tables": "0"})
     words = item_words(corpus)
-    assert {word for counts in words for word in counts} >= {"lamp", "chair", "shine", "xk-4711"}
+    assert {word for counts in words for word in counts} >= {"lamp", "chair", "shine", "xk4711"}
     assert "the" not in words[0]
     settings = Bm25Settings(k1=k1, b=b)
     scores = word_scores_of(corpus, settings)(("table lamp", "xk4711"))(np.arange(2))
@@ -59,8 +59,8 @@ def test_k1_and_b_are_those_that_rank_development_queries_best(estudio_home: Pat
 def test_both_lanes_are_judged_and_a_weight_of_nothing_leaves_the_vectors(
     estudio_home: Path, minilm_path: Path
 ) -> None:
-    items = {"number": "spare part XK-4711", "near": "components and accessories of all kinds", "far": "red lamp"}
-    corpus = corpus_of(items, {"accessories like xk4711": "number"})
+    items = {"number": "garden hose XK-4711", "near": "notebook computer accessories", "far": "red lamp"}
+    corpus = corpus_of(items, {"laptop gadgets xk4711": "number"})
     model = EmbeddingModel(str(minilm_path), max_length=16)
     alone, heavy = (figures(model, corpus, Fusion(weight=weight)) for weight in (0.0, 100.0))
     assert alone["fused_ndcg"] == alone["ndcg"] == heavy["ndcg"]
