@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quality.evaluation import FIGURES
+from benchmarks.quality.evaluation import FIGURES, FUSED
 from estudio_core.evaluation.bootstrap import Estimate, bootstrap_mean
 
 Group = str
@@ -168,7 +168,7 @@ def _by_query(results: Cells, queries: Queries, group: Group, figure: str) -> di
 
 
 def of_lane(results: Cells, lane: str) -> Cells:
-    """Return the results that have figures of a lane (`""` or `evaluation.FUSED`), under the names without it."""
+    """Return the results that have figures of a lane (`""` or `FUSED`), under the names without it."""
     return [
         {seed: _stripped(result, lane) for seed, result in of_corpus.items() if lane + "ndcg" in result}
         for of_corpus in results
@@ -177,7 +177,8 @@ def of_lane(results: Cells, lane: str) -> Cells:
 
 def _stripped(result: Mapping[str, Any], lane: str) -> dict[str, Any]:
     of_lane = {name: result[lane + name] for name in FIGURES if lane + name in result}
-    return {name: value for name, value in result.items() if name not in FIGURES} | of_lane
+    of_any = {lane + name for lane in ("", FUSED) for name in FIGURES}
+    return of_lane | {name: value for name, value in result.items() if name not in of_any}
 
 
 def unlearned(results: Mapping[str, Sequence[Mapping[str, Any]]], queries: Queries) -> str:
