@@ -97,6 +97,7 @@ if TYPE_CHECKING:
     from estudio_core.vectordb.optimization import Optimization as Optimization
     from lightning_modules.losses import CosineProbMarginRankingLoss as CosineProbMarginRankingLoss
     from lightning_modules.losses import ProbMarginRankingLoss as ProbMarginRankingLoss
+    from lightning_modules.losses import SoftmaxRankingLoss as SoftmaxRankingLoss
 
 _MODULES: dict[str, tuple[str, ...]] = {
     "estudio_core.clickstream.converter": ("ClickstreamSessionConverter",),
@@ -166,7 +167,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "estudio_core.sources.query_generator": ("QueryGenerator",),
     "estudio_core.vectordb.index_info": ("MetricAggregationType", "MetricType", "SearchIndexInfo"),
     "estudio_core.vectordb.optimization": ("Optimization",),
-    "lightning_modules.losses": ("CosineProbMarginRankingLoss", "ProbMarginRankingLoss"),
+    "lightning_modules.losses": ("CosineProbMarginRankingLoss", "ProbMarginRankingLoss", "SoftmaxRankingLoss"),
 }
 
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

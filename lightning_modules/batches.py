@@ -17,6 +17,7 @@ from estudio_core.clickstream.ranking_data import FineTuningInput
 from estudio_core.errors import DataError
 from estudio_core.models.aggregation import PartTable
 from lightning_modules.config import TrainingConfig
+from lightning_modules.lexical_scores import LexicalScores
 from lightning_modules.pairs import in_batch_negatives
 from lightning_modules.text_bank import TextBank
 
@@ -41,6 +42,7 @@ class SessionBatch:
         click_weight: float [s, o], importance of the click times its propensity weight.
         confidence: float [s, o], confidence of a click or skip; for what other sessions of the query showed, the mean
             of theirs; 1 where nothing is known.
+        lexical: float [s, o], what words add to the similarity; 0 where the dataset has none.
     """
 
     query_rows: list[int]
@@ -53,6 +55,7 @@ class SessionBatch:
     rejected: Tensor
     click_weight: Tensor
     confidence: Tensor
+    lexical: Tensor
 
     def to(self, device: torch.device) -> SessionBatch:
         """Return the batch with its tensors on `device`."""
@@ -72,6 +75,7 @@ class BatchBuilder:
         config: Sampling, caps and negatives.
         click_propensity: Weight of each click of a session, e.g. clipped inverse propensity; absent: 1.
         confidences: Confidence of each click or skip; absent: 1.
+        lexical: What words add to similarities; None: nothing.
 
     Raises:
         DataError: weights of a session are not as many as its results, below 0, or not finite.
@@ -84,8 +88,10 @@ class BatchBuilder:
         config: TrainingConfig,
         click_propensity: Weights | None = None,
         confidences: Weights | None = None,
+        lexical: LexicalScores | None = None,
     ) -> None:
         self._bank = bank
+        self._lexical = lexical
         self._config = config
         self._propensity = click_propensity or {}
         self._confidences = confidences or {}
@@ -160,7 +166,11 @@ class BatchBuilder:
             rejected=torch.from_numpy(rejected),
             click_weight=torch.from_numpy(click_weight),
             confidence=torch.from_numpy(confidence),
+            lexical=self._lexical_of([chosen.text for chosen in draws], list(columns)),
         )
+
+    def _lexical_of(self, texts: list[str], objects: list[str]) -> Tensor:
+        return torch.zeros(len(texts), len(objects)) if self._lexical is None else self._lexical(texts, objects)
 
     def _sample(self, session: FineTuningInput, epoch: int) -> _Draw:
         config = self._config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import lightning
@@ -52,6 +53,31 @@ class SessionBatches(IterableDataset[SessionBatch]):
 def batches_per_epoch(sessions: Sequence[FineTuningInput], config: TrainingConfig) -> int:
     """Return the number of batches, and so of optimiser steps, of an epoch."""
     return -(-len(_groups(sessions, config.sessions_per_query)) // config.batch_size)
+
+
+FEWEST_STEPS = 100
+"""Steps that `query_passes` allows whatever the log: a few queries with many sessions each have more to say than that
+many passes over the queries."""
+
+
+def steps_of_training(sessions: Sequence[FineTuningInput], config: TrainingConfig) -> int:
+    """Return the optimiser steps of a training: epochs, passes over the distinct queries, or the most that are allowed.
+
+    >>> asked = [FineTuningInput(str(i), f"query {i}", (), (), (), ()) for i in range(6_400)]
+    >>> [steps_of_training(asked[:count], TrainingConfig(query_passes=3)) for count in (640, 6_400)]
+    [100, 600]
+
+    Args:
+        sessions: Clicked training sessions.
+        config: `num_epochs`, `query_passes`, `max_steps`, and the size of a batch.
+    """
+    bounds = [batches_per_epoch(sessions, config) * config.num_epochs]
+    if config.query_passes is not None:
+        queries = len({session.query_key for session in sessions})
+        bounds.append(max(FEWEST_STEPS, math.ceil(config.query_passes * queries / config.batch_size)))
+    if config.max_steps is not None:
+        bounds.append(config.max_steps)
+    return min(bounds)
 
 
 def _groups(sessions: Sequence[FineTuningInput], size: int) -> list[list[FineTuningInput]]:

@@ -15,7 +15,9 @@ from estudio_core.clickstream.ranking_data import FineTuningInput
 from estudio_core.models.aggregation import PartTable, object_similarities
 from lightning_modules.base_vectors import BaseVectors
 from lightning_modules.batches import Weights
+from lightning_modules.click_evidence import ClickEvidence, ShownList, click_evidence
 from lightning_modules.config import TrainingConfig
+from lightning_modules.lexical_scores import LexicalScores
 from lightning_modules.losses.pair_loss import PairLossCall
 from lightning_modules.pairs import build_pairs
 from lightning_modules.text_bank import TextBank
@@ -35,12 +37,14 @@ model put its results, and call every other order worse."""
 
 @dataclass(frozen=True)
 class _Query:
-    """A dev query: its row, the objects shown for it, and the sessions over them."""
+    """A dev query: its text and row, the objects shown for it, and the sessions over them."""
 
+    text: str
     row: int
     objects: list[str]
     clicked: Tensor
     shown: Tensor
+    position: Tensor
     weight: Tensor
 
 
@@ -62,6 +66,7 @@ class DevEvaluation:
         base_vectors: Vectors of the texts before training, by row of the bank.
         config: Aggregation, metric, and exponent of the examination.
         click_propensity: For a session id, the weight of a click on each of its results; absent: from its position.
+        lexical: What words add to similarities; None: nothing. What is served is judged, the sum.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class DevEvaluation:
         base_vectors: BaseVectors | Tensor,
         config: TrainingConfig,
         click_propensity: Weights | None = None,
+        lexical: LexicalScores | None = None,
     ) -> None:
         self._config = config
         exponent = ASSUMED_EXPONENT if config.examination_exponent is None else config.examination_exponent
@@ -87,6 +93,7 @@ class DevEvaluation:
         rows: dict[int, int] = {}
         parts = [[rows.setdefault(r, len(rows)) for r in bank.objects[o][0]] for o in self._pool]
         self._table = PartTable.of(parts) if parts else None
+        self._words = lexical.over(pool) if lexical is not None else None
         self.rows = [*(query.row for query in self._queries), *rows]
         self._base = base_vectors[self.rows] if self.rows else torch.empty(0)
 
@@ -100,8 +107,7 @@ class DevEvaluation:
             return {}
         values: dict[str, Floats] = {}
         for row, query in enumerate(self._queries):
-            candidates = self._similarities(vectors, row)
-            base = self._similarities(self._base, row)
+            candidates, base = self._scores(vectors, row), self._scores(self._base, row)
             columns = torch.tensor([self._pool[o] for o in query.objects])
             now, before = (s[columns].expand(len(query.clicked), -1) for s in (candidates, base))
             for name, value in self._query_metrics(query, now, before, candidates, columns, loss).items():
@@ -110,15 +116,28 @@ class DevEvaluation:
             values["test_quality"] = (values["test_ndcg@10"] + values["test_pool_ndcg@10"]) / 2
         return values
 
-    def _similarities(self, vectors: Tensor, row: int) -> Tensor:
+    def evidence(self, vectors: Tensor) -> ClickEvidence:
+        """Return what the clicks of dev sessions say of the change from the vectors before training to `vectors`."""
+        lists = []
+        for row, query in enumerate(self._queries):
+            columns = torch.tensor([self._pool[o] for o in query.objects])
+            before, after = (self._scores(v, row)[columns].double().numpy() for v in (self._base, vectors))
+            for shown, clicked, position in zip(query.shown, query.clicked, query.position, strict=True):
+                at = shown.numpy()
+                lists.append(ShownList(row, position.numpy()[at], clicked.numpy()[at], before[at], after[at]))
+        return click_evidence(lists)
+
+    def _scores(self, vectors: Tensor, row: int) -> Tensor:
+        """Return the score of every object of the pool for a query, its similarity and what words add."""
         assert self._table is not None
-        return object_similarities(
+        similarities = object_similarities(
             vectors[row : row + 1],
             vectors[len(self._queries) :],
             self._table,
             self._config.aggregation,
             self._config.metric,
         )[0]
+        return similarities if self._words is None else similarities + self._words([self._queries[row].text])[0]
 
     def _query_metrics(
         self,
@@ -140,6 +159,8 @@ class DevEvaluation:
                     now[pairs.session, pairs.negative],
                     {
                         "confidences": query.weight[pairs.session, pairs.positive],
+                        "click_weights": query.weight[pairs.session, pairs.positive],
+                        "skip_confidences": torch.ones(len(pairs)),
                         "positive_index": pairs.positive_index,
                         "session_index": pairs.session,
                         "done": 1.0,  # one yardstick for all validations
@@ -195,17 +216,19 @@ def _by_query(bank: TextBank, sessions: Sequence[FineTuningInput], given: Weight
         objects = list(dict.fromkeys(object_id for session in group for object_id in session.results))
         columns = {object_id: column for column, object_id in enumerate(objects)}
         shown = torch.zeros(len(group), len(objects), dtype=torch.bool)
-        importance, inverse = (torch.zeros(len(group), len(objects)) for _ in range(2))
+        importance, inverse, place = (torch.zeros(len(group), len(objects)) for _ in range(3))
         for row, session in enumerate(group):
             at = [columns[object_id] for object_id in session.results]
             shown[row, at] = True
             importance[row, at] = torch.tensor(session.click_weights)
+            place[row, at] = torch.tensor([float(position) for position in session.positions])
             weights = given.get(session.session_id)
             if weights is None:
                 positions = np.array(session.positions, dtype=np.int64)
                 weights = PowerLaw.given(exponent).inverse_at(positions).tolist()
             inverse[row, at] = torch.tensor([float(weight) for weight in weights])
-        queries.append(_Query(bank.query(group[0].query), objects, importance > 0, shown, importance * inverse))
+        text = group[0].query
+        queries.append(_Query(text, bank.query(text), objects, importance > 0, shown, place, importance * inverse))
     return _scaled(queries)
 
 

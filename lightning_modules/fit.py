@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import lightning
 import torch
@@ -25,12 +24,13 @@ from lightning_modules.callbacks.progress import ReportProgress
 from lightning_modules.callbacks.refresh_negatives import RefreshNegatives
 from lightning_modules.compilation import choose_backend
 from lightning_modules.config import TrainingConfig
-from lightning_modules.data_module import SessionBatches, SessionsDataModule, batches_per_epoch
+from lightning_modules.data_module import SessionBatches, SessionsDataModule, batches_per_epoch, steps_of_training
 from lightning_modules.dev_evaluation import DevEvaluation
 from lightning_modules.dropout import dropout_of
 from lightning_modules.encoding import TextEncoder
 from lightning_modules.interpolation import Interpolation, choose_share, mixed
-from lightning_modules.losses import CosineProbMarginRankingLoss
+from lightning_modules.lexical_scores import LexicalScores
+from lightning_modules.losses import default_loss
 from lightning_modules.losses.pair_loss import configured
 from lightning_modules.precision import LightningPrecision, autocast, choose_precision
 from lightning_modules.ranking_module import RankingModule, put_weights, weights_of
@@ -86,7 +86,7 @@ def fit(
         model: Its lowest `config.num_fixed_layers` layers are frozen for good.
         data: Sessions and item texts.
         config: Every knob; None: the measured defaults.
-        loss: Loss over pairs, see `losses.pair_loss`; None: `CosineProbMarginRankingLoss()`.
+        loss: Loss over pairs, see `losses.pair_loss`; None: `losses.default_loss`.
         on_metrics: Called with (step, metrics); an exception it raises ends the training.
         click_propensity: For a session id, the weight of a click on each of its results; absent: 1.
         confidences: For a session id, the confidence of each of its results' click or skip; absent: 1.
@@ -99,7 +99,7 @@ def fit(
     """
     started = time.monotonic()
     config = config or TrainingConfig()
-    loss = configured(loss or CosineProbMarginRankingLoss(), config)
+    loss = configured(loss or default_loss(config.given), config)
     if config.num_fixed_layers >= model.num_layers:
         raise ConfigurationError(
             f"num_fixed_layers is {config.num_fixed_layers}, and this {type(model).__name__} has {model.num_layers} "
@@ -171,11 +171,11 @@ def _prepare(job: _Job, rank: int, on_metrics: OnMetrics | None = None) -> _Part
     device = device_of(rank, config.devices)
     precision = choose_precision(config.precision)
     epoch_steps = batches_per_epoch(job.train, config)
-    total_steps = min(epoch_steps * config.num_epochs, config.max_steps or sys.maxsize)
+    total_steps = steps_of_training(job.train, config)
     if total_steps < epoch_steps * config.num_epochs:
         logger.info(
-            "Training ends after max_steps=%d of the %d steps of %d epochs.",
-            total_steps, epoch_steps * config.num_epochs, config.num_epochs,
+            "Training ends after %d of the %d steps of %d epochs: query_passes=%s, max_steps=%s.",
+            total_steps, epoch_steps * config.num_epochs, config.num_epochs, config.query_passes, config.max_steps,
         )  # fmt: skip
     bank = TextBank(model, [*job.data.splits["train"], *job.data.splits["dev"]], job.data.items)
     encoder = TextEncoder(
@@ -187,7 +187,9 @@ def _prepare(job: _Job, rank: int, on_metrics: OnMetrics | None = None) -> _Part
         half=precision != "32-true",
         compile_with=choose_backend(config.compile, device, total_steps),
     )
-    builder = BatchBuilder(bank, job.data.splits["train"], config, job.click_propensity, job.confidences)
+    words = job.data.words if config.lexical_weight > 0 else None
+    lexical = LexicalScores(words, config.lexical_weight) if words is not None else None
+    builder = BatchBuilder(bank, job.data.splits["train"], config, job.click_propensity, job.confidences, lexical)
 
     def encode(rows: Sequence[int]) -> Tensor:
         with autocast(precision, device):
@@ -196,7 +198,7 @@ def _prepare(job: _Job, rank: int, on_metrics: OnMetrics | None = None) -> _Part
     base_vectors = BaseVectors(encode, len(bank))
     base_vectors.add(rows_of_training(SessionBatches(job.train, builder, config), len(bank), total_steps, config))
     validation = DevValidation(
-        DevEvaluation(bank, job.data.splits["dev"], base_vectors, config, job.click_propensity),
+        DevEvaluation(bank, job.data.splits["dev"], base_vectors, config, job.click_propensity, lexical),
         every_steps=_steps_between_validations(config, len(job.train), epoch_steps, total_steps),
         patience=config.patience,
         monitor=config.monitor,
@@ -205,7 +207,7 @@ def _prepare(job: _Job, rank: int, on_metrics: OnMetrics | None = None) -> _Part
     )
     callbacks: list[lightning.Callback] = [validation, ReportProgress(total_steps)]
     if config.mined_negatives:
-        callbacks.append(RefreshNegatives(builder, bank, precision))
+        callbacks.append(RefreshNegatives(builder, bank, precision, lexical))
     base_vectors.seal()
     module = RankingModule(model, job.loss, encoder, base_vectors, config, total_steps)
     sessions = SessionsDataModule(job.train, builder, config)
@@ -254,7 +256,10 @@ def _steps_between_validations(config: TrainingConfig, sessions: int, epoch_step
 def _interpolate(
     module: RankingModule, validation: DevValidation, base: dict[str, Tensor], config: TrainingConfig
 ) -> Interpolation:
-    """Leave the best mix of base and trained weights in the model; without dev sessions the largest share."""
+    """Leave the best mix of base and trained weights in the model, or the base where dev clicks do not speak for it.
+
+    Without dev sessions it is the largest share.
+    """
 
     def measure() -> float:
         return validation.value(validation.measure(module))
@@ -264,7 +269,17 @@ def _interpolate(
         share = max(config.interpolation)
         put_weights(module.model, mixed(base, history.kept_weights, share))
         return Interpolation(share, {})
-    return choose_share(module.model, base, history.kept_weights, config.interpolation, measure)
+    chosen = choose_share(module.model, base, history.kept_weights, config.interpolation, measure)
+    evidence = validation.evidence(module)
+    if config.keep_start and not evidence.speaks_for_the_change:
+        logger.warning(
+            "The model is left as it was: the clicks of %d dev queries do not speak for what training changed "
+            "(z = %.2f, needed %.2f). Collect more sessions of the same queries, or set keep_start=False.",
+            evidence.queries, evidence.z, evidence.needed,
+        )  # fmt: skip
+        put_weights(module.model, base)
+        return replace(chosen, share=0.0, evidence=evidence)
+    return replace(chosen, evidence=evidence)
 
 
 @contextmanager

@@ -10,15 +10,20 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from lightning_modules.click_evidence import ClickEvidence
 from lightning_modules.ranking_module import put_weights
 
 
 @dataclass(frozen=True)
 class Interpolation:
-    """The share of trained weights that was chosen, and the value of each share tried."""
+    """The share of trained weights that was chosen, and the value of each share tried.
+
+    A share of 0 is the model as it came: dev clicks did not speak for what training changed, see `evidence`.
+    """
 
     share: float
     values: dict[float, float]
+    evidence: ClickEvidence | None = None
 
 
 def mixed(base: dict[str, Tensor], trained: dict[str, Tensor], share: float) -> dict[str, Tensor]:

@@ -63,13 +63,15 @@ class RankingModule(lightning.LightningModule):
         return batch.to(device)
 
     def training_step(self, batch: SessionBatch, batch_idx: int) -> dict[str, Any]:
-        """Return the loss of a batch, and its similarities [sessions, objects] for `metrics_of`."""
+        """Return the loss of a batch, and its scores [sessions, objects] for `metrics_of`."""
         rows = [*batch.query_rows, *batch.part_rows]
         vectors = self._cached.encode(rows) if self.config.gradient_cache else self._encode(rows)
         self.tokens_encoded += self.encoder.token_count(rows)
         self.sessions_seen += len(batch.session_query)
-        similarity = self._similarities(batch, vectors)
-        loss = self._loss(batch, similarity, self._pairs(batch, similarity.detach()))
+        similarity = self._scores(batch, vectors)
+        # The loss sees a share of what words add; what is measured is the sum that is served.
+        of_loss = similarity - (1 - self.config.residual) * batch.lexical
+        loss = self._loss(batch, of_loss, self._pairs(batch, of_loss.detach()))
         if self.config.drift_penalty:
             base = self._base_vectors[rows].to(vectors.device)
             loss = loss + self.config.drift_penalty * (1 - (vectors * base).sum(-1)).mean()
@@ -91,18 +93,18 @@ class RankingModule(lightning.LightningModule):
         return {"loss": float(loss), **{name: float(value) for name, value in metrics.items()}}
 
     def _base_similarity(self, batch: SessionBatch) -> Tensor:
-        """Return the similarities before training, on the device of the batch."""
+        """Return the scores before training, on the device of the batch."""
         rows = [*batch.query_rows, *batch.part_rows]
-        return self._similarities(batch, self._base_vectors[rows].to(batch.clicked.device))
+        return self._scores(batch, self._base_vectors[rows].to(batch.clicked.device))
 
-    def _similarities(self, batch: SessionBatch, vectors: Tensor) -> Tensor:
-        """Return the similarity of each session's query to each object, float32 [sessions, objects]."""
+    def _scores(self, batch: SessionBatch, vectors: Tensor) -> Tensor:
+        """Return each session's scores, similarity and what words add, float32 [sessions, objects]."""
         count = len(batch.query_rows)
         # Under autocast a product of float32 matrices has 8 bits: steps of 0.004, where margins are tenths.
         with torch.autocast(vectors.device.type, enabled=False):
             queries, parts = vectors[:count].float(), vectors[count:].float()
             per_query = object_similarities(queries, parts, batch.table, self.config.aggregation, self.config.metric)
-            return per_query[batch.session_query]
+            return per_query[batch.session_query] + batch.lexical
 
     def _pairs(self, batch: SessionBatch, similarity: Tensor) -> Pairs:
         pairs = build_pairs(batch.clicked, batch.negatives | batch.batch_negatives)
@@ -126,14 +128,16 @@ class RankingModule(lightning.LightningModule):
         return min(self.global_step / self._total_steps, 1.0)
 
     def _loss(self, batch: SessionBatch, similarity: Tensor, pairs: Pairs) -> Tensor:
-        confidence = torch.minimum(
-            batch.confidence[pairs.session, pairs.positive], batch.confidence[pairs.session, pairs.negative]
-        )
+        click = batch.confidence[pairs.session, pairs.positive]
+        skip = batch.confidence[pairs.session, pairs.negative]
+        click_weight = batch.click_weight[pairs.session, pairs.positive]
         return self.loss_of(
             similarity[pairs.session, pairs.positive],
             similarity[pairs.session, pairs.negative],
             {
-                "confidences": confidence * batch.click_weight[pairs.session, pairs.positive],
+                "confidences": torch.minimum(click, skip) * click_weight,
+                "click_weights": click * click_weight,
+                "skip_confidences": skip,
                 "positive_index": pairs.positive_index,
                 "session_index": pairs.session,
                 "done": self._done(),

@@ -85,6 +85,7 @@ def estudio(load: Load, frozen: int) -> Course:
 
     config = TrainingConfig(
         max_steps=load.steps,
+        query_passes=None,
         batch_size=load.batch_size,
         sessions_per_query=1,  # the batches of the others, in which sessions of a query do not meet
         num_epochs=1 + load.steps * load.batch_size // len(load.data.splits["train"]),

@@ -44,7 +44,9 @@ def weigh_evidence(
 ) -> Evidence:
     """Weigh the clicks and skips of sessions, given how likely each position is looked at.
 
-    Clicks weigh as `weigh_clicks` says. The confidence of a click, and that of a skip:
+    Clicks weigh as `weigh_clicks` says, but for `ipw` with pooling by `query`, where they weigh 1: the posterior knows
+    of examination already, and to divide by it again makes clicks on irrelevant results the heaviest where a query has
+    few sessions. The confidence of a click, and that of a skip:
 
     - pooling by `query`: all sessions of a query tell together how attractive a result is. A click has the posterior
       attraction of its result, so that one click of many looks counts little; a skip has the share by which the
@@ -55,13 +57,14 @@ def weigh_evidence(
 
     >>> from estudio_core.clickstream.examination_curve import PowerLaw
     >>> session = FineTuningInput("s", "lamp", ("a", "b"), (0, 1), (None, None), (0.0, 1.0))
-    >>> weigh_evidence([session], PowerLaw.given(1.0)).click_weights
+    >>> weigh_evidence([session], PowerLaw.given(1.0), "session").click_weights
     {'s': (1.0, 2.0)}
     """
     examination = EVEN if position_bias == "none" else examination
     log = Impressions.of(sessions)
     clicked = log.clicks > 0
-    weights = _click_weights(log, examination, position_bias, CLICK_WEIGHT_CLIP)
+    divided = pooling == "query" and position_bias == "ipw"
+    weights = _click_weights(log, examination, "none" if divided else position_bias, CLICK_WEIGHT_CLIP)
     if pooling == "query":
         attraction = posterior_attraction(log, examination)
         found = attraction.of_pair[log.pairs]

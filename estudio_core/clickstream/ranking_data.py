@@ -1,7 +1,7 @@
 """What a model is trained and evaluated on: split sessions, and the texts of the items in them.
 
-On disk a dataset is a folder of two Parquet files, `sessions.parquet` and `items.parquet`;
-its id is a hash of its content, so that the same data always has the same id.
+On disk a dataset is a folder of Parquet files: `sessions.parquet`, `items.parquet` and, where words are ranked beside
+vectors, `words.parquet`; its id is a hash of its content, so that the same data always has the same id.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from estudio_core.clickstream.dataset_words import DatasetWords
 from estudio_core.clickstream.query_retriever import query_key
 from estudio_core.errors import DataError
 
@@ -156,13 +157,15 @@ class RankingData:
     """Sessions by split, and the items that occur in them.
 
     `missing_items` are ids that sessions name and the source does not have, `invalid_items` those whose row
-    cannot be used, with the reason; their results were removed from the sessions.
+    cannot be used, with the reason; their results were removed from the sessions. `words` are those of the items and
+    of all spellings of the queries; None where vectors alone are ranked.
     """
 
     splits: dict[Split, list[FineTuningInput]]
     items: ItemsSet
     missing_items: tuple[str, ...] = ()
     invalid_items: Mapping[str, str] = field(default_factory=dict)
+    words: DatasetWords | None = None
     dataset_id: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -173,11 +176,13 @@ class RankingData:
             object.__setattr__(self, "dataset_id", _content_hash(self))
 
     def save(self, folder: Path) -> None:
-        """Write `sessions.parquet` and `items.parquet` into the existing `folder`."""
+        """Write the dataset's files into the existing `folder`."""
         import pyarrow.parquet as pq
 
         pq.write_table(_sessions_table(self), folder / "sessions.parquet", compression="zstd")
         pq.write_table(_items_table(self), folder / "items.parquet", compression="zstd")
+        if self.words is not None:
+            pq.write_table(self.words.table(), folder / "words.parquet", compression="zstd")
 
     @classmethod
     def load(cls, folder: Path) -> RankingData:
@@ -192,6 +197,8 @@ class RankingData:
         try:
             sessions = pq.read_table(folder / "sessions.parquet")
             items = pq.read_table(folder / "items.parquet")
+            has_words = (folder / "words.parquet").is_file()
+            words = DatasetWords.of_table(pq.read_table(folder / "words.parquet")) if has_words else None
         except (OSError, pa.ArrowInvalid) as error:
             raise DataError(f"No readable dataset in {folder}: {error}. Run the preprocessing step again.") from error
         splits: dict[Split, list[FineTuningInput]] = {split: [] for split in SPLITS}
@@ -214,6 +221,7 @@ class RankingData:
             items=ItemsSet(parts, {k: list(v.values()) for k, v in variants.items()}),
             missing_items=tuple(missing),
             invalid_items=invalid,
+            words=words,
         )
 
     def queries(self, split: Split) -> list[str]:
@@ -276,4 +284,6 @@ def _content_hash(data: RankingData) -> str:
             digest.update(f"{split}\x1f{session!r}\x1e".encode())
     for object_id in sorted(data.items):
         digest.update(f"{object_id}\x1f{data.items.variants(object_id)!r}\x1e".encode())
+    for text in data.words.described() if data.words is not None else ():
+        digest.update(f"{text}\x1e".encode())
     return digest.hexdigest()[:16]

@@ -67,7 +67,7 @@ class TextTraining(TrainingConfig):
 
     loss: Any = None
     """A loss over pairs (`lightning_modules.losses.pair_loss` says what that is), or a function that returns one, so
-    that torch is imported only where it is needed; `CosineProbMarginRankingLoss` by default."""
+    that torch is imported only where it is needed; `losses.default_loss` says what it is by default."""
     search_space: Mapping[str, Any] = Field(default_factory=dict)
     """Values to try, by parameter name, when a run asks for more than one trial."""
     test_size_ratio: float = Field(default=0.2, gt=0, lt=1)

@@ -112,9 +112,9 @@ def loss(training: TextTraining) -> nn.Module:
     """
     from torch import nn
 
-    from lightning_modules.losses import CosineProbMarginRankingLoss
+    from lightning_modules.losses import default_loss
 
-    given: Any = training.loss or CosineProbMarginRankingLoss
+    given: Any = training.loss or default_loss({*training.given, *training.search_space})
     made = given() if callable(given) and not isinstance(given, nn.Module) else given
     if not isinstance(made, nn.Module):
         raise ConfigurationError(

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from estudio_core import progress
-from estudio_core.clickstream.ranking_data import SPLITS, FineTuningInput, RankingData
+from estudio_core.clickstream.dataset_words import DatasetWords, ReadWords
+from estudio_core.clickstream.ranking_data import SPLITS, FineTuningInput, RankingData, Split
 from estudio_core.errors import DataError, NotEnoughDataError
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from estudio_core.clickstream.query_retriever import QueryRetriever
     from estudio_core.clickstream.sessions import SessionWithEvents
     from estudio_core.clickstream.splitter import TrainTestSplitter
+    from estudio_core.lexical.settings import Bm25Settings
     from estudio_core.preprocessing.items_manager import ItemSetManager
     from estudio_core.sources.data_loader import DataLoader, DownloadedItem
     from estudio_core.sources.item_meta import ItemMeta
@@ -36,12 +38,16 @@ def prepare_data(
     query_retriever: QueryRetriever,
     loader: DataLoader,
     items_set_manager: ItemSetManager,
+    read_words: ReadWords | None = None,
+    lexical: Bm25Settings | None = None,
 ) -> RankingData:
     """Return the dataset that `clickstream` makes.
 
     Results whose item is missing or cannot be used are removed, then sessions with fewer than two results.
     Sessions that are malformed, have an empty query, or an id that stood before are left out; sessions without
     clicks stay. What was left out is logged with its count, items with their ids.
+
+    With `read_words`, the dataset has the words of its items and queries, to be weighed as `lexical` says.
 
     Raises:
         NotEnoughDataError: no session with a click is left in train; states how many were lost where.
@@ -69,12 +75,25 @@ def prepare_data(
         _and_lost(lost),
         ", ".join(f"{len(splits[split])} in {split}" for split in SPLITS),
     )
-    return RankingData(
-        splits=splits,
-        items=items_set_manager.items_set(texts, splits),
-        missing_items=tuple(missing),
-        invalid_items=invalid,
-    )
+    items_set = items_set_manager.items_set(texts, splits)
+    words = None
+    if read_words is not None:
+        payloads = {item.id: item.meta.payload for item in items}
+        of_items = read_words([texts.texts[key] for key in items_set], [payloads[key] for key in items_set])
+        queries = _spellings(splits)
+        of_queries = read_words(queries, [None] * len(queries))
+        words = DatasetWords(
+            dict(zip(items_set, of_items, strict=True)),
+            dict(zip(queries, of_queries, strict=True)),
+            *([] if lexical is None else [lexical]),
+        )
+    return RankingData(splits=splits, items=items_set, missing_items=tuple(missing), invalid_items=invalid, words=words)
+
+
+def _spellings(splits: Mapping[Split, Sequence[FineTuningInput]]) -> list[str]:
+    """Return every distinct text of a query, augmented ones among them."""
+    sessions = [session for split in SPLITS for session in splits[split]]
+    return list(dict.fromkeys(text for s in sessions for text in (s.query, *s.query_variants)))
 
 
 def _convert(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from estudio_core.errors import ModelError
 from lightning_modules.batches import SessionBatch
+from lightning_modules.click_evidence import ClickEvidence
 from lightning_modules.dev_evaluation import DevEvaluation, Floats, means
 from lightning_modules.precision import LightningPrecision, autocast
 from lightning_modules.ranking_module import RankingModule, put_weights, weights_of
@@ -141,14 +142,19 @@ class DevValidation(lightning.Callback):
         """Return the dev metrics of the module's present weights."""
         return means(self._by_query(module))
 
+    def evidence(self, module: RankingModule) -> ClickEvidence:
+        """Return what dev clicks say of the change from the model as it came to the module's present weights."""
+        return self._evaluation.evidence(self._vectors(module))
+
     def _by_query(self, module: RankingModule) -> dict[str, Floats]:
-        if not self.has_sessions:
-            return {}
+        return self._evaluation.by_query(self._vectors(module), module.loss_of) if self.has_sessions else {}
+
+    def _vectors(self, module: RankingModule) -> Tensor:
         with autocast(self._precision, module.model.device):
             vectors = module.encoder.vectors(self._evaluation.rows)
         if not torch.isfinite(vectors).all():  # no metric would tell: NaN is in no order
             raise _diverged(module.global_step, "vectors of dev texts")
-        return self._evaluation.by_query(vectors, module.loss_of)
+        return vectors
 
     def _validate(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if trainer.global_step == self._measured_step:

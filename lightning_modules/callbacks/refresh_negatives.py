@@ -5,6 +5,7 @@ from __future__ import annotations
 import lightning
 
 from lightning_modules.batches import BatchBuilder
+from lightning_modules.lexical_scores import LexicalScores
 from lightning_modules.mining import mine_negatives
 from lightning_modules.precision import LightningPrecision, autocast
 from lightning_modules.ranking_module import RankingModule
@@ -18,12 +19,20 @@ class RefreshNegatives(lightning.Callback):
         builder: Adds them to its batches.
         bank: Texts and objects to mine among.
         precision: Of forward passes.
+        lexical: What words add to similarities; None: nothing.
     """
 
-    def __init__(self, builder: BatchBuilder, bank: TextBank, precision: LightningPrecision) -> None:
+    def __init__(
+        self,
+        builder: BatchBuilder,
+        bank: TextBank,
+        precision: LightningPrecision,
+        lexical: LexicalScores | None = None,
+    ) -> None:
         self._builder = builder
         self._bank = bank
         self._precision = precision
+        self._lexical = lexical
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Encode every text with the current weights and mine; with several ranks, the first does, for all."""
@@ -35,4 +44,5 @@ class RefreshNegatives(lightning.Callback):
         config = module.config
         with autocast(self._precision, module.model.device):
             vectors = module.encoder.vectors(range(len(self._bank)))
-        return mine_negatives(vectors, self._bank, self._builder.shown_for_query, config.mined_negatives, config)
+        shown = self._builder.shown_for_query
+        return mine_negatives(vectors, self._bank, shown, config.mined_negatives, config, self._lexical)

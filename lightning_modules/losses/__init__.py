@@ -2,6 +2,8 @@
 
 from lightning_modules.losses.annealing import Annealing
 from lightning_modules.losses.cosine_prob_margin_ranking_loss import CosineProbMarginRankingLoss
+from lightning_modules.losses.default_loss import default_loss
 from lightning_modules.losses.prob_margin_ranking_loss import ProbMarginRankingLoss
+from lightning_modules.losses.softmax_ranking_loss import SoftmaxRankingLoss
 
-__all__ = ["Annealing", "CosineProbMarginRankingLoss", "ProbMarginRankingLoss"]
+__all__ = ["Annealing", "CosineProbMarginRankingLoss", "ProbMarginRankingLoss", "SoftmaxRankingLoss", "default_loss"]

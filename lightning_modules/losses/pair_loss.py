@@ -6,6 +6,8 @@ Any `torch.nn.Module` over similarities can be one. What it wants to know of the
 |---|---|---|
 | `positive`, `negative` | float [n] | of query and clicked, query and other item: the first two, positional |
 | `confidences` | float [n] | what each pair's evidence is worth: confidence times click weight |
+| `click_weights` | float [n] | the clicked item's share of that: its confidence times click weight |
+| `skip_confidences` | float [n] | how sure it is that each other item is worse; 1 for those of other queries |
 | `positive_index` | int [n] | number of the clicked item (of a session) of each pair |
 | `session_index` | int [n] | number of the session of each pair |
 | `done` | float | share of the training that is over, 0 to 1: for what changes in its course |
@@ -30,7 +32,9 @@ from lightning_modules.config import TrainingConfig, about
 
 logger = logging.getLogger(__name__)
 
-OPTIONAL_INPUTS = ("confidences", "positive_index", "session_index", "done")
+OPTIONAL_INPUTS = ("confidences", "click_weights", "skip_confidences", "positive_index", "session_index", "done")
+_OF_PAIRS = ("confidences", "positive_index", "session_index", "done")
+"""What `forward(**inputs)` gets: mostly it hands them on to a loss of single pairs, which takes no others."""
 
 
 @runtime_checkable
@@ -108,7 +112,7 @@ def inputs_of(loss: nn.Module) -> tuple[str, ...]:
                 "loss from elsewhere in a module whose forward takes positive and negative."
             )
     if inspect.Parameter.VAR_KEYWORD in kinds:
-        return OPTIONAL_INPUTS
+        return _OF_PAIRS
     return tuple(one.name for one in further if one.name in OPTIONAL_INPUTS)
 
 
@@ -122,9 +126,10 @@ class PairLossCall:
     def __init__(self, loss: nn.Module) -> None:
         self.loss = loss
         self._inputs = inputs_of(loss)
-        if "confidences" not in self._inputs:
+        if not {"confidences", "click_weights"} & {*self._inputs}:
             logger.warning(
-                "%s.forward takes no `confidences`: all clicks and skips count alike, whatever the evidence says.",
+                "%s.forward takes no `confidences`, nor `click_weights`: all clicks and skips count alike, whatever "
+                "the evidence says.",
                 type(loss).__name__,
             )
 

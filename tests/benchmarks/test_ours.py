@@ -14,5 +14,5 @@ def test_without_correction_training_is_uncorrected_and_the_yardstick_of_dev_cli
     data = RankingData({"train": [session("t")], "dev": [session("d")], "holdout": []}, ItemsSet({}))
     ours, plain = (evidence_of(data, TrainingConfig(), corrected=corrected) for corrected in (True, False))
     assert ours.click_propensity["d"] == plain.click_propensity["d"] == (1.0, 2.0, 3.0)
-    assert (ours.click_propensity["t"], plain.click_propensity["t"]) == ((1.0, 2.0, 3.0), (1.0, 1.0, 1.0))
+    assert ours.click_propensity["t"] == plain.click_propensity["t"] == (1.0, 1.0, 1.0), "posteriors correct ours"
     assert ours.confidences["t"] != plain.confidences["t"]

@@ -25,10 +25,39 @@ def session(clicked: list[int], shown: int = 20) -> FineTuningInput:
 
 
 def test_a_click_far_down_counts_for_more_up_to_the_clip() -> None:
-    weights = weigh_evidence([session([0, 2, 19])], PowerLaw.given(1.0)).click_weights["s"]
+    weights = weigh_evidence([session([0, 2, 19])], PowerLaw.given(1.0), "session").click_weights["s"]
     assert weights[0] == 1.0
     assert weights[2] == pytest.approx(3.0)
     assert weights[19] == CLICK_WEIGHT_CLIP
+
+
+def test_a_posterior_that_divides_by_examination_is_not_divided_again() -> None:
+    # 200 queries with two sessions each; one look of ten at an irrelevant result is a click.
+    rng = np.random.default_rng(7)
+    sessions, wrong = [], {}
+    for number in range(400):
+        relevant = np.random.default_rng(number // 2).random(20) < 0.3 * (np.arange(20) + 1.0) ** -0.5
+        chances = np.where(relevant, 0.8, 0.1) / (np.arange(20) + 1.0)
+        clicks = tuple((rng.random(20) < chances).astype(float).tolist())
+        results = tuple(f"{number // 2}-{i}" for i in range(20))
+        wrong[str(number)] = ~relevant
+        of = (str(number), str(number // 2), results, tuple(range(20)), (None,) * 20, clicks)
+        sessions.append(FineTuningInput(*of))
+    evidence = weigh_evidence(sessions, PowerLaw.given(1.0))
+
+    def share_of_noise(weights: dict[str, tuple[float, ...]]) -> float:
+        of_clicks = [
+            (weight, bad)
+            for s in sessions
+            for weight, bad, click in zip(weights[s.session_id], wrong[s.session_id], s.click_weights, strict=True)
+            if click
+        ]
+        return sum(weight for weight, bad in of_clicks if bad) / sum(weight for weight, _ in of_clicks)
+
+    twice = weigh_clicks(sessions, PowerLaw.given(1.0))
+    products = {key: tuple(np.multiply(evidence.confidences[key], twice[key]).tolist()) for key in twice}
+    once = {key: tuple(np.multiply(evidence.confidences[key], evidence.click_weights[key]).tolist()) for key in twice}
+    assert share_of_noise(once) < 0.8 * share_of_noise(products)
 
 
 def test_in_a_session_a_skip_below_the_last_click_is_weak_evidence_and_above_it_strong() -> None:
@@ -63,7 +92,8 @@ def test_a_result_that_was_skipped_once_is_hardly_a_negative() -> None:
 
 def test_the_effective_sample_size_falls_with_unequal_weights() -> None:
     alike, unlike = (
-        weigh_evidence([session(clicks)], PowerLaw.given(1.0)).effective_sample_size for clicks in ([0, 1], [0, 19])
+        weigh_evidence([session(clicks)], PowerLaw.given(1.0), "session").effective_sample_size
+        for clicks in ([0, 1], [0, 19])
     )
     assert 1.0 < unlike < alike < 2.0
     assert weigh_evidence([session([])], PowerLaw.given(1.0)).effective_sample_size == 0.0
@@ -88,7 +118,7 @@ def test_the_defaults_weigh_by_the_power_law_to_the_last_bit(exponent: float, po
     assert evidence == weigh_evidence(sessions, PowerLaw.given(exponent), pooling, "ipw")
     positions = np.array(sessions[0].positions)
     for of_session in sessions:
-        weights = np.minimum((positions + 1.0) ** exponent, 5.0)
+        weights = np.ones(12) if pooling == "query" else np.minimum((positions + 1.0) ** exponent, 5.0)
         assert evidence.click_weights[of_session.session_id] == tuple(weights.tolist())
     expected = by_query(sessions, exponent) if pooling == "query" else by_session(sessions, exponent)
     assert evidence.confidences == expected

@@ -6,8 +6,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from estudio_core.clickstream.dataset_words import DatasetWords
 from estudio_core.clickstream.ranking_data import FineTuningInput, ItemsSet, RankingData
 from estudio_core.errors import DataError
+from estudio_core.lexical.settings import Bm25Settings
 
 
 def session(name: str, clicked: bool = True) -> FineTuningInput:
@@ -53,6 +55,19 @@ def test_what_earlier_versions_stored_has_the_same_columns_and_the_same_id(tmp_p
     ]
     assert pq.read_schema(tmp_path / "items.parquet").names == ["object_id", "variant", "part", "text"]
     assert data().dataset_id == "8daf46c5901ba275"
+
+
+def test_words_survive_disk_and_are_part_of_the_id(tmp_path: Path) -> None:
+    counts = {"a": {"one": 1.0, "two": 3.0}, "b": {"three": 1.0}, "c": {}}
+    words = DatasetWords(counts, {"query 1": {"queri": 1.0}}, Bm25Settings(k1=0.9))
+    before = replace(data(), words=words, dataset_id="")
+    before.save(tmp_path)
+    after = RankingData.load(tmp_path)
+    assert after.words == words
+    assert after.dataset_id == before.dataset_id != data().dataset_id
+    assert replace(before, words=replace(words, settings=Bm25Settings()), dataset_id="").dataset_id != before.dataset_id
+    other_order = DatasetWords({"c": {}, "b": {"three": 1}, "a": {"two": 3, "one": 1}}, words.queries, words.settings)
+    assert replace(data(), words=other_order, dataset_id="").dataset_id == before.dataset_id
 
 
 def test_an_empty_dataset_survives_disk(tmp_path: Path) -> None:

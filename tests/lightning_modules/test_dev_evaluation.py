@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from estudio_core.clickstream.dataset_words import DatasetWords
 from estudio_core.clickstream.evidence import weigh_dev_clicks, weigh_evidence
 from estudio_core.clickstream.examination_curve import PowerLaw
 from estudio_core.clickstream.ranking_data import ItemsSet
 from estudio_core.models.embedding_model import EmbeddingModel
 from lightning_modules.config import TrainingConfig
 from lightning_modules.dev_evaluation import DevEvaluation, ndcg
+from lightning_modules.lexical_scores import LexicalScores
 from lightning_modules.losses import CosineProbMarginRankingLoss
 from lightning_modules.losses.pair_loss import PairLossCall
 from lightning_modules.text_bank import TextBank
@@ -66,6 +68,31 @@ def test_metrics_of_known_vectors(evaluation: DevEvaluation) -> None:
     assert metrics["test_not_irrelevant_dist_shift"] == pytest.approx(cosine_b - 1, abs=1e-6)
     assert metrics["test_irrelevant_dist_shift"] == pytest.approx(1.0, abs=1e-6)
     assert metrics["test_loss"] == pytest.approx(math.log1p(math.exp(20 * (0.2 - cosine_b + cosine_a))) / 20, rel=1e-5)
+
+
+def test_similarity_and_words_are_judged_together(new_model: NewModel) -> None:
+    items = ItemsSet({"a": ["red lamp"], "b": ["blue lamp"], "far": ["rug"]})
+    dev = [session("1", "lamp", ["a", "b"], [0, 1])]
+    bank = TextBank(new_model(), [session("0", "rug", ["far"], [1]), *dev], items)
+    words = DatasetWords({"a": {}, "b": {"lamp": 1.0}, "far": {"lamp": 3.0}}, {"lamp": {"lamp": 1.0}})
+    vectors = unit(0.0, 10.0, 60.0, 90.0)  # query, a (skipped), b (clicked), far
+    found = {
+        weight: DevEvaluation(
+            bank,
+            dev,
+            unit(0.0).expand(len(bank), 2),
+            TrainingConfig(),
+            lexical=LexicalScores(words, weight) if weight else None,
+        )(vectors, PairLossCall(CosineProbMarginRankingLoss(0.2, scale=20.0)))
+        for weight in (0.0, 2.0, 9.0)
+    }
+    assert found[0.0]["test_ndcg@10"] == pytest.approx(1 / math.log2(3))
+    assert found[2.0]["test_ndcg@10"] == 1
+    assert found[2.0]["test_pool_ndcg@10"] == 1
+    assert found[9.0]["test_pool_ndcg@10"] == pytest.approx(1 / math.log2(3))  # far has the word more often
+    assert found[9.0]["test_loss"] < found[2.0]["test_loss"] < found[0.0]["test_loss"]
+    shifts = [metrics["test_not_irrelevant_dist_shift"] for metrics in found.values()]
+    assert shifts == pytest.approx([math.cos(math.pi / 3) - 1] * 3)  # words move nothing
 
 
 def test_a_better_space_has_better_metrics(evaluation: DevEvaluation) -> None:

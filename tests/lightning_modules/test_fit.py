@@ -84,7 +84,7 @@ def test_earlier_weights_are_put_back_when_training_ruins_the_model(
     fit(model, known, TrainingConfig(**QUICK))
     # The rate rises to ruin over the first half, so that there is something to lose.
     ruinous = {"learning_rate": 1.0, "warmup_steps": 100, "max_steps": 1000, "num_epochs": 125}
-    calm = {"patience": 2, "gradient_clip": 0, "test_each_n_sessions": 24}
+    calm = {"patience": 2, "gradient_clip": 0, "test_each_n_sessions": 24, "query_passes": None, "keep_start": False}
     config = TrainingConfig(**QUICK | ruinous | calm)
     result = fit(model, known, config)
     values = {step: m[config.monitor] for step, m in result.history if config.monitor in m and step > 0}
@@ -110,6 +110,29 @@ def test_without_dev_sessions_the_last_weights_are_taken(new_model: NewModel, ra
     assert fit(mixed, train_only, TrainingConfig(**config | {"interpolation": (0.5,)})).interpolation.share == 0.5
     for name, parameter in mixed.named_parameters():
         torch.testing.assert_close(parameter, before[name].lerp(dict(model.named_parameters())[name], 0.5))
+
+
+def test_a_model_is_left_as_it_was_where_dev_clicks_speak_against_what_it_learned(
+    new_model: NewModel, ranking_data: RankingData, caplog: pytest.LogCaptureFixture
+) -> None:
+    against = [
+        session(
+            s.session_id, s.query, list(s.results), [int(r not in s.events and r == s.results[-1]) for r in s.results]
+        )
+        for s in ranking_data.splits["train"]
+    ]
+    data = RankingData({"train": ranking_data.splits["train"], "dev": against}, ranking_data.items)
+    model = new_model()
+    before = weights(model)
+    result = fit(model, data, TrainingConfig(**QUICK))
+    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+    assert result.interpolation.share == 0
+    assert result.interpolation.evidence is not None
+    assert result.interpolation.evidence.z < result.interpolation.evidence.needed
+    assert result.metrics["test_ndcg@10"] == pytest.approx(result.history[0][1]["test_ndcg@10"])
+    assert "The model is left as it was: the clicks of 30 dev queries" in caplog.text
+    kept = fit(new_model(), data, TrainingConfig(**QUICK, keep_start=False))
+    assert kept.interpolation.share == 1
 
 
 def test_metrics_are_called_back_with_their_steps(new_model: NewModel, ranking_data: RankingData) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 import torch
 from torch import Tensor
 
+from estudio_core.clickstream.dataset_words import DatasetWords
 from estudio_core.clickstream.ranking_data import FineTuningInput, ItemsSet, RankingData
 from estudio_core.errors import ConfigurationError, DataError, ModelError
 from estudio_core.models.embedding_model import EmbeddingModel
@@ -18,6 +19,7 @@ from estudio_core.vectordb.index_info import MetricAggregationType, MetricType
 from lightning_modules.batches import BatchBuilder, SessionBatch
 from lightning_modules.config import TrainingConfig
 from lightning_modules.fit import fit
+from lightning_modules.lexical_scores import LexicalScores
 from lightning_modules.losses import CosineProbMarginRankingLoss
 
 from .conftest import QUICK, session
@@ -277,3 +279,36 @@ def test_results_of_sessions_without_clicks_have_a_shift_where_they_are_trained_
 
     assert "train_irrelevant_dist_shift" in names(clicked_only=False)
     assert "train_irrelevant_dist_shift" not in names(clicked_only=True)
+
+
+def with_words(data: RankingData) -> RankingData:
+    """The data with words, of which the wanted thing is the one that a query and its answer share."""
+    items = {key: {key.split("-")[1]: 1.0, key: 1.0} for key in data.items}
+    queries = {s.query: {s.query.split(" ")[1]: 1.0} for split in data.splits.values() for s in split}
+    return replace(data, words=DatasetWords(items, queries), dataset_id="")
+
+
+def test_the_loss_gets_the_share_that_was_asked_for_of_what_words_add(
+    new_model: NewModel, ranking_data: RankingData
+) -> None:
+    alone = steps_of(new_model(), ranking_data, learning_rate=1e-30)[0]["difference"]
+    given = {"learning_rate": 1e-30, "lexical_weight": 0.5}
+    whole, half, none = (
+        steps_of(new_model(), with_words(ranking_data), residual=share, **given)[0]["difference"] - alone
+        for share in (1.0, 0.5, 0.0)
+    )
+    assert whole.abs().max() > 0.1
+    torch.testing.assert_close(half, whole / 2, atol=1e-6, rtol=0)
+    assert none.abs().max() < 1e-6
+    pool = LexicalScores(cast(DatasetWords, with_words(ranking_data).words), 0.5)
+    session = ranking_data.splits["train"][0]
+    expected = pool([session.query], list(session.results))[0]
+    same = [o.split("-")[1] == session.query.split(" ")[1] for o in session.results]
+    assert [bool(value > 0) for value in expected] == same
+
+
+def test_mined_negatives_are_those_of_the_sum(new_model: NewModel, ranking_data: RankingData, built: list[Any]) -> None:
+    fit(new_model(), with_words(ranking_data), TrainingConfig(**SHORT, mined_negatives=2, lexical_weight=100.0))
+    mined = built[0][2]
+    assert mined
+    assert all(query.split(" ")[1] == o.split("-")[1] for query, objects in mined.items() for o in objects)

@@ -13,6 +13,7 @@ from estudio_core.clickstream.sessions import SearchResult, SessionEvent, Sessio
 from estudio_core.clickstream.splitter import TrainTestSplitter
 from estudio_core.clickstream.text_query_retriever import TextQueryRetriever
 from estudio_core.errors import NotEnoughDataError, SourceSchemaError
+from estudio_core.lexical.settings import Bm25Settings
 from estudio_core.preprocessing.augmentations import (
     ChangeCases,
     ClickstreamQueryAugmentationApplier,
@@ -180,6 +181,34 @@ def test_queries_of_train_get_variants(articles: str) -> None:
     data = prepare(articles, [session(str(i), f"query {i}", [1, 2], [1]) for i in range(20)], splitter)
     assert all(s.query_variants for s in data.splits["train"])
     assert not any(s.query_variants for s in data.splits["dev"])
+
+
+def test_words_of_items_and_of_every_spelling_of_a_query_are_read_where_asked_for(articles: str) -> None:
+    given: list[tuple[list[str], list[Any]]] = []
+
+    def read(texts: Sequence[str], payloads: Sequence[Any]) -> list[dict[str, float]]:
+        given.append((list(texts), list(payloads)))
+        return [{text: 1.0} for text in texts]
+
+    data = prepare_data(
+        [session(str(i), f"query {i}", [i, 9], [i]) for i in range(11, 31)],
+        ClickstreamSessionConverter(item_type=PgsqlFileMeta),
+        TrainTestSplitter(augmenter=ClickstreamQueryAugmentationApplier(ChangeCases())),
+        TextQueryRetriever(),
+        PgsqlTextLoader(connection_string=articles, table_name="articles", text_column="content"),
+        ItemSetManager(ItemPreprocessor()),
+        read_words=read,
+        lexical=Bm25Settings(b=0.3),
+    )
+    assert data.words is not None
+    assert data.words.settings.b == 0.3
+    assert data.words.items["11"] == {"Article number 11. It has two sentences.": 1.0}
+    assert set(data.words.items) == set(data.items)
+    spellings = {text for s in everything(data).values() for text in (s.query, *s.query_variants)}
+    assert set(data.words.queries) == spellings
+    assert len(spellings) > 20
+    assert given[1][1] == [None] * len(spellings)
+    assert prepare(articles, [session("11", "query 11", [11, 9], [11])]).words is None
 
 
 def test_progress_is_reported(articles: str) -> None:
