@@ -16,7 +16,7 @@ from benchmarks.quality.corpora import Corpus
 from benchmarks.quality.evaluation import FIGURES, FUSED, figures, judged, shown_rankings
 from benchmarks.quality.logs import Condition, replay
 from benchmarks.quality.task import Contender, Outcome, Task, base_model
-from benchmarks.quality.words import tuned, word_scores_of
+from benchmarks.quality.words import dataset_words, tuned, word_scores_of
 from benchmarks.units import UnitStore
 from estudio_core.clickstream.ranking_data import ItemsSet, RankingData
 from estudio_core.clickstream.splitter import TrainTestSplitter
@@ -156,7 +156,8 @@ def _clicks(unit: Unit, model_path: str) -> RankingData:
     sessions = replay(unit.corpus, _rankings(unit.corpus, model_path), unit.condition, unit.seed)
     sides = TrainTestSplitter(test_size_ratio=DEV_SHARE, holdout_share=0).split(sessions)
     shown = dict.fromkeys(result for session in sessions for result in session.results)
-    return RankingData(sides, ItemsSet({key: (unit.corpus.items[key],) for key in shown}))
+    words = dataset_words(unit.corpus, shown, (session.query for session in sessions))
+    return RankingData(sides, ItemsSet({key: (unit.corpus.items[key],) for key in shown}), words=words)
 
 
 def _rankings(corpus: Corpus, model_path: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.quality.corpora import Corpus
 from estudio_core import database
+from estudio_core.clickstream.dataset_words import DatasetWords
 from estudio_core.evaluation.evaluate import FULL, evaluate_scores
 from estudio_core.evaluation.scores import Scores, word_scores
 from estudio_core.lexical.bm25 import Bm25
@@ -54,6 +55,15 @@ def tuned(corpora: Sequence[Corpus]) -> tuple[Bm25Settings, dict[str, float]]:
     means = [float(np.mean(np.concatenate([_held_out(corpus, each) for corpus in corpora]))) for each in grid]
     reached = {f"k1 {each.k1:g}, b {each.b:g}": round(mean, 6) for each, mean in zip(grid, means, strict=True)}
     return grid[int(np.argmax(means))], reached
+
+
+def dataset_words(corpus: Corpus, items: Iterable[str], queries: Iterable[str]) -> DatasetWords:
+    """Return the words of some items, by id, and queries: what a training that judges the fused ranking is given."""
+    wanted, asked = set(items), tuple(dict.fromkeys(queries))
+    return DatasetWords(
+        {key: counts for key, counts in zip(corpus.items, item_words(corpus), strict=True) if key in wanted},
+        dict(zip(asked, _read(asked), strict=True)),
+    )
 
 
 def item_words(corpus: Corpus) -> Counts:

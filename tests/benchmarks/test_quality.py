@@ -110,6 +110,9 @@ def test_no_contender_can_reach_the_unseen_queries_or_their_grades(
         assert len(task.corpus.held_out) == 0
         assert not {*task.data.queries("train"), *task.data.queries("dev")} & set(corpus.unseen)
         assert len(task.corpus.judgments) == 0, "grades of the queries asked are judged by as well"
+        assert task.data.words is not None
+        assert set(task.data.words.queries) == {*task.data.queries("train"), *task.data.queries("dev")}
+        assert set(task.data.words.items) == set(task.data.items)
     assert len(result["ndcg"]["unseen"]) == 4
 
 
@@ -295,6 +298,7 @@ def test_at_ten_times_the_tokens_ours_trains_longer_and_the_others_spend_what_it
     assert measure.stored(replace(unit, times=1)) is None
     longer, usual = TrainingConfig(**longer_training(10)), TrainingConfig(**longer_training(1))
     assert (longer.num_epochs, longer.max_steps) == (10 * usual.num_epochs, 10 * (usual.max_steps or 0))
+    assert longer.query_passes == 10 * (usual.query_passes or 0)
 
 
 def test_the_oracle_keeps_the_rate_that_ranks_development_queries_best(
