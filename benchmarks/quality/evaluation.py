@@ -34,9 +34,12 @@ def encode_catalog(model: EmbeddingModel, corpus: Corpus) -> EncodedCatalog:
     return EncodedCatalog.from_parts({key: vectors[row : row + 1] for row, key in enumerate(corpus.items)})
 
 
-def figures(model: EmbeddingModel, corpus: Corpus, fusion: Fusion) -> Figures:
-    """Return `FIGURES` of a model that ranks by similarity alone, and, under `FUSED` names, by words as well."""
-    catalog = encode_catalog(model, corpus)
+def figures(model: EmbeddingModel, corpus: Corpus, fusion: Fusion, catalog: EncodedCatalog | None = None) -> Figures:
+    """Return `FIGURES` of a model that ranks by similarity alone, and, under `FUSED` names, by words as well.
+
+    `catalog` is what `encode_catalog` returned, where that is known.
+    """
+    catalog = catalog or encode_catalog(model, corpus)
     index = SearchIndexInfo(dimensions=model.dimensions)
     words_of = word_scores_of(corpus)
 
@@ -67,10 +70,13 @@ def judged(corpus: Corpus, rows: Mapping[str, int], scores_of: Callable[[tuple[s
     return found
 
 
-def shown_rankings(model: EmbeddingModel, corpus: Corpus) -> dict[str, Ranking]:
-    """Return what the base model shows for each training query: its best items, judged ones only where asked for."""
+def shown_rankings(model: EmbeddingModel, corpus: Corpus, catalog: EncodedCatalog | None = None) -> dict[str, Ranking]:
+    """Return what the base model shows for each training query: its best items, judged ones only where asked for.
+
+    `catalog` is as of `figures`.
+    """
     queries = list(corpus.judgments)
-    catalog = encode_catalog(model, corpus)
+    catalog = catalog or encode_catalog(model, corpus)
     vectors = model.encode_queries(queries, BATCH).cpu().numpy()
     depth = len(catalog.object_ids) if corpus.shown_judged_only else SHOWN
     best = rank(vectors, catalog, SearchIndexInfo(dimensions=model.dimensions), depth)

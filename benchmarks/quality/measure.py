@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,15 +13,17 @@ from benchmarks.quality.contenders.oracle import oracle, oracle_searched
 from benchmarks.quality.contenders.ours import ours, ours_uncorrected
 from benchmarks.quality.contenders.sentence_transformers_trainer import LossName, on_clicks
 from benchmarks.quality.corpora import Corpus
-from benchmarks.quality.evaluation import FIGURES, FUSED, figures, judged, shown_rankings
+from benchmarks.quality.evaluation import FIGURES, FUSED, encode_catalog, figures, judged, shown_rankings
 from benchmarks.quality.logs import Condition, replay
 from benchmarks.quality.task import Contender, Outcome, Task, base_model
-from benchmarks.quality.words import dataset_words, tuned, word_scores_of
+from benchmarks.quality.words import dataset_words, word_scores_of
 from benchmarks.units import UnitStore
 from estudio_core.clickstream.ranking_data import ItemsSet, RankingData
 from estudio_core.clickstream.splitter import TrainTestSplitter
 from estudio_core.evaluation.judgments import Judgments
+from estudio_core.evaluation.scores import EncodedCatalog
 from estudio_core.lexical.settings import Bm25Settings, Fusion
+from estudio_core.models.embedding_model import EmbeddingModel
 
 STORE = UnitStore("quality")
 DEV_SHARE = 0.12
@@ -60,6 +62,7 @@ CONTENDERS: dict[str, Contender] = {
 
 _NO_CLICKS = RankingData({"train": [], "dev": [], "holdout": []}, ItemsSet({}))
 _shown: dict[str, dict[str, Any]] = {}
+_encoded: dict[tuple[str, int, tuple[tuple[str, str], ...]], EncodedCatalog] = {}
 
 
 @dataclass(frozen=True)
@@ -85,21 +88,26 @@ def measure_base(corpus: Corpus, model_path: str, *, complete: bool = False) -> 
 
     With `complete` none that was stored before all of them were.
     """
-    task = Task(sealed(corpus), model_path, _NO_CLICKS, seed=0, budget_tokens=None)
+
+    def run() -> dict[str, Any]:
+        model, catalog = _base(corpus, model_path)
+        return dict(figures(model, corpus, Fusion(), catalog))
+
     key = f"{corpus.name}/base"
-    fresh = complete and not is_complete(STORE.read(key) or {})
-    return STORE.measured(key, lambda: dict(figures(base_model(task), corpus, Fusion())), fresh=fresh)
+    return STORE.measured(key, run, fresh=complete and not is_complete(STORE.read(key) or {}))
 
 
-def measure_words(corpus: Corpus, development: Sequence[Corpus]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the figures of words alone: BM25 as it comes, and with k1 and b chosen on held-out development queries."""
+def measure_words(
+    corpus: Corpus, tuned: Callable[[], tuple[Bm25Settings, dict[str, float]]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the figures of words alone: BM25 as it comes, and with the k1 and b of `tuned`, called where needed."""
     rows = {key: row for row, key in enumerate(corpus.items)}
 
     def by(settings: Bm25Settings) -> dict[str, Any]:
         return judged(corpus, rows, word_scores_of(corpus, settings)) | settings.model_dump(include={"k1", "b"})
 
     def chosen() -> dict[str, Any]:
-        settings, reached = tuned(development)
+        settings, reached = tuned()
         return by(settings) | {"development": reached}
 
     plain = STORE.measured(f"{corpus.name}/bm25", lambda: by(Bm25Settings()))
@@ -163,6 +171,16 @@ def _clicks(unit: Unit, model_path: str) -> RankingData:
 def _rankings(corpus: Corpus, model_path: str) -> dict[str, Any]:
     """Return what the base model shows, computed once per corpus and process."""
     if corpus.name not in _shown:
-        task = Task(sealed(corpus), model_path, _NO_CLICKS, seed=0, budget_tokens=None)
-        _shown[corpus.name] = shown_rankings(base_model(task), corpus)
+        model, catalog = _base(corpus, model_path)
+        _shown[corpus.name] = shown_rankings(model, corpus, catalog)
     return _shown[corpus.name]
+
+
+def _base(corpus: Corpus, model_path: str) -> tuple[EmbeddingModel, EncodedCatalog]:
+    """Return the base model and its vectors of the items, which several divisions of the queries share."""
+    model = base_model(Task(sealed(corpus), model_path, _NO_CLICKS, seed=0, budget_tokens=None)).eval()
+    items = model_path, corpus.max_tokens, tuple(corpus.items.items())
+    if items not in _encoded:
+        _encoded.clear()  # those of one corpus are enough to hold
+        _encoded[items] = encode_catalog(model, corpus)
+    return model, _encoded[items]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import product
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def use_scratch_database() -> None:
 
 def word_scores_of(corpus: Corpus, settings: Bm25Settings | None = None) -> Callable[[tuple[str, ...]], Scores]:
     """Return what gives BM25 of queries with the corpus's items, in their order."""
-    index = Bm25(item_words(corpus), settings)
+    index = _index(tuple(corpus.items.values()), settings or Bm25Settings())
     return lambda queries: word_scores(index, _read(queries))
 
 
@@ -75,6 +75,11 @@ def _held_out(corpus: Corpus, settings: Bm25Settings) -> NDArray[np.float64]:
     scores = word_scores_of(corpus, settings)(corpus.unseen)
     rows = {key: row for row, key in enumerate(corpus.items)}
     return evaluate_scores(corpus.unseen, scores, rows, corpus.held_out).values[FULL]
+
+
+@lru_cache(maxsize=1)  # several divisions of the queries share the items
+def _index(texts: tuple[str, ...], settings: Bm25Settings) -> Bm25:
+    return Bm25(_read(texts), settings)
 
 
 @cache
