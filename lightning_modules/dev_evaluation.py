@@ -17,6 +17,7 @@ from lightning_modules.base_vectors import BaseVectors
 from lightning_modules.batches import Weights
 from lightning_modules.click_evidence import ClickEvidence, ShownList, click_evidence
 from lightning_modules.config import TrainingConfig
+from lightning_modules.fusion_weight import LearnedWeight, WordedList, learned_weight
 from lightning_modules.lexical_scores import LexicalScores
 from lightning_modules.losses.pair_loss import PairLossCall
 from lightning_modules.pairs import build_pairs
@@ -127,17 +128,36 @@ class DevEvaluation:
                 lists.append(ShownList(row, position.numpy()[at], clicked.numpy()[at], before[at], after[at]))
         return click_evidence(lists)
 
+    def fusion_weight(self, vectors: Tensor) -> LearnedWeight:
+        """Return what dev clicks make of the weight of words beside the similarities of `vectors`."""
+        weight = self._config.lexical_weight
+        if self._words is None:
+            return LearnedWeight(weight, len(self._queries))
+        lists = []
+        for row, query in enumerate(self._queries):
+            columns = torch.tensor([self._pool[o] for o in query.objects])
+            similarity = self._similarities(vectors, row)[columns].double().numpy()
+            words = self._words([query.text])[0][columns].double().numpy() / weight
+            for shown, clicked, position in zip(query.shown, query.clicked, query.position, strict=True):
+                at = shown.numpy()
+                place, click = position.numpy()[at].astype(np.float64), clicked.numpy()[at]
+                lists.append(WordedList(row, place, click, similarity[at], words[at]))
+        return learned_weight(lists, weight)
+
     def _scores(self, vectors: Tensor, row: int) -> Tensor:
         """Return the score of every object of the pool for a query, its similarity and what words add."""
+        similarities = self._similarities(vectors, row)
+        return similarities if self._words is None else similarities + self._words([self._queries[row].text])[0]
+
+    def _similarities(self, vectors: Tensor, row: int) -> Tensor:
         assert self._table is not None
-        similarities = object_similarities(
+        return object_similarities(
             vectors[row : row + 1],
             vectors[len(self._queries) :],
             self._table,
             self._config.aggregation,
             self._config.metric,
         )[0]
-        return similarities if self._words is None else similarities + self._words([self._queries[row].text])[0]
 
     def _query_metrics(
         self,

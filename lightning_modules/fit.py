@@ -28,6 +28,7 @@ from lightning_modules.data_module import SessionBatches, SessionsDataModule, ba
 from lightning_modules.dev_evaluation import DevEvaluation
 from lightning_modules.dropout import dropout_of
 from lightning_modules.encoding import TextEncoder
+from lightning_modules.fusion_weight import LearnedWeight
 from lightning_modules.interpolation import Interpolation, choose_share, mixed
 from lightning_modules.lexical_scores import LexicalScores
 from lightning_modules.losses import default_loss
@@ -56,6 +57,7 @@ class FitResult:
         precision: Number format that was used.
         interpolation: Share of trained weights that the dev split chose, and the value of each share tried.
         stopped_early: True where patience ran out.
+        fusion: What dev clicks make of the weight of words beside the model as it is now.
     """
 
     history: list[tuple[int, dict[str, float]]]
@@ -68,6 +70,7 @@ class FitResult:
     precision: str
     interpolation: Interpolation
     stopped_early: bool
+    fusion: LearnedWeight
 
 
 def fit(
@@ -123,6 +126,7 @@ def fit(
         model.to(device_of(0, config.devices))  # Lightning left it on the CPU
         interpolation = _interpolate(parts.module, parts.validation, base_weights, config)
         metrics = parts.validation.measure(parts.module)
+        fusion = parts.validation.fusion_weight(parts.module)
         model.to("cpu").eval()
     history = parts.validation.history
     return FitResult(
@@ -136,6 +140,7 @@ def fit(
         precision=parts.precision,
         interpolation=interpolation,
         stopped_early=steps < parts.total_steps,
+        fusion=fusion,
     )
 
 

@@ -144,8 +144,19 @@ class Plugin:
 
 def prepare(plugin: Plugin, sessions: Sequence[SessionWithEvents]) -> RankingData:
     """Return the dataset that `sessions` make with the plugin's parts. Raises: as `prepare_data`."""
+    from functools import partial
+
+    from estudio_core.plugin.words import index_words
     from estudio_core.preprocessing.prepare_data import prepare_data
 
+    lexical = plugin.index.lexical
     return prepare_data(
-        sessions, plugin.converter, plugin.splitter, plugin.query_retriever, plugin.loader, plugin.item_texts
+        sessions,
+        plugin.converter,
+        plugin.splitter,
+        plugin.query_retriever,
+        plugin.loader,
+        plugin.item_texts,
+        read_words=None if lexical is None else partial(index_words, plugin.index),
+        lexical=lexical,
     )

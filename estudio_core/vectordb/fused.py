@@ -203,20 +203,22 @@ def _needed(common: int | None) -> sql.Composable:
         common: Sets need a word that at most so many texts hold; None: none does.
     """
     return sql.SQL(
-        # Each word with a bit; `short` is what they have to come to, those beyond the first taken for granted.
+        # Each word with a bit; `short` is what these have to come to, those beyond the first taken for granted.
         "ranked AS MATERIALIZED (SELECT {quoted} AS word, {rare} AS rare, idf * most AS most,"
         " 1 << (row_number() OVER (ORDER BY idf * most DESC, word) - 1)::int AS bit FROM asked"
         " ORDER BY idf * most DESC, word LIMIT {enumerated}),"
+        " b AS MATERIALIZED (SELECT coalesce(least, 0) * 0.99999 - (SELECT coalesce(sum(idf * most), 0) FROM asked)"
+        " + (SELECT coalesce(sum(most), 0) FROM ranked) AS short FROM bound),"
         " needed AS MATERIALIZED (SELECT string_agg(condition, ' | ')::tsquery AS condition FROM ("
         "SELECT '(' || string_agg(r.word, ' & ') || ')' AS condition"
         " FROM generate_series(1, (SELECT coalesce(max(bit), 0) * 2 - 1 FROM ranked)) AS s (bits)"
-        " JOIN ranked r ON s.bits & r.bit > 0"
-        " CROSS JOIN (SELECT coalesce(least, 0) * 0.99999 - (SELECT coalesce(sum(idf * most), 0) FROM asked)"
-        " + (SELECT coalesce(sum(most), 0) FROM ranked) AS short FROM bound) AS b"
+        " JOIN ranked r ON s.bits & r.bit > 0 CROSS JOIN b"
         " GROUP BY s.bits, b.short HAVING bool_or(rare) AND sum(r.most) >= b.short"
         # Of sets that hold each other, the smallest that reach it.
         " AND coalesce(sum(r.most) - CASE WHEN count(*) FILTER (WHERE rare) = 1"
-        " THEN min(r.most) FILTER (WHERE NOT rare) ELSE min(r.most) END < b.short, true)) AS c)"
+        " THEN min(r.most) FILTER (WHERE NOT rare) ELSE min(r.most) END < b.short, true)"
+        # Where those beyond the first come to it by themselves, each of them will do.
+        " UNION ALL SELECT {quoted} FROM asked, b WHERE {rare} AND b.short <= 0) AS c)"
     ).format(
         quoted=_QUOTED,
         rare=sql.SQL("true") if common is None else sql.SQL("documents <= {}").format(sql.Literal(common)),

@@ -16,6 +16,7 @@ from estudio_core.errors import ModelError
 from lightning_modules.batches import SessionBatch
 from lightning_modules.click_evidence import ClickEvidence
 from lightning_modules.dev_evaluation import DevEvaluation, Floats, means
+from lightning_modules.fusion_weight import LearnedWeight
 from lightning_modules.precision import LightningPrecision, autocast
 from lightning_modules.ranking_module import RankingModule, put_weights, weights_of
 
@@ -145,6 +146,12 @@ class DevValidation(lightning.Callback):
     def evidence(self, module: RankingModule) -> ClickEvidence:
         """Return what dev clicks say of the change from the model as it came to the module's present weights."""
         return self._evaluation.evidence(self._vectors(module))
+
+    def fusion_weight(self, module: RankingModule) -> LearnedWeight:
+        """Return what dev clicks make of the weight of words beside the module's present weights."""
+        if not self.has_sessions:
+            return LearnedWeight(module.config.lexical_weight, 0)
+        return self._evaluation.fusion_weight(self._vectors(module))
 
     def _by_query(self, module: RankingModule) -> dict[str, Floats]:
         return self._evaluation.by_query(self._vectors(module), module.loss_of) if self.has_sessions else {}

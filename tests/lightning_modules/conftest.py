@@ -26,6 +26,7 @@ QUICK = {
     "num_fixed_layers": 1,
     "precision": "32",
     "interpolation": (1.0,),
+    "drift_penalty": 0.0,
 }
 """A training of seconds on the tiny model."""
 

@@ -50,7 +50,7 @@ def test_two_processes_give_the_same_result_as_one_and_are_gone_then(
     assert shared.steps == alone.steps == 5
     assert (shared.sessions, shared.tokens) == (alone.sessions, alone.tokens)
     for name, parameter in one.named_parameters():
-        torch.testing.assert_close(dict(two.named_parameters())[name], parameter, atol=2e-5, rtol=1e-3)
+        torch.testing.assert_close(dict(two.named_parameters())[name], parameter, atol=1e-4, rtol=1e-3)
     for (step, a), (other_step, b) in zip(alone.history, shared.history, strict=True):
         assert step == other_step
         assert a == pytest.approx(b, abs=1e-4)

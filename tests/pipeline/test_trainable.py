@@ -13,6 +13,7 @@ import pytest
 from estudio_core.clickstream.ranking_data import FineTuningInput, ItemsSet, RankingData
 from estudio_core.errors import DataError
 from estudio_core.experiments.trial import Report, Trial, read_reports
+from estudio_core.lexical.settings import Fusion
 from estudio_core.models.storage import load_model, save_model
 from estudio_core.pipeline.training.trainable import train_trial
 from lightning_modules.config import TrainingConfig
@@ -93,6 +94,7 @@ def test_the_untrained_model_is_no_report_and_the_last_one_is_of_the_model_that_
     # Of the mix of trained and untrained weights, which no validation has measured.
     assert fitted["metrics"]["test_loss"] not in [report.validation.metrics["test_loss"] for report in reports[:-1]]
     assert load_model(str(trial.folder / "model")).encode_queries(["lamp"]).shape == (1, 32)
+    assert Fusion.of_model(trial.folder / "model").weight == fitted["fusion"]["weight"]
     assert fitted["steps"] == reports[-1].validation.step <= (TrainingConfig().max_steps or 0)
 
 

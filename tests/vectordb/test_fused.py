@@ -15,7 +15,7 @@ from estudio_core.lexical.bm25 import Bm25, unit
 from estudio_core.lexical.reading import read_words
 from estudio_core.lexical.settings import Bm25Settings, Fusion
 from estudio_core.vectordb.collection import Collection
-from estudio_core.vectordb.fused import HEADS
+from estudio_core.vectordb.fused import HEADS, MOST_WORDS
 from estudio_core.vectordb.index_build import build_index
 from estudio_core.vectordb.index_info import SearchIndexInfo
 from estudio_core.vectordb.objects import TEXT_LIMIT, IndexedObject, KeptObject
@@ -91,6 +91,17 @@ def test_scores_agree_with_a_reference_implementation(conn: psycopg.Connection) 
         assert {hit.object_id: hit.words for hit in hits} == pytest.approx(
             {f"{i:04}": score for i, score in enumerate(expected) if score > 0}, rel=1e-5
         )
+
+
+@pytest.mark.parametrize("asked", [3, 12, 60])
+def test_every_text_with_a_word_of_the_query_is_found_by_words(conn: psycopg.Connection, asked: int) -> None:
+    texts = [f"lamp {word}" for word in VOCABULARY[:60]]
+    collection = loaded(conn, texts, np.random.default_rng(1).normal(size=(60, 4)))
+    found = ids(search(conn, collection, None, text=" ".join(VOCABULARY[:asked]), limit=100))
+    assert len(found) == min(asked, MOST_WORDS)
+    query = " ".join(VOCABULARY[:asked])
+    pages = [search(conn, collection, None, text=query, limit=5, offset=i) for i in range(0, 60, 5)]
+    assert [name for page in pages for name in ids(page)] == found
 
 
 def test_a_title_counts_as_often_as_it_is_told_to(conn: psycopg.Connection) -> None:

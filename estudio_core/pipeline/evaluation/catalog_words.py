@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from estudio_core import database
 from estudio_core.pipeline.items.parts import SplitItem
-from estudio_core.vectordb.objects import TEXT_LIMIT
+from estudio_core.plugin.words import index_words
 
 if TYPE_CHECKING:
     from estudio_core.evaluation.scores import Scores
@@ -21,19 +20,8 @@ def catalog_words(index: SearchIndexInfo, items: Sequence[SplitItem], queries: S
     """
     from estudio_core.evaluation.scores import word_scores
     from estudio_core.lexical.bm25 import Bm25
-    from estudio_core.lexical.reading import read_words
 
-    settings = index.lexical
-    if settings is None:
+    if index.lexical is None:
         return None
-    titles = [str((split.item.payload or {}).get(settings.title or "", "")) for split in items]
-    with database.connect() as connection:
-        texts = read_words(
-            connection,
-            index.text_config,
-            [split.text[:TEXT_LIMIT] for split in items],
-            titles if settings.title else None,
-            settings.title_weight,
-        )
-        asked = read_words(connection, index.text_config, queries)
-    return word_scores(Bm25(texts, settings), [list(words) for words in asked])
+    texts = index_words(index, [split.text for split in items], [split.item.payload for split in items])
+    return word_scores(Bm25(texts, index.lexical), [list(words) for words in index_words(index, queries)])

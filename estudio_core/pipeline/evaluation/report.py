@@ -107,7 +107,7 @@ def write_report(
         champion=champion.name,
         candidate=candidate.name,
         runs={"MLflow run": training.mlflow_run_id, "Airflow run": run_id, "Dataset": training.dataset.dataset_id},
-        notes=_notes(training, evaluation_set),
+        notes=_notes(training, evaluation_set, course["fit"]),
     )
     rendering.write_report(report, folder)
     return summary(decision)
@@ -164,11 +164,22 @@ def _facts(
     )
 
 
-def _notes(training: TrainingManifest, evaluation_set: EvaluationSet) -> tuple[str, ...]:
+def _notes(training: TrainingManifest, evaluation_set: EvaluationSet, fit: Mapping[str, Any]) -> tuple[str, ...]:
     notes = [
         f"Both models ranked the same {len(evaluation_set.items):,} items by exact search.",
         "Queries of the development split chose the weights and stand in neither group.",
     ]
+    if fit["interpolation"] == 0:
+        evidence = fit["evidence"]
+        notes.append(
+            f"Training left the model as it was: the clicks of {evidence['queries']} development queries do not speak "
+            f"for what it had changed (z = {evidence['z']:.2f})."
+        )
+    if evaluation_set.words is not None:
+        notes.append(
+            f"The candidate is ranked by similarity + {fit['fusion']['weight']:.3f} x BM25; development clicks chose "
+            "the weight, which is registered with it."
+        )
     if training.dataset.simulated_sessions:
         notes.append(
             f"{training.dataset.simulated_sessions:,} sessions hold simulated clicks: no figure here is of real users."

@@ -55,6 +55,7 @@ def run_training(request: dict[str, Any]) -> dict[str, Any]:
     from estudio_core.experiments.search_space import SearchSpace
     from estudio_core.experiments.trial import read_reports
     from estudio_core.experiments.trial_recorder import MLflowTrialRecorder
+    from estudio_core.lexical.settings import Fusion
     from estudio_core.pipeline.training.trainable import FIT_FILE, MODEL_FOLDER
     from estudio_core.plugin.registry import open_plugin
     from estudio_core.plugin.run_params import FineTuneRun
@@ -72,6 +73,7 @@ def run_training(request: dict[str, Any]) -> dict[str, Any]:
             "monitor": manager.main_metric,
             "metric": index.metric_type,
             "aggregation": index.metric_aggregation_type,
+            "lexical_weight": Fusion.of_model(Path(request["model"])).weight,
         }
     )
     # What the form or the preset says is the same in all trials.

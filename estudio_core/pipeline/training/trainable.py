@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
     """
     from estudio_core.clickstream.ranking_data import RankingData
     from estudio_core.errors import DataError
+    from estudio_core.lexical.settings import Fusion
     from estudio_core.models.storage import load_model, save_model
     from estudio_core.plugin.registry import open_plugin
     from lightning_modules.config import TrainingConfig
@@ -51,6 +53,8 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
         confidences=evidence.confidences,
     )
     save_model(model, trial.folder / MODEL_FOLDER)
+    Fusion(weight=result.fusion.weight).save(trial.folder / MODEL_FOLDER)
+    trial.log({"lexical_weight": result.fusion.weight}, result.steps)
     fitted = {
         "metrics": result.metrics,
         "best_step": result.best_step,
@@ -61,6 +65,8 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
         "precision": result.precision,
         "interpolation": result.interpolation.share,
         "stopped_early": result.stopped_early,
+        "fusion": asdict(result.fusion),
+        "evidence": None if result.interpolation.evidence is None else asdict(result.interpolation.evidence),
         "position_bias": training.position_bias,
         "examination": str(evidence.examination),
         "effective_sample_size": evidence.effective_clicks,
