@@ -37,7 +37,14 @@ def _train(task: Task, *, corrected: bool) -> Outcome:
         click_propensity=evidence.click_propensity,
         confidences=evidence.confidences,
     )
-    return Outcome(model, tokens=result.tokens, sessions=result.sessions, seconds=result.seconds)
+    return Outcome(
+        model,
+        tokens=result.tokens,
+        sessions=result.sessions,
+        seconds=result.seconds,
+        weight=result.fusion.weight,
+        stated={"share": result.interpolation.share},
+    )
 
 
 def longer_training(times: int) -> dict[str, Any]:
