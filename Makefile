@@ -68,8 +68,12 @@ chaos: $(READY) ## Kill builder, servers and tasks at every point of a release u
 	@HF_HUB_OFFLINE=1 $(PY) -m tests.chaos $(ARGS)
 
 .PHONY: bench-quality
-bench-quality: $(READY) ## How well it ranks after learning, against what people would use instead (QUICK=1, ARGS=)
+bench-quality: $(READY) ## How well it ranks after learning, with words and without, beside BM25 and other trainers (QUICK=1, ARGS=)
 	@HF_HUB_OFFLINE=1 $(PY) -m benchmarks.quality $(if $(QUICK),--quick) $(ARGS)
+
+.PHONY: bench-learning-curve
+bench-learning-curve: $(READY) ## Gain of the served ranking by simulated sessions, 1 to 100 thousand (QUICK=1, ARGS=); resumable
+	@HF_HUB_OFFLINE=1 $(PY) -m benchmarks.learning_curve $(if $(QUICK),--quick) $(ARGS)
 
 .PHONY: bench-bias
 bench-bias: $(READY) ## How well attention by position is recovered from logs whose truth is known

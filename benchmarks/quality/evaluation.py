@@ -1,14 +1,17 @@
-"""The final figures: nDCG@10 full and judged over the whole corpus against its judgments, by exact search."""
+"""The final figures: nDCG@10 full and judged over the whole corpus, by exact search, with words and without."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import cache
 
 from benchmarks.quality.corpora import Corpus
 from benchmarks.quality.logs import SHOWN
+from benchmarks.quality.words import word_scores_of
 from estudio_core.clickstream.replay import Ranking
 from estudio_core.evaluation.evaluate import FULL, JUDGED, RATED, evaluate_scores, rank
-from estudio_core.evaluation.scores import EncodedCatalog, Scores, similarity_scores
+from estudio_core.evaluation.scores import EncodedCatalog, Scores, fused_scores, similarity_scores
+from estudio_core.lexical.settings import Fusion
 from estudio_core.models.embedding_model import EmbeddingModel
 from estudio_core.vectordb.index_info import SearchIndexInfo
 from lightning_modules.precision import autocast, choose_precision
@@ -16,6 +19,9 @@ from lightning_modules.precision import autocast, choose_precision
 BATCH = 64
 FIGURES = {"ndcg": FULL, "judged_ndcg": JUDGED, "judged_share": RATED}
 """Metrics by their names in the files of results: both figures, and how much of each top ten is rated."""
+
+FUSED = "fused_"
+"""Before the names of figures with the lexical lane beside the vectors."""
 
 Figures = dict[str, dict[str, list[float]]]
 """By figure, then by group, of every query."""
@@ -28,18 +34,27 @@ def encode_catalog(model: EmbeddingModel, corpus: Corpus) -> EncodedCatalog:
     return EncodedCatalog.from_parts({key: vectors[row : row + 1] for row, key in enumerate(corpus.items)})
 
 
-def figures(model: EmbeddingModel, corpus: Corpus) -> Figures:
-    """Return `FIGURES` of a model that ranks by similarity alone."""
-    catalog = encode_catalog(model, corpus)
-    index = SearchIndexInfo(dimensions=model.dimensions)
+def figures(model: EmbeddingModel, corpus: Corpus, fusion: Fusion, catalog: EncodedCatalog | None = None) -> Figures:
+    """Return `FIGURES` of a model that ranks by similarity alone, and, under `FUSED` names, by words as well.
 
-    def similarity(queries: Sequence[str]) -> Scores:
+    `catalog` is what `encode_catalog` returned, where that is known.
+    """
+    catalog = catalog or encode_catalog(model, corpus)
+    index = SearchIndexInfo(dimensions=model.dimensions)
+    words_of = word_scores_of(corpus)
+
+    @cache
+    def similarity(queries: tuple[str, ...]) -> Scores:
         return similarity_scores(model.encode_queries(list(queries), BATCH).cpu().numpy(), catalog, index)
 
-    return judged(corpus, catalog.rows, similarity)
+    def fused(queries: tuple[str, ...]) -> Scores:
+        return fused_scores(similarity(queries), words_of(queries), fusion)
+
+    alone, both = (judged(corpus, catalog.rows, scores_of) for scores_of in (similarity, fused))
+    return alone | {FUSED + name: found for name, found in both.items()}
 
 
-def judged(corpus: Corpus, rows: Mapping[str, int], scores_of: Callable[[Sequence[str]], Scores]) -> Figures:
+def judged(corpus: Corpus, rows: Mapping[str, int], scores_of: Callable[[tuple[str, ...]], Scores]) -> Figures:
     """Return `FIGURES` of whatever gives scores, by group of `Corpus.judged`.
 
     Args:
@@ -55,10 +70,13 @@ def judged(corpus: Corpus, rows: Mapping[str, int], scores_of: Callable[[Sequenc
     return found
 
 
-def shown_rankings(model: EmbeddingModel, corpus: Corpus) -> dict[str, Ranking]:
-    """Return what the base model shows for each training query: its best items, judged ones only where asked for."""
+def shown_rankings(model: EmbeddingModel, corpus: Corpus, catalog: EncodedCatalog | None = None) -> dict[str, Ranking]:
+    """Return what the base model shows for each training query: its best items, judged ones only where asked for.
+
+    `catalog` is as of `figures`.
+    """
     queries = list(corpus.judgments)
-    catalog = encode_catalog(model, corpus)
+    catalog = catalog or encode_catalog(model, corpus)
     vectors = model.encode_queries(queries, BATCH).cpu().numpy()
     depth = len(catalog.object_ids) if corpus.shown_judged_only else SHOWN
     best = rank(vectors, catalog, SearchIndexInfo(dimensions=model.dimensions), depth)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from benchmarks.quality.click_models import Browsing, browsed
 from benchmarks.quality.corpora import Corpus
 from estudio_core.clickstream.ranking_data import FineTuningInput
 from estudio_core.clickstream.replay import ClickModel, Ranking, replay_clicks
@@ -32,6 +33,7 @@ class Condition:
         wrong_share: Share of clicks that fall on an irrelevant result instead, drawn by the chance to be looked at.
         each_query: Searches of each query, of so many queries as make up `sessions`; None: some are asked more often.
         shuffled_share: Share of sessions that show their results in random order.
+        browsing: How users look at results; `eta` is of those that look by position.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Condition:
     wrong_share: float = 0.0
     each_query: int | None = None
     shuffled_share: float = 0.0
+    browsing: Browsing = "positions"
 
     def __post_init__(self) -> None:
         """Refuse a share of wrong clicks that noise would add to."""
@@ -67,6 +70,8 @@ def conditions(sessions: int, queries: int = SPARSE_QUERIES) -> dict[str, Condit
         Condition("random-clicks", sessions, random_share=0.2),
         Condition("tenth", sessions // 10),
         Condition("no-noise", sessions, noise=0.0),  # not harder but easier: what noise costs
+        Condition("cascade", sessions, browsing="cascade"),
+        Condition("dbn", sessions, browsing="dbn"),
         Condition("sparse-third-wrong", pairs, noise=0.0, wrong_share=1 / 3, each_query=2),
         Condition("sparse-two-thirds-wrong", pairs, noise=0.0, wrong_share=2 / 3, each_query=2),
     )
@@ -101,6 +106,9 @@ def replay(corpus: Corpus, rankings: dict[str, Ranking], condition: Condition, s
             seed=seed + 1_000 * number,  # one seed for all would draw the same clicks for each query
         )
         found += log.training_inputs()
+    if condition.browsing != "positions":
+        judgments = corpus.judgments
+        found = [browsed(each, judgments[each.query], condition.browsing, model, rng) for each in found]
     if condition.wrong_share:
         return [
             _wrong(session, condition.wrong_share, corpus.judgments[session.query], model, rng) for session in found

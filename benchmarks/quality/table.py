@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.quality.evaluation import FIGURES, FUSED
 from estudio_core.evaluation.bootstrap import Estimate, bootstrap_mean
 
 Group = str
@@ -18,7 +19,7 @@ Scores = Mapping[Group, Sequence[float]]
 MUCH = 0.05
 """Loss of nDCG@10 from which a query counts as one that lost much."""
 ABSENT = "-"
-"""Of a figure that some of its units were measured without: the judged ones came later."""
+"""Of a figure that some of its units were measured without: the judged ones came later, those with words last."""
 
 
 @dataclass(frozen=True)
@@ -166,10 +167,60 @@ def _by_query(results: Cells, queries: Queries, group: Group, figure: str) -> di
     return values
 
 
-def markdown(title: str, bases: Sequence[Mapping[str, Any]], queries: Queries, rows: Sequence[Row]) -> str:
-    """Return a section with two tables: gains of the full figure, and what the judged one and single queries say."""
+def of_lane(results: Cells, lane: str) -> Cells:
+    """Return the results that have figures of a lane (`""` or `FUSED`), under the names without it."""
+    return [
+        {seed: _stripped(result, lane) for seed, result in of_corpus.items() if lane + "ndcg" in result}
+        for of_corpus in results
+    ]
+
+
+def _stripped(result: Mapping[str, Any], lane: str) -> dict[str, Any]:
+    of_lane = {name: result[lane + name] for name in FIGURES if lane + name in result}
+    of_any = {lane + name for lane in ("", FUSED) for name in FIGURES}
+    return of_lane | {name: value for name, value in result.items() if name not in of_any}
+
+
+def unlearned(results: Mapping[str, Sequence[Mapping[str, Any]]], queries: Queries) -> str:
+    """Return a table of what learns nothing: by name, its results by corpus."""
+    first = next(iter(results.values()))
+    groups = list(first[0]["ndcg"])
+    head = ["what ranks"]
+    for group in groups:
+        head += [f"{group}: nDCG@10 full", "judged", "top ten rated"]
+    lines = [head]
+    for name, of_corpora in results.items():
+        cells: Cells = [{0: result} for result in of_corpora]
+        line = [name]
+        for group in groups:
+            for figure, digits in zip(FIGURES, (3, 3, 2), strict=True):
+                known = _have(cells, figure)
+                line.append(f"{_mean(cells, queries, group, figure):.{digits}f}" if known else ABSENT)
+        lines.append(line)
+    return "\n".join([*table_lines(lines), ""])
+
+
+def markdown(
+    title: str,
+    bases: Sequence[Mapping[str, Any]],
+    queries: Queries,
+    rows: Sequence[Row],
+    *,
+    base: str = "base model",
+    absent: Sequence[str] = (),
+) -> str:
+    """Return two tables: gains of the full figure, and what the judged one and single queries say.
+
+    Args:
+        title: Heading.
+        bases: Of what the gains are over, by corpus.
+        queries: What the results are about.
+        rows: Contenders.
+        base: Name of `bases`.
+        absent: Contenders that were measured, but without these figures.
+    """
     groups = list(bases[0]["ndcg"])
-    cells: Cells = [{0: base} for base in bases]
+    cells: Cells = [{0: result} for result in bases]
 
     def of_base(figure: str, group: Group) -> str:
         return f"({_mean(cells, queries, group, figure):.3f})" if _have(cells, figure) else ABSENT
@@ -177,44 +228,45 @@ def markdown(title: str, bases: Sequence[Mapping[str, Any]], queries: Queries, r
     head = ["contender", "runs", "whole seeds"]
     for group in groups:
         head += [f"{group}: gain of nDCG@10 full", "worst seed", "ours minus it"]
-    base = ["base model", "", ""]
+    first = [base, "", ""]
     for group in groups:
-        base += [of_base("ndcg", group), "", ""]
-    full = [[*head, "tokens", "seconds"], [*base, "", ""]]
+        first += [of_base("ndcg", group), "", ""]
+    full = [[*head, "tokens", "seconds"], [*first, "", ""]]
     for entry in rows:
         line = [entry.contender, str(entry.runs), str(entry.seeds)]
         for group in groups:
             line += [
-                _text(entry.gains[group]),
+                estimate_text(entry.gains[group]),
                 f"{entry.worst_seed[group]:+.3f}" if entry.seeds else "",
-                _text(entry.against_ours[group]) if entry.against_ours else "",
+                estimate_text(entry.against_ours[group]) if entry.against_ours else "",
             ]
         full.append([*line, f"{entry.tokens:,.0f}", f"{entry.seconds:.0f}"])
+    full += [[name, *[ABSENT] * (len(full[0]) - 1)] for name in absent]
 
-    head, base = ["contender"], ["base model"]
+    head, first = ["contender"], [base]
     for group in groups:
         head += [f"{group}: gain of nDCG@10 judged", "ours minus it", "top ten rated"]
         head += ["mean loss of those that lose", f"lose over {MUCH}", "worst query"]
-        base += [of_base("judged_ndcg", group), "", of_base("judged_share", group), "", "", ""]
-    beside = [head, base]
+        first += [of_base("judged_ndcg", group), "", of_base("judged_share", group), "", "", ""]
+    beside = [head, first]
     for entry in rows:
         line = [entry.contender]
         for group in groups:
             lost = entry.losses[group]
             against = entry.judged_against_ours.get(group)
             line += [
-                _text(entry.judged[group]) if entry.judged else ABSENT,
-                _text(against) if against else ABSENT if entry.against_ours else "",
+                estimate_text(entry.judged[group]) if entry.judged else ABSENT,
+                estimate_text(against) if against else ABSENT if entry.against_ours else "",
                 f"{entry.rated[group]:.2f}" if entry.rated else ABSENT,
                 f"{lost.mean:+.3f} ({lost.queries} of {entry.gains[group].n})",
                 str(lost.much),
                 f"{lost.worst[0]} {lost.worst[1]:+.3f}",
             ]
         beside.append(line)
-    return "\n".join([f"## {title}", "", *_table(full), "", *_table(beside), ""])
+    return "\n".join([f"### {title}", "", *table_lines(full), "", *(table_lines(beside) if rows else []), ""])
 
 
-def _table(lines: Sequence[Sequence[str]]) -> list[str]:
+def table_lines(lines: Sequence[Sequence[str]]) -> list[str]:
     """Return a Markdown table; the first line is its head."""
     head, *body = (f"| {' | '.join(cell.replace('|', ' ') for cell in line)} |" for line in lines)
     return [head, "|" + " --- |" * len(lines[0]), *body]
@@ -243,11 +295,12 @@ def plot(path: Path, sections: Mapping[str, Sequence[Row]]) -> None:
         axis.axvline(0, color="grey", linewidth=0.8)
         axis.set_title(title, fontsize=10, loc="left")
         axis.legend(fontsize=8)
-    axes[-1, 0].set_xlabel("gain of nDCG@10 full over the base model, 95 % interval over queries")
+    axes[-1, 0].set_xlabel("gain of nDCG@10 full over what learns nothing, 95 % interval over queries")
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 
 
-def _text(estimate: Estimate) -> str:
+def estimate_text(estimate: Estimate) -> str:
+    """Return a mean with its interval."""
     return f"{estimate.mean:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ class Task:
         data: Sessions, split into train and dev.
         seed: Of the training.
         budget_tokens: Real tokens that training steps may encode; None: as many as the contender's own defaults take.
+        times: Without a budget: how much longer than by default to train.
     """
 
     corpus: Corpus
@@ -36,16 +37,28 @@ class Task:
     data: RankingData
     seed: int
     budget_tokens: int | None
+    times: int = 1
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained model and what it cost. `seconds` is wall-clock time of training, loading not counted."""
+    """A trained model and what it cost.
+
+    Attributes:
+        model: The model.
+        tokens: Encoded in training steps.
+        sessions: Seen by them, every time.
+        seconds: Wall-clock time of training, loading not counted.
+        weight: Of words beside its vectors, where training chose one; None: the default.
+        stated: What else is to be kept beside the figures.
+    """
 
     model: EmbeddingModel
     tokens: int
     sessions: int
     seconds: float
+    weight: float | None = None
+    stated: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Contender(Protocol):

@@ -11,17 +11,23 @@ import pytest
 
 from benchmarks import units
 from benchmarks.quality import corpora, measure
+from benchmarks.quality.contenders import oracle
+from benchmarks.quality.contenders.mined_negatives import mined_rows
 from benchmarks.quality.contenders.naive import naive
+from benchmarks.quality.contenders.ours import longer_training
 from benchmarks.quality.contenders.sentence_transformers_trainer import clicked_rows
 from benchmarks.quality.corpora import Corpus, chorus, nfcorpus
+from benchmarks.quality.evaluation import figures
 from benchmarks.quality.logs import Condition, conditions, replay
 from benchmarks.quality.measure import CONTENDERS, STORE, Unit
-from benchmarks.quality.table import markdown, row
-from benchmarks.quality.task import Task
+from benchmarks.quality.table import markdown, of_lane, row, unlearned
+from benchmarks.quality.task import Outcome, Task, base_model
 from estudio_core.clickstream.ranking_data import FineTuningInput, ItemsSet, RankingData
 from estudio_core.demo.catalog import demo_queries
 from estudio_core.errors import ConfigurationError
 from estudio_core.evaluation.judgments import Judgments
+from estudio_core.lexical.settings import Fusion
+from lightning_modules.config import TrainingConfig
 
 COLOURS = ("red", "blue", "green", "black")
 THINGS = ("lamp", "chair", "table", "kettle", "bicycle")
@@ -79,9 +85,14 @@ def test_nfcorpus_keeps_its_own_division_of_queries() -> None:
     assert 300 < len(test.unseen) <= 325
 
 
-@pytest.mark.parametrize("contender", [name for name in CONTENDERS if name != measure.ORACLE])
+@pytest.mark.parametrize("contender", [name for name in CONTENDERS if name not in measure.ORACLES])
 def test_no_contender_can_reach_the_unseen_queries_or_their_grades(
-    corpus: Corpus, minilm_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, contender: str
+    corpus: Corpus,
+    minilm_path: Path,
+    estudio_home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    contender: str,
 ) -> None:
     given: list[Task] = []
 
@@ -99,11 +110,14 @@ def test_no_contender_can_reach_the_unseen_queries_or_their_grades(
         assert len(task.corpus.held_out) == 0
         assert not {*task.data.queries("train"), *task.data.queries("dev")} & set(corpus.unseen)
         assert len(task.corpus.judgments) == 0, "grades of the queries asked are judged by as well"
+        assert task.data.words is not None
+        assert set(task.data.words.queries) == {*task.data.queries("train"), *task.data.queries("dev")}
+        assert set(task.data.words.items) == set(task.data.items)
     assert len(result["ndcg"]["unseen"]) == 4
 
 
 def test_a_contender_spends_the_budget_of_ours_which_learns_something(
-    corpus: Corpus, minilm_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: Corpus, minilm_path: Path, estudio_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(units, "RESULTS", tmp_path)
     clean = Condition("clean", 60)
@@ -113,8 +127,8 @@ def test_a_contender_spends_the_budget_of_ours_which_learns_something(
     assert other["tokens"] == pytest.approx(ours["tokens"], rel=0.5)  # whole steps of a small log
     assert ours["ndcg"]["seen"] != before["ndcg"]["seen"]
     assert other["seconds"] > 0
-    for figures in (before, ours):
-        full, judged, share = (np.array(figures[name]["seen"]) for name in ("ndcg", "judged_ndcg", "judged_share"))
+    for found in (before, ours):
+        full, judged, share = (np.array(found[name]["seen"]) for name in ("ndcg", "judged_ndcg", "judged_share"))
         assert 0 < share.min() <= share.max() <= 0.4, "four of twenty are rated"
         assert (judged >= full).all()
     queries = [{"seen": corpus.seen, "unseen": corpus.unseen}]
@@ -171,6 +185,15 @@ def test_results_from_before_the_judged_figure_stand_in_the_table_with_a_dash() 
         other = row("other", [{0: result}], [before], [{0: base}], queries)
         return markdown("toy", [before], queries, [other]).splitlines()[-1]
 
+    assert of_lane([{0: old}, {0: new, 1: old | {"fused_ndcg": {"unseen": [0.1, 0.2]}}}], "fused_") == [
+        {},
+        {1: {"ndcg": {"unseen": [0.1, 0.2]}, "tokens": 10, "seconds": 1.0}},
+    ]
+    table = markdown("toy", [base], queries, [], base="base + BM25", absent=["other"])
+    assert table.splitlines()[-3:-1] == [
+        "| base + BM25 |  |  | (0.500) |  |  |  |  |",
+        "| other | - | - | - | - | - | - | - |",
+    ]
     both = line(new, base)
     assert both.startswith("| other | +0.000 [-0.100, +0.100] | +0.000 [-0.100, +0.100] | 0.40 | ")
     assert both.endswith(" | -0.250 (1 of 2) | 1 | chair -0.250 |")
@@ -178,14 +201,24 @@ def test_results_from_before_the_judged_figure_stand_in_the_table_with_a_dash() 
     assert line(new, old).startswith("| other | - | +0.000 [")
 
 
+def test_what_learns_nothing_stands_in_one_table_by_its_own_figures() -> None:
+    words = {
+        "ndcg": {"unseen": [0.5, 1.0]},
+        "judged_ndcg": {"unseen": [1.0, 1.0]},
+        "judged_share": {"unseen": [0.5, 0]},
+    }
+    table = unlearned({"base model": [{"ndcg": {"unseen": [0.25, 0.5]}}], "BM25": [words]}, [{"unseen": ("a", "b")}])
+    assert table.splitlines()[-2:] == ["| base model | 0.375 | - | - |", "| BM25 | 0.750 | 1.000 | 0.25 |"]
+
+
 def test_a_base_from_before_the_judged_figure_is_measured_again_where_units_are(
-    corpus: Corpus, minilm_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: Corpus, minilm_path: Path, estudio_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(units, "RESULTS", tmp_path)
     old = STORE.measured(f"{corpus.name}/base", lambda: {"ndcg": {"unseen": [0.1]}})
     assert measure.measure_base(corpus, str(minilm_path)) == old
     complete = measure.measure_base(corpus, str(minilm_path), complete=True)
-    assert set(complete["judged_ndcg"]) == {"seen", "unseen"}
+    assert set(complete["judged_ndcg"]) == set(complete["fused_judged_ndcg"]) == {"seen", "unseen"}
     assert measure.measure_base(corpus, str(minilm_path)) == complete
 
 
@@ -212,6 +245,100 @@ def test_a_unit_of_another_budget_than_ours_is_measured_again(
     STORE.measured(ours.key, lambda: {"tokens": 110}, fresh=True)
     assert measure.stored(other) is None
     assert measure.stored(uncorrected) is not None, "it ends where its own dev queries say"
+
+
+@pytest.mark.parametrize(("weight", "kept"), [(None, Fusion().weight), (0.0, 0.0)])
+def test_words_weigh_what_training_chose_or_the_default(
+    corpus: Corpus,
+    minilm_path: Path,
+    estudio_home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    weight: float | None,
+    kept: float,
+) -> None:
+    def untrained(task: Task) -> Outcome:
+        return Outcome(base_model(task).eval(), 100, 1, 0.0, weight=weight, stated={"rate": 3})
+
+    monkeypatch.setattr(units, "RESULTS", tmp_path)
+    monkeypatch.setitem(measure.CONTENDERS, "ours", untrained)
+    # Queries and what they want share a number that says nothing to the model.
+    wanted = {query: max(grades, key=lambda item: grades[item]) for query, grades in corpus.judgments.items()}
+    number = {query: f"q{place}z" for place, query in enumerate(wanted)}
+    judgments = Judgments({f"{query} {number[query]}": grades for query, grades in corpus.judgments.items()})
+    numbered = replace(
+        corpus,
+        name="numbered",
+        items=corpus.items | {item: f"{corpus.items[item]}, {number[query]}" for query, item in wanted.items()},
+        judgments=judgments,
+        seen=tuple(judgments),
+    )
+    result = measure.measure(Unit(numbered, Condition("clean", 40), "ours", seed=0), str(minilm_path))
+    assert (result["weight"], result["rate"]) == (kept, 3)
+    gain = np.mean(result["fused_ndcg"]["seen"]) - np.mean(result["ndcg"]["seen"])
+    assert gain > 0.05 if kept else gain == 0
+
+
+def test_at_ten_times_the_tokens_ours_trains_longer_and_the_others_spend_what_it_spent(
+    corpus: Corpus, minilm_path: Path, estudio_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Task] = []
+
+    def spy(task: Task) -> Outcome:
+        given.append(task)
+        return Outcome(base_model(task).eval(), task.budget_tokens or 1_000 * task.times, 1, 0.0)
+
+    monkeypatch.setattr(units, "RESULTS", tmp_path)
+    for name in ("ours", "CoSENTLoss"):
+        monkeypatch.setitem(measure.CONTENDERS, name, spy)
+    unit = Unit(corpus, Condition("clean", 40), "CoSENTLoss", seed=0, times=10)
+    measure.measure(unit, str(minilm_path))
+    assert [(task.times, task.budget_tokens) for task in given] == [(10, None), (10, 10_000)]
+    assert unit.key == "toy/clean-40-x10/CoSENTLoss-0"
+    assert measure.stored(replace(unit, times=1)) is None
+    longer, usual = TrainingConfig(**longer_training(10)), TrainingConfig(**longer_training(1))
+    assert (longer.num_epochs, longer.max_steps) == (10 * usual.num_epochs, 10 * (usual.max_steps or 0))
+    assert longer.query_passes == 10 * (usual.query_passes or 0)
+
+
+def test_the_oracle_keeps_the_rate_that_ranks_development_queries_best(
+    corpus: Corpus, minilm_path: Path, estudio_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oracle, "RATES", (1e-9, 2e-3))
+    sessions = [
+        FineTuningInput(query, query, tuple(grades), (0, 1, 2, 3), (None,) * 4, (1.0, 0.0, 0.0, 0.0))
+        for query, grades in corpus.judgments.items()
+    ]
+    data = RankingData(
+        {"train": sessions[:10], "dev": sessions[10:], "holdout": []},
+        ItemsSet({key: (text,) for key, text in corpus.items.items()}),
+    )
+    task = Task(measure.sealed(corpus, corpus.judgments), str(minilm_path), data, seed=0, budget_tokens=8_000)
+    best = oracle.oracle_searched(task)
+    reached = best.stated["development"]
+    assert reached["0.002"] > reached["1e-09"]
+    development = replace(task.corpus, seen=tuple(s.query for s in sessions[10:]), unseen=())
+    found = figures(best.model, development, Fusion())["fused_ndcg"]["seen"]
+    assert np.mean(found) == pytest.approx(max(reached.values()), abs=1e-6)
+
+
+def test_mined_negatives_are_near_the_query_and_further_than_the_clicked_item(
+    corpus: Corpus, minilm_path: Path
+) -> None:
+    clicked = [("red chair", corpus.items["blue-chair"], "skipped")] * 2
+    task = Task(measure.sealed(corpus), str(minilm_path), measure._NO_CLICKS, seed=0, budget_tokens=None)
+    rows, tokens = mined_rows(task, clicked)
+    assert [row[:2] for row in rows] == [row[:2] for row in clicked]
+    negatives = [row[2] for row in rows]
+    assert len(set(negatives)) == 2, "a pair takes its negatives in turn"
+    model = base_model(task)
+    query = model.encode_queries(["red chair"]).numpy()[0]
+    texts = list(corpus.items.values())
+    near = dict(zip(texts, model.encode_items(texts).numpy() @ query, strict=True))
+    limit = 0.95 * near[corpus.items["blue-chair"]]
+    best = sorted((text for text in texts if near[text] < limit), key=lambda text: -near[text])[:3]
+    assert set(negatives) <= set(best)
+    assert tokens == sum(map(len, model.tokenize_items([*texts, "red chair"])))
 
 
 def test_a_share_of_the_clicks_falls_at_random(corpus: Corpus) -> None:

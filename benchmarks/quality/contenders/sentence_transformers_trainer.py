@@ -28,8 +28,6 @@ MultipleNegativesRankingLoss gained, on queries asked and never asked, +0.187 an
 and +0.187 and +0.051 at twice it (simulated clicks, one seed). Hence the sampler that the trainer has by default."""
 BATCH_SIZE = {"MultipleNegativesRankingLoss": 64, "CachedMultipleNegativesRankingLoss": 256, "CoSENTLoss": 64}
 """Most rows per step; more in-batch negatives are what caching is for."""
-ORACLE_DRAWS = 10
-"""Judged items that the oracle draws for a query; some queries have over a thousand."""
 _CACHED_CHUNK = 32
 _DEFAULT_EPOCHS = 3.0
 
@@ -59,22 +57,7 @@ def on_clicks(task: Task, loss: LossName) -> Outcome:
     return train(task, clicked_rows(task, loss), loss)
 
 
-def oracle(task: Task) -> Outcome:
-    """Train in-batch softmax on the judgments themselves: what the same budget reaches without any doubt of clicks."""
-    rng = np.random.default_rng(task.seed)
-    trained = set(task.data.queries("train"))
-    texts = task.corpus.items
-    pairs = []
-    for query, grades in task.corpus.judgments.items():
-        good = [object_id for object_id, grade in grades.items() if grade > 0 and object_id in texts]
-        if query in trained and good:
-            gains = np.array([2.0 ** grades[object_id] - 1 for object_id in good])
-            drawn = rng.choice(len(good), min(ORACLE_DRAWS, len(good)), replace=False, p=gains / gains.sum())
-            pairs += [(query, texts[good[i]]) for i in drawn]
-    return train(task, [pairs[i] for i in rng.permutation(len(pairs))], "MultipleNegativesRankingLoss")
-
-
-def train(task: Task, rows: list[tuple[Any, ...]], loss: LossName) -> Outcome:
+def train(task: Task, rows: list[tuple[Any, ...]], loss: LossName, learning_rate: float = LEARNING_RATE) -> Outcome:
     """Train on `rows`: (query, item), (query, item, negative) or (query, item, label), until the budget is spent."""
     ours = base_model(task)
     names = ["anchor", "positive", "negative"][: len(rows[0])] if loss != "CoSENTLoss" else ["anchor", "item", "label"]
@@ -83,8 +66,8 @@ def train(task: Task, rows: list[tuple[Any, ...]], loss: LossName) -> Outcome:
     tokens_per_row = _tokens_per_row(ours, rows)
     budget = task.budget_tokens or _DEFAULT_EPOCHS * len(rows) * tokens_per_row
     spent = _Spent()
-    with tempfile.TemporaryDirectory(prefix="estudio-bench-") as folder, _quiet():
-        model = _same_model(ours, Path(folder) / "model")
+    with tempfile.TemporaryDirectory(prefix="estudio-bench-") as folder, quiet():
+        model = same_model(ours, Path(folder) / "model")
         objective = (
             losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=_CACHED_CHUNK)
             if loss == "CachedMultipleNegativesRankingLoss"
@@ -95,7 +78,7 @@ def train(task: Task, rows: list[tuple[Any, ...]], loss: LossName) -> Outcome:
             output_dir=folder,
             max_steps=max(1, round(budget / (tokens_per_row * batch_size))),
             per_device_train_batch_size=batch_size,
-            learning_rate=LEARNING_RATE,
+            learning_rate=learning_rate,
             warmup_steps=0.1,
             lr_scheduler_type="linear",
             seed=task.seed,
@@ -142,7 +125,7 @@ def _tokens_per_row(model: EmbeddingModel, rows: list[tuple[Any, ...]]) -> float
     return sum(known[text] for text in texts) / len(rows)
 
 
-def _same_model(ours: EmbeddingModel, folder: Path) -> SentenceTransformer:
+def same_model(ours: EmbeddingModel, folder: Path) -> SentenceTransformer:
     """Return the base model as a SentenceTransformer with the same frozen layers and length."""
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
@@ -169,7 +152,7 @@ def _taken_back(ours: EmbeddingModel, model: SentenceTransformer) -> EmbeddingMo
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the trainer's notes out of the table."""
     loggers = [logging.getLogger(name) for name in ("sentence_transformers", "transformers", "datasets", "accelerate")]
     levels = [logger.level for logger in loggers]
