@@ -110,7 +110,7 @@ def _tables(connection: psycopg.Connection, known: list[Release]) -> list[str]:
         release.collection.name(suffix)
         for release in known
         if release.state in {"live", "previous"}
-        for suffix in ("objects", "parts")
+        for suffix in ("objects", "parts", "words", "terms")
     }
     tables = {row[0] for row in rows}
     return [] if tables == wanted else [f"Tables {sorted(tables)}; the releases kept have {sorted(wanted)}."]
