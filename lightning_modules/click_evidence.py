@@ -49,7 +49,7 @@ class ClickEvidence:
         it takes a change back there. Of more queries, a change that is worth having shows: they have to speak for it.
 
         >>> [round(ClickEvidence(0.0, queries).needed, 2) for queries in (1, 5, 50, 200, 1000)]
-        [-4.9, -2.01, 0.0, 1.06, 1.64]
+        [-4.9, -2.01, 0.0, 1.06, 1.65]
         """
         queries = max(self.queries, 1)
         return min((_WORTH_HAVING * queries - _BELIEF) / math.sqrt(queries), _CERTAIN)
