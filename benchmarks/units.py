@@ -43,9 +43,15 @@ class UnitStore:
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         staged = path.with_suffix(".staged")
-        staged.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        staged.write_text(_lines(result), encoding="utf-8")
         staged.replace(path)
         return result
 
     def _path(self, key: str) -> Path:
         return self.folder / "units" / f"{key}.json"
+
+
+def _lines(result: dict[str, Any]) -> str:
+    """Return JSON with a line for each key: thousands of values are nothing to be read one below the other."""
+    lines = [f"{json.dumps(key)}: {json.dumps(value, sort_keys=True)}" for key, value in sorted(result.items())]
+    return "{\n" + ",\n".join(lines) + "\n}\n"

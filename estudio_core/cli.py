@@ -7,18 +7,15 @@ import logging
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from estudio_core.errors import ConfigurationError, EstudioError
+from estudio_core.searching import Mode
 from estudio_core.terminal import Column, show_json, show_rows
-
-if TYPE_CHECKING:
-    from estudio_core.searching import Mode
-
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Semantic search that learns from its users.")
 plugins_app = typer.Typer(no_args_is_help=True, help="Search plugins: list, write, validate.")
@@ -65,7 +62,7 @@ def search(
     where: Annotated[str | None, typer.Option("--filter", help="Payload filter, as JSON.")] = None,
     max_distance: Annotated[float | None, typer.Option(help="Leave out what is farther.")] = None,
     sort: Annotated[str | None, typer.Option(help="Payload field to order by; -field for descending.")] = None,
-    mode: Annotated[str, typer.Option(help="What ranks: hybrid (words and vectors), vector or words.")] = "hybrid",
+    mode: Annotated[Mode, typer.Option(help="What ranks: words and vectors, or one of them.")] = "hybrid",
     user: Annotated[str | None, typer.Option(help="Whose personal vectors to use.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare all items instead of asking the index.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: the release that answered, and hits.")] = False,
@@ -87,7 +84,7 @@ def search(
         filter=payload_filter,
         sort_by=SortBy(sort.removeprefix("-"), sort.startswith("-")) if sort else None,
         user_id=user,
-        mode=cast("Mode", mode),
+        mode=mode,
         exact=exact,
     )
     if as_json:
@@ -141,6 +138,7 @@ def releases(
             "version": release.model_version,
             "items": release.stats.get("objects"),
             "recall_at_10": release.stats.get("recall_at_10"),
+            "words_weight": None if release.index_info.lexical is None else release.ranking.weight,
             "created": release.created_at,
             "live": release.live_at,
             "reason": release.reason,
@@ -161,6 +159,7 @@ def releases(
                 Column("version", right=True),
                 Column("items", right=True),
                 Column("recall_at_10", ".3f", right=True),
+                Column("words_weight", ".3f", right=True),
                 Column("created"),
                 Column("reason", prose=True),
             ],

@@ -7,26 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-
-_ROUNDS = 50
-_RIDGE = 1e-6  # of what all results share, such as a score that never differs, nothing can be told
-
-
-@dataclass(frozen=True)
-class ShownList:
-    """One session with a click: for each result its position, whether it was clicked, its score before and after.
-
-    `query` is a number that sessions of the same query share.
-    """
-
-    query: int
-    positions: Floats
-    clicked: NDArray[np.bool_]
-    before: Floats
-    after: Floats
+from lightning_modules.conditional_logit import ClickChoices, ShownList
 
 
 @dataclass(frozen=True)
@@ -70,52 +52,17 @@ _CERTAIN = 1.645  # one-sided, 5 %
 def click_evidence(lists: Sequence[ShownList]) -> ClickEvidence:
     """Return whether clicks follow the change of scores, beyond what positions and scores before explain.
 
-    Which result of a list a click falls on is a conditional logit of its position, its score before, and the change.
-    The test is the score test of the change's coefficient being 0, with queries as clusters. A comparison of the two
+    The score test (Rao, 1948) of the change's coefficient being 0, with queries as clusters. A comparison of the two
     orders by weighted clicks says far less: it weighs a click far down by much, and reads the ten best results alone.
 
-    Source: McFadden, "Conditional logit analysis of qualitative choice behavior" (1974); the score test of Rao (1948)
-    with the clustered variance of Liang and Zeger (Biometrika 1986).
+    Args:
+        lists: With the features log(1 + position), score before, change of the score.
     """
-    lists = [shown for shown in lists if shown.clicked.any() and len(shown.positions) > 1]
-    if not lists:
+    choices = ClickChoices(lists)
+    if not choices.queries:
         return ClickEvidence(0.0, 0)
-    features = np.concatenate(
-        [np.stack([np.log1p(s.positions), s.before, s.after - s.before], axis=1) for s in lists]
-    ).astype(np.float64)
-    spread = features.std(axis=0)
-    features /= np.where(spread > 0, spread, 1.0)
-    clicked = np.concatenate([shown.clicked for shown in lists])
-    owner = np.repeat(np.arange(len(lists)), [len(shown.positions) for shown in lists])
-    clicks = np.bincount(owner, clicked).astype(np.float64)
-    known = np.zeros(2)
-    for _ in range(_ROUNDS):
-        slopes, curvature = _derivatives(features, clicked, owner, clicks, known)
-        step = np.linalg.solve(curvature[:2, :2], slopes[:, :2].sum(axis=0))
-        known += np.clip(step, -2, 2)
-        if np.abs(step).max() < 1e-8:
-            break
-    slopes, curvature = _derivatives(features, clicked, owner, clicks, known)
+    slopes, curvature = choices.derivatives(choices.fitted(2))
     # What is left of the change once position and score before have had their say.
     left = slopes[:, 2] - slopes[:, :2] @ np.linalg.solve(curvature[:2, :2], curvature[:2, 2])
-    _, numbers = np.unique([shown.query for shown in lists], return_inverse=True)
-    of_query = np.bincount(numbers, left)
-    error = math.sqrt(float((of_query**2).sum()))
-    return ClickEvidence(float(of_query.sum()) / error if error > 0 else 0.0, len(of_query))
-
-
-def _derivatives(
-    features: Floats, clicked: NDArray[np.bool_], owner: NDArray[np.int64], clicks: Floats, known: Floats
-) -> tuple[Floats, Floats]:
-    """Return the slope of each session's log-likelihood, [sessions, 3], and the curvature of the sum, [3, 3]."""
-    logits = features[:, :2] @ known
-    largest = np.full(len(clicks), -np.inf)
-    np.maximum.at(largest, owner, logits)
-    chances = np.exp(logits - largest[owner])
-    chances /= np.bincount(owner, chances)[owner]
-    mean = np.stack([np.bincount(owner, chances * column) for column in features.T], axis=1)
-    of_clicks = np.stack([np.bincount(owner, clicked * column) for column in features.T], axis=1)
-    weight = chances * clicks[owner]
-    centred = features - mean[owner]
-    curvature = (centred * weight[:, None]).T @ centred + _RIDGE * np.eye(3)
-    return of_clicks - clicks[:, None] * mean, curvature
+    error = math.sqrt(float((left**2).sum()))
+    return ClickEvidence(float(left.sum()) / error if error > 0 else 0.0, choices.queries)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,9 +16,10 @@ from estudio_core.clickstream.ranking_data import FineTuningInput
 from estudio_core.models.aggregation import PartTable, object_similarities
 from lightning_modules.base_vectors import BaseVectors
 from lightning_modules.batches import Weights
-from lightning_modules.click_evidence import ClickEvidence, ShownList, click_evidence
+from lightning_modules.click_evidence import ClickEvidence, click_evidence
+from lightning_modules.conditional_logit import ShownList
 from lightning_modules.config import TrainingConfig
-from lightning_modules.fusion_weight import LearnedWeight, WordedList, learned_weight
+from lightning_modules.fusion_weight import LearnedWeight, learned_weight
 from lightning_modules.lexical_scores import LexicalScores
 from lightning_modules.losses.pair_loss import PairLossCall
 from lightning_modules.pairs import build_pairs
@@ -119,30 +121,28 @@ class DevEvaluation:
 
     def evidence(self, vectors: Tensor) -> ClickEvidence:
         """Return what the clicks of dev sessions say of the change from the vectors before training to `vectors`."""
-        lists = []
-        for row, query in enumerate(self._queries):
-            columns = torch.tensor([self._pool[o] for o in query.objects])
-            before, after = (self._scores(v, row)[columns].double().numpy() for v in (self._base, vectors))
-            for shown, clicked, position in zip(query.shown, query.clicked, query.position, strict=True):
-                at = shown.numpy()
-                lists.append(ShownList(row, position.numpy()[at], clicked.numpy()[at], before[at], after[at]))
-        return click_evidence(lists)
+        before, after = (partial(self._scores, scored) for scored in (self._base, vectors))
+        return click_evidence(self._lists(before, lambda row: after(row) - before(row)))
 
     def fusion_weight(self, vectors: Tensor) -> LearnedWeight:
         """Return what dev clicks make of the weight of words beside the similarities of `vectors`."""
         weight = self._config.lexical_weight
-        if self._words is None:
+        words = self._words
+        if words is None:
             return LearnedWeight(weight, len(self._queries))
+        bm25 = lambda row: words([self._queries[row].text])[0] / weight  # noqa: E731
+        return learned_weight(self._lists(partial(self._similarities, vectors), bm25), weight)
+
+    def _lists(self, *features: Callable[[int], Tensor]) -> list[ShownList]:
+        """Return the dev sessions with log(1 + position) and `features`, which give a query's values over the pool."""
         lists = []
         for row, query in enumerate(self._queries):
             columns = torch.tensor([self._pool[o] for o in query.objects])
-            similarity = self._similarities(vectors, row)[columns].double().numpy()
-            words = self._words([query.text])[0][columns].double().numpy() / weight
+            values = torch.stack([feature(row)[columns] for feature in features], dim=1).double()
             for shown, clicked, position in zip(query.shown, query.clicked, query.position, strict=True):
-                at = shown.numpy()
-                place, click = position.numpy()[at].astype(np.float64), clicked.numpy()[at]
-                lists.append(WordedList(row, place, click, similarity[at], words[at]))
-        return learned_weight(lists, weight)
+                told = torch.cat([position[shown].double().log1p()[:, None], values[shown]], dim=1)
+                lists.append(ShownList(row, clicked[shown].numpy(), told.numpy()))
+        return lists
 
     def _scores(self, vectors: Tensor, row: int) -> Tensor:
         """Return the score of every object of the pool for a query, its similarity and what words add."""

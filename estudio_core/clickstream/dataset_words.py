@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from estudio_core.lexical.settings import Bm25Settings
+from estudio_core.lexical.settings import Bm25Settings, Counts
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Counts = Mapping[str, float]
-"""How often each word occurs in a text."""
 ReadWords = Callable[[Sequence[str], Sequence[Mapping[str, Any] | None]], Sequence[Counts]]
 """Returns the words of texts, beside each of which stands the payload of its item, which may hold a title; None: a
 query."""

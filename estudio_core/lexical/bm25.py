@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -10,10 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse  # type: ignore[import-untyped]
 
 from estudio_core.errors import DataError
-from estudio_core.lexical.settings import Bm25Settings
-
-Counts = Mapping[str, float]
-"""How often each word occurs in a text."""
+from estudio_core.lexical.settings import Bm25Settings, Counts
 
 
 def idf(documents: NDArray[np.float64] | float, total: float) -> NDArray[np.float64]:

@@ -34,13 +34,12 @@ def read_words(
     for batch in batched(pairs, _AT_ONCE):
         counts: list[dict[str, float]] = [{} for _ in batch]
         rows = conn.execute(
-            "SELECT t.place, w.lexeme, coalesce(cardinality(w.positions), 1)"
-            " + (%s::float8 - 1) * coalesce(cardinality(array_positions(w.weights, 'A')), 0)"
+            "SELECT t.place, w.word, w.occurrences"
             " FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS t (body, title, place),"
-            " unnest(estudio.object_words(%s::regconfig, t.title, t.body)) AS w",
-            (title_weight, [text for text, _ in batch], [title for _, title in batch], text_config),
+            " estudio.word_counts(estudio.object_words(%s::regconfig, t.title, t.body), %s) AS w",
+            ([text for text, _ in batch], [title for _, title in batch], text_config, title_weight),
         )
         for place, word, occurrences in rows:
-            counts[place - 1][word] = float(occurrences)
+            counts[place - 1][word] = occurrences
         found += counts
     return found

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
 from pydantic import Field
 
 from estudio_core.strict_model import StrictModel
+
+Counts = Mapping[str, float]
+"""How often each word occurs in a text."""
 
 
 class Bm25Settings(StrictModel):

@@ -94,7 +94,9 @@ def _champion(evaluation_set: EvaluationSet, plugin: Plugin, training: TrainingM
     digest = entry_of(published.name).digest
     known = VectorStore.from_live_collection(plugin.meta.name, digest)
     embedder = open_bulk_embedder(published.name)
-    fusion = live.ranking if live else published.ranking
+    fusion = published.ranking
+    if live:  # built before words were ranked, it is served by vectors alone
+        fusion = Fusion(weight=0) if live.index_info.lexical is None else live.ranking
     return evaluation_set.rank_with(f"version {version}", embedder, digest, known, fusion)[0]
 
 

@@ -41,13 +41,13 @@ whose vectors are compared, the best by words."""
 SAMPLE = 5_000
 """Texts with the rarest word that set the threshold of an order by words alone."""
 
-HIGHER_UP = "SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = on"
+_BY_INDEXES = "SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = on"
 """What makes the planner take the vector index and the index of words."""
 
 
 def fused_rows(conn: psycopg.Connection, request: Request, limit: int, offset: int, breadth: int) -> list[Row]:
     """Return a slice of the order by vectors and words, as far as the vector index hands out objects."""
-    conn.execute(HIGHER_UP)
+    conn.execute(_BY_INDEXES)
     ordered: dict[str, Row] = {}
     for times, places in HEADS:
         rows = conn.execute(_head(request), request.values(scanned=times * breadth, places=places))
@@ -85,7 +85,7 @@ def exact_fused_rows(conn: psycopg.Connection, request: Request, limit: int, off
 
 def worded_rows(conn: psycopg.Connection, request: Request, limit: int, offset: int) -> list[Row]:
     """Return a slice of the objects that hold a word of the query, by (score of their words, id)."""
-    conn.execute(HIGHER_UP)
+    conn.execute(_BY_INDEXES)
     statement = sql.SQL(
         "WITH {asked}, sample AS MATERIALIZED (SELECT {score} AS words FROM {found} AND {rarest} LIMIT {most}),"
         " bound AS MATERIALIZED (SELECT {least} AS least),"

@@ -117,8 +117,7 @@ def _read(conn: psycopg.Connection, collection: Collection, settings: Bm25Settin
 
 def _average_length(conn: psycopg.Connection, settings: Bm25Settings) -> float:
     row = conn.execute(
-        "SELECT avg((SELECT sum(coalesce(cardinality(positions), 1)"
-        " + (%s::float8 - 1) * coalesce(cardinality(array_positions(weights, 'A')), 0)) FROM unnest(document)))"
+        "SELECT avg((SELECT sum(occurrences) FROM estudio.word_counts(document, %s)))"
         " FROM documents WHERE NOT personal",
         (settings.title_weight,),
     ).fetchone()

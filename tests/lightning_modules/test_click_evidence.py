@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from lightning_modules.click_evidence import ClickEvidence, ShownList, click_evidence
+from lightning_modules.click_evidence import ClickEvidence, click_evidence
+from lightning_modules.conditional_logit import ShownList
 
 RESULTS = 10
+
+
+def shown(query: int, clicked: Any, positions: Any, before: Any, after: Any) -> ShownList:
+    return ShownList(query, clicked, np.stack([np.log1p(positions), before, after - before], axis=1))
 
 
 def log(
@@ -32,7 +38,7 @@ def log(
         chances = (1 - noise) * chances / chances.sum() + noise / RESULTS
         for _ in range(2):
             clicked = np.arange(RESULTS) == rng.choice(RESULTS, p=chances)
-            lists.append(ShownList(query, positions, clicked, before, after))
+            lists.append(shown(query, clicked, positions, before, after))
     return lists
 
 
@@ -69,8 +75,8 @@ def test_repeated_sessions_of_a_query_are_no_further_queries() -> None:
     "made",
     [
         list,
-        lambda: [ShownList(0, np.arange(3.0), np.zeros(3, dtype=bool), np.zeros(3), np.ones(3))],
-        lambda: [ShownList(0, np.arange(3.0), np.arange(3) == 1, np.ones(3), np.ones(3))],
+        lambda: [shown(0, np.zeros(3, dtype=bool), np.arange(3.0), np.zeros(3), np.ones(3))],
+        lambda: [shown(0, np.arange(3) == 1, np.arange(3.0), np.ones(3), np.ones(3))],
     ],
     ids=["no session", "no click", "no change"],
 )

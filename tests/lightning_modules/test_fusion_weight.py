@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lightning_modules.fusion_weight import LEAST_QUERIES, WordedList, learned_weight
+from lightning_modules.conditional_logit import ShownList
+from lightning_modules.fusion_weight import LEAST, LEAST_QUERIES, learned_weight
 
 DEFAULT = 0.12
 
 
 def clicks(
     queries: int, weight: float, *, seed: int = 0, attention: float = 1.0, sense: float = 8.0
-) -> list[WordedList]:
+) -> list[ShownList]:
     """Sessions of people who look down a list ordered by the default sum and click by a sum of another weight."""
     rng = np.random.default_rng(seed)
     lists = []
@@ -24,7 +25,7 @@ def clicks(
         looked = rng.random((4, 20)) < (positions + 1) ** -attention
         chance = 1 / (1 + np.exp(-sense * (similarity + weight * words - 0.8)))
         for session in looked & (rng.random((4, 20)) < chance):
-            lists.append(WordedList(query, positions, session, similarity, words))
+            lists.append(ShownList(query, session, np.stack([np.log1p(positions), similarity, words], axis=1)))
     return lists
 
 
@@ -33,7 +34,7 @@ def test_a_weight_that_clicks_contradict_moves_towards_what_they_say(weight: flo
     found = learned_weight(clicks(600, weight), DEFAULT)
     assert found.low is not None
     assert found.high is not None
-    nearer = found.low if weight > DEFAULT else found.high
+    nearer = found.low if weight > DEFAULT else max(found.high, LEAST)
     assert found.weight == pytest.approx(nearer)
     assert abs(found.weight - weight) < abs(DEFAULT - weight)
     assert min(DEFAULT, weight) <= found.weight <= max(DEFAULT, weight)

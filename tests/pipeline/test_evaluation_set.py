@@ -8,13 +8,14 @@ from estudio_core.evaluation.evaluate import FULL, OF_RATINGS
 from estudio_core.evaluation.judgments import Judgments
 from estudio_core.inference.manifest import entry_of
 from estudio_core.inference.opening import open_bulk_embedder
+from estudio_core.lexical.settings import Fusion
 from estudio_core.pipeline.evaluation.evaluation_set import EvaluationSet
 from estudio_core.pipeline.evaluation.sample import sampled_items
 from estudio_core.pipeline.items.vector_store import VectorStore
 from estudio_core.pipeline.publish_model import publish_model
 from estudio_core.pipeline.register_base_model import register_base_model
 from estudio_core.plugin.registry import open_plugin
-from tests.pipeline.conftest import Shop
+from tests.pipeline.conftest import KINDS, Shop
 
 JUDGMENTS = Judgments({"lamp": {"0": 3, "1": 0}, "chair": {"1": 3, "7": 2, "2": 0}, "tent": {"5": 1}})
 
@@ -25,7 +26,9 @@ def test_each_group_has_its_queries_and_clicks_tell_nothing_of_ratings(shop: Sho
     plugin, digest = open_plugin("shop"), entry_of(name).digest
     items = list(sampled_items(plugin, set(), 60))
     asked = EvaluationSet(plugin.index, items, JUDGMENTS, {"seen": ("tent",), "unseen": ("chair", "lamp")}, rated)
-    ranking, vectors = asked.rank_with("base", open_bulk_embedder(name), digest, VectorStore.load("shop", digest))
+    embedder, known = open_bulk_embedder(name), VectorStore.load("shop", digest)
+    ranking, vectors = asked.rank_with("base", embedder, digest, known, Fusion(weight=0))
+    assert ranking.metrics is ranking.vectors_alone
     assert len(vectors) == 60
     assert {group: found.queries for group, found in ranking.metrics.items()} == asked.groups
     for found in ranking.metrics.values():
@@ -34,3 +37,10 @@ def test_each_group_has_its_queries_and_clicks_tell_nothing_of_ratings(shop: Sho
     assert list(ranking.top) == ["tent", "chair", "lamp"]
     best = [JUDGMENTS["chair"].get(found, 0) for found in ranking.top["chair"]]
     assert (ranking.metrics["unseen"].values["mrr@10"][0] > 0) == any(best)
+    # With much weight on words, what holds them is served first, and what vectors alone rank is told beside it.
+    worded, _ = asked.rank_with("words", embedder, digest, known, Fusion(weight=100))
+    assert {KINDS[int(found) % len(KINDS)] for found in worded.top["lamp"]} == {"lamp"}
+    assert {KINDS[int(found) % len(KINDS)] for found in ranking.top["lamp"]} != {"lamp"}
+    for group, of_vectors in ranking.metrics.items():
+        assert worded.vectors_alone[group].values[FULL].tolist() == of_vectors.values[FULL].tolist()
+    assert asked.words_alone["seen"].queries == ("tent",)

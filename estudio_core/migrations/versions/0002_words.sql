@@ -22,18 +22,21 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT AS $$
     SELECT ((hashtextextended(word, 0) & 2147483647) % 1000000000 + 1)::int
 $$;
 
--- What each word of an object weighs by BM25, before its idf. A word of the title counts title_weight times.
+-- How often each word of an object occurs; one of the title counts title_weight times.
+CREATE OR REPLACE FUNCTION estudio.word_counts(document tsvector, title_weight float8)
+RETURNS TABLE (word text, occurrences float8) LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT AS $$
+    SELECT lexeme, coalesce(cardinality(positions), 1)
+        + (title_weight - 1) * coalesce(cardinality(array_positions(weights, 'A')), 0)
+    FROM unnest(document)
+$$;
+
+-- What each of them weighs by BM25, before its idf.
 CREATE OR REPLACE FUNCTION estudio.word_weights(
     document tsvector, title_weight float8, k1 float8, b float8, average_length float8
 ) RETURNS TABLE (word text, weight float8) LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT AS $$
     SELECT word, occurrences * (k1 + 1) / (occurrences + k1 * (1 - b + b * length / average_length))
     FROM (
-        SELECT lexeme AS word, occurrences, sum(occurrences) OVER () AS length
-        FROM unnest(document)
-        CROSS JOIN LATERAL (SELECT coalesce(cardinality(array_positions(weights, 'A')), 0) AS in_title) AS a
-        CROSS JOIN LATERAL (
-            SELECT coalesce(cardinality(positions), 1) + (title_weight - 1) * in_title AS occurrences
-        ) AS o
+        SELECT word, occurrences, sum(occurrences) OVER () AS length FROM estudio.word_counts(document, title_weight)
     ) AS counted
 $$;
 

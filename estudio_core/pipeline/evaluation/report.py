@@ -177,8 +177,8 @@ def _notes(training: TrainingManifest, evaluation_set: EvaluationSet, fit: Mappi
         )
     if evaluation_set.words is not None:
         notes.append(
-            f"The candidate is ranked by similarity + {fit['fusion']['weight']:.3f} x BM25; development clicks chose "
-            "the weight, which is registered with it."
+            f"The candidate is ranked by similarity + {fit['fusion']['weight']:.3f} x BM25, a weight that clicks of "
+            f"{fit['fusion']['queries']} development queries do not contradict."
         )
     if training.dataset.simulated_sessions:
         notes.append(
