@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from estudio_core.evaluation.evaluate import FULL, OF_RATINGS
@@ -9,6 +12,7 @@ from estudio_core.evaluation.judgments import Judgments
 from estudio_core.inference.manifest import entry_of
 from estudio_core.inference.opening import open_bulk_embedder
 from estudio_core.lexical.settings import Fusion
+from estudio_core.pipeline.evaluate import _champion
 from estudio_core.pipeline.evaluation.evaluation_set import EvaluationSet
 from estudio_core.pipeline.evaluation.sample import sampled_items
 from estudio_core.pipeline.items.vector_store import VectorStore
@@ -16,6 +20,7 @@ from estudio_core.pipeline.publish_model import publish_model
 from estudio_core.pipeline.register_base_model import register_base_model
 from estudio_core.plugin.registry import open_plugin
 from tests.pipeline.conftest import KINDS, Shop
+from tests.pipeline.steps import initialize
 
 JUDGMENTS = Judgments({"lamp": {"0": 3, "1": 0}, "chair": {"1": 3, "7": 2, "2": 0}, "tent": {"5": 1}})
 
@@ -44,3 +49,18 @@ def test_each_group_has_its_queries_and_clicks_tell_nothing_of_ratings(shop: Sho
     for group, of_vectors in ranking.metrics.items():
         assert worded.vectors_alone[group].values[FULL].tolist() == of_vectors.values[FULL].tolist()
     assert asked.words_alone["seen"].queries == ("tent",)
+
+
+def test_a_champion_is_ranked_as_it_is_served(shop: Shop) -> None:
+    initialize("shop")
+    plugin = open_plugin("shop")
+    asked = EvaluationSet(plugin.index, list(sampled_items(plugin, set(), 60)), JUDGMENTS, {"unseen": ("lamp",)}, True)
+    training: Any = SimpleNamespace(start_version="1")
+    champion = _champion(asked, plugin, training)
+    assert champion.metrics is not champion.vectors_alone
+    shop.sql("UPDATE estudio.deployments SET ranking = '{\"weight\": 50}'")
+    assert {KINDS[int(found) % len(KINDS)] for found in _champion(asked, plugin, training).top["lamp"]} == {"lamp"}
+    # As a version before words were ranked built it.
+    shop.sql("UPDATE estudio.deployments SET index_info = index_info || '{\"lexical\": null}'")
+    champion = _champion(asked, plugin, training)
+    assert champion.metrics is champion.vectors_alone
