@@ -39,8 +39,9 @@ class Fusion(StrictModel):
 
     nDCG@10 of MiniLM alone, words alone and both: 0.319, 0.330 and 0.364 on NFCorpus' test queries, 0.303, 0.301 and
     0.339 on its development queries; on the demo's catalog, full and judged, 0.575/0.927, 0.764/0.842 and 0.730/0.938
-    for queries that are searched, 0.633/0.885, 0.674/0.777 and 0.737/0.873 for those that never are. On NFCorpus weights
-    from 0.1 to 0.25 do about as well; on the demo's catalog more raises the full figure and lowers the judged one.
+    for queries that are searched, 0.633/0.885, 0.674/0.777 and 0.737/0.873 for those that never are. On NFCorpus
+    weights from 0.1 to 0.25 do about as well; on the demo's catalog more raises the full figure and lowers the judged
+    one.
     """
 
     def save(self, folder: Path) -> None:
