@@ -1,8 +1,8 @@
 """Moved vectors in a live collection: written with a way back, and taken back.
 
-The rule: moved vectors belong to the collection of their release. The next release starts from what its model gives; a
-rollback brings back an earlier collection with the vectors that were moved in it. An item whose text changes is
-embedded anew and loses what was moved.
+The rule: moved vectors belong to their collection and to every release that shares it, and are kept under the one that
+it was built for. The next collection starts from what its model gives; a rollback brings back an earlier one with the
+vectors that were moved in it. An item whose text changes is embedded anew and loses what was moved.
 """
 
 from __future__ import annotations
@@ -65,11 +65,13 @@ class MovedObject:
 
 
 def history(conn: psycopg.Connection, plugin: str, release_id: int | None = None) -> list[Improvement]:
-    """Return the decisions of a plugin, of one release or of all, the latest first."""
+    """Return the decisions of a plugin, the latest first: of all releases, or of those with the collection of one."""
     with conn.cursor(row_factory=class_row(Improvement)) as cursor:
         return cursor.execute(
             "SELECT release_id, run_id, state, until, objects, numbers, reason, at FROM estudio.improvements"
-            " WHERE plugin = %s AND (%s::bigint IS NULL OR release_id = %s) ORDER BY improvement_id DESC",
+            " WHERE plugin = %s AND (%s::bigint IS NULL OR release_id IN (SELECT o.release_id"
+            " FROM estudio.deployments d JOIN estudio.deployments o USING (collection_id) WHERE d.release_id = %s))"
+            " ORDER BY improvement_id DESC",
             (plugin, release_id, release_id),
         ).fetchall()
 
@@ -80,7 +82,7 @@ def base_vectors(conn: psycopg.Connection, release: Release) -> dict[str, tuple[
 
     rows = conn.execute(
         "SELECT stored_id, content_hash, parts, base FROM estudio.improved_objects WHERE release_id = %s",
-        (release.release_id,),
+        (release.built_by,),
     )
     return {
         stored_id: (content_hash, np.asarray(base, dtype=np.float32).reshape(parts, -1))
@@ -141,7 +143,7 @@ def take_back(conn: psycopg.Connection, release: Release) -> int:
                 if entry.user_id is None and base[entry.object_id][0] == entry.content_hash
             },
         )
-    conn.execute("DELETE FROM estudio.improved_objects WHERE release_id = %s", (release.release_id,))
+    conn.execute("DELETE FROM estudio.improved_objects WHERE release_id = %s", (release.built_by,))
     return len(ids)
 
 
@@ -156,7 +158,7 @@ def drop_stale(conn: psycopg.Connection, release: Release) -> int:
     rows = conn.execute(
         "SELECT stored_id FROM estudio.improved_objects WHERE release_id = %s AND user_id IS NOT NULL"
         " ORDER BY stored_id",
-        (release.release_id,),
+        (release.built_by,),
     ).fetchall()
     dropped = 0
     for start in range(0, len(rows), _AT_ONCE):
@@ -168,7 +170,7 @@ def drop_stale(conn: psycopg.Connection, release: Release) -> int:
         release.collection.delete_objects(conn, stale)
         conn.execute(
             "DELETE FROM estudio.improved_objects WHERE release_id = %s AND stored_id = ANY(%s)",
-            (release.release_id, stale),
+            (release.built_by, stale),
         )
         dropped += len(stale)
     return dropped
@@ -203,8 +205,7 @@ def _hold_live(conn: psycopg.Connection, release: Release) -> None:
 
 def _remember(conn: psycopg.Connection, release: Release, moved: list[MovedObject]) -> None:
     rows = [
-        (release.release_id, e.stored_id, e.user_id, e.content_hash, len(e.base), e.base.ravel().tolist())
-        for e in moved
+        (release.built_by, e.stored_id, e.user_id, e.content_hash, len(e.base), e.base.ravel().tolist()) for e in moved
     ]
     with conn.cursor() as cursor:
         cursor.executemany(

@@ -15,7 +15,9 @@ logger = logging.getLogger(__name__)
 
 
 def released_models() -> dict[str, list[str]]:
-    """Return by plugin the model of its live release, then the one before it, to which a rollback goes.
+    """Return by plugin the models of its live release, then those of the one before it, to which a rollback goes.
+
+    Of a release, the model of queries comes first.
 
     Plugins without a live release are left out, and all of them where the database does not answer. An embedded
     database that does not run is not started.
@@ -28,7 +30,8 @@ def released_models() -> dict[str, list[str]]:
             models = {}
             for plugin in {release.plugin for release in list_releases(connection)}:
                 releases = (live_release(connection, plugin), previous_release(connection, plugin))
-                models[plugin] = list(dict.fromkeys(release.model_name for release in releases if release is not None))
+                needed = [name for release in releases if release is not None for name in release.models]
+                models[plugin] = list(dict.fromkeys(needed))
             return {plugin: names for plugin, names in models.items() if names}
     except psycopg.errors.UndefinedTable:
         return {}  # nothing was ever released here
@@ -38,5 +41,5 @@ def released_models() -> dict[str, list[str]]:
 
 
 def live_models() -> set[str]:
-    """Return the models of all live releases; none where the database does not answer, as `released_models`."""
+    """Return the models that encode queries of all live releases; none where the database does not answer."""
     return {names[0] for names in released_models().values()}

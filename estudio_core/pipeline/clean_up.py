@@ -28,12 +28,13 @@ def clean_up(plugin_name: str, params: dict[str, Any]) -> CleanUpManifest:
         every = releases.list_releases(connection, plugin_name)
         live = releases.live_release(connection, plugin_name)
     newest = live.release_id if live is not None else 0
-    over = {r.model_name for r in every if r.state == "retired" or (r.state == "failed" and r.release_id < newest)}
-    kept = {r.model_name for r in every if r.state not in {"retired", "failed"}}
+    over = [r for r in every if r.state == "retired" or (r.state == "failed" and r.release_id < newest)]
+    kept = [r for r in every if r.state not in {"retired", "failed"}]
+    unused = {name for r in over for name in r.models} - {name for r in kept for name in r.models}
     removed = []
     repository = get_settings().triton_repository
     for entry in list_entries(repository):
-        if entry.plugin == plugin_name and entry.name in over - kept:
+        if entry.plugin == plugin_name and entry.name in unused:
             stop_serving(entry.name)
             remove_entry(repository, entry.name)
             removed.append(entry.name)

@@ -51,9 +51,9 @@ def embed_shard(plugin_name: str, shard: dict[str, Any]) -> LoadedShard:
         release = get_release(connection, wanted.release_id)
         require_open_run(connection, plugin_name, release.run_id)
         if release.state == "building":
-            digest = entry_of(release.model_name).digest
+            digest = entry_of(release.item_model_name).digest
             batches = plugin.loader.iter_items(KeyRange(wanted.after, wanted.until, wanted.count))
-            embedder = open_bulk_embedder(release.model_name)
+            embedder = open_bulk_embedder(release.item_model_name)
             spare_what_is_loaded()
             known = ServedVectors(VectorStore.load(plugin_name, digest), release)
             encoded = EncodedItems(parts_of.of_rows(batches), embedder, digest, known)

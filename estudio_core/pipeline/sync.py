@@ -9,8 +9,8 @@ How changes are found, the cheapest way that the source offers:
 An item is embedded only when the text of its parts has changed. A sync that is killed leaves whole batches; the next
 one finds them unchanged and goes on.
 
-Rows that the live release has already are not logged, so that what a sync has seen holds for that release alone: after
-a switch or a rollback, the next sync compares everything.
+Rows that the live collection has already are not logged, so that what a sync has seen holds for that one alone: after a
+switch or a rollback to another collection, the next sync compares everything.
 """
 
 from __future__ import annotations
@@ -70,8 +70,9 @@ def sync(plugin_name: str, params: dict[str, Any]) -> SyncManifest:
         database.require_schema(connection)
         with sync_lock(connection, plugin_name):
             writer = ItemWriter(connection, plugin_name, loader)
-            begun = writer.live().release_id
-            bind_release(begun)
+            serving = writer.live()
+            begun = serving.built_by
+            bind_release(serving.release_id)
             state = read_sync_state(connection, plugin_name)
             source = f"{_cheapest(loader)} {loader.fingerprint}"
             method = _method(loader, state, source, begun, wanted)

@@ -8,7 +8,10 @@ transaction commits, and a smaller one may commit after a larger one:
 - `applied_seq`, set only under the exclusive switch lock, when no writer is between its first lock and its commit:
   all numbers handed out so far are visible.
 
-A release that was never live lacks all personal rows, whatever its marks say: they are in no item source.
+Marks are of the collection: releases that share one have the same. The live collection lacks nothing, whichever of
+them is live, because writers write to it.
+
+A collection that was never live lacks all personal rows, whatever its marks say: they are in no item source.
 
 An entry is in the collection when `seq <= applied_seq` or `xid < applied_xid`. Writers of the same object follow each
 other (`lock_objects`) before they get their numbers, so the order of the numbers is the order of the writes. Only the
@@ -25,8 +28,13 @@ import psycopg
 from psycopg import sql
 
 from estudio_core.vectordb.change_log import LAST, PERSONAL, EmbedWrites, ItemWrite, embedded
-from estudio_core.vectordb.releases import Release, add_stats, get_release
+from estudio_core.vectordb.releases import Release, add_stats, get_release, live_for_write
 
+SERVES = sql.SQL(
+    "EXISTS (SELECT FROM estudio.pointers JOIN estudio.deployments l USING (plugin, release_id)"
+    " WHERE plugin = d.plugin AND l.collection_id = d.collection_id)"
+)
+"""Condition of releases `d`: their collection is live."""
 APPLY_BATCH = 500
 """Objects that are embedded and written together."""
 
@@ -45,7 +53,11 @@ def pending(conn: psycopg.Connection, release: Release, but: Collection[int] = (
     # Read first, as the planner needs the marks to see that few entries follow them. They only grow: older ones name
     # entries too many, never too few.
     marks = conn.execute(
-        "SELECT applied_seq, applied_xid::text, live_at IS NULL FROM estudio.deployments WHERE release_id = %s",
+        sql.SQL(
+            "SELECT applied_seq, applied_xid::text, NOT EXISTS (SELECT FROM estudio.deployments o"
+            " WHERE o.collection_id = d.collection_id AND o.live_at IS NOT NULL)"
+            " FROM estudio.deployments d WHERE release_id = %s AND NOT {}"
+        ).format(SERVES),
         (release.release_id,),
     ).fetchone()
     if marks is None:
@@ -94,8 +106,8 @@ def catch_up(
         apply(conn, release, entries[start : start + APPLY_BATCH], embed)
     with conn.transaction():
         conn.execute(
-            "UPDATE estudio.deployments SET applied_xid = %s::xid8 WHERE release_id = %s AND applied_xid < %s::xid8",
-            (row[0], release.release_id, row[0]),
+            "UPDATE estudio.deployments SET applied_xid = %s::xid8 WHERE collection_id = %s AND applied_xid < %s::xid8",
+            (row[0], release.collection_id, row[0]),
         )
     return frozenset(done) | {entry.seq for entry in entries}
 
@@ -107,6 +119,9 @@ def apply(conn: psycopg.Connection, release: Release, entries: Sequence[ChangeEn
     while True:
         objects, kept = embedded(conn, embed, release, writes)
         with conn.transaction():
+            live = live_for_write(conn, release.plugin)
+            if live is not None and live.collection_id == release.collection_id:
+                return  # who made it live meanwhile has applied them, and later writes are not to be undone
             if not release.collection.keep_objects(conn, kept):
                 continue
             release.collection.upsert_objects(conn, objects)
@@ -120,15 +135,15 @@ def mark_applied(conn: psycopg.Connection, release: Release) -> None:
     """Note that all of the log is in the collection. Only under the exclusive switch lock."""
     conn.execute(
         "UPDATE estudio.deployments SET applied_seq = GREATEST(applied_seq,"
-        " (SELECT COALESCE(max(seq), 0) FROM estudio.change_log WHERE plugin = %s)) WHERE release_id = %s",
-        (release.plugin, release.release_id),
+        " (SELECT COALESCE(max(seq), 0) FROM estudio.change_log WHERE plugin = %s)) WHERE collection_id = %s",
+        (release.plugin, release.collection_id),
     )
 
 
 def prune(conn: psycopg.Connection, plugin: str) -> int:
     """Delete the entries that no release can need any more; return how many.
 
-    Living personal rows keep theirs. The live release has all; a failed one begins again without them; the others need
+    Living personal rows keep theirs. The live collection has all; a failed one begins again without them; others need
     what their marks do not cover, and the entries that followed it. The caller holds the start lock, so that no release
     begins between the look and the deletion.
     """
@@ -138,9 +153,9 @@ def prune(conn: psycopg.Connection, plugin: str) -> int:
             " WHERE c.plugin = %(plugin)s AND (c.xid >= pg_snapshot_xmin(pg_current_snapshot()) OR EXISTS"
             " (SELECT 1 FROM estudio.deployments d WHERE d.plugin = c.plugin"
             " AND d.state IN ('building', 'built', 'verified', 'previous')"
-            " AND c.seq > d.applied_seq AND c.xid >= d.applied_xid)) GROUP BY c.object_id)"
+            " AND NOT {} AND c.seq > d.applied_seq AND c.xid >= d.applied_xid)) GROUP BY c.object_id)"
             " DELETE FROM estudio.change_log c WHERE c.plugin = %(plugin)s AND NOT ({} AND {})"
             " AND NOT EXISTS (SELECT 1 FROM needed n WHERE n.object_id = c.object_id AND n.seq <= c.seq)"
-        ).format(PERSONAL, LAST),
+        ).format(SERVES, PERSONAL, LAST),
         {"plugin": plugin},
     ).rowcount

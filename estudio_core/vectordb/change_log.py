@@ -48,8 +48,8 @@ class ItemWrite:
 
 
 EmbedWrites = Callable[[Release, Sequence[ItemWrite], Mapping[str, str]], Sequence[IndexedObject | KeptObject]]
-"""Embeds items with the model of a release. The mapping has the content hashes of those that its collection holds:
-one of the same content may be returned as a `KeptObject`, without vectors. One object is returned for each.
+"""Embeds items with the items' model of a release. The mapping has the content hashes of those that its collection
+holds: one of the same content may be returned as a `KeptObject`, without vectors. One object is returned for each.
 
 Raises `ItemError` with the ids of items that cannot be embedded."""
 

@@ -1,7 +1,10 @@
-"""Releases: one row per served model and the collection built with it, from `building` to `retired`.
+"""Releases: one row per served model and the collection that it is served with, from `building` to `retired`.
 
 building ─► built ─► verified ─► live ⇄ previous ─► retired
     └──────────┴─────────┴─► failed ─► building (its own run starts again)
+
+A release has two towers: a model that encodes queries, and one that encoded the items of its collection. Where only
+queries get another model, the release takes the collection that is live, and begins as `built`.
 
 Their table is called `estudio.deployments`.
 """
@@ -30,21 +33,38 @@ State = Literal["building", "built", "verified", "live", "previous", "retired", 
 DEFAULT_ACTOR = "estudio"
 
 _COLUMNS = (
-    "release_id, plugin, model_name, model_version, collection_id, state, index_info, ranking, stats, run_id, reason,"
-    " applied_seq, created_at, built_at, verified_at, live_at, previous_at, retired_at, failed_at"
+    "release_id, plugin, model_name, model_version,"
+    " coalesce(item_model_name, model_name) AS item_model_name,"
+    " coalesce(item_model_version, model_version) AS item_model_version,"
+    " collection_id, (SELECT min(o.release_id) FROM estudio.deployments o"
+    " WHERE o.collection_id = deployments.collection_id) AS built_by, state, index_info, ranking, stats, run_id,"
+    " reason, applied_seq, created_at, built_at, verified_at, live_at, previous_at, retired_at, failed_at"
 )
+TWO_TOWERS = "0003"
+"""The migration that tells the two models of a release apart."""
+
+
+@dataclass(frozen=True)
+class ItemModel:
+    """What encodes the items of a release: an entry of the model repository, and its version in the registry."""
+
+    name: str
+    version: str
 
 
 @dataclass(frozen=True)
 class Release:
-    """A served model and the collection built with it, as its row says.
+    """A served model and the collection that it is served with, as its row says.
 
     Attributes:
         release_id: Number of the release, ascending.
         plugin: Its plugin.
-        model_name: Entry of the model repository whose vectors the collection holds.
-        model_version: Version of the model in the registry.
+        model_name: Entry of the model repository that encodes queries.
+        model_version: Its version in the registry, which is that of the release.
+        item_model_name: Entry whose vectors the collection holds; mostly the same.
+        item_model_version: Its version in the registry.
         collection_id: The collection.
+        built_by: The release that the collection was built for.
         state: See the module.
         index_info: How the vectors are stored and compared.
         ranking: How words and vectors are put together.
@@ -59,7 +79,10 @@ class Release:
     plugin: str
     model_name: str
     model_version: str
+    item_model_name: str
+    item_model_version: str
     collection_id: str
+    built_by: int
     state: State
     index_info: SearchIndexInfo
     ranking: Fusion
@@ -76,6 +99,11 @@ class Release:
     failed_at: datetime | None
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """The entries that it needs: what encodes queries, then what encodes items where that is another."""
+        return tuple(dict.fromkeys((self.model_name, self.item_model_name)))
+
+    @property
     def collection(self) -> Collection:
         """The collection, searched with the breadth that verification chose."""
         return Collection(self.collection_id, self.index_info, self.stats.get("ef_search"))
@@ -90,6 +118,8 @@ def start_release(
     run_id: str,
     *,
     ranking: Fusion = Fusion(),  # noqa: B008 (frozen)
+    items: ItemModel | None = None,
+    over: Release | None = None,
     actor: str = DEFAULT_ACTOR,
 ) -> Release:
     """Return the release of this run, with its empty or half-filled collection; start it where there is none.
@@ -98,39 +128,81 @@ def start_release(
     Unfinished releases of other runs are given up (`failed`). Read the items from their source only after this call:
     what is written from now on is in the change log, what was written before has to be in the source.
 
+    Args:
+        conn: Connection.
+        plugin: Name of the plugin.
+        model_name: Entry that encodes queries.
+        model_version: Its version in the registry.
+        index_info: How vectors are stored and compared.
+        run_id: The run.
+        ranking: How words and vectors are put together.
+        items: What encodes the items, where that is another model.
+        over: The live release, to take its collection as it is: the release begins as `built`.
+        actor: For the audit trail.
+
     Raises:
         ConcurrentReleaseError: another process builds a release of this plugin (see `build_lock`).
-        ReleaseError: this run has a release of another model or index.
+        ReleaseError: this run has a release of another model or index, or `over` is not live any more.
     """
+    items = items or ItemModel(model_name, model_version)
+    given = (model_name, model_version, items, index_info, ranking)
     with conn.transaction():
         own_start(conn, plugin)
-        found = _select(conn, "plugin = %s AND run_id = %s", (plugin, run_id))
-        if found:
-            return _started_before(conn, found[0], (model_name, model_version, index_info, ranking), actor)
+        found = release_of_run(conn, plugin, run_id)
+        if found is not None:
+            return _started_before(conn, found, given, actor)
         try_own_build(conn, plugin)
         given_up = _select(conn, "plugin = %s AND state IN ('building', 'built', 'verified')", (plugin,))
         for other in given_up:
             fail_release(conn, other, f"given up for run {run_id!r}", actor=actor)
+        if items.name != model_name:  # code that knows one model only would write wrong vectors
+            conn.execute("UPDATE estudio.alembic_version SET serves_from = greatest(serves_from, %s)", (TWO_TOWERS,))
         row = conn.execute(
-            "INSERT INTO estudio.deployments (plugin, model_name, model_version, collection_id, index_info,"
-            " ranking, run_id, applied_seq, applied_xid)"
-            " VALUES (%s, %s, %s, gen_random_uuid()::text, %s, %s, %s, 0, '0') RETURNING release_id",
+            "INSERT INTO estudio.deployments (plugin, model_name, model_version, item_model_name, item_model_version,"
+            " collection_id, index_info, ranking, run_id, applied_seq, applied_xid)"
+            " VALUES (%s, %s, %s, %s, %s, gen_random_uuid()::text, %s, %s, %s, 0, '0') RETURNING release_id",
             (
                 plugin,
                 model_name,
                 model_version,
+                items.name,
+                items.version,
                 Jsonb(index_info.model_dump(mode="json")),
                 Jsonb(ranking.model_dump(mode="json")),
                 run_id,
             ),
         ).fetchone()
         assert row is not None
-        conn.execute(
-            "UPDATE estudio.deployments SET collection_id = %s WHERE release_id = %s", (f"{plugin}_{row[0]}", row[0])
-        )
-        release = _emptied(conn, get_release(conn, row[0]))
+        release = get_release(conn, row[0])
+        if over is None:
+            conn.execute(
+                "UPDATE estudio.deployments SET collection_id = %s WHERE release_id = %s",
+                (f"{plugin}_{release.release_id}", release.release_id),
+            )
+            release = _emptied(conn, get_release(conn, release.release_id))
+        else:
+            release = _over(conn, release, over.collection_id)
         record_event(conn, release, "started", actor, {"run_id": run_id, "model": model_name})
         return release
+
+
+def _over(conn: psycopg.Connection, release: Release, collection_id: str) -> Release:
+    """Give a release the collection that is live, with what was measured of it and the marks of what it has."""
+    live = live_for_write(conn, release.plugin)
+    wanted = (collection_id, release.item_model_name, release.index_info)
+    if live is None or (live.collection_id, live.item_model_name, live.index_info) != wanted:
+        raise ReleaseError(
+            f"Collection {collection_id!r} of plugin {release.plugin!r} is not live any more, or holds vectors of "
+            f"another model than {release.item_model_name!r}: release {release.release_id} cannot take it. Start a new "
+            "release run."
+        )
+    conn.execute(
+        "UPDATE estudio.deployments d SET collection_id = o.collection_id, stats = o.stats,"
+        " applied_seq = o.applied_seq, applied_xid = o.applied_xid, built_at = clock_timestamp(), state = 'built'"
+        " FROM estudio.deployments o WHERE o.release_id = %s AND d.release_id = %s",
+        (live.release_id, release.release_id),
+    )
+    return get_release(conn, release.release_id)
 
 
 def _emptied(conn: psycopg.Connection, release: Release) -> Release:
@@ -147,9 +219,13 @@ def _emptied(conn: psycopg.Connection, release: Release) -> Release:
 
 
 def _started_before(
-    conn: psycopg.Connection, release: Release, given: tuple[str, str, SearchIndexInfo, Fusion], actor: str
+    conn: psycopg.Connection,
+    release: Release,
+    given: tuple[str, str, ItemModel, SearchIndexInfo, Fusion],
+    actor: str,
 ) -> Release:
-    if given != (release.model_name, release.model_version, release.index_info, release.ranking):
+    items = ItemModel(release.item_model_name, release.item_model_version)
+    if given != (release.model_name, release.model_version, items, release.index_info, release.ranking):
         raise ReleaseError(
             f"Run {release.run_id!r} has already started release {release.release_id} of model {release.model_name!r} "
             f"version {release.model_version}; given {given[0]!r} version {given[1]}, or another index. "
@@ -159,9 +235,19 @@ def _started_before(
         return release
     try_own_build(conn, release.plugin)
     reason = release.reason
-    release = _emptied(conn, set_state(conn, release, "building", ("failed",)))
+    release = set_state(conn, release, "building", ("failed",))
+    if release.built_by == release.release_id:
+        release = _emptied(conn, release)
+    else:
+        release = _over(conn, release, release.collection_id)
     record_event(conn, release, "restarted", actor, {"failed_because": reason})
     return release
+
+
+def release_of_run(conn: psycopg.Connection, plugin: str, run_id: str) -> Release | None:
+    """Return the release that a run has started; None before that."""
+    found = _select(conn, "plugin = %s AND run_id = %s", (plugin, run_id))
+    return found[0] if found else None
 
 
 def get_release(conn: psycopg.Connection, release_id: int) -> Release:

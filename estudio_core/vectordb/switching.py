@@ -2,7 +2,8 @@
 
 A build holds `build_lock` (shards share it) and goes start_release → copy_objects → build_index → catch_up →
 mark_built → verify_release → switch → retire_releases. A kill between or inside any of these leaves the live release
-serving; the same calls made again finish the work.
+serving; the same calls made again finish the work. A release over the live collection goes from start_release to
+verify_release at once.
 """
 
 from __future__ import annotations
@@ -186,12 +187,21 @@ def _drop(conn: psycopg.Connection, release: Release, actor: str) -> bool:
     with conn.transaction():
         own_start(conn, release.plugin)  # no release begins again while its collection is dropped
         current = get_release(conn, release.release_id)
-        if current.state not in _DROPPED or not current.collection.exists(conn):
+        if current.state not in _DROPPED or _is_named(conn, current) or not current.collection.exists(conn):
             return False
         with lock_timeout(conn, DROP_TIMEOUT_S):
             current.collection.drop(conn)
         record_event(conn, current, "collection dropped", actor, {"collection": current.collection_id})
         return True
+
+
+def _is_named(conn: psycopg.Connection, release: Release) -> bool:
+    """Return whether another release that is kept, or being prepared, has the collection of this one."""
+    row = conn.execute(
+        "SELECT EXISTS (SELECT FROM estudio.deployments WHERE collection_id = %s AND state <> ALL(%s))",
+        (release.collection_id, list(_DROPPED)),
+    ).fetchone()
+    return row == (True,)
 
 
 def _kept(conn: psycopg.Connection, plugin: str, keep: int) -> set[int]:

@@ -131,6 +131,8 @@ def test_tables_from_before_numbers_are_adopted_with_every_row(adopted_url: str)
         # Its collection was built without words, and goes on without them.
         release = get_release(connection, 1)
         assert (release.model_name, release.index_info.lexical, release.ranking) == ("shop_v1", None, Fusion())
+        # One model encoded its items and encodes queries.
+        assert (release.item_model_name, release.item_model_version, release.built_by) == ("shop_v1", "1", 1)
         assert [len(before[table]) for table in ("ubi_queries", "ubi_events", "change_log", "pointers")] == [1, 1, 1, 1]
         # A process of the version before goes on: it finds its digest, and leaves the tables alone.
         assert before["schema_version"] == [("(6f0c)",)]

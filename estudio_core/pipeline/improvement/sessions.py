@@ -42,7 +42,7 @@ def improvable_release(
         raise NotEnoughDataError(f"Nothing is live for plugin {plugin_name!r}.")
     bind_release(release.release_id)
     before = ledger.history(connection, plugin_name, release.release_id)
-    off = next((done for done in before if done.state == "off"), None)
+    off = next((done for done in before if done.state == "off" and done.release_id == release.release_id), None)
     if off is not None:
         raise NotEnoughDataError(
             f"Switched off for release {release.release_id} since {off.at:%Y-%m-%d %H:%M}: {off.reason} "

@@ -25,7 +25,7 @@ def embed_writes(plugin_name: str) -> EmbedWrites:
         from estudio_core.inference.manifest import entry_of
         from estudio_core.inference.opening import open_bulk_embedder
 
-        digest = entry_of(release.model_name).digest
+        digest = entry_of(release.item_model_name).digest
         parts_of = ItemParts(open_plugin(plugin_name))
         split = list(parts_of.of_items(writes))
         if parts_of.invalid:
@@ -40,7 +40,7 @@ def embed_writes(plugin_name: str) -> EmbedWrites:
             else:
                 fresh.append(each)
         if fresh:
-            embedder = open_bulk_embedder(release.model_name)
+            embedder = open_bulk_embedder(release.item_model_name)
             done |= {indexed.object_id: indexed for indexed in encode(fresh, embedder, digest)}
         return [done[write.object_id] for write in writes]
 

@@ -68,7 +68,7 @@ class VectorStore:
 
         with database.transaction() as connection:
             release = live_release(connection, plugin)
-            if release is None or entry_of(release.model_name).digest != digest:
+            if release is None or entry_of(release.item_model_name).digest != digest:
                 return cls({})
             register_vectors(connection)
             return cls(_stored_vectors(connection, Collection(release.collection_id, release.index_info)))
@@ -100,11 +100,12 @@ class ServedVectors:
 
         self._stored = stored
         with database.connection() as connection:
-            self._releases = [
+            served = [
                 other
                 for other in list_releases(connection, release.plugin)
-                if other.state in ("live", "previous") and other.model_name == release.model_name
+                if other.state in ("live", "previous") and other.item_model_name == release.item_model_name
             ]
+        self._releases = list({other.collection_id: other for other in served}.values())
 
     def find(self, items: Sequence[tuple[str, str]]) -> dict[int, Vectors]:
         """Return the vectors that are known, by index in `items`, which are pairs of object id and content hash."""
@@ -128,7 +129,7 @@ def _unmoved(release: Release, object_ids: list[str]) -> list[tuple[str, str, Ve
         with database.connection() as connection:
             rows = connection.execute(
                 "SELECT stored_id FROM estudio.improved_objects WHERE release_id = %s AND stored_id = ANY(%s)",
-                (release.release_id, object_ids),
+                (release.built_by, object_ids),
             )
             moved = {row[0] for row in rows}
             unmoved = [object_id for object_id in object_ids if object_id not in moved]

@@ -64,7 +64,7 @@ class ItemWriter:
     def __init__(self, connection: psycopg.Connection, plugin: str, loader: DataLoader) -> None:
         self.counts = WriteCounts()
         self.releases: set[int] = set()
-        """Releases that rows were compared with."""
+        """Releases whose collections rows were compared with, each by the one that its collection was built for."""
         self.going: dict[str, str] = {}
         """Live items that `bring` found gone or unusable, and why. It deletes none: whoever brings rows sees first how
         many they are, and then calls `refresh` with them."""
@@ -82,7 +82,7 @@ class ItemWriter:
             NothingLiveError: the plugin has none.
         """
         live = require_live(self._connection, self._plugin)
-        self.releases.add(live.release_id)
+        self.releases.add(live.built_by)
         return live
 
     def refresh(self, object_ids: Sequence[str]) -> None:
