@@ -74,6 +74,13 @@ class TrainingConfig(StrictModel):
 
     # --- how long, and how fast ------------------------------------------------------------------------
 
+    train: Literal["both", "query"] = parameter(
+        "both",
+        "What is trained. both: the one tower that encodes queries and items; query: a copy of it that encodes "
+        "queries alone. Items keep the vectors that they have, and a release builds no index.",
+        *("plugin", "form"),
+        title="Train",
+    )
     num_epochs: int = parameter(
         6,
         "Passes over the training sessions, at most: the dev split ends them where it sees a certain loss.",
@@ -161,6 +168,14 @@ class TrainingConfig(StrictModel):
         "Lowest transformer layers (and the embeddings) that are not trained.",
         *("plugin", "form", "search"),
         title="Frozen layers",
+        ge=0,
+        le=1000,
+    )
+    query_fixed_layers: int = parameter(
+        0,
+        "The same where queries alone are trained (`train`), in place of `num_fixed_layers`: queries are short, and "
+        "frozen layers save little.",
+        *("plugin", "search"),
         ge=0,
         le=1000,
     )
@@ -301,7 +316,8 @@ class TrainingConfig(StrictModel):
     )
     drift_penalty: float = parameter(
         1.0,
-        "Weight of the mean 1 - cosine between a text's vector and that of the model before training.",
+        "Weight of the mean 1 - cosine between a text's vector and that of the model before training; of queries' "
+        "vectors where they alone are trained.",
         *("plugin", "search"),
         measured="Two development divisions of Chorus, similarity and words together, simulated clicks, one seed, half "
         "of the trained weights, mean gain of nDCG@10, full and judged: queries asked +0.095 and +0.017 with 1, +0.100 "
@@ -419,7 +435,7 @@ class TrainingConfig(StrictModel):
     devices: int = parameter(
         1,
         "GPUs of a machine that one training uses, by Lightning's DDP (without a GPU: processes). Each encodes a "
-        "share of every batch; the result is that of one, dropout aside.",
+        "share of every batch; the result is that of one, dropout aside. Queries alone are trained on one.",
         "installation",
         ge=1,
     )
@@ -506,7 +522,7 @@ class TrainingConfig(StrictModel):
         """Return the names of the parameters that may be set there, in the order of their declaration.
 
         >>> TrainingConfig.settable("form")
-        ('num_epochs', 'batch_size', 'learning_rate', 'num_fixed_layers', 'seed', 'margin')
+        ('train', 'num_epochs', 'batch_size', 'learning_rate', 'num_fixed_layers', 'seed', 'margin')
         """
         return tuple(name for name in TrainingConfig.model_fields if place in about(name)["where"])
 
@@ -533,6 +549,11 @@ class TrainingConfig(StrictModel):
         """What the loss is given, by its own arguments' names; what is None is left to the loss."""
         found = {about(name)["of_loss"]: getattr(self, name) for name in TrainingConfig.model_fields}
         return {argument: value for argument, value in found.items() if argument and value is not None}
+
+    @property
+    def fixed_layers(self) -> int:
+        """Lowest layers that are not trained, of what is trained."""
+        return self.query_fixed_layers if self.train == "query" else self.num_fixed_layers
 
     def with_values(self, values: Mapping[str, Any]) -> TrainingConfig:
         """Return the configuration with other values, validated.

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import lightning
 import torch
@@ -34,6 +35,7 @@ from lightning_modules.lexical_scores import LexicalScores
 from lightning_modules.losses import default_loss
 from lightning_modules.losses.pair_loss import configured
 from lightning_modules.precision import LightningPrecision, autocast, choose_precision
+from lightning_modules.query_tower import QueryTower
 from lightning_modules.ranking_module import RankingModule, put_weights, weights_of
 from lightning_modules.ranks import device_of, several_ranks, strategy_of
 from lightning_modules.text_bank import TextBank
@@ -78,6 +80,7 @@ def fit(
     data: RankingData,
     config: TrainingConfig | None = None,
     *,
+    item_model: EmbeddingModel | None = None,
     loss: nn.Module | None = None,
     on_metrics: OnMetrics | None = None,
     click_propensity: Weights | None = None,
@@ -86,9 +89,11 @@ def fit(
     """Train `model` in place on the train split, choose weights on the dev split; holdout is never read.
 
     Args:
-        model: Its lowest `config.num_fixed_layers` layers are frozen for good.
+        model: Its lowest `config.fixed_layers` layers are frozen for good.
         data: Sessions and item texts.
         config: Every knob; None: the measured defaults.
+        item_model: Where queries alone are trained (`config.train`), what gives items the vectors that they keep; it is
+            not changed. None: `model` as it comes.
         loss: Loss over pairs, see `losses.pair_loss`; None: `losses.default_loss`.
         on_metrics: Called with (step, metrics); an exception it raises ends the training.
         click_propensity: For a session id, the weight of a click on each of its results; absent: 1.
@@ -96,24 +101,32 @@ def fit(
 
     Raises:
         NotEnoughDataError: no training session has a click.
-        ConfigurationError: the model has no more layers than are frozen, or the loss cannot be given a value.
+        ConfigurationError: the model has no more layers than are frozen, the loss cannot be given a value, or there is
+            an item model, and items are trained.
         DataError: weights of a session are not as many as its results, below 0, or not finite.
         ModelError: training diverged.
     """
     started = time.monotonic()
     config = config or TrainingConfig()
-    loss = configured(loss or default_loss(config.given), config)
-    if config.num_fixed_layers >= model.num_layers:
+    if config.train == "query":
+        config = config.with_values({"devices": 1})  # a batch of queries is too short to be shared
+    elif item_model is not None:
         raise ConfigurationError(
-            f"num_fixed_layers is {config.num_fixed_layers}, and this {type(model).__name__} has {model.num_layers} "
+            "An item model is given, and train='both' trains one tower for both: say train='query'."
+        )
+    loss = configured(loss or default_loss(config.given), config)
+    if config.fixed_layers >= model.num_layers:
+        name = "query_fixed_layers" if config.train == "query" else "num_fixed_layers"
+        raise ConfigurationError(
+            f"{name} is {config.fixed_layers}, and this {type(model).__name__} has {model.num_layers} "
             f"layers: none is left to train. Use a number from 0 to {model.num_layers - 1}."
         )
-    model.freeze_layers(config.num_fixed_layers)
+    model.freeze_layers(config.fixed_layers)
     model.train()  # Lightning keeps the mode a model has, and a loaded one is in evaluation mode
     train = [s for s in data.splits["train"] if not s.is_clickless and len(s.results) > 0]
     if not train:
         raise NotEnoughDataError("No training session has a click: collect more sessions, or widen the window.")
-    job = _Job(model, train, data, config, loss, click_propensity, confidences)
+    job = _Job(model, item_model or model, train, data, config, loss, click_propensity, confidences)
     with (
         _threads(config.threads, config.devices),
         dropout_of(model, config.dropout),
@@ -149,6 +162,7 @@ class _Job:
     """What every rank of a training gets."""
 
     model: EmbeddingModel
+    item_model: EmbeddingModel
     train: list[FineTuningInput]
     data: RankingData
     config: TrainingConfig
@@ -182,23 +196,31 @@ def _prepare(job: _Job, rank: int, on_metrics: OnMetrics | None = None) -> _Part
             "Training ends after %d of the %d steps of %d epochs: query_passes=%s, max_steps=%s.",
             total_steps, epoch_steps * config.num_epochs, config.num_epochs, config.query_passes, config.max_steps,
         )  # fmt: skip
-    bank = TextBank(model, [*job.data.splits["train"], *job.data.splits["dev"]], job.data.items)
-    encoder = TextEncoder(
-        model.to(device),
-        bank,
-        config.encode_batch_tokens,
-        config.cache_frozen_mb << 20,
-        config.cache_frozen_disk_mb << 20,
-        half=precision != "32-true",
-        compile_with=choose_backend(config.compile, device, total_steps),
-    )
+    bank = TextBank(model, [*job.data.splits["train"], *job.data.splits["dev"]], job.data.items, job.item_model)
+    bounds = (config.encode_batch_tokens, config.cache_frozen_mb << 20, config.cache_frozen_disk_mb << 20)
+    options: Any = {
+        "half": precision != "32-true",
+        "compile_with": choose_backend(config.compile, device, total_steps),
+    }
+    model.to(device)
+    if config.train == "both":
+        encoder = items = TextEncoder(model, bank, *bounds, **options)
+    else:
+        encoder, items = (TextEncoder(tower.to(device), bank, bounds[0]) for tower in (model, job.item_model))
     words = job.data.words if config.lexical_weight > 0 else None
     lexical = LexicalScores(words, config.lexical_weight) if words is not None else None
     builder = BatchBuilder(bank, job.data.splits["train"], config, job.click_propensity, job.confidences, lexical)
 
     def encode(rows: Sequence[int]) -> Tensor:
         with autocast(precision, device):
-            return encoder.vectors(rows)
+            if items is encoder:
+                return encoder.vectors(rows)
+            vectors = torch.empty(len(rows), model.dimensions)
+            is_item = torch.tensor(rows) >= bank.query_count
+            for tower, mine in ((encoder, ~is_item), (items, is_item)):
+                if mine.any():
+                    vectors[mine] = tower.vectors([rows[i] for i in mine.nonzero().flatten().tolist()])
+            return vectors
 
     base_vectors = BaseVectors(encode, len(bank))
     base_vectors.add(rows_of_training(SessionBatches(job.train, builder, config), len(bank), total_steps, config))
@@ -214,6 +236,10 @@ def _prepare(job: _Job, rank: int, on_metrics: OnMetrics | None = None) -> _Part
     if config.mined_negatives:
         callbacks.append(RefreshNegatives(builder, bank, precision, lexical))
     base_vectors.seal()
+    if config.train == "query":
+        if job.item_model is not model:
+            job.item_model.to("cpu")
+        encoder = QueryTower(model, bank, base_vectors, *bounds, **options)
     module = RankingModule(model, job.loss, encoder, base_vectors, config, total_steps)
     sessions = SessionsDataModule(job.train, builder, config)
     return _Parts(module, sessions, validation, callbacks, precision, total_steps)

@@ -56,7 +56,8 @@ class CachedGradients:
                 _set_random_states(states)
                 with context():
                     vectors = self._encoder.encode_chunk([self._rows[i] for i in chunk])
-                (vectors * gradient[chunk]).sum().backward()  # type: ignore[no-untyped-call]  # torch has no type here
+                if vectors.requires_grad:  # else of items, which keep theirs where queries alone are trained
+                    (vectors * gradient[chunk]).sum().backward()  # type: ignore[no-untyped-call]  # torch has no type
         self._chunks = []
 
 

@@ -73,8 +73,9 @@ class RankingModule(lightning.LightningModule):
         of_loss = similarity - (1 - self.config.residual) * batch.lexical
         loss = self._loss(batch, of_loss, self._pairs(batch, of_loss.detach()))
         if self.config.drift_penalty:
-            base = self._base_vectors[rows].to(vectors.device)
-            loss = loss + self.config.drift_penalty * (1 - (vectors * base).sum(-1)).mean()
+            moved = batch.query_rows if self.config.train == "query" else rows
+            base = self._base_vectors[moved].to(vectors.device)
+            loss = loss + self.config.drift_penalty * (1 - (vectors[: len(moved)] * base).sum(-1)).mean()
         return {"loss": loss, "similarity": similarity.detach()}
 
     def _encode(self, rows: list[int]) -> Tensor:

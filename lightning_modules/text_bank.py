@@ -20,14 +20,22 @@ class TextBank:
         model: Gives prefixes and tokenizer.
         sessions: All sessions that will be trained or validated on.
         items: Part texts by object id.
+        item_model: Gives prefix and tokenizer of the part texts; None: `model`.
 
     Attributes:
+        query_count: Number of query texts; they are the first rows.
         lengths: Number of tokens by row, int64 [texts].
         starts: Place of a row's first token among all tokens, int64 [texts].
         objects: For each object id, its variants; each is the list of the rows of its parts.
     """
 
-    def __init__(self, model: EmbeddingModel, sessions: Iterable[FineTuningInput], items: ItemsSet) -> None:
+    def __init__(
+        self,
+        model: EmbeddingModel,
+        sessions: Iterable[FineTuningInput],
+        items: ItemsSet,
+        item_model: EmbeddingModel | None = None,
+    ) -> None:
         queries: dict[str, int] = {}
         object_ids: dict[str, None] = {}
         for session in sessions:
@@ -45,7 +53,8 @@ class TextBank:
                 for variant in items.variants(object_id)
             ]
         self._queries = queries
-        tokens = [*model.tokenize_queries(list(queries)), *model.tokenize_items(list(parts))]
+        self.query_count = len(queries)
+        tokens = [*model.tokenize_queries(list(queries)), *(item_model or model).tokenize_items(list(parts))]
         self.lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)
         self.starts = np.cumsum(self.lengths) - self.lengths
         # One array in place of a list per text: a tenth of the memory, and rows are taken without a Python loop.

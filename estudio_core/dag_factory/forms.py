@@ -36,6 +36,8 @@ def _param(value: Any, schema: dict[str, Any]) -> Param:
     types = sorted({branch["type"] for branch in branches if "type" in branch}, key=lambda t: t != "null")
     options = {key: branch[key] for branch in branches for key in _KEPT if key in branch}
     options |= {key: schema[key] for key in _KEPT if key in schema}
+    if "enum" in options and "null" in types:
+        options["enum"] = [*options["enum"], None]  # may be left empty
     return Param(
         value,
         type=types if len(types) > 1 else types[0],

@@ -21,7 +21,7 @@ def publish_model(plugin: str, version: Any, run_id: str | None = None) -> dict[
 def start_collection(
     plugin: str, entry: dict[str, Any], shards: int, run_id: str | None = None
 ) -> list[dict[str, Any]]:
-    """Open a release with an empty collection, and divide the items into shards."""
+    """Open a release with an empty collection, and divide the items into shards: none over the live collection."""
     from estudio_core.pipeline.start_collection import start_collection
 
     return [shard.as_dict() for shard in start_collection(plugin, entry, shards, str(run_id))]
@@ -41,11 +41,11 @@ def build_index(plugin: str, shards: list[dict[str, Any]]) -> dict[str, Any]:
     return build_index(plugin, list(shards)).as_dict()
 
 
-def verify(plugin: str, built: dict[str, Any]) -> dict[str, Any]:
+def verify(plugin: str, built: dict[str, Any] | None, run_id: str | None = None) -> dict[str, Any]:
     """Apply writes that came meanwhile, then check counts, recall and golden queries."""
     from estudio_core.pipeline.verify import verify
 
-    return verify(plugin, built).as_dict()
+    return verify(plugin, built, str(run_id)).as_dict()
 
 
 def switch(plugin: str, verified: dict[str, Any]) -> dict[str, Any]:
@@ -74,7 +74,10 @@ def put_back(plugin: str, run_id: str | None = None) -> str:
 
 
 def release_tasks(steps: Steps, version: Any) -> Any:
-    """Add the tasks from `version` to a live release; return the last one."""
+    """Add the tasks from `version` to a live release; return the last one.
+
+    Over the live collection there is no shard: `embed_shard` and `build_index` are skipped, and `verify` follows.
+    """
     name = steps.card.meta.name
     entry = steps(publish_model, inlets=[model_asset(name)], links=[ModelLink(name)])(name, version)
     shards = steps(start_collection)(name, entry, steps.card.dag_settings.shards)
@@ -84,7 +87,8 @@ def release_tasks(steps: Steps, version: Any) -> Any:
         .expand(shard=shards)
     )
     built = steps(build_index, pool=INDEX_POOL)(name, loaded)
-    verified = steps(verify)(name, built)
+    verified = steps(verify, trigger_rule="none_failed_min_one_success")(name, built)
+    shards >> verified
     live = steps(switch, outlets=[release_asset(name)], links=[PageLink(name)])(name, verified)
     cleaned = steps(clean_up)(name, live)
     failed = steps(put_back, trigger_rule="one_failed", **URGENT)(name)

@@ -35,7 +35,8 @@ _SCRATCH_VERSION = 0
 def evaluate(plugin_name: str, run_id: str, trained: dict[str, Any]) -> EvaluationManifest:
     """Rank the catalog with candidate and champion for the same queries, decide, and write the report.
 
-    The candidate is exported first and ranked as it would be served. Its item vectors are kept for the release.
+    The candidate is exported first and ranked as it would be served: one that was trained for queries alone with the
+    items' vectors that are live. Item vectors of another are kept for the release.
 
     Raises:
         ExportError: the candidate cannot be exported.
@@ -51,7 +52,9 @@ def evaluate(plugin_name: str, run_id: str, trained: dict[str, Any]) -> Evaluati
     evaluation_set = EvaluationSet(plugin.index, items, judgments, groups, rated=plugin.judgments is not None)
     with store.fetch(training.uri) as trained_folder, store.publish(plugin_name, run_id, "evaluation") as folder:
         champion = _champion(evaluation_set, plugin, training)
-        candidate = _candidate(evaluation_set, plugin, trained_folder / "model", folder / "scratch")
+        candidate = _candidate(
+            evaluation_set, plugin, trained_folder / "model", folder / "scratch", training.item_version
+        )
         decision = decide(
             champion.metrics,
             candidate.metrics,
@@ -91,21 +94,27 @@ def _champion(evaluation_set: EvaluationSet, plugin: Plugin, training: TrainingM
         live = live_release(connection, plugin.meta.name)
     version = live.model_version if live else training.start_version
     published = publish_model(plugin.meta.name, version)
-    digest = entry_of(published.name).digest
+    items = published.item_name or published.name
+    digest = entry_of(items).digest
     known = VectorStore.from_live_collection(plugin.meta.name, digest)
-    embedder = open_bulk_embedder(published.name)
     fusion = published.ranking
     if live:  # built before words were ranked, it is served by vectors alone
         fusion = Fusion(weight=0) if live.index_info.lexical is None else live.ranking
-    return evaluation_set.rank_with(f"version {version}", embedder, digest, known, fusion)[0]
+    name = f"version {version}" + (f", items {published.item_version}" if published.item_version else "")
+    return evaluation_set.rank_with(
+        name, open_bulk_embedder(items), digest, known, fusion, open_bulk_embedder(published.name)
+    )[0]
 
 
-def _candidate(evaluation_set: EvaluationSet, plugin: Plugin, model_folder: Path, scratch: Path) -> ModelRanking:
+def _candidate(
+    evaluation_set: EvaluationSet, plugin: Plugin, model_folder: Path, scratch: Path, item_version: str | None
+) -> ModelRanking:
     """Export the candidate, rank with it as it would be served, and keep its item vectors for the release."""
     from estudio_core.export.triton_repository import ExportOptions, publish_entry
     from estudio_core.inference.manifest import entry_name
-    from estudio_core.inference.opening import open_scratch_embedder
+    from estudio_core.inference.opening import open_bulk_embedder, open_scratch_embedder
     from estudio_core.models.storage import load_model
+    from estudio_core.pipeline.publish_model import publish_model
 
     plugin_name = plugin.meta.name
     name = entry_name(plugin_name, _SCRATCH_VERSION)
@@ -113,14 +122,18 @@ def _candidate(evaluation_set: EvaluationSet, plugin: Plugin, model_folder: Path
     options = ExportOptions(precision=plugin.export.precision)
     entry = publish_entry(scratch, name, load_model(model_folder), options=options)
     embedder = open_scratch_embedder(name, repository=scratch)
-    ranking, vectors = evaluation_set.rank_with(
-        "candidate",
-        embedder,
-        entry.digest,
-        VectorStore.load(plugin_name, entry.digest),
-        Fusion.of_model(model_folder),
-    )
+    fusion = Fusion.of_model(model_folder)
+    if item_version is None:
+        known = VectorStore.load(plugin_name, entry.digest)
+        ranking, vectors = evaluation_set.rank_with("candidate", embedder, entry.digest, known, fusion)
+        VectorStore.save(plugin_name, entry.digest, vectors)
+    else:
+        items = publish_model(plugin_name, item_version)
+        known = VectorStore.from_live_collection(plugin_name, items.digest)
+        name = f"candidate, items {item_version}"
+        ranking, _ = evaluation_set.rank_with(
+            name, open_bulk_embedder(items.name), items.digest, known, fusion, of_queries=embedder
+        )
     embedder.close()
-    VectorStore.save(plugin_name, entry.digest, vectors)
     shutil.rmtree(scratch)
     return ranking

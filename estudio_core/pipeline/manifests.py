@@ -58,6 +58,8 @@ class TrainingManifest(Manifest):
     """Folder with `model/` and `history.json`."""
     dataset: DatasetManifest
     start_version: str
+    item_version: str | None = None
+    """Version whose vectors items keep, where queries alone were trained."""
     mlflow_run_id: str
     metrics: dict[str, float]
     params: dict[str, Any]
@@ -137,6 +139,9 @@ class PublishedManifest(Manifest):
     version: str
     digest: str
     dimensions: int
+    item_name: str | None = None
+    """What encodes items, where that is another entry; and its version."""
+    item_version: str | None = None
     ranking: Fusion = Fusion()
     """What the model was judged with beside words."""
 

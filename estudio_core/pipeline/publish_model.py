@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import TYPE_CHECKING
+
 from estudio_core import database
 from estudio_core.lexical.settings import Fusion
+from estudio_core.models.towers import Towers
 from estudio_core.pipeline.manifests import PublishedManifest
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.promotion.ledger import require_open_run
 from estudio_core.settings import get_settings
 
+if TYPE_CHECKING:
+    from estudio_core.inference.manifest import EntryManifest
+    from estudio_core.plugin.plugin import Plugin
+
 
 def publish_model(plugin_name: str, version: str, run_id: str | None = None) -> PublishedManifest:
     """Export `version`, check it against the trained model, publish it, and try it with its golden texts.
 
-    Publishing what is published already changes nothing.
+    Publishing what is published already changes nothing. Of a version that encodes queries alone, the items' model is
+    published too, where it is not there.
 
     Args:
         plugin_name: The plugin.
@@ -26,21 +35,45 @@ def publish_model(plugin_name: str, version: str, run_id: str | None = None) -> 
         RepositoryError: the repository cannot be written, or the name holds another model.
         DimensionError: the model's vectors do not fit the plugin's index.
     """
-    from estudio_core.errors import DimensionError
-    from estudio_core.export.triton_repository import ExportOptions, publish_entry
-    from estudio_core.inference.host import usable_cores
-    from estudio_core.inference.manifest import entry_name
-    from estudio_core.inference.opening import ensure_served
-    from estudio_core.models.storage import load_model
-    from estudio_core.pipeline.evaluation.export_quality import ranking_check
-
     if run_id is not None:
         with database.connect(autocommit=True) as connection:
             require_open_run(connection, plugin_name, run_id)
     plugin = open_plugin(plugin_name)
-    manager = plugin.experiments
-    number = manager.registry.resolve(version)
-    folder = manager.download_model(number)
+    number = plugin.experiments.registry.resolve(version)
+    folder = plugin.experiments.download_model(number)
+    towers = Towers.of_model(folder)
+    items = None if towers is None else _published(plugin, towers.item_version, only_missing=True)
+    entry = _published(plugin, number, items=items)
+    return PublishedManifest(
+        name=entry.name,
+        version=str(number),
+        digest=entry.digest,
+        dimensions=entry.dimensions,
+        item_name=None if items is None else items.name,
+        item_version=None if towers is None else str(towers.item_version),
+        ranking=Fusion.of_model(folder),
+    )
+
+
+def _published(
+    plugin: Plugin, number: int, *, items: EntryManifest | None = None, only_missing: bool = False
+) -> EntryManifest:
+    """Publish a version and have it served; `items` is what encodes items beside it, where that is another entry."""
+    from estudio_core.errors import DimensionError, RepositoryError
+    from estudio_core.export.triton_repository import ExportOptions, publish_entry
+    from estudio_core.inference.host import usable_cores
+    from estudio_core.inference.manifest import entry_name, entry_of
+    from estudio_core.inference.opening import ensure_served
+    from estudio_core.models.storage import load_model
+    from estudio_core.pipeline.evaluation.export_quality import ranking_check
+
+    plugin_name = plugin.meta.name
+    name = entry_name(plugin_name, number)
+    if only_missing:
+        with contextlib.suppress(RepositoryError):  # not there, or damaged: it is made
+            ensure_served(name)
+            return entry_of(name)
+    folder = plugin.experiments.download_model(number)
     model = load_model(folder)
     wanted = plugin.index.dimensions
     if model.dimensions != wanted:
@@ -48,9 +81,8 @@ def publish_model(plugin_name: str, version: str, run_id: str | None = None) -> 
             f"Version {number} of {plugin_name!r} gives vectors of {model.dimensions} dimensions; "
             f"the plugin's index has {wanted}. Correct the plugin's dimensions, or its model."
         )
-    name = entry_name(plugin_name, number)
     settings = get_settings()
-    precision, check = ranking_check(plugin, name)
+    precision, check = ranking_check(plugin, name, None if items is None else items.name)
     entry = publish_entry(
         settings.triton_repository,
         name,
@@ -64,10 +96,4 @@ def publish_model(plugin_name: str, version: str, run_id: str | None = None) -> 
         ranking_check=check,
     )
     ensure_served(name)
-    return PublishedManifest(
-        name=name,
-        version=str(number),
-        digest=entry.digest,
-        dimensions=entry.dimensions,
-        ranking=Fusion.of_model(folder),
-    )
+    return entry

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from estudio_core import database
+from estudio_core.models.towers import ITEM_VERSION_TAG
 from estudio_core.pipeline.manifests import EvaluationManifest, NextStep, RegistrationManifest
 from estudio_core.pipeline.training.sessions import window_end
 from estudio_core.plugin.precedence import resolve
@@ -43,7 +44,10 @@ def register(plugin_name: str, run_id: str, evaluated: dict[str, Any], params: d
                 "estudio.gate.reason": evaluation.reason,
                 "estudio.dataset_id": evaluation.training.dataset.dataset_id,
                 "estudio.start_version": evaluation.training.start_version,
-            },
+            }
+            | (
+                {} if evaluation.training.item_version is None else {ITEM_VERSION_TAG: evaluation.training.item_version}
+            ),
             metrics=evaluation.metrics,
             reason=evaluation.reason,
             actor=f"fine_tune {run_id}",

@@ -54,7 +54,8 @@ def rollback(plugin_name: str, params: dict[str, Any], run_id: str, actor: str) 
                 "See: estudio releases"
             )
         bind_release(target.release_id)
-        ensure_served(target.model_name)
+        for name in target.models:
+            ensure_served(name)
         promotion = ledger.request(
             connection,
             plugin_name,

@@ -5,23 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from estudio_core import database
-from estudio_core.errors import VerificationError
+from estudio_core.errors import ReleaseError, VerificationError
+from estudio_core.log_context import bind_release
 from estudio_core.pipeline.items.embed_writes import embed_writes
 from estudio_core.pipeline.manifests import BuiltManifest, VerifiedManifest
 from estudio_core.promotion.ledger import require_open_run
 from estudio_core.vectordb.catching_up import catch_up
 from estudio_core.vectordb.locks import build_lock
-from estudio_core.vectordb.releases import get_release
+from estudio_core.vectordb.releases import get_release, release_of_run
 from estudio_core.vectordb.verification import verify_release
 
 SAMPLE_QUERIES = 100
 """Vectors with which recall is measured: the plugin's judged queries, and items of the collection to fill up."""
 
 
-def verify(plugin_name: str, built: dict[str, Any]) -> VerifiedManifest:
+def verify(plugin_name: str, built: dict[str, Any] | None, run_id: str | None = None) -> VerifiedManifest:
     """Catch up with writes, and check counts, dimensions, recall@10 and the golden texts of the encoder.
 
-    A release that is verified or live already is left as it is.
+    A release that is verified or live already is left as it is. Of one over the live collection, for which nothing was
+    built, `built` is None and `run_id` is given; its encoder and recall are checked alone.
 
     Raises:
         SupersededError: a later promotion has taken the place of this run's.
@@ -32,18 +34,29 @@ def verify(plugin_name: str, built: dict[str, Any]) -> VerifiedManifest:
     from estudio_core.inference.manifest import entry_of
     from estudio_core.inference.opening import ensure_served, open_query_embedder
 
-    manifest = BuiltManifest.model_validate(built)
+    manifest = None if built is None else BuiltManifest.model_validate(built)
     with database.connect(autocommit=True) as connection, build_lock(connection, plugin_name):
-        release = get_release(connection, manifest.release_id)
+        if manifest is not None:
+            release = get_release(connection, manifest.release_id)
+        else:
+            found = release_of_run(connection, plugin_name, str(run_id))
+            if found is None:
+                raise ReleaseError(
+                    f"Run {run_id!r} has started no release of {plugin_name!r}. Start a new release run."
+                )
+            release = found
         require_open_run(connection, plugin_name, release.run_id)
-        ensure_served(release.model_name)
+        bind_release(release.release_id)
+        for name in release.models:
+            ensure_served(name)
         entry = entry_of(release.model_name)
         if release.state == "built":
             # Asked anew: an encoder that this process opened long ago proves nothing about now.
             check_golden(open_query_embedder(release.model_name), entry, where="What will encode queries")
             catch_up(connection, release, embed_writes(plugin_name))
-            verify_release(connection, release, _samples(connection, plugin_name, release), manifest.items)
-            release = get_release(connection, manifest.release_id)
+            samples = _samples(connection, plugin_name, release)
+            verify_release(connection, release, samples, None if manifest is None else manifest.items)
+            release = get_release(connection, release.release_id)
     if release.state not in {"verified", "live", "previous"}:
         raise VerificationError(
             f"Release {release.release_id} of {plugin_name!r} is {release.state}; only a built one can be verified. "
@@ -58,18 +71,25 @@ def verify(plugin_name: str, built: dict[str, Any]) -> VerifiedManifest:
 
 
 def _samples(connection: Any, plugin_name: str, release: Any) -> Any:
-    """Return up to `SAMPLE_QUERIES` query vectors: real queries where there are any, else item vectors."""
+    """Return up to `SAMPLE_QUERIES` query vectors: real queries where there are any, else item vectors.
+
+    Over a collection that serves, the model's golden queries stand in for those: reading items takes as long as there
+    are many.
+    """
     import numpy as np
     from psycopg import sql
 
+    from estudio_core.inference.manifest import entry_of
     from estudio_core.inference.opening import open_query_embedder
     from estudio_core.plugin.registry import open_plugin
     from estudio_core.vectordb.collection import register_vectors
 
     judgments = open_plugin(plugin_name).judgments
     texts = sorted(judgments)[:SAMPLE_QUERIES] if judgments else []
+    shares = release.built_by != release.release_id
+    texts = texts or (entry_of(release.model_name).golden.texts if shares else [])
     vectors = list(open_query_embedder(release.model_name).embed_queries(texts))
-    if len(vectors) < SAMPLE_QUERIES:
+    if not shares and len(vectors) < SAMPLE_QUERIES:
         register_vectors(connection)
         rows = connection.execute(
             sql.SQL("SELECT embedding FROM {} WHERE user_id IS NULL ORDER BY md5(object_id), part LIMIT %s").format(

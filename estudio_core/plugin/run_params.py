@@ -128,7 +128,7 @@ def _empty(name: str, field: FieldInfo, section: str | None) -> tuple[Any, Field
     _Form.left_empty[name] = field.default
     extra = field.json_schema_extra if section is None else _in(section)
     annotated: Any = Annotated
-    annotation = annotated[field.annotation, *field.metadata]
+    annotation: Any = annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
     empty: Any = Field(default=None, title=field.title, description=field.description, json_schema_extra=extra)
     return annotation | None, empty
 

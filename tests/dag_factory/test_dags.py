@@ -142,6 +142,7 @@ def test_tasks_follow_each_other_as_documented(parsed: dict[str, Any]) -> None:
     for step, following in itertools.pairwise(steps):
         assert following in release[step]
         assert "put_back" in release[step]
+    assert "verify" in release["start_collection"]  # over the live collection nothing is embedded or indexed
     assert release["clean_up"] == []  # a leaf, so that a run fails in which put_back did its work
 
 
@@ -196,6 +197,7 @@ def test_the_form_comes_from_the_typed_parameters_of_the_plugin(parsed: dict[str
     assert form["num_epochs"]["default"] is None
     assert "null" in form["num_epochs"]["type"]
     assert form["promotion"]["enum"] == ["auto", "manual", "approval"]
+    assert (form["train"]["default"], form["train"]["enum"]) == (None, ["both", "query", None])
     assert all(field["title"] for field in form.values())
     assert form["preset"]["enum"] == ["plugin", "quick", "thorough"]
     assert {field.get("section") for field in form.values()} == {None, "Sessions", "Training", "Decision"}

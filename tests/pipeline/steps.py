@@ -49,8 +49,8 @@ def release(plugin: str, version: str, run_id: str, shards: int = 2) -> LiveMani
         embed_shard(plugin, shard.as_dict()).as_dict()
         for shard in start_collection(plugin, entry.as_dict(), shards, run_id)
     ]
-    built = build_index(plugin, loaded)
-    live = switch(plugin, verify(plugin, built.as_dict()).as_dict())
+    built = build_index(plugin, loaded).as_dict() if loaded else None
+    live = switch(plugin, verify(plugin, built, run_id).as_dict())
     clean_up(plugin, {})
     return live
 

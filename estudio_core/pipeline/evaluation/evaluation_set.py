@@ -70,9 +70,18 @@ class EvaluationSet:
         return {} if self.words is None else self._judged(self.words)
 
     def rank_with(
-        self, name: str, embedder: Embedder, digest: str, known: VectorStore, fusion: Fusion
+        self,
+        name: str,
+        embedder: Embedder,
+        digest: str,
+        known: VectorStore,
+        fusion: Fusion,
+        of_queries: Embedder | None = None,
     ) -> tuple[ModelRanking, list[IndexedObject]]:
-        """Let the model of the entry with this digest rank; return the result, and the vectors of the items."""
+        """Let the model of the entry with this digest rank; return the result, and the vectors of the items.
+
+        Queries are encoded by `of_queries`, where that is another model.
+        """
         from estudio_core.evaluation.evaluate import rank_scores
         from estudio_core.evaluation.scores import (
             EncodedCatalog,
@@ -87,7 +96,8 @@ class EvaluationSet:
             if len(encoded) % _REPORT_EACH == 0 or len(encoded) == len(self.items):
                 report("Evaluate", len(encoded), len(self.items), "items", f"({name})")
         catalog = EncodedCatalog.from_parts({item.object_id: item.vectors for item in encoded})
-        similarity = similarity_scores(embedder.embed_queries(self.queries), catalog, self.index)
+        queries = (of_queries or embedder).embed_queries(self.queries)
+        similarity = similarity_scores(queries, catalog, self.index)
         scores = fused_scores(similarity, self.words, fusion)
         best = rank_scores(scores, len(self.queries)).rows.tolist()
         top = {q: [catalog.object_ids[row] for row in rows] for q, rows in zip(self.queries, best, strict=True)}

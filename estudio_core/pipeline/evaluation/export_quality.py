@@ -30,8 +30,10 @@ MOST_SESSIONS = 20_000
 """Newest sessions among which the held-out ones are looked for, where a plugin has no judgments."""
 
 
-def ranking_check(plugin: Plugin, name: str) -> tuple[Precision, RankingCheck | None]:
+def ranking_check(plugin: Plugin, name: str, item_name: str | None = None) -> tuple[Precision, RankingCheck | None]:
     """Return the precision in which the entry `name` is to be published, and what measures its loss.
+
+    Items are encoded by the entry `item_name`, where that is another, which has stood the same test.
 
     fp32 where nothing could measure the loss. An entry that is there keeps its precision: a name is written once.
     """
@@ -55,7 +57,7 @@ def ranking_check(plugin: Plugin, name: str) -> tuple[Precision, RankingCheck | 
             wanted,
         )
         return "fp32", None
-    return wanted, _Measurement(plugin, judgments)
+    return wanted, _Measurement(plugin, judgments, item_name)
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class _Measurement:
 
     plugin: Plugin
     judgments: Judgments
+    item_name: str | None = None
 
     def __call__(self, reference: Embedder, converted: Embedder) -> RankingLoss:
         from estudio_core.inference.manifest import RankingLoss
@@ -82,9 +85,11 @@ class _Measurement:
         """Return nDCG@10 of each query."""
         from estudio_core.evaluation.evaluate import FULL, evaluate_judgments
         from estudio_core.evaluation.scores import EncodedCatalog
+        from estudio_core.inference.opening import open_bulk_embedder
 
         index: SearchIndexInfo = self.plugin.index
-        vectors = embedder.embed_items([part for split in items for part in split.parts])
+        of_items = embedder if self.item_name is None else open_bulk_embedder(self.item_name)
+        vectors = of_items.embed_items([part for split in items for part in split.parts])
         offsets = np.concatenate([[0], np.cumsum([len(split.parts) for split in items])]).astype(np.int64)
         catalog = EncodedCatalog(tuple(split.item.object_id for split in items), vectors, offsets)
         queries = list(self.judgments)

@@ -96,8 +96,9 @@ def run_training(request: dict[str, Any]) -> dict[str, Any]:
             "dataset_id": request["dataset_id"],
             "model_digest": request["model_digest"],
             "training": training.as_json(),
-        },
-        paths={"dataset": request["dataset"], "model": request["model"]},
+        }
+        | {name: request[name] for name in ("item_version",) if name in request},
+        paths={name: request[name] for name in ("dataset", "model", "item_model") if name in request},
         warm_start=known or [space.beginning(run.of_plugin, loss_values(plugin.make_loss()))],
         resources=Resources(
             threads=training.threads,

@@ -19,12 +19,13 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
     """Train with `trial.params`, leave model and course of training in `trial.folder`, and report that model's metrics.
 
     `config` has the plugin, the folders of the dataset and of the model to start from, and the parameters of training
-    that all trials share.
+    that all trials share; where queries alone are trained, folder and version of the items' model besides.
     """
     from estudio_core.clickstream.ranking_data import RankingData
     from estudio_core.errors import DataError
     from estudio_core.lexical.settings import Fusion
     from estudio_core.models.storage import load_model, save_model
+    from estudio_core.models.towers import Towers
     from estudio_core.plugin.registry import open_plugin
     from lightning_modules.config import TrainingConfig
     from lightning_modules.evidence import evidence_of
@@ -47,6 +48,7 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
         model,
         data,
         training,
+        item_model=load_model(config["item_model"]) if "item_model" in config else None,
         loss=open_plugin(config["plugin"]).make_loss(),
         on_metrics=on_metrics,
         click_propensity=evidence.click_propensity,
@@ -54,6 +56,8 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
     )
     save_model(model, trial.folder / MODEL_FOLDER)
     Fusion(weight=result.fusion.weight).save(trial.folder / MODEL_FOLDER)
+    if "item_version" in config:
+        Towers(item_version=config["item_version"]).save(trial.folder / MODEL_FOLDER)
     trial.log({"lexical_weight": result.fusion.weight}, result.steps)
     fitted = {
         "metrics": result.metrics,
