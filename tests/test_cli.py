@@ -22,7 +22,7 @@ from estudio_core.context import context
 from estudio_core.promotion import ledger
 from estudio_core.settings import get_settings
 from estudio_core.vectordb.index_info import SearchIndexInfo
-from estudio_core.vectordb.releases import start_release
+from estudio_core.vectordb.releases import ItemModel, start_release
 from estudio_core.writing import ItemWrite, upsert
 from tests.pipeline.conftest import Shop, indexed_shop, shop, small_entry, small_model_folder
 
@@ -145,6 +145,17 @@ def test_releases_show_every_state_with_what_is_known_of_it(estudio_home: Path) 
         assert ("the task was killed" in line) == (state == "failed")
 
 
+def test_releases_show_both_towers_where_they_differ(estudio_home: Path) -> None:
+    info = SearchIndexInfo(dimensions=2)
+    with database.connect() as connection:
+        start_release(connection, "one", "one_v1", "1", info, "run")
+        assert "item_version" not in in_a_pipe("releases")
+        start_release(connection, "two", "two_v4", "4", info, "run", items=ItemModel("two_v3", "3"))
+    table = [line.split() for line in in_a_pipe("releases").splitlines()]
+    assert table[0][3:5] == ["version", "item_version"]
+    assert {row[0]: row[3:5] for row in table[1:]} == {"one": ["1", "1"], "two": ["4", "3"]}
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "named"),
     [
@@ -202,7 +213,8 @@ def test_in_a_pipe_a_row_is_one_whole_line_without_colours_or_boxes() -> None:
 @pytest.mark.usefixtures("failed_release")
 def test_json_holds_the_rows_of_the_table_under_the_same_names() -> None:
     [release] = parsed("releases", "--plugin", LONG_NAME)
-    assert list(release) == [*in_a_pipe("releases").splitlines()[0].split()[:-1], "live", "reason"]
+    told = [name for name in release if name != "item_version"]  # in the table where it is another version
+    assert told == [*in_a_pipe("releases").splitlines()[0].split()[:-1], "live", "reason"]
     assert (release["state"], release["reason"], release["recall_at_10"]) == ("failed", REASON, None)
     assert datetime.fromisoformat(release["created"]).tzinfo is not None
     [promotion] = parsed("promotions")

@@ -82,6 +82,18 @@ def test_the_page_shows_releases_pointer_promotions_plot_report_and_improvements
 
 
 @pytest.mark.usefixtures("filled")
+def test_both_towers_are_shown_where_they_differ() -> None:
+    assert "over items of version" not in plugin_page(shop())
+    with database.connect(autocommit=True) as connection:
+        connection.execute(
+            "UPDATE estudio.deployments SET item_model_name = 'shop_v1', item_model_version = '1' WHERE state = 'live'"
+        )
+    page = plugin_page(shop())
+    assert 'model version 2</span> <span class="whole">over items of version 1</span>' in page
+    assert '<td class="n">2, items 1</td>' in page
+
+
+@pytest.mark.usefixtures("filled")
 def test_a_glance_tells_what_is_live_how_good_how_many_sessions_and_what_drifted() -> None:
     found = shop()
     assert found.quality is not None

@@ -65,12 +65,22 @@ def test_from_a_table_to_a_released_fine_tuned_model_and_back(
         states = {release.release_id: release.state for release in list_releases(connection, PLUGIN)}
     assert states == {1: "retired", 2: "previous", 3: "live"}
 
-    [back] = airflow.run((f"{PLUGIN}__rollback", {}))
+    back, queries, over = airflow.run(
+        (f"{PLUGIN}__rollback", {}),
+        (f"{PLUGIN}__fine_tune", {"num_epochs": 1, "promotion": "manual", "train": "query"}),
+        (f"{PLUGIN}__release", {"version": "challenger"}),
+    )
     back.assert_success()
+    queries.assert_success()
+    over.assert_success()
+    done = {task.partition("[")[0] for task, state in over.tasks.items() if state == "success"}
+    assert done >= {"publish_model", "start_collection", "verify", "switch", "clean_up"}
+    assert {task for task, state in over.tasks.items() if state == "skipped"} >= {"embed_shard[-1]", "build_index[-1]"}
     with database.transaction() as connection:
         live = live_release(connection, PLUGIN)
     assert live is not None
-    assert live.release_id == 2
+    # The rollback went to release 2, whose collection this one serves with another model of queries.
+    assert (live.built_by, live.model_version, live.item_model_version) == (2, "3", "2")
 
 
 def test_too_few_sessions_skip_the_run_and_say_how_many(
