@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.quality.contenders.mined_negatives import on_mined_negatives
 from benchmarks.quality.contenders.naive import naive
 from benchmarks.quality.contenders.oracle import oracle, oracle_searched
-from benchmarks.quality.contenders.ours import ours, ours_uncorrected
+from benchmarks.quality.contenders.ours import ours, ours_queries, ours_uncorrected
 from benchmarks.quality.contenders.sentence_transformers_trainer import LossName, on_clicks
 from benchmarks.quality.corpora import Corpus
 from benchmarks.quality.evaluation import FIGURES, FUSED, encode_catalog, figures, judged, shown_rankings
@@ -35,7 +35,8 @@ ORACLE_SEARCHED = "oracle (judgments), searched rate"
 ORACLES = (ORACLE, ORACLE_SEARCHED)
 """What alone is given grades: of the queries of the log."""
 HARD_NEGATIVES = "CachedMultipleNegativesRankingLoss, mined negatives"
-OWN_BUDGET = ("ours", "ours, uncorrected")
+QUERIES_ONLY = "ours, queries only"
+OWN_BUDGET = ("ours", QUERIES_ONLY, "ours, uncorrected")
 """Trained with Estudio's defaults, until their own steps or dev queries end it."""
 TENFOLD = 10
 
@@ -49,6 +50,7 @@ def _sentence_transformers(loss: LossName) -> Contender:
 
 CONTENDERS: dict[str, Contender] = {
     "ours": ours,
+    QUERIES_ONLY: ours_queries,
     "ours, uncorrected": ours_uncorrected,
     "MultipleNegativesRankingLoss": _sentence_transformers("MultipleNegativesRankingLoss"),
     "CachedMultipleNegativesRankingLoss": _sentence_transformers("CachedMultipleNegativesRankingLoss"),
@@ -139,8 +141,9 @@ def measure(unit: Unit, model_path: str) -> dict[str, Any]:
         corpus = sealed(unit.corpus, judgments=unit.corpus.judgments if unit.contender in ORACLES else None)
         outcome = CONTENDERS[unit.contender](Task(corpus, model_path, data, unit.seed, budget, unit.times))
         fusion = Fusion() if outcome.weight is None else Fusion(weight=outcome.weight)
+        kept = _base(unit.corpus, model_path)[1] if outcome.keeps_items else None
         result = {
-            **figures(outcome.model, unit.corpus, fusion),
+            **figures(outcome.model, unit.corpus, fusion, kept),
             **outcome.stated,
             "weight": fusion.weight,
             "tokens": outcome.tokens,

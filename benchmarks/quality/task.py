@@ -51,6 +51,7 @@ class Outcome:
         seconds: Wall-clock time of training, loading not counted.
         weight: Of words beside its vectors, where training chose one; None: the default.
         stated: What else is to be kept beside the figures.
+        keeps_items: Whether the model encodes queries alone, and items keep the vectors of the base model.
     """
 
     model: EmbeddingModel
@@ -59,6 +60,7 @@ class Outcome:
     seconds: float
     weight: float | None = None
     stated: Mapping[str, Any] = field(default_factory=dict)
+    keeps_items: bool = False
 
 
 class Contender(Protocol):

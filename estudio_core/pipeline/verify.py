@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from estudio_core import database
 from estudio_core.errors import ReleaseError, VerificationError
@@ -15,8 +15,13 @@ from estudio_core.vectordb.locks import build_lock
 from estudio_core.vectordb.releases import get_release, release_of_run
 from estudio_core.vectordb.verification import verify_release
 
+if TYPE_CHECKING:
+    from estudio_core.plugin.plugin import Plugin
+
 SAMPLE_QUERIES = 100
 """Vectors with which recall is measured: the plugin's judged queries, and items of the collection to fill up."""
+NEWEST_SESSIONS = 500
+"""Sessions whose queries stand in for judged ones."""
 
 
 def verify(plugin_name: str, built: dict[str, Any] | None, run_id: str | None = None) -> VerifiedManifest:
@@ -71,31 +76,38 @@ def verify(plugin_name: str, built: dict[str, Any] | None, run_id: str | None = 
 
 
 def _samples(connection: Any, plugin_name: str, release: Any) -> Any:
-    """Return up to `SAMPLE_QUERIES` query vectors: real queries where there are any, else item vectors.
+    """Return up to `SAMPLE_QUERIES` query vectors: real queries where there are any, filled up with item vectors.
 
-    Over a collection that serves, the model's golden queries stand in for those: reading items takes as long as there
-    are many.
+    Over a collection that serves, where queries have a new model, those of the newest sessions count as real ones too;
+    and item vectors are taken as they come: a draw by lot reads all of them.
     """
     import numpy as np
     from psycopg import sql
 
-    from estudio_core.inference.manifest import entry_of
     from estudio_core.inference.opening import open_query_embedder
     from estudio_core.plugin.registry import open_plugin
     from estudio_core.vectordb.collection import register_vectors
 
-    judgments = open_plugin(plugin_name).judgments
-    texts = sorted(judgments)[:SAMPLE_QUERIES] if judgments else []
+    plugin = open_plugin(plugin_name)
     shares = release.built_by != release.release_id
-    texts = texts or (entry_of(release.model_name).golden.texts if shares else [])
-    vectors = list(open_query_embedder(release.model_name).embed_queries(texts))
-    if not shares and len(vectors) < SAMPLE_QUERIES:
+    texts = sorted(plugin.judgments or (_newest_queries(connection, plugin) if shares else ()))
+    vectors = list(open_query_embedder(release.model_name).embed_queries(texts[:SAMPLE_QUERIES]))
+    if len(vectors) < SAMPLE_QUERIES:
         register_vectors(connection)
+        by_lot = sql.SQL("" if shares else "ORDER BY md5(object_id), part")
         rows = connection.execute(
-            sql.SQL("SELECT embedding FROM {} WHERE user_id IS NULL ORDER BY md5(object_id), part LIMIT %s").format(
-                release.collection.parts
+            sql.SQL("SELECT embedding FROM {} WHERE user_id IS NULL {} LIMIT %s").format(
+                release.collection.parts, by_lot
             ),
             (SAMPLE_QUERIES - len(vectors),),
         ).fetchall()
         vectors += [np.asarray(row[0].to_numpy() if hasattr(row[0], "to_numpy") else row[0]) for row in rows]
     return np.stack(vectors).astype(np.float32) if vectors else np.empty((0, release.index_info.dimensions))
+
+
+def _newest_queries(connection: Any, plugin: Plugin) -> set[str]:
+    from estudio_core.clickstream.converter import usable_inputs
+    from estudio_core.clickstream.store import ClickstreamStore
+
+    sessions = ClickstreamStore(connection).sessions(plugin.meta.name, limit=NEWEST_SESSIONS)
+    return {session.query for session in usable_inputs(sessions, plugin.converter, plugin.query_retriever)}

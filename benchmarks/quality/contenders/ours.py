@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.quality.task import Outcome, Task, base_model
 from lightning_modules.config import TrainingConfig
@@ -26,8 +26,13 @@ def ours_uncorrected(task: Task) -> Outcome:
     return _train(task, corrected=False)
 
 
-def _train(task: Task, *, corrected: bool) -> Outcome:
-    config = TrainingConfig(seed=task.seed, **longer_training(task.times))
+def ours_queries(task: Task) -> Outcome:
+    """Train queries alone, with the defaults: items keep the vectors of the base model."""
+    return _train(task, corrected=True, train="query")
+
+
+def _train(task: Task, *, corrected: bool, train: Literal["both", "query"] = "both") -> Outcome:
+    config = TrainingConfig(seed=task.seed, train=train, **longer_training(task.times))
     evidence = evidence_of(task.data, config, corrected=corrected)
     model = base_model(task)
     result = fit(
@@ -44,6 +49,7 @@ def _train(task: Task, *, corrected: bool) -> Outcome:
         seconds=result.seconds,
         weight=result.fusion.weight,
         stated={"share": result.interpolation.share},
+        keeps_items=train == "query",
     )
 
 
