@@ -173,8 +173,7 @@ class TrainingConfig(StrictModel):
     )
     query_fixed_layers: int = parameter(
         0,
-        "The same where queries alone are trained (`train`), in place of `num_fixed_layers`: queries are short, and "
-        "frozen layers save little.",
+        "The same where queries alone are trained (`train`), in place of `num_fixed_layers`.",
         *("plugin", "search"),
         ge=0,
         le=1000,
