@@ -73,12 +73,13 @@ def test_the_log_is_kept_for_no_collection_that_has_it(conn: psycopg.Connection)
 def test_both_lack_what_was_written_while_another_collection_was_live(conn: psycopg.Connection) -> None:
     first = live(conn, "one", {"a": "x"})
     second = switch(conn, over(conn, "two"), embed)
-    live(conn, "three", {"a": "x"})
+    put(conn, b="y")
+    live(conn, "three", {"a": "x", "b": "y"})
     put(conn, a="newer")
     assert [[e.object_id for e in pending(conn, release)] for release in (first, second)] == [["a"], ["a"]]
-    assert prune(conn, "shop") == 0
+    assert prune(conn, "shop") == 1  # of b, which the collection got while it was live
     back = rollback(conn, "shop", embed, second)
-    assert content(conn, back) == {"a": "newer"}
+    assert content(conn, back) == {"a": "newer", "b": "y"}
     assert pending(conn, first) == []
     row = conn.execute("SELECT count(DISTINCT applied_seq) FROM estudio.deployments WHERE run_id <> 'three'").fetchone()
     assert row == (1,)
