@@ -13,7 +13,7 @@ from estudio_core.evaluation.gate import decide
 from estudio_core.lexical.settings import Fusion
 from estudio_core.pipeline.evaluation.evaluation_set import EvaluationSet, ModelRanking
 from estudio_core.pipeline.evaluation.report import numbers_of, summary
-from estudio_core.pipeline.evaluation.sample import sampled_items
+from estudio_core.pipeline.evaluation.sample import hash_share, sampled_items
 from estudio_core.pipeline.evaluation.unregistered import exported
 from estudio_core.pipeline.items.vector_store import VectorStore
 from estudio_core.pipeline.manifests import JudgedManifest, PretrainingManifest
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from estudio_core.preprocessing.catalog.known_items import KnownItem
 
 MOST_ITEMS = 50_000
-"""Items that both models rank; of larger catalogs the judged and known ones, and a fixed sample of about as many."""
+"""Items that both models rank by judgments; of larger catalogs the judged ones, and a fixed sample of about as many."""
+MOST_TITLES = 4_000
+"""Items that both models rank by known items, beside these: no release has a use for their vectors."""
 
 
 def judge(plugin_name: str, run_id: str, pretrained: dict[str, Any]) -> JudgedManifest:
@@ -73,41 +75,48 @@ def judge(plugin_name: str, run_id: str, pretrained: dict[str, Any]) -> JudgedMa
 
 
 def _evaluation_sets(plugin: Plugin, known: Sequence[KnownItem]) -> list[EvaluationSet]:
-    """Return the known items among the others, and the judgments over the catalog as it is, where there are enough."""
+    """Return known items among others, all without title, and the judgments over the catalog, if there are enough."""
     from estudio_core.evaluation.judgments import Judgments
 
     human = plugin.judgments
     human = human.with_one_spelling().answerable() if human is not None else Judgments({})
     needed = human.object_ids | {item.object_id for item in known}
     items = list(sampled_items(plugin, needed, MOST_ITEMS))
-    rests = {item.object_id: item.rest for item in known}
-    cut = [_without_asked(plugin, split, rests.get(split.item.object_id)) for split in items]
+    ids = {item.object_id for item in known}
+    share = MOST_TITLES / max(len(items), 1)
+    titleless = [
+        without
+        for split in items
+        if split.item.object_id in ids or hash_share(split.item.object_id) < share
+        if (without := _without_title(plugin, split)) is not None
+    ]
     answers: dict[str, dict[str, float]] = {}
     for item in known:
         answers.setdefault(item.query, {})[item.object_id] = 1.0
-    sets = [EvaluationSet(plugin.index, cut, Judgments(answers), {"known": tuple(answers)}, rated=False)]
+    sets = [EvaluationSet(plugin.index, titleless, Judgments(answers), {"known": tuple(answers)}, rated=False)]
     if len(human) >= plugin.gate.minimum_queries:
         sets.append(EvaluationSet(plugin.index, items, human, {"unseen": tuple(human)}, rated=True))
     return sets
 
 
-def _without_asked(plugin: Plugin, split: SplitItem, rest: str | None) -> SplitItem:
-    """Return a known item as it is ranked: what its query was drawn of is in neither text nor title."""
-    if rest is None:
-        return split
-    return replace(split, item=replace(split.item, payload={}), text=rest, parts=plugin.item_texts.item_splitter(rest))
+def _without_title(plugin: Plugin, split: SplitItem) -> SplitItem | None:
+    """Return an item as known items are ranked: what a query would be drawn of is in neither text nor payload."""
+    from estudio_core.preprocessing.catalog.pairs import cut
+
+    pair = cut(split.item.object_id, split.item.data, plugin.item_texts.preprocessor, title=True)
+    if pair is None:
+        return None
+    parts = plugin.item_texts.item_splitter(pair.rest)
+    return replace(split, item=replace(split.item, payload={}), text=pair.rest, parts=parts)
 
 
 def _ranked(
     plugin: Plugin, sets: Sequence[EvaluationSet], name: str, model_folder: Path, scratch: Path
 ) -> list[ModelRanking]:
-    """Return how a model ranks each set; its vectors of the items are kept for the release."""
+    """Return how a model ranks each set; its vectors of the catalog as it is are kept for the release."""
     with exported(plugin, model_folder, scratch) as (embedder, digest):
-        store = VectorStore.load(plugin.meta.name, digest)
-        found: list[ModelRanking] = []
-        for one in sets:
-            ranking, vectors = one.rank_with(name, embedder, digest, store, Fusion.of_model(model_folder))
-            store = VectorStore(dict(store) | {item.content_hash: item.vectors for item in vectors})
-            found.append(ranking)
-    VectorStore.save(plugin.meta.name, digest, vectors)
-    return found
+        kept, fusion = VectorStore.load(plugin.meta.name, digest), Fusion.of_model(model_folder)
+        found = [one.rank_with(name, embedder, digest, kept, fusion) for one in sets]
+    if len(found) > 1:
+        VectorStore.save(plugin.meta.name, digest, found[-1][1])
+    return [ranking for ranking, _ in found]

@@ -39,12 +39,14 @@ def pair_catalog(plugin_name: str, run_id: str) -> PairsManifest:
     plugin = open_plugin(plugin_name)
     settings = plugin.pretrain or CatalogPretraining()
     whole: dict[str, str] = {}
-    pairs = []
+    titles, pairs = [], []
     for split in sampled_items(plugin, (), settings.items + settings.known_items):
         whole[split.item.object_id] = split.text
-        if (pair := cut(split.item.object_id, split.item.data, plugin.item_texts.preprocessor)) is not None:
-            pairs.append(pair)
-    judged_by, learned_from = divide(pairs, settings.known_items)
+        item = split.item.object_id, split.item.data, plugin.item_texts.preprocessor
+        for found, pair in ((titles, cut(*item, title=True)), (pairs, cut(*item))):
+            if pair is not None:
+                found.append(pair)
+    judged_by, learned_from = divide(titles, pairs, settings.known_items)
     known = known_items(judged_by, whole.values())
     learned_from = learned_from[: settings.items]
     if settings.query_writer is None:

@@ -70,9 +70,9 @@ def write_report(
         notes=(
             f"Adapted to the catalog alone, before any click: {pairs.pairs:,} queries made of {pairs.items:,} items"
             f"{', scored by a teacher' if pairs.taught else ''}, {training.steps:,} steps.",
-            f"{pairs.known_items:,} known items judge: training saw nothing of them, and what a query was drawn of is "
-            "taken out of its item's text. A query has one right answer, so that there is no judged figure.",
-            f"Both models ranked the same {len(sets[0].items):,} items by exact search.",
+            f"{pairs.known_items:,} known items judge: training saw nothing of them. Their queries are drawn of "
+            f"titles, and {len(sets[0].items):,} items are ranked without theirs. A query has one right answer, so that there "
+            "is no judged figure.",
         ),
     )
     rendering.write_report(report, folder)

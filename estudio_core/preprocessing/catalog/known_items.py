@@ -2,8 +2,11 @@
 
 Such a test leaks easily; this is how it does not:
 
-- The piece that a query is drawn from (a field, a sentence, a run of words) is taken out of the item's text before the
-  item is ranked. Words alone find what the rest of the text happens to say again, and that only.
+- The piece that a query is drawn from (the first field or sentence, mostly a title, or a run of words) is taken out of
+  the item's text before it is ranked. Words alone find what the rest of the text happens to say again, and that only.
+- All other items lose the like. Were they ranked whole, the words of a query would stand in their titles and in that of
+  the right item not: words would speak against it. (400 made-up products whose descriptions share no word with titles,
+  ranked so: a model of 0.43 nDCG@10 by vectors alone had 0.03 with words.)
 - A query all of whose words stand in the rest is left out, and so is one with no word that a second item has: the first
   needs no learning, the second cannot be learned.
 - Training sees nothing of a known item, neither the piece nor the rest; nor any item that has the same words as a
@@ -31,24 +34,31 @@ _SEED = 1
 
 @dataclass(frozen=True)
 class KnownItem:
-    """A query, the item that it was drawn of, and what is left of the item to find it by."""
+    """A query, and the item that it was drawn of."""
 
     query: str
     object_id: str
-    rest: str
 
 
-def divide(pairs: Iterable[CatalogPair], most_known: int) -> tuple[list[CatalogPair], list[CatalogPair]]:
+def divide(
+    titles: Iterable[CatalogPair], pairs: Iterable[CatalogPair], most_known: int
+) -> tuple[list[CatalogPair], list[CatalogPair]]:
     """Return the pairs to judge by, a fifth at most, and those to learn from, which have nothing in common with them.
 
     Args:
-        pairs: Of the catalog; which are judged by is decided by a hash of their ids.
+        titles: The catalog's items, each asked of by its title; which are judged by is decided by a hash of their ids.
+        pairs: The same items, asked of by whatever piece.
         most_known: Most pairs to judge by.
     """
-    order = sorted(pairs, key=lambda pair: zlib.crc32(b"known\x1f" + pair.object_id.encode()))
+    order = _by_hash(titles)
     known = order[: min(most_known, int(_MOST_KNOWN * len(order)))]
+    ids = {pair.object_id for pair in known}
     taken = {trace for pair in known for trace in _traces(pair)}
-    return known, [pair for pair in order[len(known) :] if taken.isdisjoint(_traces(pair))]
+    return known, [p for p in _by_hash(pairs) if p.object_id not in ids and taken.isdisjoint(_traces(p))]
+
+
+def _by_hash(pairs: Iterable[CatalogPair]) -> list[CatalogPair]:
+    return sorted(pairs, key=lambda pair: zlib.crc32(b"known\x1f" + pair.object_id.encode()))
 
 
 def known_items(pairs: Sequence[CatalogPair], catalog: Iterable[str]) -> list[KnownItem]:
@@ -60,7 +70,7 @@ def known_items(pairs: Sequence[CatalogPair], catalog: Iterable[str]) -> list[Kn
     """
     queries = WordSamples(catalog, seed=_SEED).write([pair.asked for pair in pairs], 1)
     return [
-        KnownItem(query, pair.object_id, pair.rest)
+        KnownItem(query, pair.object_id)
         for pair, written in zip(pairs, queries, strict=True)
         for query in written
         if not set(words_of(query)) <= set(words_of(pair.rest))

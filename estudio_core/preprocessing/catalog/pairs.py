@@ -45,7 +45,7 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def cut(object_id: str, data: Any, preprocessor: ItemPreprocessor) -> CatalogPair | None:
+def cut(object_id: str, data: Any, preprocessor: ItemPreprocessor, *, title: bool = False) -> CatalogPair | None:
     """Return an item cut in two, always alike; None where its text is too short for that.
 
     The first field, mostly a title, is asked of half of the items (title -> body), another field of the other half
@@ -59,6 +59,7 @@ def cut(object_id: str, data: Any, preprocessor: ItemPreprocessor) -> CatalogPai
         object_id: Decides, by hash, what is asked.
         data: What a loader gives for the item.
         preprocessor: The plugin's, which makes the text of it.
+        title: Ask of the first field or sentence, whatever the id.
     """
     rng = random.Random(zlib.crc32(object_id.encode()))
     if isinstance(data, Mapping) and preprocessor.transform is None:
@@ -66,12 +67,12 @@ def cut(object_id: str, data: Any, preprocessor: ItemPreprocessor) -> CatalogPai
         texts = {name: dict_to_text({name: data[name]}, field_names=False) for name in names}
         asked = [name for name in names if len(words_of(texts[name])) >= _FEWEST_WORDS]
         if len(asked) > 1:
-            name = _drawn(asked, rng)
+            name = asked[0] if title else _drawn(asked, rng)
             return CatalogPair(object_id, texts[name], preprocessor({k: v for k, v in data.items() if k != name}))
     text = preprocessor(data)
     sentences = DummySentenceSplitter()(text)
     if len(sentences) > 1 and all(len(words_of(sentence)) >= _FEWEST_WORDS for sentence in sentences):
-        sentence = _drawn(sentences, rng)
+        sentence = sentences[0] if title else _drawn(sentences, rng)
         return CatalogPair(object_id, sentence, " ".join(other for other in sentences if other != sentence))
     words = text.split()
     if len(words) < 2 * _RUN:
