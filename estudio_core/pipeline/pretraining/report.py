@@ -71,8 +71,8 @@ def write_report(
             f"Adapted to the catalog alone, before any click: {pairs.pairs:,} queries made of {pairs.items:,} items"
             f"{', scored by a teacher' if pairs.taught else ''}, {training.steps:,} steps.",
             f"{pairs.known_items:,} known items judge: training saw nothing of them. Their queries are drawn of "
-            f"titles, and {len(sets[0].items):,} items are ranked without theirs. A query has one right answer, so that there "
-            "is no judged figure.",
+            f"titles, and {len(sets[0].items):,} items are ranked without theirs. A query has one right answer, so "
+            "that there is no judged figure.",
         ),
     )
     rendering.write_report(report, folder)

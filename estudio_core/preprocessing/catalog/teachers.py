@@ -88,8 +88,9 @@ class Seq2SeqWriter:
             for start in range(0, len(texts), self.batch_size):
                 some = [self.prefix + text for text in texts[start : start + self.batch_size]]
                 given = tokenizer(
-                    some, truncation=True, max_length=self.max_tokens, padding=True, return_tensors="pt"
-                ).to(model.device)
+                    some, truncation=True, max_length=self.max_tokens, padding=True, return_token_type_ids=False,
+                    return_tensors="pt",
+                ).to(model.device)  # fmt: skip
                 made = model.generate(
                     **given, do_sample=True, top_k=25, top_p=0.95, num_return_sequences=count,
                     max_new_tokens=self.max_new_tokens,
