@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from estudio_core.plugin.registry import PluginManager as PluginManager
     from estudio_core.plugin.run_params import FineTuneParams as FineTuneParams
     from estudio_core.plugin.run_params import WatchParams as WatchParams
+    from estudio_core.plugin.specs import CatalogPretraining as CatalogPretraining
     from estudio_core.plugin.specs import PostgresItems as PostgresItems
     from estudio_core.plugin.specs import TextIndex as TextIndex
     from estudio_core.plugin.specs import TextModel as TextModel
@@ -134,7 +135,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "estudio_core.plugin.plugin": ("Plugin", "PluginMeta"),
     "estudio_core.plugin.registry": ("PluginManager",),
     "estudio_core.plugin.run_params": ("FineTuneParams", "WatchParams"),
-    "estudio_core.plugin.specs": ("PostgresItems", "TextIndex", "TextModel", "TextTraining"),
+    "estudio_core.plugin.specs": ("CatalogPretraining", "PostgresItems", "TextIndex", "TextModel", "TextTraining"),
     "estudio_core.plugin.tutorial": (
         "DatasetFieldsNormalizer",
         "DictItemSetManager",

@@ -43,6 +43,7 @@ class SessionBatch:
         confidence: float [s, o], confidence of a click or skip; for what other sessions of the query showed, the mean
             of theirs; 1 where nothing is known.
         lexical: float [s, o], what words add to the similarity; 0 where the dataset has none.
+        shown_score: float [s, o], the score with which the session showed the object; NaN where it did not, or without.
     """
 
     query_rows: list[int]
@@ -56,6 +57,7 @@ class SessionBatch:
     click_weight: Tensor
     confidence: Tensor
     lexical: Tensor
+    shown_score: Tensor
 
     def to(self, device: torch.device) -> SessionBatch:
         """Return the batch with its tensors on `device`."""
@@ -128,6 +130,7 @@ class BatchBuilder:
         shape = (len(sessions), len(columns))
         clicked, negatives, shown, clicked_for_query, rejected = (np.zeros(shape, dtype=bool) for _ in range(5))
         click_weight, confidence = (np.ones(shape, dtype=np.float32) for _ in range(2))
+        shown_score = np.full(shape, np.nan, dtype=np.float32)
         session_query = np.empty(len(sessions), dtype=np.int64)
         for row, (session, chosen) in enumerate(zip(sessions, draws, strict=True)):
             session_query[row] = queries.setdefault(self._bank.query(chosen.text), len(queries))
@@ -149,6 +152,8 @@ class BatchBuilder:
                     click_weight[row, column] = session.click_weights[i] * (propensity[i] if propensity else 1.0)
                 if known is not None:
                     confidence[row, column] = known[i]
+                if (score := session.ranks[i]) is not None:
+                    shown_score[row, column] = score
         allowed = (
             in_batch_negatives(torch.from_numpy(shown | negatives), torch.from_numpy(clicked_for_query))
             if self._config.in_batch_negatives
@@ -167,6 +172,7 @@ class BatchBuilder:
             click_weight=torch.from_numpy(click_weight),
             confidence=torch.from_numpy(confidence),
             lexical=self._lexical_of([chosen.text for chosen in draws], list(columns)),
+            shown_score=torch.from_numpy(shown_score),
         )
 
     def _lexical_of(self, texts: list[str], objects: list[str]) -> Tensor:

@@ -183,6 +183,7 @@ class DevEvaluation:
                         "skip_confidences": torch.ones(len(pairs)),
                         "positive_index": pairs.positive_index,
                         "session_index": pairs.session,
+                        "shown_margins": torch.full((len(pairs),), torch.nan),  # sessions are judged by their clicks
                         "done": 1.0,  # one yardstick for all validations
                     },
                 )

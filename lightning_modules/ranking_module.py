@@ -141,6 +141,8 @@ class RankingModule(lightning.LightningModule):
                 "skip_confidences": skip,
                 "positive_index": pairs.positive_index,
                 "session_index": pairs.session,
+                "shown_margins": batch.shown_score[pairs.session, pairs.positive]
+                - batch.shown_score[pairs.session, pairs.negative],
                 "done": self._done(),
             },
         )

@@ -13,8 +13,9 @@ from estudio_core.errors import DataError
 from estudio_core.evaluation.bootstrap import Estimate, bootstrap_mean, paired_gain
 from estudio_core.evaluation.evaluate import ANSWERED_WELL, FULL, JUDGED, METRIC_TITLES, QueryMetrics
 
-Group = Literal["seen", "unseen"]
-"""seen: queries that occur in the training sessions. unseen: queries that do not."""
+Group = Literal["seen", "known", "unseen"]
+"""seen: queries that occur in the training sessions. unseen: queries that do not. known: queries drawn of items that
+training has not seen, which they are to find; people's judgments, where there are some, are *unseen* beside them."""
 
 FIGURES = (FULL, JUDGED)
 """Metrics of which none is to be bought by a loss of another."""

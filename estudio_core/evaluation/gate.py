@@ -50,7 +50,7 @@ def decide(
     has to gain in the mean with a loss of more than `maximum_loss` ruled out. Where `unseen` decides alone, its gain
     has to be certain. Without enough unseen queries nothing is promoted: a model can get better for what it was trained
     on and worse for everything else. Without judgments, give the queries of the held-out sessions as `unseen`, and no
-    `seen`.
+    `seen`. `known` items are as `seen` is beside `unseen`, and as `unseen` where they are alone.
 
     People's ratings give two figures, and no gain in one is bought by a loss in the other: in either group neither may
     lose more than `maximum_loss` for certain. Nor may the queries that were answered well lose more than `maximum_tax`.
@@ -66,7 +66,7 @@ def decide(
         candidate_similarity: The same with the candidate.
         seed: Of bootstrap and randomisation test.
     """
-    order: tuple[Group, ...] = ("seen", "unseen")
+    order: tuple[Group, ...] = ("seen", "known", "unseen")
     groups = tuple(
         compare_group(group, champion[group], candidate[group], settings.confidence, seed)
         for group in order
@@ -123,7 +123,7 @@ def _refusal(groups: tuple[GroupComparison, ...], settings: GateSettings, sides:
     for group in groups:
         if group.not_finite:
             return f"Refused: {group.not_finite} of {group.queries} {group.group} queries have no finite metric."
-    unseen = by_name.get("unseen")
+    unseen = by_name.get("unseen") or by_name.get("known")
     if unseen is None or unseen.queries < settings.minimum_queries:
         return (
             f"Refused: {unseen.queries if unseen else 0} queries that training never saw, at least "

@@ -21,7 +21,11 @@ from estudio_core.evaluation.search_charts import course_chart, parameter_charts
 if TYPE_CHECKING:
     import jinja2
 
-GROUP_TITLES = {"seen": "Queries users searched before", "unseen": "Queries never seen in training"}
+GROUP_TITLES = {
+    "seen": "Queries users searched before",
+    "known": "Queries drawn of items never seen in training",
+    "unseen": "Queries never seen in training",
+}
 TAX_TITLE = "Of these, answered well before"
 FIGURES_EXPLAINED = "full: what nobody rated is irrelevant; judged: it is left out of the ranking"
 
@@ -73,10 +77,10 @@ def render_terminal(report: EvaluationReport) -> RenderableType:
     """Return the before/after table and the decision, for `rich.console.Console.print`."""
     promoted = report.decision.promoted
     facts = report.facts
-    clicks = "simulated clicks" if facts.simulated else "clicks"
-    learned = Text(
-        f"{facts.clicked_sessions:,} of {facts.sessions:,} sessions with {clicks}, {facts.items:,} items", style="dim"
-    )
+    learned = ""
+    if facts is not None:
+        clicks = "simulated clicks" if facts.simulated else "clicks"
+        learned = f"{facts.clicked_sessions:,} of {facts.sessions:,} sessions with {clicks}, {facts.items:,} items"
     tables = []
     for group in report.decision.groups:
         tables.append(_table(f"\n{GROUP_TITLES[group.group]} ({group.queries})", group.metrics))
@@ -93,7 +97,7 @@ def render_terminal(report: EvaluationReport) -> RenderableType:
             "Passed the gate" if promoted else "Refused by the gate", style="bold green" if promoted else "bold yellow"
         ),
         Text(report.decision.reason),
-        learned,
+        Text(learned, style="dim"),
     )
 
 

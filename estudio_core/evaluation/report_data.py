@@ -111,7 +111,8 @@ class EvaluationReport(_Data):
     plugin: str
     created_at: datetime
     decision: GateDecision
-    facts: DataFacts
+    facts: DataFacts | None = None
+    """None: nothing was learned from sessions; the notes say from what."""
     lanes: tuple[Lane, ...] = ()
     """Words alone, vectors alone and both, with the champion and with the candidate."""
     queries: tuple[QueryChange, ...] = ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,9 @@ from estudio_core.evaluation.gate import decide
 from estudio_core.lexical.settings import Fusion
 from estudio_core.pipeline.evaluation.evaluation_set import EvaluationSet, ModelRanking
 from estudio_core.pipeline.evaluation.questions import questions
-from estudio_core.pipeline.evaluation.report import write_report
+from estudio_core.pipeline.evaluation.report import numbers_of, write_report
 from estudio_core.pipeline.evaluation.sample import sampled_items
+from estudio_core.pipeline.evaluation.unregistered import exported
 from estudio_core.pipeline.items.vector_store import VectorStore
 from estudio_core.pipeline.manifests import EvaluationManifest, TrainingManifest
 from estudio_core.plugin.registry import open_plugin
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 MOST_ITEMS = 50_000
 """Items that candidate and champion rank; of larger catalogs the judged and shown ones, and a fixed sample of about as
 many."""
-
-_SCRATCH_VERSION = 0
-"""Version under which a candidate that is not registered yet is exported, in a folder of its own."""
 
 
 def evaluate(plugin_name: str, run_id: str, trained: dict[str, Any]) -> EvaluationManifest:
@@ -64,23 +61,13 @@ def evaluate(plugin_name: str, run_id: str, trained: dict[str, Any]) -> Evaluati
         )
         course = json.loads((trained_folder / "history.json").read_text())
         summary = write_report(folder, run_id, training, data, decision, evaluation_set, champion, candidate, course)
-    numbers = {
-        f"{group.group}_{comparison.metric}_{side}": getattr(comparison, side).mean
-        for group in decision.groups
-        for comparison in group.metrics
-        for side in ("before", "after", "gain")
-    } | {
-        f"{group.group}_tax_{comparison.metric}": comparison.gain.mean
-        for group in decision.groups
-        for comparison in group.tax
-    }
     return EvaluationManifest(
         uri=store.uri(plugin_name, run_id, "evaluation"),
         training=training,
         promoted=decision.promoted,
         reason=decision.reason,
         summary=summary,
-        metrics=numbers,
+        metrics=numbers_of(decision),
     )
 
 
@@ -109,31 +96,22 @@ def _champion(evaluation_set: EvaluationSet, plugin: Plugin, training: TrainingM
 def _candidate(
     evaluation_set: EvaluationSet, plugin: Plugin, model_folder: Path, scratch: Path, item_version: str | None
 ) -> ModelRanking:
-    """Export the candidate, rank with it as it would be served, and keep its item vectors for the release."""
-    from estudio_core.export.triton_repository import ExportOptions, publish_entry
-    from estudio_core.inference.manifest import entry_name
-    from estudio_core.inference.opening import open_bulk_embedder, open_scratch_embedder
-    from estudio_core.models.storage import load_model
+    """Rank with the candidate as it would be served, and keep its item vectors for the release."""
+    from estudio_core.inference.opening import open_bulk_embedder
     from estudio_core.pipeline.publish_model import publish_model
 
     plugin_name = plugin.meta.name
-    name = entry_name(plugin_name, _SCRATCH_VERSION)
-    # In the plugin's precision, so that its vectors can be used again; what that loses, the release measures.
-    options = ExportOptions(precision=plugin.export.precision)
-    entry = publish_entry(scratch, name, load_model(model_folder), options=options)
-    embedder = open_scratch_embedder(name, repository=scratch)
     fusion = Fusion.of_model(model_folder)
-    if item_version is None:
-        known = VectorStore.load(plugin_name, entry.digest)
-        ranking, vectors = evaluation_set.rank_with("candidate", embedder, entry.digest, known, fusion)
-        VectorStore.save(plugin_name, entry.digest, vectors)
-    else:
-        items = publish_model(plugin_name, item_version)
-        known = VectorStore.from_live_collection(plugin_name, items.digest)
-        name = f"candidate, items {item_version}"
-        ranking, _ = evaluation_set.rank_with(
-            name, open_bulk_embedder(items.name), items.digest, known, fusion, of_queries=embedder
-        )
-    embedder.close()
-    shutil.rmtree(scratch)
+    with exported(plugin, model_folder, scratch) as (embedder, digest):
+        if item_version is None:
+            known = VectorStore.load(plugin_name, digest)
+            ranking, vectors = evaluation_set.rank_with("candidate", embedder, digest, known, fusion)
+            VectorStore.save(plugin_name, digest, vectors)
+        else:
+            items = publish_model(plugin_name, item_version)
+            known = VectorStore.from_live_collection(plugin_name, items.digest)
+            name = f"candidate, items {item_version}"
+            ranking, _ = evaluation_set.rank_with(
+                name, open_bulk_embedder(items.name), items.digest, known, fusion, of_queries=embedder
+            )
     return ranking

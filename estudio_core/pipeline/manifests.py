@@ -93,6 +93,44 @@ class RegistrationManifest(Manifest):
     report_uri: str
 
 
+class PairsManifest(Manifest):
+    """What a catalog alone gives to learn from and to judge by."""
+
+    uri: str
+    """Folder with the dataset, and `known_items.json`."""
+    dataset_id: str
+    items: int
+    pairs: int
+    """Queries with the item that each was made of."""
+    known_items: int
+    taught: bool
+    """Whether a teacher scored the pairs, and others beside."""
+
+
+class PretrainingManifest(Manifest):
+    """A base model adapted to the catalog."""
+
+    uri: str
+    """Folder with `model/` and `history.json`."""
+    pairs: PairsManifest
+    base_version: str
+    mlflow_run_id: str
+    steps: int
+    seconds: float
+
+
+class JudgedManifest(Manifest):
+    """Adapted and base model, compared."""
+
+    uri: str
+    """Folder with `report.html` and `report.json`."""
+    training: PretrainingManifest
+    promoted: bool
+    reason: str
+    summary: str
+    metrics: dict[str, float]
+
+
 class ImprovementManifest(Manifest):
     """Vectors that were moved by clicks, what they are worth on held-out sessions, and what is done with them."""
 

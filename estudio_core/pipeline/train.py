@@ -67,7 +67,7 @@ def train(plugin_name: str, run_id: str, dataset: dict[str, Any], params: dict[s
             request["item_model"] = str(manager.download_model(start.item_version))
             request["item_version"] = start.item_version
         try:
-            result = _run_process(request, run.training.threads)
+            result = run_process(request, run.training.threads)
         except EstudioError as error:
             manager.end_iteration(iteration, error=str(error))
             raise
@@ -85,8 +85,11 @@ def train(plugin_name: str, run_id: str, dataset: dict[str, Any], params: dict[s
     )
 
 
-def _run_process(request: dict[str, Any], threads: int | None) -> dict[str, Any]:
-    """Run `training_process` on `request`, pass its progress on, and return its result."""
+def run_process(request: dict[str, Any], threads: int | None) -> dict[str, Any]:
+    """Run `training.process` on `request`, pass its progress on, and return its result.
+
+    Raises: as `train`.
+    """
     environment = dict(os.environ)
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)

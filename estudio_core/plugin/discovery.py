@@ -54,6 +54,8 @@ class PluginCard:
     dag_settings: DagSettings
     fine_tune_params: FineTuneParams
     source: str
+    pretrain: bool = False
+    """Whether `initialize` adapts the base model to the catalog."""
 
 
 def plugin_files(path: Path) -> list[Path]:
@@ -172,7 +174,8 @@ def read_card(name: str, path: Path | None = None) -> PluginCard:
 
 def _card_of(definition: Definition, source: str) -> PluginCard:
     if isinstance(definition, Plugin):
-        return PluginCard(definition.meta, definition.dag, definition.fine_tune, source)
+        adapted = definition.pretrain is not None
+        return PluginCard(definition.meta, definition.dag, definition.fine_tune, source, adapted)
     return PluginCard(definition.meta, definition.dag_settings, definition.fine_tune_params, source)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
@@ -16,7 +16,7 @@ from estudio_core.plugin import text_parts
 from estudio_core.plugin.dag_settings import DagSettings
 from estudio_core.plugin.plugin import Plugin, PluginMeta
 from estudio_core.plugin.run_params import FineTuneParams
-from estudio_core.plugin.specs import PostgresItems, TextIndex, TextModel, TextTraining
+from estudio_core.plugin.specs import CatalogPretraining, PostgresItems, TextIndex, TextModel, TextTraining
 from estudio_core.sources.data_loader import DataLoader
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def create_text_plugin(
     judgments: Callable[[], Judgments] | None = None,
     optimizations: Sequence[Optimization] = (),
     preprocessor: ItemPreprocessor | None = None,
+    pretrain: Literal["catalog"] | CatalogPretraining | None = None,
     query_generator: GeneratorArgument | None = None,
     query_retriever: QueryRetriever | None = None,
     sessions_converter: ClickstreamSessionConverter | None = None,
@@ -78,6 +79,8 @@ def create_text_plugin(
         optimizations: Applied once to each new collection.
         preprocessor: Turns what the loader gives for an item into its text; by default a text stays as it is, and the
             fields of a dict (the text columns of the table) are joined.
+        pretrain: "catalog": `initialize` adapts the base model to the items' texts, and serves that where it is better;
+            `CatalogPretraining(...)` says how, with a teacher if there is one. None: only where a run asks for it.
         query_generator: Builds the SQL of `PostgresItems`.
         query_retriever: Reads the text of a query.
         sessions_converter: Makes training input of a session.
@@ -100,6 +103,10 @@ def create_text_plugin(
         raise ConfigurationError(f"items is {type(items).__name__}: give PostgresItems(...) or a DataLoader.")
     if query_generator is not None and not isinstance(items, PostgresItems):
         raise ConfigurationError(f"query_generator builds the SQL of PostgresItems; items is {type(items).__name__}.")
+    if not (pretrain is None or pretrain == "catalog" or isinstance(pretrain, CatalogPretraining)):
+        raise ConfigurationError(
+            f'pretrain is {pretrain!r}: give "catalog", CatalogPretraining(...), or None for the base model as it is.'
+        )
     try:
         meta = PluginMeta(name=name, version=version, description=description)
         base = TextModel(name=model) if isinstance(model, str) else model
@@ -135,4 +142,5 @@ def create_text_plugin(
         build_vectors_adjuster=lambda: vectors_adjuster or text_parts.vectors_adjuster(vectors()),
         build_optimizations=lambda: tuple(optimizations),
         build_judgments=lambda: judgments() if judgments is not None else None,
+        pretrain=CatalogPretraining() if pretrain == "catalog" else pretrain,
     )

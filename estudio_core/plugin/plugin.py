@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from estudio_core.models.embedding_model import EmbeddingModel
     from estudio_core.plugin.dag_settings import DagSettings
     from estudio_core.plugin.run_params import FineTuneParams
+    from estudio_core.plugin.specs import CatalogPretraining
     from estudio_core.preprocessing.items_manager import ItemSetManager
     from estudio_core.sources.data_loader import DataLoader
     from estudio_core.vectordb.index_info import SearchIndexInfo
@@ -85,6 +86,8 @@ class Plugin:
     build_vectors_adjuster: Callable[[], VectorsAdjuster]
     build_optimizations: Callable[[], Sequence[Optimization]]
     build_judgments: Callable[[], Judgments | None]
+    pretrain: CatalogPretraining | None = None
+    """How `initialize` adapts the base model to the catalog; None: it does not, unless a run asks for it."""
 
     @cached_property
     def loader(self) -> DataLoader:

@@ -170,6 +170,12 @@ class ReleaseParams(StrictModel):
 class InitializeParams(StrictModel):
     """Parameters of one `initialize` run."""
 
+    pretrain: Literal["off", "catalog"] = Field(
+        default="off",
+        title="Pretraining",
+        description="catalog: adapt the base model to the items' texts first, and serve that where it is better on "
+        "items that it has not seen, and by judgments where there are some. off: serve the base model as it is.",
+    )
     keep_releases: KeepReleases = None
 
 

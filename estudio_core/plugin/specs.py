@@ -94,6 +94,27 @@ class TextTraining(TrainingConfig):
         return space
 
 
+class CatalogPretraining(StrictModel):
+    """How `initialize` adapts the base model to the catalog alone, before the first click."""
+
+    query_writer: Any = None
+    """What writes queries for the items' texts: an object with a method `write(texts, count)`, or a class or function
+    that returns one (`preprocessing.catalog.query_writers.QueryWriter`); None: word samples of titles and other fields,
+    which are to find the rest of their item."""
+    pair_scorer: Any = None
+    """What scores queries with texts: an object with a method `score(pairs)`, or a class or function that returns one
+    (`preprocessing.catalog.teachers.PairScorer`). The model then learns its margins between the item and others that
+    it finds near itself; None: it learns to find the item among those of other queries."""
+    items: int = Field(default=20_000, ge=1, le=1_000_000)
+    """Most items that are learned from, drawn by hash."""
+    queries_per_item: int = Field(default=2, ge=1, le=100)
+    """Most queries of each."""
+    negatives: int = Field(default=4, ge=1, le=100)
+    """Items beside the right one that the scorer scores for each query."""
+    known_items: int = Field(default=500, ge=10, le=10_000)
+    """Most items that are kept out to judge by, a fifth of the catalog at most."""
+
+
 class TextIndex(StrictModel):
     """How vectors are stored and compared. The dimension is the model's."""
 

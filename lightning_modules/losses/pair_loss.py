@@ -10,6 +10,7 @@ Any `torch.nn.Module` over similarities can be one. What it wants to know of the
 | `skip_confidences` | float [n] | how sure it is that each other item is worse; 1 for those of other queries |
 | `positive_index` | int [n] | number of the clicked item (of a session) of each pair |
 | `session_index` | int [n] | number of the session of each pair |
+| `shown_margins` | float [n] | difference of the scores with which the session showed the two; NaN: it did not |
 | `done` | float | share of the training that is over, 0 to 1: for what changes in its course |
 
 It returns a scalar. Parameters that it has are trained with those of the model.
@@ -32,7 +33,9 @@ from lightning_modules.config import TrainingConfig, about
 
 logger = logging.getLogger(__name__)
 
-OPTIONAL_INPUTS = ("confidences", "click_weights", "skip_confidences", "positive_index", "session_index", "done")
+OPTIONAL_INPUTS = (
+    *("confidences", "click_weights", "skip_confidences", "positive_index", "session_index", "shown_margins", "done"),
+)
 _OF_PAIRS = ("confidences", "positive_index", "session_index", "done")
 """What `forward(**inputs)` gets: mostly it hands them on to a loss of single pairs, which takes no others."""
 
@@ -126,7 +129,7 @@ class PairLossCall:
     def __init__(self, loss: nn.Module) -> None:
         self.loss = loss
         self._inputs = inputs_of(loss)
-        if not {"confidences", "click_weights"} & {*self._inputs}:
+        if not {"confidences", "click_weights", "shown_margins"} & {*self._inputs}:
             logger.warning(
                 "%s.forward takes no `confidences`, nor `click_weights`: all clicks and skips count alike, whatever "
                 "the evidence says.",

@@ -144,6 +144,10 @@ def test_tasks_follow_each_other_as_documented(parsed: dict[str, Any]) -> None:
         assert "put_back" in release[step]
     assert "verify" in release["start_collection"]  # over the live collection nothing is embedded or indexed
     assert release["clean_up"] == []  # a leaf, so that a run fails in which put_back did its work
+    initialize = parsed["dags"]["shop__initialize"]["tasks"]
+    for step, following in itertools.pairwise(["pair_catalog", "pretrain", "judge", "register_base_model", steps[0]]):
+        assert following in initialize[step]
+    assert initialize["check_source"] == ["pair_catalog", "register_base_model"]  # which goes on where the rest rests
 
 
 def test_parsing_imports_nothing_heavy_and_opens_no_connection(parsed: dict[str, Any]) -> None:
@@ -201,6 +205,8 @@ def test_the_form_comes_from_the_typed_parameters_of_the_plugin(parsed: dict[str
     assert all(field["title"] for field in form.values())
     assert form["preset"]["enum"] == ["plugin", "quick", "thorough"]
     assert {field.get("section") for field in form.values()} == {None, "Sessions", "Training", "Decision"}
+    pretraining = parsed["dags"]["shop__initialize"]["params"]["pretrain"]
+    assert (pretraining["default"], pretraining["enum"]) == ("off", ["off", "catalog"])
     for kind in ("initialize", "release"):
         kept = parsed["dags"][f"shop__{kind}"]["params"]["keep_releases"]
         assert (kept["minimum"], kept["default"]) == (2, None)

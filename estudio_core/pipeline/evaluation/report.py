@@ -86,11 +86,11 @@ def write_report(
                 decision.settings.metric,
                 champion.metrics[group],
                 candidate.metrics[group],
-                _results(evaluation_set, champion),
-                _results(evaluation_set, candidate),
+                results_of(evaluation_set, champion),
+                results_of(evaluation_set, candidate),
             )
         ),
-        curves=_curves(course["fit"]["history"]),
+        curves=curves_of(course["fit"]["history"]),
         trials=tuple(
             SearchedTrial(
                 name=f"trial {trial['index']}",
@@ -111,6 +111,20 @@ def write_report(
     )
     rendering.write_report(report, folder)
     return summary(decision)
+
+
+def numbers_of(decision: GateDecision) -> dict[str, float]:
+    """Return the figures of a decision by name, as they are kept beside a version."""
+    return {
+        f"{group.group}_{comparison.metric}_{side}": getattr(comparison, side).mean
+        for group in decision.groups
+        for comparison in group.metrics
+        for side in ("before", "after", "gain")
+    } | {
+        f"{group.group}_tax_{comparison.metric}": comparison.gain.mean
+        for group in decision.groups
+        for comparison in group.tax
+    }
 
 
 def summary(decision: GateDecision) -> str:
@@ -187,7 +201,8 @@ def _notes(training: TrainingManifest, evaluation_set: EvaluationSet, fit: Mappi
     return tuple(notes)
 
 
-def _results(evaluation_set: EvaluationSet, ranking: ModelRanking) -> dict[str, tuple[ResultLine, ...]]:
+def results_of(evaluation_set: EvaluationSet, ranking: ModelRanking) -> dict[str, tuple[ResultLine, ...]]:
+    """Return the best results of each query, with title and grade."""
     return {
         query: tuple(
             ResultLine(
@@ -199,7 +214,8 @@ def _results(evaluation_set: EvaluationSet, ranking: ModelRanking) -> dict[str, 
     }
 
 
-def _curves(history: list[tuple[int, dict[str, float]]]) -> tuple[Curve, ...]:
+def curves_of(history: list[tuple[int, dict[str, float]]]) -> tuple[Curve, ...]:
+    """Return the charts of a training's course, (step, metrics) in order."""
     curves = []
     for title, names in _CURVES.items():
         series = [

@@ -33,7 +33,7 @@ def main() -> int:
 
     try:
         with progress_to(show):
-            result = run_training(request)
+            result = run_pretraining(request) if request.get("kind") == "pretraining" else run_training(request)
     except Exception as error:
         traceback.print_exc()
         kind = "DataError" if isinstance(error, DataError) else type(error).__name__
@@ -136,6 +136,34 @@ def run_training(request: dict[str, Any]) -> dict[str, Any]:
         "metrics": fitted["metrics"],
         "params": best.params,
     }
+
+
+def run_pretraining(request: dict[str, Any]) -> dict[str, Any]:
+    """Adapt a model to the pairs of a catalog, and leave it in the output folder.
+
+    All clicks are at face value: nobody examined anything, and every pair is right.
+
+    Raises:
+        EstudioError: training failed.
+    """
+    from estudio_core.clickstream.ranking_data import RankingData
+    from estudio_core.models.storage import load_model, save_model
+    from estudio_core.pipeline.training.trainable import MODEL_FOLDER
+    from lightning_modules.config import TrainingConfig
+    from lightning_modules.fit import fit
+    from lightning_modules.losses import MarginMseLoss, SoftmaxRankingLoss
+
+    model = load_model(request["model"])
+    result = fit(
+        model,
+        RankingData.load(Path(request["dataset"])),
+        TrainingConfig.model_validate(request["training"]),
+        loss=MarginMseLoss() if request["taught"] else SoftmaxRankingLoss(),
+    )
+    output = Path(request["output"])
+    save_model(model, output / MODEL_FOLDER)
+    (output / "history.json").write_text(json.dumps(result.history), encoding="utf-8")
+    return {"steps": result.steps, "pairs_seen": result.sessions}
 
 
 def _die_with(parent: int) -> None:

@@ -1,0 +1,38 @@
+"""A model that is not registered yet, as it would be served."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from estudio_core.inference.embedder import Embedder
+    from estudio_core.plugin.plugin import Plugin
+
+_SCRATCH_VERSION = 0
+"""Version under which a candidate that is not registered yet is exported, in a folder of its own."""
+
+
+@contextmanager
+def exported(plugin: Plugin, model_folder: Path, scratch: Path) -> Iterator[tuple[Embedder, str]]:
+    """Give what encodes as the exported model would, and the digest of its entry, which is gone afterwards.
+
+    Raises:
+        ExportError: the graph does not compute what the model computes.
+    """
+    from estudio_core.export.triton_repository import ExportOptions, publish_entry
+    from estudio_core.inference.manifest import entry_name
+    from estudio_core.inference.opening import open_scratch_embedder
+    from estudio_core.models.storage import load_model
+
+    name = entry_name(plugin.meta.name, _SCRATCH_VERSION)
+    # In the plugin's precision, so that its vectors can be used again; what that loses, the release measures.
+    options = ExportOptions(precision=plugin.export.precision)
+    entry = publish_entry(scratch, name, load_model(model_folder), options=options)
+    embedder = open_scratch_embedder(name, repository=scratch)
+    yield embedder, entry.digest
+    embedder.close()
+    shutil.rmtree(scratch)
