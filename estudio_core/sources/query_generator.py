@@ -25,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.selectable import GenerativeSelect
 
 from estudio_core.errors import ConfigurationError, SourceSchemaError, suggest
+from estudio_core.ids import listed
 from estudio_core.sources.keys import KeyType
 
 _EVERYTHING = 2**31 - 1
@@ -86,7 +87,9 @@ class QueryGenerator:
     def fetch_all(self, row_ids: Iterable[object]) -> Select[Any]:
         """Return the query for the items whose key is among `row_ids`, in no order."""
         rows = self.rows
-        return select(rows).where(self.key_type.among(self._column(rows.c, self.id_column), row_ids))
+        return select(rows).where(
+            self.key_type.among(self._column(rows.c, self.id_column), listed(row_ids, "row_ids", "keys"))
+        )
 
     def count(self) -> Select[Any]:
         """Return the query for the number of items."""

@@ -18,6 +18,7 @@ from psycopg import sql
 from psycopg.types.json import Json, Jsonb
 
 from estudio_core.errors import ItemError, ModelError
+from estudio_core.ids import as_id
 from estudio_core.vectordb.locks import lock_objects
 from estudio_core.vectordb.objects import IndexedObject, KeptObject, check_id, check_text, source_hash
 from estudio_core.vectordb.releases import Release, live_for_write, live_release
@@ -40,6 +41,15 @@ class ItemWrite:
     payload: dict[str, Any] | None = field(default_factory=dict)
     user_id: str | None = None
     original_id: str | None = None
+
+    def __post_init__(self) -> None:
+        """Take numbers for the ids that they are written as."""
+        if type(self.object_id) is str and self.user_id is None and self.original_id is None:
+            return
+        object.__setattr__(self, "object_id", as_id(self.object_id, "object_id"))
+        for name in ("user_id", "original_id"):
+            if (given := getattr(self, name)) is not None:
+                object.__setattr__(self, name, as_id(given, name))
 
     @property
     def source_hash(self) -> str | None:

@@ -17,6 +17,7 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from estudio_core.errors import ConfigurationError, DataError, DimensionError
+from estudio_core.ids import id_list
 from estudio_core.lexical.settings import Fusion
 from estudio_core.vectordb.collection import Collection, register_vectors
 from estudio_core.vectordb.filters import Filter, parse_filter
@@ -204,7 +205,8 @@ def find_by_ids(
 
     With `user_id`, a personal row of that user is returned in place of its original.
     """
-    ids = [object_id for object_id in dict.fromkeys(object_ids) if "\x00" not in object_id]
+    wanted = dict.fromkeys(id_list(object_ids, "object_ids"))
+    ids = [object_id for object_id in wanted if "\x00" not in object_id and encodable(object_id)]
     register_vectors(conn)
     rows = conn.execute(
         sql.SQL(
