@@ -21,7 +21,7 @@ def as_id(given: Any, what: str = "An id") -> str:
     """
     if isinstance(given, str):
         return given
-    if isinstance(given, Integral | UUID) and not isinstance(given, bool):
+    if isinstance(given, Integral | UUID) and given is not True and given is not False:
         return str(given)
     raise ConfigurationError(f"{what} is a text or an integer; given {given!r}.")
 

@@ -98,10 +98,14 @@ class QueryGenerator:
     def after(self, key: str | None, limit: int | None = None, until: str | None = None) -> Select[Any]:
         """Return the query for items with a key greater than `key` and not greater than `until`, in key order.
 
+        Rows without a key are left out.
+
         This pages in constant time: call it again with the last key of the page before.
         """
         ordered = self.sort_key
         query = select(self.rows)
+        if key is None and until is None:
+            query = query.where(ordered.is_not(None))
         if key is not None:
             query = query.where(ordered > self.key_type.bind(key))
         if until is not None:
@@ -112,7 +116,7 @@ class QueryGenerator:
         """Return the query for items with `column` later than `since`, ordered by `(column, key)`."""
         changed_at = self._column(self.rows.c, column)
         later = changed_at > literal(since, DateTime(timezone=True))
-        return select(self.rows).where(later).order_by(changed_at, self.sort_key)
+        return select(self.rows).where(later, self.sort_key.is_not(None)).order_by(changed_at, self.sort_key)
 
     @cached_property
     def rows(self) -> Subquery:

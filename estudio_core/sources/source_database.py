@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.abc import Loader
-from psycopg.types.datetime import DateLoader, TimestampLoader, TimestamptzLoader
-from sqlalchemy import Connection, Engine, create_engine, event, exc, inspect, text
+from psycopg.types.datetime import TimestampLoader, TimestamptzLoader
+from psycopg.types.string import TextLoader
+from sqlalchemy import Connection, Engine, create_engine, event, exc, inspect
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from estudio_core.errors import ConfigurationError, DatabaseUnavailableError, DataError, SourceSchemaError, suggest
 from estudio_core.postgres_url import connection_parameters, describe
+from estudio_core.session_settings import SET, SPELLING
 from estudio_core.sources.connections import resolve_url
 
 T = TypeVar("T")
@@ -33,21 +35,30 @@ _SCHEMA_ERRORS = (
 )
 
 
-def _read_every_time(connection: psycopg.Connection, _: object) -> None:
-    """Have times that Python has not, such as `infinity`, come as their text: one of them is no reason to read none."""
-    for name, loader in (("date", DateLoader), ("timestamp", TimestampLoader), ("timestamptz", TimestamptzLoader)):
-        connection.adapters.register_loader(name, _or_text(loader))
+def _read_everything(connection: psycopg.Connection, _: object) -> None:
+    """Have values that Python has not come as they are: one of them is no reason to read none.
+
+    Times such as `infinity` are texts then. Texts that are no UTF-8, which databases of the encoding SQL_ASCII may
+    hold, are bytes.
+    """
+    for name, loader in (("timestamp", TimestampLoader), ("timestamptz", TimestamptzLoader)):
+        connection.adapters.register_loader(name, _or_as_it_is(loader))
+    for name in ("text", "varchar", "bpchar", "name"):
+        connection.adapters.register_loader(name, _or_as_it_is(TextLoader))
 
 
-def _or_text(loader: type[Loader]) -> type[Loader]:
-    class OrText(loader):  # type: ignore[misc, valid-type]
+def _or_as_it_is(loader: type[Loader]) -> type[Loader]:
+    class OrAsItIs(loader):  # type: ignore[misc, valid-type]
         def load(self, data: Any) -> Any:
             try:
-                return super().load(data)
+                value = super().load(data)
+                return value.decode() if isinstance(value, bytes) else value
             except psycopg.DataError:
                 return bytes(data).decode()
+            except UnicodeDecodeError:
+                return bytes(data)
 
-    return OrText
+    return OrAsItIs
 
 
 class SourceDatabase:
@@ -85,6 +96,7 @@ class SourceDatabase:
             parameters = connection_parameters(self._url())
             parameters.setdefault("connect_timeout", _CONNECT_TIMEOUT_S)
             parameters.setdefault("application_name", "estudio")
+            parameters["client_encoding"] = "utf8"
             self._engine = create_engine(
                 "postgresql+psycopg://",
                 connect_args=parameters,
@@ -93,7 +105,7 @@ class SourceDatabase:
                 pool_use_lifo=True,
                 hide_parameters=True,
             )
-            event.listen(self._engine, "connect", _read_every_time)
+            event.listen(self._engine, "connect", _read_everything)
             self._owner_pid = os.getpid()
         return self._engine
 
@@ -116,7 +128,7 @@ class SourceDatabase:
         """Do `work(connection)` in a transaction, again where the connection broke: it has to bear being done twice."""
 
         def once() -> None:
-            with self._transaction() as connection:
+            with self._transaction(postgresql_readonly=False) as connection:
                 work(connection)
                 connection.commit()
 
@@ -132,7 +144,8 @@ class SourceDatabase:
     def _snapshot(self) -> Iterator[Connection]:
         with self._transaction(isolation_level="REPEATABLE READ", postgresql_readonly=True) as connection:
             # Columns without time zone are read as UTC, wherever the server stands.
-            connection.execute(text("SET LOCAL TIME ZONE 'UTC'"))
+            names, values = list(SPELLING), list(SPELLING.values())
+            connection.exec_driver_sql(SET.format(local=True), (names, values))
             yield connection
 
     @contextmanager
