@@ -20,7 +20,8 @@ from psycopg import sql
 
 from estudio_core.errors import ConfigurationError
 from estudio_core.vectordb.collection import Collection
-from estudio_core.vectordb.filters import Filter, filter_sql
+from estudio_core.vectordb.filter_sql import filter_sql
+from estudio_core.vectordb.filters import Filter
 from estudio_core.vectordb.index_build import searched_rows
 
 EXACT_ROWS = 2000
