@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from functools import wraps
@@ -13,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from estudio_core import exact_json
 from estudio_core.errors import ConfigurationError, EstudioError
 from estudio_core.searching import Mode
 from estudio_core.terminal import Column, show_json, show_rows
@@ -72,8 +72,8 @@ def search(
     from estudio_core.vectordb.ordering import SortBy
 
     try:
-        payload_filter = json.loads(where) if where else None
-    except json.JSONDecodeError as error:
+        payload_filter = exact_json.loads(where) if where else None
+    except ValueError as error:
         raise typer.BadParameter(f"--filter is not JSON: {error}") from error
     answer = run_search(
         plugin,
@@ -89,7 +89,7 @@ def search(
     )
     if as_json:
         typer.echo(
-            json.dumps(
+            exact_json.dumps(
                 {
                     "plugin": answer.plugin,
                     "release": answer.release_id,

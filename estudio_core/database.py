@@ -5,18 +5,19 @@ from __future__ import annotations
 import atexit
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
-from estudio_core import embedded_postgres
+from estudio_core import embedded_postgres, exact_json
 from estudio_core.errors import ConnectionLostError, DatabaseUnavailableError
 from estudio_core.migrations.check import SCHEMA as SCHEMA
 from estudio_core.migrations.check import require_pgvector as require_pgvector
 from estudio_core.migrations.check import require_schema as require_schema
 from estudio_core.postgres_url import describe, postgres_url
+from estudio_core.session_settings import OWN, SEARCHING, SEE_PGVECTOR, SET
 from estudio_core.settings import get_settings
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def connect(url: str | None = None, *, autocommit: bool = False, **kwargs: Any) 
             "Check ESTUDIO_DATABASE_URL, or run: estudio doctor"
         ) from error
     _notice_lost_client(connection)
-    _read_committed(connection)
+    _settle(connection, OWN)
     return connection
 
 
@@ -87,14 +88,20 @@ def migrate(url: str | None = None) -> str:
         return upgrade.migrate(lambda: connect(url))
 
 
-def _read_committed(connection: psycopg.Connection) -> None:
-    """Have every statement see what is committed when it begins, whatever the server's default.
+def _settle(connection: psycopg.Connection, settings: Mapping[str, str]) -> None:
+    """Make a session what Estudio's statements are written for, whatever server, database and role say.
 
-    A switch that waited for writers must see what they wrote.
+    Every statement sees what is committed when it begins: a switch that waited for writers must see what they wrote.
+    pgvector is found wherever it is installed. Numbers of payloads stay what they are.
     """
     import psycopg
+    from psycopg.types.json import set_json_loads
 
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+    set_json_loads(exact_json.loads, connection)
+    with connection.transaction():
+        connection.execute(SET.format(local=False), (list(settings), list(settings.values())))
+        connection.execute(SEE_PGVECTOR)
 
 
 def _notice_lost_client(connection: psycopg.Connection) -> None:
@@ -118,8 +125,8 @@ def _pool(pid: int, url: str, configure: Configure | None) -> ConnectionPool:
     from psycopg_pool import ConnectionPool
 
     def set_up(connection: psycopg.Connection) -> None:
+        _settle(connection, SEARCHING)
         _register_vector(connection)
-        _read_committed(connection)
         if configure is not None:
             configure(connection)
 
