@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from estudio_core import embedded_postgres, exact_json
-from estudio_core.errors import ConnectionLostError, DatabaseUnavailableError
+from estudio_core.errors import (
+    ConfigurationError,
+    ConnectionLostError,
+    DatabaseUnavailableError,
+    DataError,
+    EstudioError,
+)
 from estudio_core.migrations.check import SCHEMA as SCHEMA
 from estudio_core.migrations.check import require_pgvector as require_pgvector
 from estudio_core.migrations.check import require_schema as require_schema
@@ -241,6 +247,50 @@ def outages_named() -> Iterator[None]:
     except Exception as error:
         _name_outage(error)
         raise
+
+
+@contextmanager
+def errors_named() -> Iterator[None]:
+    """Turn every error of the driver into one of ours, for callers who know nothing of PostgreSQL.
+
+    Raises:
+        ConnectionLostError: as `outages_named`.
+        DatabaseUnavailableError: the server stopped or refused a statement; a retry may help.
+        ConfigurationError: the role lacks a right, or the database takes no writes.
+        DataError: the server cannot work with a value that was given.
+    """
+    import psycopg
+
+    try:
+        yield
+    except psycopg.Error as error:
+        _name_outage(error)
+        raise _named(error) from error
+
+
+def _named(error: psycopg.Error) -> EstudioError:
+    import psycopg
+
+    said = str(error).strip().partition("\n")[0]
+    state = error.sqlstate or ""
+    if isinstance(error, psycopg.errors.QueryCanceled):
+        return DatabaseUnavailableError(
+            f"PostgreSQL stopped a statement: {said}. Where that is a limit of the database or of Estudio's role, "
+            "raise it: ALTER ROLE … SET statement_timeout = …"
+        )
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return ConfigurationError(
+            f"PostgreSQL refuses: {said}. Grant Estudio's role that right; estudio doctor lists it."
+        )
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+        return ConfigurationError(
+            f"The database takes no writes: {said}. Let ESTUDIO_DATABASE_URL name the primary server."
+        )
+    if state.startswith(("22", "54")):
+        return DataError(f"PostgreSQL cannot work with what was given: {said}.")
+    return DatabaseUnavailableError(
+        f"PostgreSQL reports: {said} ({state}). Try again; if it stays, run: estudio doctor"
+    )
 
 
 def _name_outage(error: BaseException) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from numbers import Integral
 from typing import Any
 from uuid import UUID
 
-from estudio_core.errors import ConfigurationError
+from estudio_core.errors import ConfigurationError, shown
 
 
 def as_id(given: Any, what: str = "An id") -> str:
@@ -22,8 +23,9 @@ def as_id(given: Any, what: str = "An id") -> str:
     if isinstance(given, str):
         return given
     if isinstance(given, Integral | UUID) and given is not True and given is not False:
-        return str(given)
-    raise ConfigurationError(f"{what} is a text or an integer; given {given!r}.")
+        with suppress(ValueError):  # Python writes no integer of more than 4,300 digits
+            return str(given)
+    raise ConfigurationError(f"{what} is a text or an integer; given {shown(given)}.")
 
 
 def id_list(given: Iterable[Any], what: str) -> list[str]:
@@ -49,5 +51,5 @@ def listed(given: Any, what: str, of: str) -> list[Any]:
     estudio_core.errors.ConfigurationError: object_ids is a list of ids; given '12'. For one of them: ['12'].
     """
     if isinstance(given, str | bytes | bytearray | Mapping) or not isinstance(given, Iterable):
-        raise ConfigurationError(f"{what} is a list of {of}; given {given!r}. For one of them: [{given!r}].")
+        raise ConfigurationError(f"{what} is a list of {of}; given {shown(given)}. For one of them: [{shown(given)}].")
     return list(given)

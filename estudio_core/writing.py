@@ -68,7 +68,7 @@ def refresh(plugin: str, object_ids: Iterable[str | int | UUID]) -> WriteCounts:
     from estudio_core.plugin.registry import open_plugin
 
     wanted = id_list(object_ids, "object_ids")
-    with database.outages_named(), database.connect(autocommit=True) as connection:
+    with database.errors_named(), database.connect(autocommit=True) as connection:
         database.require_schema(connection)
         writer = ItemWriter(connection, plugin, open_plugin(plugin).loader)
         writer.refresh(wanted)
@@ -78,6 +78,6 @@ def refresh(plugin: str, object_ids: Iterable[str | int | UUID]) -> WriteCounts:
 def _written(plugin: str, items: Sequence[ItemWrite], object_ids: Sequence[str]) -> WriteResult:
     from estudio_core.pipeline.items.writer import write_items
 
-    with database.outages_named(), database.connect(autocommit=True) as connection:
+    with database.errors_named(), database.connect(autocommit=True) as connection:
         database.require_schema(connection)
         return write_items(connection, plugin, items, object_ids)

@@ -29,7 +29,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from estudio_core import exact_json
-from estudio_core.errors import ConfigurationError, suggest
+from estudio_core.errors import ConfigurationError, shown, suggest
 
 Number = int | float | Decimal
 Scalar = str | Number | bool | None
@@ -157,49 +157,54 @@ def _parse(given: Any, depth: int) -> Filter:
         raise ConfigurationError(f"A filter is nested more than {MAX_DEPTH} levels deep. Write it flatter.")
     if not isinstance(given, Mapping) or len(given) != 1:
         raise ConfigurationError(
-            f"A filter is an object with one operator, such as {{'term': {{'brand': 'acme'}}}}; given {_shown(given)}."
+            f"A filter is an object with one operator, such as {{'term': {{'brand': 'acme'}}}}; given {shown(given)}."
         )
     operator, body = next(iter(given.items()))
     if operator == "bool":
         return _parse_bool(body, depth)
     if operator not in _LEAVES:
-        raise ConfigurationError(f"Unknown filter {_shown(operator)}. {suggest(_shown(operator), [*_LEAVES, 'bool'])}")
+        raise ConfigurationError(f"Unknown filter {shown(operator)}. {suggest(shown(operator), [*_LEAVES, 'bool'])}")
     if operator == "exists":
-        return Exists(_field(body["field"] if isinstance(body, Mapping) and set(body) == {"field"} else body))
+        return Exists(field_path(body["field"] if isinstance(body, Mapping) and set(body) == {"field"} else body))
     if not isinstance(body, Mapping):
-        raise ConfigurationError(f"{operator!r} wants {{field: value}}; given {_shown(body)}.")
+        raise ConfigurationError(f"{operator!r} wants {{field: value}}; given {shown(body)}.")
     if set(body) == {"field", "value"}:
-        return _LEAVES[operator](_field(body["field"]), body["value"])
+        return _LEAVES[operator](field_path(body["field"]), body["value"])
     if len(body) != 1:
-        raise ConfigurationError(f"{operator!r} wants one field; given {_shown(list(body))}. Join filters by 'bool'.")
+        raise ConfigurationError(f"{operator!r} wants one field; given {shown(list(body))}. Join filters by 'bool'.")
     name, value = next(iter(body.items()))
-    return _LEAVES[operator](_field(name), value)
+    return _LEAVES[operator](field_path(name), value)
 
 
 def _parse_bool(body: Any, depth: int) -> Bool:
     clauses = ("must", "filter", "should", "must_not")
     if not isinstance(body, Mapping):
-        raise ConfigurationError(f"'bool' wants an object with some of {', '.join(clauses)}; given {_shown(body)}.")
+        raise ConfigurationError(f"'bool' wants an object with some of {', '.join(clauses)}; given {shown(body)}.")
     parsed: dict[str, tuple[Filter, ...]] = {}
     for name, children in body.items():
         if name not in clauses:
-            raise ConfigurationError(f"Unknown clause {_shown(name)} of 'bool'. {suggest(_shown(name), clauses)}")
+            raise ConfigurationError(f"Unknown clause {shown(name)} of 'bool'. {suggest(shown(name), clauses)}")
         listed = children if isinstance(children, list | tuple) else [children]
         parsed[name] = tuple(_parse(child, depth - 1) for child in listed)
     must = parsed.get("must", ()) + parsed.get("filter", ())
     return Bool(must, parsed.get("should", ()), parsed.get("must_not", ()))
 
 
-def _field(given: Any) -> Field:
+def field_path(given: Any, what: str = "A field") -> Field:
+    """Read the name of a field, `maker.name` or `["maker", "name"]`.
+
+    Raises:
+        ConfigurationError: it is none, is too long, or names too many in each other.
+    """
     path = (
         tuple(given.split(".")) if isinstance(given, str) else tuple(given) if isinstance(given, list | tuple) else ()
     )
     if not path or not all(isinstance(name, str) and name for name in path):
         raise ConfigurationError(
-            f"A field is a name such as 'brand' or 'maker.name', or a list of names; given {_shown(given)}."
+            f"{what} is a name such as 'brand' or 'maker.name', or a list of names; given {shown(given)}."
         )
     if len(path) > MAX_DEPTH:
-        raise ConfigurationError(f"A field of {len(path):,} names in each other; at most {MAX_DEPTH} are taken.")
+        raise ConfigurationError(f"{what} of {len(path):,} names in each other; at most {MAX_DEPTH} are taken.")
     for name in path:
         _text(name, MAX_PATTERN)
     return Field(path)
@@ -207,7 +212,7 @@ def _field(given: Any) -> Field:
 
 def _text(given: Any, most: int = MAX_TEXT) -> str:
     if not isinstance(given, str):
-        raise ConfigurationError(f"Text is wanted here; given {_shown(given)}.")
+        raise ConfigurationError(f"Text is wanted here; given {shown(given)}.")
     if len(given) > most:
         raise ConfigurationError(f"A text of {len(given):,} characters, {given[:40]!r}…; at most {most:,} are taken.")
     try:
@@ -230,23 +235,14 @@ def _number(given: Number) -> Number:
         exact_json.check(given)
         exact_json.dumps(given)
     except ValueError as error:
-        raise ConfigurationError(f"{_shown(given)} is no JSON number: it {error}.") from error
+        raise ConfigurationError(f"{shown(given)} is no JSON number: it {error}.") from error
     return given
-
-
-def _shown(given: Any) -> str:
-    """Return `given` as a message shows it, however long, deep or odd it is."""
-    try:
-        shown = repr(given)
-    except (RecursionError, ValueError):
-        shown = type(given).__name__
-    return shown if len(shown) <= 200 else f"{shown[:200]}…"
 
 
 def _terms(every: bool) -> Callable[[Field, Any], Filter]:
     def parse(field: Field, value: Any) -> Filter:
         if not isinstance(value, list | tuple) or not 0 < len(value) <= MAX_VALUES:
-            given = f"{len(value):,} values" if isinstance(value, list | tuple) else _shown(value)
+            given = f"{len(value):,} values" if isinstance(value, list | tuple) else shown(value)
             raise ConfigurationError(
                 f"A list of one or more values, at most {MAX_VALUES:,}, is wanted for {'.'.join(field.path)!r}; "
                 f"given {given}."
@@ -259,12 +255,12 @@ def _terms(every: bool) -> Callable[[Field, Any], Filter]:
 def _range(field: Field, value: Any) -> Filter:
     signs = {"gte": ">=", "gt": ">", "lte": "<=", "lt": "<", "eq": "=="}
     if not isinstance(value, Mapping) or not value:
-        raise ConfigurationError(f"'range' wants bounds such as {{'gte': 10}}; given {_shown(value)}.")
+        raise ConfigurationError(f"'range' wants bounds such as {{'gte': 10}}; given {shown(value)}.")
     for name, bound in value.items():
         if name not in signs:
-            raise ConfigurationError(f"Unknown bound {_shown(name)}. {suggest(_shown(name), signs)}")
+            raise ConfigurationError(f"Unknown bound {shown(name)}. {suggest(shown(name), signs)}")
         if isinstance(bound, bool) or not isinstance(bound, Number | str):
-            raise ConfigurationError(f"A bound is a number or a text; given {name}={_shown(bound)}.")
+            raise ConfigurationError(f"A bound is a number or a text; given {name}={shown(bound)}.")
         _scalar(bound)
     return Range(field, tuple((signs[name], bound) for name, bound in value.items()))
 

@@ -18,10 +18,9 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import sql
 
-from estudio_core.errors import ConfigurationError
 from estudio_core.vectordb.collection import Collection
 from estudio_core.vectordb.filter_sql import filter_sql
-from estudio_core.vectordb.filters import Filter
+from estudio_core.vectordb.filters import Filter, field_path
 from estudio_core.vectordb.index_build import searched_rows
 
 EXACT_ROWS = 2000
@@ -155,9 +154,7 @@ def sorted_rows(conn: psycopg.Connection, request: Request, sort: SortBy | None,
     order: sql.Composable = sql.SQL("")
     binds: dict[str, Any] = {}
     if sort is not None:
-        if not sort.field or "\x00" in sort.field:
-            raise ConfigurationError(f"sort_by wants the name of a payload field; given {sort.field!r}.")
-        binds["path"] = sort.field.split(".")
+        binds["path"] = list(field_path(sort.field, "sort_by").path)
         direction = sql.SQL("DESC" if sort.descending else "ASC")
         order = sql.SQL("NULLIF(v.payload #> %(path)s::text[], 'null') {} NULLS LAST, ").format(direction)
     near: sql.Composable = sql.SQL("true")
