@@ -286,7 +286,7 @@ def _named(error: psycopg.Error) -> EstudioError:
         return ConfigurationError(
             f"The database takes no writes: {said}. Let ESTUDIO_DATABASE_URL name the primary server."
         )
-    if state.startswith(("22", "54")):
+    if isinstance(error, psycopg.DataError) or state.startswith("54"):
         return DataError(f"PostgreSQL cannot work with what was given: {said}.")
     return DatabaseUnavailableError(
         f"PostgreSQL reports: {said} ({state}). Try again; if it stays, run: estudio doctor"

@@ -15,20 +15,22 @@ SPELLING = {
     "transform_null_equals": "off",
 }
 """How values are written and statements are read: what is not so falsifies values, or is an error of the driver."""
-OWN = {
-    **SPELLING,
-    "default_transaction_read_only": "off",
-    "default_transaction_deferrable": "off",
-    "statement_timeout": "0",
-    "lock_timeout": "0",
+PATIENCE = {
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
     "transaction_timeout": "0",
 }
-"""Besides, of connections that build, write and hold locks: they take as long as there is work, and have deadlines of
-their own where others wait for them."""
-SEARCHING = {**SPELLING, "default_transaction_read_only": "off"}
-"""Of searches: a deadline that the database sets stays."""
+"""Of every session: rows are read while others are embedded, a pool holds connections that nobody uses for a while."""
+SEARCHING = {
+    **SPELLING,
+    **PATIENCE,
+    "default_transaction_read_only": "off",
+    "default_transaction_deferrable": "off",
+}
+"""Of a pool: a deadline that the database sets for a statement stays."""
+OWN = {**SEARCHING, "statement_timeout": "0", "lock_timeout": "0"}
+"""Of connections that build, write and hold locks: they take as long as there is work, and have deadlines of their own
+where others wait for them."""
 
 SET = (
     "SELECT pg_catalog.set_config(s.name, CASE WHEN s.name = 'client_encoding'"

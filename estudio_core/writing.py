@@ -21,6 +21,7 @@ from estudio_core import database
 from estudio_core.errors import ConfigurationError
 from estudio_core.ids import id_list, listed
 from estudio_core.vectordb.change_log import ItemWrite, WriteResult
+from estudio_core.vectordb.objects import check_text
 
 if TYPE_CHECKING:
     from estudio_core.pipeline.items.writer import WriteCounts
@@ -68,6 +69,8 @@ def refresh(plugin: str, object_ids: Iterable[str | int | UUID]) -> WriteCounts:
     from estudio_core.plugin.registry import open_plugin
 
     wanted = id_list(object_ids, "object_ids")
+    for object_id in wanted:
+        check_text(object_id, "id", object_id)
     with database.errors_named(), database.connect(autocommit=True) as connection:
         database.require_schema(connection)
         writer = ItemWriter(connection, plugin, open_plugin(plugin).loader)

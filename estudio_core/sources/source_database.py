@@ -16,7 +16,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from estudio_core.errors import ConfigurationError, DatabaseUnavailableError, DataError, SourceSchemaError, suggest
 from estudio_core.postgres_url import connection_parameters, describe
-from estudio_core.session_settings import SET, SPELLING
+from estudio_core.session_settings import PATIENCE, SET, SPELLING
 from estudio_core.sources.connections import resolve_url
 
 T = TypeVar("T")
@@ -24,6 +24,7 @@ T = TypeVar("T")
 _ATTEMPTS = 3
 _FIRST_WAIT_S = 0.25
 _CONNECT_TIMEOUT_S = 10
+_SETTINGS = SPELLING | PATIENCE
 
 # Error classes 08 (connection) and 57P (server goes down or comes up), and "too many connections".
 _CONNECTION_STATES = ("08", "57P", "53300")
@@ -144,7 +145,7 @@ class SourceDatabase:
     def _snapshot(self) -> Iterator[Connection]:
         with self._transaction(isolation_level="REPEATABLE READ", postgresql_readonly=True) as connection:
             # Columns without time zone are read as UTC, wherever the server stands.
-            names, values = list(SPELLING), list(SPELLING.values())
+            names, values = list(_SETTINGS), list(_SETTINGS.values())
             connection.exec_driver_sql(SET.format(local=True), (names, values))
             yield connection
 

@@ -157,8 +157,10 @@ def test_exact_numbers_are_written_found_and_kept_by_the_next_release(indexed_sh
 
 
 def test_a_delete_of_what_cannot_be_an_id_is_named(indexed_shop: Shop) -> None:
-    with pytest.raises(ItemError, match="cannot be stored"):
-        delete("shop", ["1", "a\0b"])
+    for odd in ("a\0b", "\ud800"):
+        for write in (delete, refresh):
+            with pytest.raises(ItemError, match="cannot be stored"):
+                write("shop", ["1", odd])
     assert len(search("shop", "lamp", limit=100).hits) == 60
     assert delete("shop", ["", LONG_ID]).deleted == 0
 
