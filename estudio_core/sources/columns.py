@@ -63,12 +63,12 @@ def item_column(name: str, type_number: int, category: str) -> Column:
     return Column(name, name, _as_text, _decoded)
 
 
-def payload_column(name: str, type_number: int) -> Column:
+def payload_column(name: str, type_number: int, place: int) -> Column:
     """Return how a column is read that is kept beside the vectors: as PostgreSQL's `to_jsonb` has it."""
     if type_number in _SAME_EVERYWHERE:
-        return Column(name, f"payload of {name}", _as_it_is, _decoded)
+        return Column(name, f"payload {place}", _as_it_is, _decoded)
     # to_json and not to_jsonb: that fails, and the query with it, on what a column of type json may hold.
-    return Column(name, f"payload of {name}", _as_json, _parsed)
+    return Column(name, f"payload {place}", _as_json, _parsed)
 
 
 def type_categories(connection: Connection, type_numbers: Mapping[str, int]) -> dict[str, str]:

@@ -238,7 +238,9 @@ class PgsqlDataLoader(DataLoader):
         with generator.engine.connect() as connection:
             categories = type_categories(connection, {name: types[name] for name in self.item_columns})
         self._item = [item_column(name, types[name], categories[name]) for name in dict.fromkeys(self.item_columns)]
-        self._payload = [payload_column(name, types[name]) for name in dict.fromkeys(self.payload_columns)]
+        self._payload = [
+            payload_column(name, types[name], place) for place, name in enumerate(dict.fromkeys(self.payload_columns))
+        ]
 
     def _rows_by_id(self, connection: Connection, ids: list[str]) -> dict[str, Row]:
         generator = self._ready()

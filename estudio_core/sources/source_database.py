@@ -105,6 +105,8 @@ class SourceDatabase:
                 pool_size=2,  # one that reads, one that looks up tables meanwhile
                 pool_use_lifo=True,
                 hide_parameters=True,
+                # By PostgreSQL's own 63, SQLAlchemy renames columns whose names have more than 57 characters.
+                max_identifier_length=128,
             )
             event.listen(self._engine, "connect", _read_everything)
             self._owner_pid = os.getpid()

@@ -333,3 +333,28 @@ def test_bytes_that_are_no_utf_8_are_the_fault_of_their_item(postgres_server: st
         "\\xe9": "its id is not utf-8",
         "(no id)": "1 rows have no 'id'",
     }
+
+
+def test_columns_of_the_longest_names_are_read(execute: Callable[..., None], database_url: str) -> None:
+    key, text, *more = names = [
+        "k" * 63,
+        "t" * 63,
+        "p" * 62 + "a",
+        "p" * 62 + "b",
+        "é" * 31 + "x",
+        "% :x\"'" + "y" * 40,
+    ]
+    quoted = ['"' + name.replace('"', '""') + '"' for name in names]
+    execute(
+        f"CREATE TABLE things ({quoted[0]} int PRIMARY KEY, {quoted[1]} text, {quoted[2]} numeric, {quoted[3]} date,"
+        f" {quoted[4]} text, {quoted[5]} interval)"
+    )
+    execute("INSERT INTO things VALUES (1, 'x', 1.5, '2026-01-01', 'z', '1 day')")
+    loader = PgsqlTextLoader(
+        database_url, table_name="things", id_column=key, text_column=text, payload_columns=[*more, text]
+    )
+    [batch] = list(loader.iter_items())
+    [item] = batch.items
+    assert (item.id, item.data) == ("1", "x")
+    assert item.meta.payload == dict(zip([*more, text], [1.5, "2026-01-01", "z", "1 day", "x"], strict=True))
+    assert loader.find_items([item.meta]).items == [item]
