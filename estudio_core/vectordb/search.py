@@ -26,7 +26,17 @@ from estudio_core.vectordb.first_page import first_page
 from estudio_core.vectordb.fused import EITHER_SCORE, SCORE, asked, exact_fused_rows, fused_rows, worded, worded_rows
 from estudio_core.vectordb.hits import SearchHit, nearest_part
 from estudio_core.vectordb.objects import encodable
-from estudio_core.vectordb.ordering import Request, Row, SortBy, exact_rows, index_rows, is_small, sorted_rows
+from estudio_core.vectordb.ordering import (
+    FAR_BLOCK,
+    Request,
+    Row,
+    SortBy,
+    exact_rows,
+    index_rows,
+    is_small,
+    reach,
+    sorted_rows,
+)
 from estudio_core.vectordb.search_session import PLANNER_AS_USUAL, is_search_session
 from estudio_core.vectordb.serving import Serving
 from estudio_core.vectordb.words import has_words
@@ -162,11 +172,15 @@ def _rows(
     """Return a slice of the order that the request asks for."""
     if request.vector is None:
         return worded_rows(conn, request, limit, offset)
-    by_scan = by_index or not (exact or is_small(conn, request))
+    block = 0 if exact or (is_small(conn, request) and not by_index) else reach(conn, request)
+    if by_index and not exact:
+        block = block or FAR_BLOCK
     if request.text is None:
-        return (index_rows if by_scan else exact_rows)(conn, request, limit, offset)
-    if by_scan:
-        return fused_rows(conn, request, limit, offset, breadth)
+        if block:
+            return index_rows(conn, request, limit, offset, block)
+        return exact_rows(conn, request, limit, offset)
+    if block:
+        return fused_rows(conn, request, limit, offset, breadth, block)
     return exact_fused_rows(conn, request, limit, offset)
 
 
