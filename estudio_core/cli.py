@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from functools import wraps
@@ -13,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from estudio_core import exact_json
 from estudio_core.errors import ConfigurationError, EstudioError
 from estudio_core.searching import Mode
 from estudio_core.terminal import Column, show_json, show_rows
@@ -72,8 +72,8 @@ def search(
     from estudio_core.vectordb.ordering import SortBy
 
     try:
-        payload_filter = json.loads(where) if where else None
-    except json.JSONDecodeError as error:
+        payload_filter = exact_json.loads(where) if where else None
+    except ValueError as error:
         raise typer.BadParameter(f"--filter is not JSON: {error}") from error
     answer = run_search(
         plugin,
@@ -89,7 +89,7 @@ def search(
     )
     if as_json:
         typer.echo(
-            json.dumps(
+            exact_json.dumps(
                 {
                     "plugin": answer.plugin,
                     "release": answer.release_id,
@@ -253,12 +253,16 @@ def sync(
     most_deleted_share: Annotated[
         float, typer.Option(min=0, max=1, help="Largest share of the live items that may be deleted.")
     ] = 0.5,
+    compare_hours: Annotated[
+        float, typer.Option(min=0, help="Compare all rows where they were last compared longer ago than this.")
+    ] = 24,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: a list with one object.")] = False,
 ) -> None:
     """Bring new, changed and deleted items of the table into the live release."""
     from estudio_core.pipeline.sync import sync as run_sync
 
-    done = run_sync(plugin, {"everything": everything, "most_deleted_share": most_deleted_share})
+    wanted = {"everything": everything, "most_deleted_share": most_deleted_share, "compare_hours": compare_hours}
+    done = run_sync(plugin, wanted)
     if as_json:
         found = done.as_dict()
         show_json([{"plugin": plugin, "release": found.pop("release_id"), **found}])
@@ -266,7 +270,8 @@ def sync(
     console.print(
         f"Release {done.release_id} of {plugin} follows its items again: {done.embedded} embedded, "
         f"{done.payload_only} with a new payload only, {done.deleted} deleted, {done.unchanged} unchanged, "
-        f"{done.invalid_items} unusable ({done.seconds:.1f} s, found by {done.method}).",
+        f"{done.invalid_items} unusable ({done.seconds:.1f} s, found by {done.method}). "
+        f"All rows were compared at {done.compared_at}, and are every {done.compare_hours:g} hours.",
         markup=False,
         soft_wrap=True,
     )

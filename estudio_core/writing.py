@@ -13,11 +13,15 @@ rows (`ItemWrite.user_id`) are the exception: they live here alone, until they o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from estudio_core import database
+from estudio_core.errors import ConfigurationError
+from estudio_core.ids import id_list, listed
 from estudio_core.vectordb.change_log import ItemWrite, WriteResult
+from estudio_core.vectordb.objects import check_text
 
 if TYPE_CHECKING:
     from estudio_core.pipeline.items.writer import WriteCounts
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["ItemWrite", "WriteResult", "delete", "refresh", "upsert"]
 
 
-def upsert(plugin: str, items: Sequence[ItemWrite]) -> WriteResult:
+def upsert(plugin: str, items: Iterable[ItemWrite]) -> WriteResult:
     """Write items: into the live collection and, by the change log, into every other one.
 
     Batches are written one after another, each as a whole; when this returns, no build, switch or rollback loses any.
@@ -36,22 +40,27 @@ def upsert(plugin: str, items: Sequence[ItemWrite]) -> WriteResult:
         items: Each id once; `data` is what the plugin's loader gives for an item: a text, or the dict of its columns.
 
     Raises:
+        ConfigurationError: what is given is no list of items.
         ItemError: an item cannot be embedded or stored, with its id; its batch was not written.
         NothingLiveError: the plugin has no live release.
         DatabaseUnavailableError, InferenceUnavailableError: a server does not answer.
     """
-    return _written(plugin, items, [])
+    wanted = listed(items, "items", "ItemWrite(...)")
+    for item in wanted:
+        if not isinstance(item, ItemWrite):
+            raise ConfigurationError(f"Each of items is an ItemWrite(object_id, data, payload); given {item!r}.")
+    return _written(plugin, wanted, [])
 
 
-def delete(plugin: str, object_ids: Sequence[str]) -> WriteResult:
+def delete(plugin: str, object_ids: Iterable[str | int | UUID]) -> WriteResult:
     """Delete items, and the personal rows that stand for them, everywhere; those that are not there are no error.
 
     Raises: as `upsert`.
     """
-    return _written(plugin, [], object_ids)
+    return _written(plugin, [], id_list(object_ids, "object_ids"))
 
 
-def refresh(plugin: str, object_ids: Sequence[str]) -> WriteCounts:
+def refresh(plugin: str, object_ids: Iterable[str | int | UUID]) -> WriteCounts:
     """Bring these items to the state of the plugin's source; those that it does not have are deleted.
 
     Raises: as `upsert`, and what the source raises.
@@ -59,16 +68,19 @@ def refresh(plugin: str, object_ids: Sequence[str]) -> WriteCounts:
     from estudio_core.pipeline.items.writer import ItemWriter
     from estudio_core.plugin.registry import open_plugin
 
-    with database.outages_named(), database.connect(autocommit=True) as connection:
+    wanted = id_list(object_ids, "object_ids")
+    for object_id in wanted:
+        check_text(object_id, "id", object_id)
+    with database.errors_named(), database.connect(autocommit=True) as connection:
         database.require_schema(connection)
         writer = ItemWriter(connection, plugin, open_plugin(plugin).loader)
-        writer.refresh(object_ids)
+        writer.refresh(wanted)
     return writer.counts
 
 
 def _written(plugin: str, items: Sequence[ItemWrite], object_ids: Sequence[str]) -> WriteResult:
     from estudio_core.pipeline.items.writer import write_items
 
-    with database.outages_named(), database.connect(autocommit=True) as connection:
+    with database.errors_named(), database.connect(autocommit=True) as connection:
         database.require_schema(connection)
         return write_items(connection, plugin, items, object_ids)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import threading
 import time
+import uuid
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import pytest
 from estudio_core import database, embedded_postgres, migrations
 from estudio_core.database import migrate
 from estudio_core.errors import ConfigurationError, DatabaseUnavailableError
-from estudio_core.migrations.check import schema_version
+from estudio_core.migrations.check import demands, schema_version
 from estudio_core.settings import get_settings
 
 
@@ -159,3 +161,80 @@ def test_a_server_is_found_also_where_the_working_folder_is_gone(
     finally:
         monkeypatch.chdir(tmp_path)
         embedded_postgres.stop(folder)
+
+
+@pytest.mark.parametrize("name", ["my files", "it's", "100%25", "a&b;c", "ä#ö?", "(1)"])
+def test_the_embedded_server_starts_in_a_folder_of_any_name(databases_folder: Path, name: str) -> None:
+    home = databases_folder / name
+    url = embedded_postgres.url_of(home, migrate)
+    try:
+        with database.connect(url) as connection:
+            assert migrations.newest() == database.require_schema(connection)
+        assert embedded_postgres.running_url(home / "postgres") == url
+    finally:
+        assert embedded_postgres.stop(home / "postgres")
+
+
+def test_a_folder_that_its_start_script_would_misread_is_refused(databases_folder: Path) -> None:
+    with pytest.raises(ConfigurationError, match="ESTUDIO_HOME"):
+        embedded_postgres.start(databases_folder / "a $(b)" / "postgres")
+
+
+def role_of(url: str, name: str) -> str:
+    return url.replace("postgres:@", f"{name}:@")
+
+
+@pytest.fixture
+def plain_role(database_url: str, postgres_server: str) -> Iterator[str]:
+    """A role that may do nothing but connect."""
+    name = f"r_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {name} LOGIN")
+    yield name
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(f"DROP OWNED BY {name} CASCADE")
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"DROP ROLE {name}")
+
+
+def test_what_a_role_lacks_is_named_with_what_to_grant(database_url: str, plain_role: str) -> None:
+    url = role_of(database_url, plain_role)
+    name = database_url.partition("?")[0].rpartition("/")[2]
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        owner.execute(f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC")
+        with pytest.raises(ConfigurationError) as caught:
+            migrate(url)
+        grants = [
+            f'CREATE SCHEMA estudio AUTHORIZATION "{plain_role}"',
+            f'GRANT TEMPORARY ON DATABASE "{name}" TO "{plain_role}"',
+            "CREATE EXTENSION vector",
+        ]
+        assert all(grant in str(caught.value) for grant in grants), caught.value
+        owner.execute("CREATE SCHEMA ext")
+        owner.execute("CREATE EXTENSION vector SCHEMA ext")
+        for grant in grants[:2]:
+            owner.execute(grant)
+        with pytest.raises(ConfigurationError, match=f'GRANT USAGE ON SCHEMA "ext" TO "{plain_role}"'):
+            migrate(url)
+        owner.execute(f"GRANT USAGE ON SCHEMA ext TO {plain_role}")
+        assert migrate(url) == migrations.newest()
+        with database.connect(url) as connection:
+            assert demands(connection) == []
+        owner.execute(f"REVOKE UPDATE ON estudio.deployments FROM {plain_role}")
+        owner.execute("ALTER TABLE estudio.pointers OWNER TO postgres")
+        with database.connect(url) as connection:
+            assert [str(demand) for demand in demands(connection)] == [
+                f'role "{plain_role}" may not read and write deployments, pointers: '
+                f'GRANT ALL ON ALL TABLES IN SCHEMA estudio TO "{plain_role}".'
+            ]
+
+
+def test_a_database_of_another_encoding_is_refused(postgres_server: str) -> None:
+    name = f"t_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'")
+        try:
+            with pytest.raises(ConfigurationError, match=r"LATIN1.*ENCODING 'UTF8'"):
+                migrate(postgres_server.replace("/postgres?", f"/{name}?"))
+        finally:
+            connection.execute(f"DROP DATABASE {name}")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from estudio_core.errors import DataError
+from estudio_core.ids import id_list
 
 _ORDINAL_ACTIONS = frozenset({"impression", "click", "item_click", "add_to_cart", "purchase"})
 """Actions whose ordinal is a place in the result list; page-level events carry other numbers there."""
@@ -34,7 +35,8 @@ class UbiQuery:
     query_attributes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse scores that do not match the hits."""
+        """Refuse scores that do not match the hits, and hits that are one text."""
+        object.__setattr__(self, "query_response_hit_ids", tuple(id_list(self.query_response_hit_ids, "Hits")))
         scores = self.query_response_scores
         if scores is not None and len(scores) != len(self.query_response_hit_ids):
             raise DataError(

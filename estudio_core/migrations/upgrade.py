@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import tenacity
 
 from estudio_core import migrations
-from estudio_core.errors import ConfigurationError, DatabaseUnavailableError
-from estudio_core.migrations.check import SCHEMA, require_pgvector, require_schema, schema_version
+from estudio_core.errors import DatabaseUnavailableError
+from estudio_core.migrations.check import SCHEMA, require_pgvector, require_schema, require_usable, schema_version
+from estudio_core.session_settings import SEE_PGVECTOR
 
 if TYPE_CHECKING:
     import psycopg
@@ -37,7 +39,8 @@ def migrate(connect: Callable[[], psycopg.Connection]) -> str:
 
     Raises:
         SchemaVersionError: a newer version of Estudio made the tables, and this one cannot work with them.
-        ConfigurationError: pgvector is missing or older than 0.8.4.
+        ConfigurationError: pgvector is missing or older than 0.8.4, or database or role are of a kind that Estudio
+            cannot work with; the message says what to change.
         DatabaseUnavailableError: the server does not answer, or others use the tables without a pause for a minute.
     """
     import psycopg
@@ -75,14 +78,14 @@ def _make_room(connection: psycopg.Connection) -> None:
     """Create what the first migration stands on: the extension, and the schema with Alembic's own table."""
     import psycopg
 
-    try:
+    with suppress(psycopg.Error), connection.transaction():  # what is lacking then is told below, with all else
         connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
-    except (psycopg.errors.UndefinedFile, psycopg.errors.FeatureNotSupported) as error:
-        raise ConfigurationError(
-            "The database has no pgvector extension. Install pgvector >= 0.8.4 on the server."
-        ) from error
+    require_usable(connection)
     require_pgvector(connection)
-    connection.execute("CREATE SCHEMA IF NOT EXISTS estudio")
+    connection.execute(SEE_PGVECTOR)
+    # IF NOT EXISTS would ask for the right to create one that is there.
+    if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = 'estudio'").fetchone() is None:
+        connection.execute("CREATE SCHEMA estudio")
 
 
 def _run_scripts(connection: psycopg.Connection) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from estudio_core.errors import ConfigurationError
+from estudio_core.ids import listed
 from estudio_core.models.families import Pooling, family_named
 from estudio_core.models.source import open_source
 from estudio_core.models.transformer_layers import find_layers, lower_part, pad, upper_part
@@ -190,7 +191,7 @@ class EmbeddingModel(nn.Module):
         return self._tokenize(texts, self.item_prefix)
 
     def _tokenize(self, texts: Sequence[str], prefix: str) -> list[list[int]]:
-        if not texts:
+        if not listed(texts, "texts", "texts"):
             return []
         encoded = self.tokenizer(
             [prefix + text for text in texts],

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from estudio_core import database
+from estudio_core.errors import ItemError
 from estudio_core.pipeline.items.encoding import EncodedItems
 from estudio_core.pipeline.items.garbage import spare_what_is_loaded
 from estudio_core.pipeline.items.parts import ItemParts
@@ -16,7 +17,7 @@ from estudio_core.plugin.registry import open_plugin
 from estudio_core.progress import report
 from estudio_core.promotion.ledger import require_open_run
 from estudio_core.vectordb.locks import build_lock
-from estudio_core.vectordb.objects import IndexedObject
+from estudio_core.vectordb.objects import IndexedObject, check_object
 from estudio_core.vectordb.releases import Release, get_release
 
 _REPORT_EACH = 256
@@ -57,7 +58,8 @@ def embed_shard(plugin_name: str, shard: dict[str, Any]) -> LoadedShard:
             spare_what_is_loaded()
             known = ServedVectors(VectorStore.load(plugin_name, digest), release)
             encoded = EncodedItems(parts_of.of_rows(batches), embedder, digest, known)
-            release.collection.copy_objects(connection, _while_wanted(_reported(encoded, wanted.count), release))
+            usable = _usable(encoded, release, parts_of)
+            release.collection.copy_objects(connection, _while_wanted(_reported(usable, wanted.count), release))
             items, parts, reused = encoded.items, encoded.parts, encoded.reused
     return LoadedShard(
         release_id=wanted.release_id,
@@ -69,6 +71,19 @@ def embed_shard(plugin_name: str, shard: dict[str, Any]) -> LoadedShard:
         invalid_items=len(parts_of.invalid),
         seconds=round(time.monotonic() - began, 1),
     )
+
+
+def _usable(items: EncodedItems, release: Release, parts_of: ItemParts) -> Iterator[IndexedObject]:
+    """Leave out, and note, what cannot be stored."""
+    for item in items:
+        try:
+            check_object(item, release.index_info)
+        except ItemError as error:
+            parts_of.invalid[item.object_id] = str(error)
+            items.items -= 1
+            items.parts -= len(item.vectors)
+        else:
+            yield item
 
 
 def _while_wanted(items: Iterator[IndexedObject], release: Release) -> Iterator[IndexedObject]:

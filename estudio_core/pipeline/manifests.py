@@ -242,6 +242,10 @@ class SyncManifest(Manifest):
     release_id: int
     method: Literal["queue", "updated_at", "everything"]
     """How changes were found."""
+    compared_at: str
+    """When all rows were compared last, ISO 8601."""
+    compare_hours: float
+    """After how many hours they are again: no difference between table and live items stays for longer."""
     read: int
     """Rows that were looked at."""
     embedded: int

@@ -187,6 +187,14 @@ class SyncParams(StrictModel):
         title="Compare everything",
         description="Read all rows and compare them, not only those that say they changed.",
     )
+    compare_hours: float = Field(
+        default=24,
+        ge=0,
+        le=8_760,
+        title="Compare everything after, hours",
+        description="Longest time between two syncs that compare all rows, however changes are found otherwise: some "
+        "come without firing a trigger or moving a time, such as those of a detached partition. 0: each compares all.",
+    )
     overlap_minutes: int = Field(
         default=10,
         ge=0,

@@ -22,16 +22,16 @@ def index_words(
         payloads: Beside each text of an item what may hold its title; None, for one or for all: there is none.
     """
     from estudio_core.lexical.reading import read_words
-    from estudio_core.vectordb.objects import TEXT_LIMIT
+    from estudio_core.vectordb.objects import TITLE_LIMIT, words_of
 
     titles = None
     if index.lexical is not None and index.lexical.title and payloads is not None:
-        titles = [str((payload or {}).get(index.lexical.title) or "") for payload in payloads]
+        titles = [str((payload or {}).get(index.lexical.title) or "")[: TITLE_LIMIT // 4] for payload in payloads]
     with database.connect() as connection:
         return read_words(
             connection,
             index.text_config,
-            [text[:TEXT_LIMIT] for text in texts],
+            [words_of(text) for text in texts],
             titles,
             1.0 if index.lexical is None else index.lexical.title_weight,
         )

@@ -6,6 +6,7 @@ acknowledges exactly the entries that it read: one whose transaction commits lat
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,21 @@ from typing import Any
 from psycopg import sql
 from sqlalchemy import BigInteger, Column, Connection, MetaData, Row, Select, Table, Text, delete, func, select, text
 
-from estudio_core.errors import SourceSchemaError
+from estudio_core.errors import ConfigurationError, SourceSchemaError
 from estudio_core.sources.source_database import SourceDatabase
+
+_NAME_BYTES = 63
+"""Of PostgreSQL's names; longer ones are cut there, and two of them may be one."""
+_ON_ROWS = sql.SQL(
+    "CREATE OR REPLACE TRIGGER {rows} AFTER INSERT OR UPDATE OR DELETE ON {table}\n"
+    "    FOR EACH ROW EXECUTE FUNCTION {function}();\n"
+    "ALTER TABLE {table} ENABLE ALWAYS TRIGGER {rows};\n"
+)
+_ON_TRUNCATE = sql.SQL(
+    "CREATE OR REPLACE TRIGGER {truncate} AFTER TRUNCATE ON {table}\n"
+    "    FOR EACH STATEMENT EXECUTE FUNCTION {function}();\n"
+    "ALTER TABLE {table} ENABLE ALWAYS TRIGGER {truncate};\n"
+)
 
 
 @dataclass(frozen=True)
@@ -85,10 +99,22 @@ class ChangeQueue:
 def queue_sql(database: SourceDatabase, table: str, id_column: str, queue: str, schema: str | None) -> str:
     """Return the SQL that creates the queue `queue` and the triggers on `table` that feed it. It may be run again.
 
+    A TRUNCATE of a partition fires that partition's own trigger alone, so each of those that are there gets one: run it
+    again for later ones. Tables that inherit get all. Changes that replication applies are queued too.
+
     Raises:
+        ConfigurationError: the name of the queue is longer than PostgreSQL's names.
         SourceSchemaError: there is no such table, or it is a view, which has no triggers.
     """
+    if len(queue.encode()) > _NAME_BYTES:
+        raise ConfigurationError(f"change_queue={queue!r} has more than {_NAME_BYTES} bytes: choose a shorter name.")
     place = database.read(lambda connection: _schema_of(connection, table, schema))
+    below = database.read(lambda connection: _descendants(connection, place, table))
+    function = sql.Identifier(place, _named(queue, "_feed"))
+    triggers = {"rows": sql.Identifier(_named(queue, "_rows")), "truncate": sql.Identifier(_named(queue, "_truncate"))}
+    feeding = [_ON_ROWS, _ON_TRUNCATE]
+    fed = [(sql.Identifier(place, table), feeding)]
+    fed += [(sql.Identifier(*name), [_ON_TRUNCATE] if partition else feeding) for *name, partition in below]
     body = sql.SQL(
         "BEGIN\n"
         "    IF TG_OP = 'TRUNCATE' THEN\n"
@@ -113,18 +139,15 @@ def queue_sql(database: SourceDatabase, table: str, id_column: str, queue: str, 
         ");\n"
         "CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql\n"
         "    SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS {body};\n"
-        "CREATE OR REPLACE TRIGGER {rows} AFTER INSERT OR UPDATE OR DELETE ON {table}\n"
-        "    FOR EACH ROW EXECUTE FUNCTION {function}();\n"
-        "CREATE OR REPLACE TRIGGER {truncate} AFTER TRUNCATE ON {table}\n"
-        "    FOR EACH STATEMENT EXECUTE FUNCTION {function}();\n"
+        "{triggers}"
         "COMMIT;\n"
     ).format(
         queue=sql.Identifier(place, queue),
-        function=sql.Identifier(place, f"{queue}_feed"),
+        function=function,
         body=sql.Literal(body.as_string(None)),
-        rows=sql.Identifier(f"{queue}_rows"),
-        truncate=sql.Identifier(f"{queue}_truncate"),
-        table=sql.Identifier(place, table),
+        triggers=sql.Composed(
+            [statement.format(table=each, function=function, **triggers) for each, kinds in fed for statement in kinds]
+        ),
     )
     return statements.as_string(None)
 
@@ -144,3 +167,30 @@ def _schema_of(connection: Connection, table: str, schema: str | None) -> str:
             f"{table!r} {found}. The trigger has to be on a table that is written to: name that one."
         )
     return str(row.nspname)
+
+
+def _descendants(connection: Connection, schema: str, table: str) -> list[tuple[str, str, bool]]:
+    """Return schema and name of the partitions of a table, and of those that inherit from it, and which they are."""
+    rows = connection.execute(
+        text(
+            "WITH RECURSIVE below AS (SELECT inhrelid FROM pg_inherits WHERE inhparent = to_regclass(:name)"
+            " UNION SELECT i.inhrelid FROM pg_inherits i JOIN below b ON i.inhparent = b.inhrelid)"
+            " SELECT n.nspname::text, c.relname::text, c.relispartition FROM below b JOIN pg_class c"
+            " ON c.oid = b.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE c.relkind IN ('r', 'p') ORDER BY 1, 2"
+        ),
+        {"name": sql.Identifier(schema, table).as_string(None)},
+    )
+    return [(row.nspname, row.relname, row.relispartition) for row in rows]
+
+
+def _named(queue: str, suffix: str) -> str:
+    """Return `queue` with `suffix`, cut so that it stays a name of its own.
+
+    >>> _named("shop_changes", "_feed"), _named("q" * 63, "_feed")
+    ('shop_changes_feed', 'qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq_9b497770_feed')
+    """
+    if len((queue + suffix).encode()) <= _NAME_BYTES:
+        return queue + suffix
+    mark = f"_{hashlib.sha256(queue.encode()).hexdigest()[:8]}{suffix}"
+    return queue.encode()[: _NAME_BYTES - len(mark)].decode(errors="ignore") + mark

@@ -14,7 +14,8 @@ from estudio_core.errors import SourceSchemaError
 
 _INTEGERS = {20: "bigint", 21: "smallint", 23: "integer"}
 _TEXTS = {25: "text", 1043: "character varying"}
-_CAST_TO_TEXT = {18: '"char"', 19: "name", 1042: "character"}
+_CAST_TO_TEXT = {18: '"char"', 19: "name"}
+_PADDED = 1042  # character, whose blanks at the end mean nothing
 _UUID = 2950
 _FIRST_USER_OID = 16384  # types that were created in the database: enums, citext, …
 _BIGINT = 2**63
@@ -49,6 +50,8 @@ class KeyType:
             return cls("text")
         if oid == _UUID:
             return cls("uuid")
+        if oid == _PADDED:
+            return cls("padded")
         if oid in _CAST_TO_TEXT or oid >= _FIRST_USER_OID:
             return cls("cast")
         raise SourceSchemaError(
@@ -76,13 +79,15 @@ class KeyType:
 
     def format(self, key: Any) -> str:
         """Return a key read from the database as an object id."""
-        return str(key).rstrip(" ") if self.kind == "cast" else str(key)
+        if isinstance(key, bytes):
+            return key.decode(errors="backslashreplace")
+        return str(key).rstrip(" ") if self.kind == "padded" else str(key)
 
     def sortable(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
         """Return the expression by which rows are ordered and ranged."""
         if self.kind == "text":
             return collate(column, "C")
-        return collate(cast(column, Text), "C") if self.kind == "cast" else column
+        return collate(cast(column, Text), "C") if self._is_cast else column
 
     def bind(self, object_id: str) -> ColumnElement[Any]:
         """Return `object_id` as a bound value to compare with `sortable`.
@@ -100,8 +105,12 @@ class KeyType:
     def among(self, column: ColumnElement[Any], object_ids: Iterable[Any]) -> ColumnElement[bool]:
         """Return the condition that the key is one of `object_ids`: one bound array, however many they are."""
         keys = [key for object_id in object_ids if (key := self.parse(str(object_id))) is not None]
-        compared = cast(column, Text) if self.kind == "cast" else column
+        compared = cast(column, Text) if self._is_cast else column
         return compared == any_(literal(keys, ARRAY(self._sql_type())))
+
+    @property
+    def _is_cast(self) -> bool:
+        return self.kind in ("cast", "padded")
 
     def _sql_type(self) -> TypeEngine[Any]:
         if self.kind == "integer":

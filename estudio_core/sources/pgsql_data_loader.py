@@ -5,26 +5,28 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from sqlalchemy import ARRAY, BigInteger, Connection, Engine, Select, any_, func, literal, select
-from sqlalchemy.engine import RowMapping
 
 from estudio_core.errors import ConfigurationError, ItemError, SourceSchemaError
 from estudio_core.sources.change_queue import ChangeQueue, queue_sql
+from estudio_core.sources.columns import BYTEA, Column, item_column, payload_column, type_categories
 from estudio_core.sources.data_loader import DataLoader, DownloadedItem, KeyRange, LoadResult, shorten_ids
 from estudio_core.sources.generator_factory import GeneratorArgument, generator_factory
 from estudio_core.sources.item_meta import ItemMeta, PgsqlFileMeta
-from estudio_core.sources.payload import to_json_value
 from estudio_core.sources.query_generator import QueryGenerator
 from estudio_core.sources.source_database import SourceDatabase
 
-Row = RowMapping
+Row = Mapping[str, Any]
+"""Values of an item's columns, by name."""
 
+NO_ID = "(no id)"
+"""Stands for all rows without an id among items that cannot be used."""
+_KEY = "key of the item"
 _IDS_PER_QUERY = 5000
 _NAMED_DUPLICATES = 100
 _TIMESTAMP_OIDS = {1114, 1184}  # timestamp, timestamp with time zone
-_BYTEA_OID = 17
 
 
 class PgsqlDataLoader(DataLoader):
@@ -70,6 +72,8 @@ class PgsqlDataLoader(DataLoader):
         self._schema = schema
         self.change_queue = ChangeQueue(self._database, change_queue, schema) if change_queue else None
         self._bound: tuple[Engine, QueryGenerator] | None = None
+        self._item: list[Column] = []
+        self._payload: list[Column] = []
 
     @property
     @abstractmethod
@@ -100,8 +104,10 @@ class PgsqlDataLoader(DataLoader):
         with self._database.stream() as connection:
             generator = self._ready()
             query = generator.after(bounds.after, until=bounds.until)
-            for rows in self._stream(connection, generator, query, self._columns, batch_size):
+            for rows in self._stream(connection, generator, query, self._read, batch_size):
                 yield self._result(rows)
+            if bounds.until is None and (without := self._without_id(connection, generator)):
+                yield LoadResult(invalid={NO_ID: f"{without} rows have no {generator.id_column!r}"})
 
     def iter_ids(self) -> Iterator[str]:
         """Yield the ids of all rows in key order, those of unusable items included."""
@@ -130,7 +136,7 @@ class PgsqlDataLoader(DataLoader):
         with self._database.stream() as connection:
             generator = self._ready()
             query = generator.changed(column, since)
-            for rows in self._stream(connection, generator, query, (*self._columns, column), batch_size):
+            for rows in self._stream(connection, generator, query, self._read, batch_size, column):
                 yield self._result(rows, watermark=_aware(rows[-1][1][column]))
 
     def clock(self) -> datetime:
@@ -206,6 +212,10 @@ class PgsqlDataLoader(DataLoader):
     def _columns(self) -> tuple[str, ...]:
         return (*self.item_columns, *self.payload_columns)
 
+    @property
+    def _read(self) -> list[Column]:
+        return [*self._item, *self._payload]
+
     def _ready(self) -> QueryGenerator:
         """Return the generator of this process, its columns checked."""
         engine = self._database.engine
@@ -220,11 +230,17 @@ class PgsqlDataLoader(DataLoader):
         generator.require([generator.id_column, *self._columns, *([changed_at] if changed_at else [])])
         _ = generator.key_type
         types = generator.column_types
-        binary = [name for name in self.payload_columns if types[name] == _BYTEA_OID]
+        binary = [name for name in self.payload_columns if types[name] == BYTEA]
         if binary:
             raise SourceSchemaError(f"Payload columns hold JSON values; {binary} are bytea. Leave them out.")
         if changed_at and types[changed_at] not in _TIMESTAMP_OIDS:
             raise SourceSchemaError(f"updated_at_column={changed_at!r} is no timestamp: choose one that is.")
+        with generator.engine.connect() as connection:
+            categories = type_categories(connection, {name: types[name] for name in self.item_columns})
+        self._item = [item_column(name, types[name], categories[name]) for name in dict.fromkeys(self.item_columns)]
+        self._payload = [
+            payload_column(name, types[name], place) for place, name in enumerate(dict.fromkeys(self.payload_columns))
+        ]
 
     def _rows_by_id(self, connection: Connection, ids: list[str]) -> dict[str, Row]:
         generator = self._ready()
@@ -242,12 +258,13 @@ class PgsqlDataLoader(DataLoader):
                     f"{type(generator).__name__}.fetch_all() selects no {absent}, which all() has. "
                     "Select the same columns in both, or override all() alone."
                 )
-            for row in connection.execute(select(*(rows.c[name] for name in names))).mappings():
-                item_id = key_type.format(row[generator.id_column])
+            selected = [rows.c[generator.id_column].label(_KEY), *(column.selected(rows.c) for column in self._read)]
+            for row in connection.execute(select(*selected)).mappings():
+                item_id = key_type.format(row[_KEY])
                 if item_id in found:
                     duplicates.append(item_id)
                 elif item_id in wanted:
-                    found[item_id] = row
+                    found[item_id] = cast(Row, row)
         if duplicates:
             raise _duplicate_ids(generator, sorted(set(duplicates)))
         return found
@@ -257,37 +274,40 @@ class PgsqlDataLoader(DataLoader):
         connection: Connection,
         generator: QueryGenerator,
         query: Select[Any],
-        columns: Iterable[str],
+        columns: Iterable[Column],
         batch_size: int,
+        *further: str,
     ) -> Iterator[list[tuple[str, Row]]]:
         """Yield rows with their ids, `batch_size` at a time, and make sure that equal ids do not follow each other."""
-        names = dict.fromkeys((generator.id_column, *columns))
-        query = query.with_only_columns(*(query.selected_columns[name] for name in names))
+        given = query.selected_columns
+        key = given[generator.id_column].label(_KEY)
+        query = query.with_only_columns(
+            key, *(column.selected(given) for column in columns), *(given[name] for name in further)
+        )
         result = connection.execution_options(yield_per=batch_size).execute(query)
         before: str | None = None
         for batch in result.mappings().partitions():
             rows = []
             for row in batch:
-                if row[generator.id_column] is None:
-                    raise _no_id(generator)
-                item_id = generator.key_type.format(row[generator.id_column])
+                item_id = generator.key_type.format(row[_KEY])
                 if item_id == before:
                     raise _duplicate_ids(generator, self._duplicates(connection, generator))
                 before = item_id
-                rows.append((item_id, row))
+                rows.append((item_id, cast(Row, row)))
             yield rows
 
     def _ranges(self, connection: Connection, shards: int) -> list[KeyRange]:
         generator = self._ready()
         key = generator.sort_key
-        counts = select(func.count(), func.count(key)).select_from(generator.rows)
-        total, with_key = connection.execute(counts).one()
-        if total != with_key:
-            raise _no_id(generator)
+        total = connection.execute(select(func.count(key)).select_from(generator.rows)).scalar_one()
         ends = sorted({total * shard // shards for shard in range(1, shards + 1)} - {0})
         if not ends:
             return []
-        numbered = select(key.label("key"), func.row_number().over(order_by=key).label("number")).subquery("numbered")
+        numbered = (
+            select(key.label("key"), func.row_number().over(order_by=key).label("number"))
+            .where(key.is_not(None))
+            .subquery("numbered")
+        )
         bounds_query = (
             select(numbered.c.key)
             .where(numbered.c.number == any_(literal(ends[:-1], ARRAY(BigInteger()))))
@@ -298,6 +318,11 @@ class PgsqlDataLoader(DataLoader):
             raise _duplicate_ids(generator, self._duplicates(connection, generator))
         starts = zip([None, *bounds], [*bounds, None], [0, *ends], ends, strict=False)
         return [KeyRange(after, until, end - start) for after, until, start, end in starts]
+
+    def _without_id(self, connection: Connection, generator: QueryGenerator) -> int:
+        rows = generator.rows
+        counted = select(func.count()).select_from(rows).where(rows.c[generator.id_column].is_(None))
+        return int(connection.execute(counted).scalar_one())
 
     def _duplicates(self, connection: Connection, generator: QueryGenerator) -> list[str]:
         key = generator.sort_key
@@ -313,9 +338,12 @@ class PgsqlDataLoader(DataLoader):
         result = LoadResult(watermark=watermark)
         for item_id, row in rows:
             given = None if metas is None else metas[item_id]
+            if isinstance(row[_KEY], bytes):
+                result.invalid[item_id] = "its id is not utf-8"
+                continue
             try:
-                data = self.to_item(row)
-                payload = self._payload(row) if self.payload_columns else None
+                data = self.to_item({column.name: column.read(row) for column in self._item})
+                payload = {column.name: column.read(row) for column in self._payload} if self._payload else None
                 if given is None:
                     meta = self.item_meta_cls(object_id=item_id, payload=payload)
                 elif payload is None:
@@ -327,15 +355,6 @@ class PgsqlDataLoader(DataLoader):
             else:
                 result.items.append(DownloadedItem(item_id, data, meta))
         return result
-
-    def _payload(self, row: Row) -> dict[str, Any]:
-        payload = {}
-        for name in self.payload_columns:
-            try:
-                payload[name] = to_json_value(row[name])
-            except ValueError as reason:
-                raise ValueError(f"{name!r} {reason}") from reason
-        return payload
 
 
 def _aware(time: Any) -> datetime | None:
@@ -350,10 +369,4 @@ def _duplicate_ids(generator: QueryGenerator, ids: list[str]) -> ItemError:
         f"Ids that stand more than once among the items of {generator.table_name!r}: {shorten_ids(ids)}. "
         "An item is one row: choose a unique id_column, or aggregate the joined rows in the query generator.",
         ids,
-    )
-
-
-def _no_id(generator: QueryGenerator) -> ItemError:
-    return ItemError(
-        f"Rows of {generator.table_name!r} have no {generator.id_column!r}. Fill it, or leave them out with a view."
     )

@@ -25,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.selectable import GenerativeSelect
 
 from estudio_core.errors import ConfigurationError, SourceSchemaError, suggest
+from estudio_core.ids import listed
 from estudio_core.sources.keys import KeyType
 
 _EVERYTHING = 2**31 - 1
@@ -86,7 +87,9 @@ class QueryGenerator:
     def fetch_all(self, row_ids: Iterable[object]) -> Select[Any]:
         """Return the query for the items whose key is among `row_ids`, in no order."""
         rows = self.rows
-        return select(rows).where(self.key_type.among(self._column(rows.c, self.id_column), row_ids))
+        return select(rows).where(
+            self.key_type.among(self._column(rows.c, self.id_column), listed(row_ids, "row_ids", "keys"))
+        )
 
     def count(self) -> Select[Any]:
         """Return the query for the number of items."""
@@ -95,10 +98,14 @@ class QueryGenerator:
     def after(self, key: str | None, limit: int | None = None, until: str | None = None) -> Select[Any]:
         """Return the query for items with a key greater than `key` and not greater than `until`, in key order.
 
+        Rows without a key are left out.
+
         This pages in constant time: call it again with the last key of the page before.
         """
         ordered = self.sort_key
         query = select(self.rows)
+        if key is None and until is None:
+            query = query.where(ordered.is_not(None))
         if key is not None:
             query = query.where(ordered > self.key_type.bind(key))
         if until is not None:
@@ -109,7 +116,7 @@ class QueryGenerator:
         """Return the query for items with `column` later than `since`, ordered by `(column, key)`."""
         changed_at = self._column(self.rows.c, column)
         later = changed_at > literal(since, DateTime(timezone=True))
-        return select(self.rows).where(later).order_by(changed_at, self.sort_key)
+        return select(self.rows).where(later, self.sort_key.is_not(None)).order_by(changed_at, self.sort_key)
 
     @cached_property
     def rows(self) -> Subquery:

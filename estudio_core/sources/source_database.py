@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.abc import Loader
-from psycopg.types.datetime import DateLoader, TimestampLoader, TimestamptzLoader
-from sqlalchemy import Connection, Engine, create_engine, event, exc, inspect, text
+from psycopg.types.datetime import TimestampLoader, TimestamptzLoader
+from psycopg.types.string import TextLoader
+from sqlalchemy import Connection, Engine, create_engine, event, exc, inspect
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from estudio_core.errors import ConfigurationError, DatabaseUnavailableError, DataError, SourceSchemaError, suggest
 from estudio_core.postgres_url import connection_parameters, describe
+from estudio_core.session_settings import PATIENCE, SET, SPELLING
 from estudio_core.sources.connections import resolve_url
 
 T = TypeVar("T")
@@ -22,6 +24,7 @@ T = TypeVar("T")
 _ATTEMPTS = 3
 _FIRST_WAIT_S = 0.25
 _CONNECT_TIMEOUT_S = 10
+_SETTINGS = SPELLING | PATIENCE
 
 # Error classes 08 (connection) and 57P (server goes down or comes up), and "too many connections".
 _CONNECTION_STATES = ("08", "57P", "53300")
@@ -33,21 +36,30 @@ _SCHEMA_ERRORS = (
 )
 
 
-def _read_every_time(connection: psycopg.Connection, _: object) -> None:
-    """Have times that Python has not, such as `infinity`, come as their text: one of them is no reason to read none."""
-    for name, loader in (("date", DateLoader), ("timestamp", TimestampLoader), ("timestamptz", TimestamptzLoader)):
-        connection.adapters.register_loader(name, _or_text(loader))
+def _read_everything(connection: psycopg.Connection, _: object) -> None:
+    """Have values that Python has not come as they are: one of them is no reason to read none.
+
+    Times such as `infinity` are texts then. Texts that are no UTF-8, which databases of the encoding SQL_ASCII may
+    hold, are bytes.
+    """
+    for name, loader in (("timestamp", TimestampLoader), ("timestamptz", TimestamptzLoader)):
+        connection.adapters.register_loader(name, _or_as_it_is(loader))
+    for name in ("text", "varchar", "bpchar", "name"):
+        connection.adapters.register_loader(name, _or_as_it_is(TextLoader))
 
 
-def _or_text(loader: type[Loader]) -> type[Loader]:
-    class OrText(loader):  # type: ignore[misc, valid-type]
+def _or_as_it_is(loader: type[Loader]) -> type[Loader]:
+    class OrAsItIs(loader):  # type: ignore[misc, valid-type]
         def load(self, data: Any) -> Any:
             try:
-                return super().load(data)
+                value = super().load(data)
+                return value.decode() if isinstance(value, bytes) else value
             except psycopg.DataError:
                 return bytes(data).decode()
+            except UnicodeDecodeError:
+                return bytes(data)
 
-    return OrText
+    return OrAsItIs
 
 
 class SourceDatabase:
@@ -85,6 +97,7 @@ class SourceDatabase:
             parameters = connection_parameters(self._url())
             parameters.setdefault("connect_timeout", _CONNECT_TIMEOUT_S)
             parameters.setdefault("application_name", "estudio")
+            parameters["client_encoding"] = "utf8"
             self._engine = create_engine(
                 "postgresql+psycopg://",
                 connect_args=parameters,
@@ -92,8 +105,10 @@ class SourceDatabase:
                 pool_size=2,  # one that reads, one that looks up tables meanwhile
                 pool_use_lifo=True,
                 hide_parameters=True,
+                # By PostgreSQL's own 63, SQLAlchemy renames columns whose names have more than 57 characters.
+                max_identifier_length=128,
             )
-            event.listen(self._engine, "connect", _read_every_time)
+            event.listen(self._engine, "connect", _read_everything)
             self._owner_pid = os.getpid()
         return self._engine
 
@@ -116,7 +131,7 @@ class SourceDatabase:
         """Do `work(connection)` in a transaction, again where the connection broke: it has to bear being done twice."""
 
         def once() -> None:
-            with self._transaction() as connection:
+            with self._transaction(postgresql_readonly=False) as connection:
                 work(connection)
                 connection.commit()
 
@@ -132,7 +147,8 @@ class SourceDatabase:
     def _snapshot(self) -> Iterator[Connection]:
         with self._transaction(isolation_level="REPEATABLE READ", postgresql_readonly=True) as connection:
             # Columns without time zone are read as UTC, wherever the server stands.
-            connection.execute(text("SET LOCAL TIME ZONE 'UTC'"))
+            names, values = list(_SETTINGS), list(_SETTINGS.values())
+            connection.exec_driver_sql(SET.format(local=True), (names, values))
             yield connection
 
     @contextmanager

@@ -15,9 +15,11 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.types.json import Json, Jsonb
+from psycopg.types.json import Jsonb
 
+from estudio_core import exact_json
 from estudio_core.errors import ItemError, ModelError
+from estudio_core.ids import as_id
 from estudio_core.vectordb.locks import lock_objects
 from estudio_core.vectordb.objects import IndexedObject, KeptObject, check_id, check_text, source_hash
 from estudio_core.vectordb.releases import Release, live_for_write, live_release
@@ -40,6 +42,15 @@ class ItemWrite:
     payload: dict[str, Any] | None = field(default_factory=dict)
     user_id: str | None = None
     original_id: str | None = None
+
+    def __post_init__(self) -> None:
+        """Take numbers for the ids that they are written as."""
+        if type(self.object_id) is str and self.user_id is None and self.original_id is None:
+            return
+        object.__setattr__(self, "object_id", as_id(self.object_id, "object_id"))
+        for name in ("user_id", "original_id"):
+            if (given := getattr(self, name)) is not None:
+                object.__setattr__(self, name, as_id(given, name))
 
     @property
     def source_hash(self) -> str | None:
@@ -160,6 +171,7 @@ def _check_batch(upserts: Sequence[ItemWrite], deletes: Sequence[str]) -> None:
     for object_id in deletes:
         check_text(object_id, "id", object_id)
     for item in upserts:
+        _log_json(item)
         for what, value in (("id", item.object_id), ("user id", item.user_id), ("original id", item.original_id)):
             if value is not None:
                 check_id(value, what, item.object_id)
@@ -178,9 +190,21 @@ def _check_batch(upserts: Sequence[ItemWrite], deletes: Sequence[str]) -> None:
         raise ItemError(f"Personal rows of one user for the same original: {rivals}. Give one of them.", rivals)
 
 
+def _log_json(item: ItemWrite) -> str:
+    try:
+        text = exact_json.dumps(item.data)
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ItemError(
+            f"The data of item {item.object_id!r} is no JSON: {error}. Give a text, or a dict of texts and numbers.",
+            [item.object_id],
+        ) from error
+    return text
+
+
 def _append(conn: psycopg.Connection, plugin: str, upserts: Sequence[ItemWrite], deletes: Sequence[str]) -> None:
     rows: list[tuple[Any, ...]] = [
-        (plugin, "upsert", item.object_id, Json(item.data), _jsonb(item.payload), item.user_id, item.original_id)
+        (plugin, "upsert", item.object_id, _log_json(item), _jsonb(item.payload), item.user_id, item.original_id)
         for item in upserts
     ]
     rows += [(plugin, "delete", object_id, None, None, None, None) for object_id in deletes]
@@ -193,7 +217,7 @@ def _append(conn: psycopg.Connection, plugin: str, upserts: Sequence[ItemWrite],
 
 
 def _jsonb(payload: dict[str, Any] | None) -> Jsonb | None:
-    return None if payload is None else Jsonb(payload)
+    return None if payload is None else Jsonb(payload, exact_json.dumps)
 
 
 def embedded(

@@ -18,13 +18,13 @@ from psycopg import sql
 
 from estudio_core.vectordb.index_info import MetricAggregationType, SearchIndexInfo
 from estudio_core.vectordb.objects import (
-    TEXT_LIMIT,
     VECTOR_MAX_DIMENSIONS,
     IndexedObject,
     average_vector,
     checked_vectors,
     payload_jsons,
     values_fit,
+    words_of,
 )
 
 AVERAGE_PART = -1
@@ -119,7 +119,7 @@ def _object_rows(objects: Sequence[IndexedObject], encoding: str) -> Iterator[by
         [_jsonb(payload, encoding) for payload in payload_jsons(objects)],
         _texts([obj.content_hash for obj in objects], encoding),
         _texts([obj.source_hash for obj in objects], encoding),
-        _texts([obj.text[:TEXT_LIMIT] for obj in objects], encoding),
+        _texts([words_of(obj.text) for obj in objects], encoding),
     )
     return map(b"".join, zip(*columns, strict=True))
 

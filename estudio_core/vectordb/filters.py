@@ -1,4 +1,4 @@
-"""Payload filters: a typed tree, read from JSON, turned into SQL with bound values only.
+"""Payload filters: a typed tree, read from JSON, turned into SQL by `filter_sql`.
 
     {"term": {"brand": "acme"}}                     equal, or an element of a list
     {"terms": {"brand": ["acme", "zeta"]}}          one of them ("any" is the same)
@@ -8,30 +8,39 @@
     {"match": {"title": "running shoe"}}            text holding all these words
     {"phrase": {"title": "running shoe"}}           text holding these words one after another
     {"wildcard": {"sku": "AB-*-?"}}                 text of this form, the whole of it; * any run, ? one character
-    {"range": {"price": {"gte": 10, "lt": 20}}}     numbers, or texts by code point (ISO dates)
+    {"range": {"price": {"gte": 10, "lt": 20}}}     numbers, times (see `times`), or other texts by code point
     {"bool": {"must": [..], "filter": [..], "should": [..], "must_not": [..]}}
 
 `must` and `filter` hold all, `must_not` holds none, `should` holds at least one where it is not empty.
 Numbers, texts and truth values are different: 1 is neither "1" nor true. A dot in a field name descends; a list of
 names (`["a.b"]`, as `{"term": {"field": ["a.b"], "value": 1}}`) takes names with dots as they are.
-A field of another type than the filter's does not match, and never raises.
+A field of another type than the filter's does not match, and never raises. What comes from strangers is bounded: by
+`MAX_DEPTH`, `MAX_CONDITIONS`, `MAX_VALUES`, `MAX_TEXT`, `MAX_PATTERN`; of a payload's text, `filter_sql.WORDS_READ`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, LiteralString
+from decimal import Decimal
+from typing import Any
 
-from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from estudio_core.errors import ConfigurationError, suggest
+from estudio_core import exact_json
+from estudio_core.errors import ConfigurationError, shown, suggest
 
-Scalar = str | int | float | bool | None
+Number = int | float | Decimal
+Scalar = str | Number | bool | None
 MAX_DEPTH = 32
 """Nesting of `bool`; deeper trees are refused before Python's stack or PostgreSQL's parser suffers."""
+MAX_CONDITIONS = 500
+"""Conditions of one filter: each is SQL that is parsed and planned."""
+MAX_VALUES = 10_000
+"""Values of one condition."""
+MAX_TEXT, MAX_PATTERN = 10_000, 1_000
+"""Characters of a text, and of a pattern or a field's name."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +56,22 @@ class Field:
         >>> Field(("maker", 'a"b')).jsonpath
         '$."maker"."a\\"b"[*]'
         """
-        return "$" + "".join("." + json.dumps(name, ensure_ascii=False) for name in self.path) + "[*]"
+        return f"${self._members}[*]"
+
+    @property
+    def strict_jsonpath(self) -> str:
+        """The field as a strict path, which enters no list: what containment compares, too."""
+        return f"strict ${self._members}"
+
+    @property
+    def _members(self) -> str:
+        return "".join("." + json.dumps(name, ensure_ascii=False) for name in self.path)
 
     def document(self, value: Any) -> Jsonb:
         """Return `{"maker": {"name": value}}`, which a matching payload contains."""
         for name in reversed(self.path):
             value = {name: value}
-        return Jsonb(value)
+        return Jsonb(value, exact_json.dumps)
 
 
 @dataclass(frozen=True)
@@ -94,7 +112,7 @@ class Range:
     """The field lies within all bounds, pairs of jsonpath comparison and value."""
 
     field: Field
-    bounds: tuple[tuple[str, str | int | float], ...]
+    bounds: tuple[tuple[str, str | Number], ...]
 
 
 @dataclass(frozen=True)
@@ -118,78 +136,18 @@ def parse_filter(given: Mapping[str, Any] | Filter) -> Filter:
     >>> parse_filter({"term": {"brand": "acme"}})
     Terms(field=Field(path=('brand',)), values=('acme',), every=False)
     """
-    return _parse(given, MAX_DEPTH)
-
-
-def filter_sql(node: Filter, payload: sql.Composable, binds: dict[str, Any]) -> sql.Composable:
-    """Return the condition on a jsonb expression `payload`: true or false, never null.
-
-    Args:
-        node: The filter.
-        payload: A jsonb expression; a GIN index on it serves `Terms`.
-        binds: Receives the values, under the names that the condition's placeholders have.
-    """
-    if isinstance(node, Bool):
-        conditions = [filter_sql(child, payload, binds) for child in node.must]
-        if node.should:
-            conditions.append(_joined(" OR ", [filter_sql(child, payload, binds) for child in node.should]))
-        conditions += [sql.SQL("NOT {}").format(filter_sql(child, payload, binds)) for child in node.must_not]
-        return _joined(" AND ", conditions)
-    if isinstance(node, Terms):
-        return _terms_sql(node, payload, binds)
-    if isinstance(node, Exists):
-        return sql.SQL("COALESCE(jsonb_typeof({} #> {}::text[]) <> 'null', false)").format(
-            payload, _bind(binds, list(node.field.path))
+    parsed = _parse(given, MAX_DEPTH)
+    if (conditions := _conditions(parsed)) > MAX_CONDITIONS:
+        raise ConfigurationError(
+            f"A filter of {conditions:,} conditions; at most {MAX_CONDITIONS:,} are taken. 'terms' takes many values."
         )
-    if isinstance(node, Match):
-        query = sql.SQL("phraseto_tsquery" if node.phrase else "plainto_tsquery")
-        return sql.SQL("COALESCE(to_tsvector('simple', {} #>> {}::text[]) @@ {}('simple', {}::text), false)").format(
-            payload, _bind(binds, list(node.field.path)), query, _bind(binds, node.text)
-        )
-    if isinstance(node, Wildcard):
-        return sql.SQL(
-            "EXISTS (SELECT 1 FROM jsonb_path_query({}, {}::jsonpath) AS value"
-            " WHERE jsonb_typeof(value) = 'string' AND value #>> '{{}}' LIKE {}::text)"
-        ).format(payload, _bind(binds, node.field.jsonpath), _bind(binds, _like(node.pattern)))
-    names = {f"b{i}": value for i, (_, value) in enumerate(node.bounds)}
-    test = " && ".join(f"@ {operator} $b{i}" for i, (operator, _) in enumerate(node.bounds))
-    return sql.SQL("jsonb_path_exists({}, {}::jsonpath, {}, true)").format(
-        payload, _bind(binds, f"{node.field.jsonpath} ? ({test})"), _bind(binds, Jsonb(names))
-    )
+    return parsed
 
 
-def _bind(binds: dict[str, Any], value: Any) -> sql.Placeholder:
-    name = f"filter{len(binds)}"
-    binds[name] = value
-    return sql.Placeholder(name)
-
-
-def _terms_sql(node: Terms, payload: sql.Composable, binds: dict[str, Any]) -> sql.Composable:
-    per_value = [
-        sql.SQL("({payload} @> {scalar} OR {payload} @> {element})").format(
-            payload=payload,
-            scalar=_bind(binds, node.field.document(value)),
-            element=_bind(binds, node.field.document([value])),
-        )
-        for value in node.values
-    ]
-    return _joined(" AND " if node.every else " OR ", per_value)
-
-
-def _joined(operator: LiteralString, conditions: Sequence[sql.Composable]) -> sql.Composable:
-    if not conditions:
-        return sql.SQL("true")
-    return sql.SQL("({})").format(sql.SQL(operator).join(conditions))
-
-
-def _like(pattern: str) -> str:
-    r"""Turn `*` and `?` into LIKE's signs, everything else into itself.
-
-    >>> _like("50%_a*?")
-    '50\\%\\_a%_'
-    """
-    escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return escaped.replace("*", "%").replace("?", "_")
+def _conditions(node: Filter) -> int:
+    if not isinstance(node, Bool):
+        return 1
+    return 1 + sum(_conditions(child) for child in (*node.must, *node.should, *node.must_not))
 
 
 def _parse(given: Any, depth: int) -> Filter:
@@ -199,57 +157,64 @@ def _parse(given: Any, depth: int) -> Filter:
         raise ConfigurationError(f"A filter is nested more than {MAX_DEPTH} levels deep. Write it flatter.")
     if not isinstance(given, Mapping) or len(given) != 1:
         raise ConfigurationError(
-            f"A filter is an object with one operator, such as {{'term': {{'brand': 'acme'}}}}; given {given!r}."
+            f"A filter is an object with one operator, such as {{'term': {{'brand': 'acme'}}}}; given {shown(given)}."
         )
     operator, body = next(iter(given.items()))
     if operator == "bool":
         return _parse_bool(body, depth)
     if operator not in _LEAVES:
-        raise ConfigurationError(f"Unknown filter {operator!r}. {suggest(str(operator), [*_LEAVES, 'bool'])}")
+        raise ConfigurationError(f"Unknown filter {shown(operator)}. {suggest(shown(operator), [*_LEAVES, 'bool'])}")
     if operator == "exists":
-        return Exists(_field(body["field"] if isinstance(body, Mapping) and set(body) == {"field"} else body))
+        return Exists(field_path(body["field"] if isinstance(body, Mapping) and set(body) == {"field"} else body))
     if not isinstance(body, Mapping):
-        raise ConfigurationError(f"{operator!r} wants {{field: value}}; given {body!r}.")
+        raise ConfigurationError(f"{operator!r} wants {{field: value}}; given {shown(body)}.")
     if set(body) == {"field", "value"}:
-        return _LEAVES[operator](_field(body["field"]), body["value"])
+        return _LEAVES[operator](field_path(body["field"]), body["value"])
     if len(body) != 1:
-        raise ConfigurationError(
-            f"{operator!r} wants one field; given {sorted(map(str, body))}. Join filters by 'bool'."
-        )
+        raise ConfigurationError(f"{operator!r} wants one field; given {shown(list(body))}. Join filters by 'bool'.")
     name, value = next(iter(body.items()))
-    return _LEAVES[operator](_field(name), value)
+    return _LEAVES[operator](field_path(name), value)
 
 
 def _parse_bool(body: Any, depth: int) -> Bool:
     clauses = ("must", "filter", "should", "must_not")
     if not isinstance(body, Mapping):
-        raise ConfigurationError(f"'bool' wants an object with some of {', '.join(clauses)}; given {body!r}.")
+        raise ConfigurationError(f"'bool' wants an object with some of {', '.join(clauses)}; given {shown(body)}.")
     parsed: dict[str, tuple[Filter, ...]] = {}
     for name, children in body.items():
         if name not in clauses:
-            raise ConfigurationError(f"Unknown clause {name!r} of 'bool'. {suggest(str(name), clauses)}")
+            raise ConfigurationError(f"Unknown clause {shown(name)} of 'bool'. {suggest(shown(name), clauses)}")
         listed = children if isinstance(children, list | tuple) else [children]
         parsed[name] = tuple(_parse(child, depth - 1) for child in listed)
     must = parsed.get("must", ()) + parsed.get("filter", ())
     return Bool(must, parsed.get("should", ()), parsed.get("must_not", ()))
 
 
-def _field(given: Any) -> Field:
+def field_path(given: Any, what: str = "A field") -> Field:
+    """Read the name of a field, `maker.name` or `["maker", "name"]`.
+
+    Raises:
+        ConfigurationError: it is none, is too long, or names too many in each other.
+    """
     path = (
         tuple(given.split(".")) if isinstance(given, str) else tuple(given) if isinstance(given, list | tuple) else ()
     )
     if not path or not all(isinstance(name, str) and name for name in path):
         raise ConfigurationError(
-            f"A field is a name such as 'brand' or 'maker.name', or a list of names; given {given!r}."
+            f"{what} is a name such as 'brand' or 'maker.name', or a list of names; given {shown(given)}."
         )
+    if len(path) > MAX_DEPTH:
+        raise ConfigurationError(f"{what} of {len(path):,} names in each other; at most {MAX_DEPTH} are taken.")
     for name in path:
-        _text(name)
+        _text(name, MAX_PATTERN)
     return Field(path)
 
 
-def _text(given: Any) -> str:
+def _text(given: Any, most: int = MAX_TEXT) -> str:
     if not isinstance(given, str):
-        raise ConfigurationError(f"Text is wanted here; given {given!r}.")
+        raise ConfigurationError(f"Text is wanted here; given {shown(given)}.")
+    if len(given) > most:
+        raise ConfigurationError(f"A text of {len(given):,} characters, {given[:40]!r}…; at most {most:,} are taken.")
     try:
         given.encode()
     except UnicodeEncodeError as error:
@@ -260,22 +225,27 @@ def _text(given: Any) -> str:
 
 
 def _scalar(given: Any) -> Scalar:
-    if given is None or isinstance(given, bool | int):
+    if given is None or isinstance(given, bool):
         return given
-    return _finite(given) if isinstance(given, float) else _text(given)
+    return _number(given) if isinstance(given, Number) else _text(given)
 
 
-def _finite(given: float) -> float:
-    if given != given or given in (float("inf"), float("-inf")):
-        raise ConfigurationError(f"{given!r} is no JSON number.")
+def _number(given: Number) -> Number:
+    try:
+        exact_json.check(given)
+        exact_json.dumps(given)
+    except ValueError as error:
+        raise ConfigurationError(f"{shown(given)} is no JSON number: it {error}.") from error
     return given
 
 
 def _terms(every: bool) -> Callable[[Field, Any], Filter]:
     def parse(field: Field, value: Any) -> Filter:
-        if not isinstance(value, list | tuple) or not value:
+        if not isinstance(value, list | tuple) or not 0 < len(value) <= MAX_VALUES:
+            given = f"{len(value):,} values" if isinstance(value, list | tuple) else shown(value)
             raise ConfigurationError(
-                f"A list of one or more values is wanted for {'.'.join(field.path)!r}; given {value!r}."
+                f"A list of one or more values, at most {MAX_VALUES:,}, is wanted for {'.'.join(field.path)!r}; "
+                f"given {given}."
             )
         return Terms(field, tuple(map(_scalar, value)), every)
 
@@ -285,12 +255,12 @@ def _terms(every: bool) -> Callable[[Field, Any], Filter]:
 def _range(field: Field, value: Any) -> Filter:
     signs = {"gte": ">=", "gt": ">", "lte": "<=", "lt": "<", "eq": "=="}
     if not isinstance(value, Mapping) or not value:
-        raise ConfigurationError(f"'range' wants bounds such as {{'gte': 10}}; given {value!r}.")
+        raise ConfigurationError(f"'range' wants bounds such as {{'gte': 10}}; given {shown(value)}.")
     for name, bound in value.items():
         if name not in signs:
-            raise ConfigurationError(f"Unknown bound {name!r}. {suggest(str(name), signs)}")
-        if isinstance(bound, bool) or not isinstance(bound, int | float | str):
-            raise ConfigurationError(f"A bound is a number or a text; given {name}={bound!r}.")
+            raise ConfigurationError(f"Unknown bound {shown(name)}. {suggest(shown(name), signs)}")
+        if isinstance(bound, bool) or not isinstance(bound, Number | str):
+            raise ConfigurationError(f"A bound is a number or a text; given {name}={shown(bound)}.")
         _scalar(bound)
     return Range(field, tuple((signs[name], bound) for name, bound in value.items()))
 
@@ -303,6 +273,6 @@ _LEAVES: dict[str, Callable[[Field, Any], Filter]] = {
     "exists": lambda field, _: Exists(field),
     "match": lambda field, value: Match(field, _text(value)),
     "phrase": lambda field, value: Match(field, _text(value), phrase=True),
-    "wildcard": lambda field, value: Wildcard(field, _text(value)),
+    "wildcard": lambda field, value: Wildcard(field, _text(value, MAX_PATTERN)),
     "range": _range,
 }

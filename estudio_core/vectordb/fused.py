@@ -24,7 +24,7 @@ import psycopg
 from psycopg import sql
 
 from estudio_core.vectordb.collection import Collection
-from estudio_core.vectordb.ordering import Request, Row, index_rows, scan
+from estudio_core.vectordb.ordering import FAR_BLOCK, FIRST_BLOCK, Request, Row, index_rows, scan
 
 HEADS = ((1, 10), (2, 40), (8, 200))
 """How many times the breadth of the index scan is looked at for how many first places."""
@@ -43,14 +43,30 @@ SAMPLE = 5_000
 
 _BY_INDEXES = "SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = on"
 """What makes the planner take the vector index and the index of words."""
+_AS_USUAL = "SET LOCAL enable_seqscan = on; SET LOCAL enable_sort = on"
 
 
-def fused_rows(conn: psycopg.Connection, request: Request, limit: int, offset: int, breadth: int) -> list[Row]:
-    """Return a slice of the order by vectors and words, as far as the vector index hands out objects."""
+def fused_rows(
+    conn: psycopg.Connection, request: Request, limit: int, offset: int, breadth: int, block: int = FIRST_BLOCK
+) -> list[Row]:
+    """Return a slice of the order by vectors and words, as far as the vector index hands out objects.
+
+    Args:
+        conn: Connection.
+        request: What is searched for.
+        limit: Most rows.
+        offset: Rows of the order to leave out first.
+        breadth: Rows of the vector index that are looked at first.
+        block: As of `ordering.index_rows`; so many are, where that is more.
+    """
     conn.execute(_BY_INDEXES)
     ordered: dict[str, Row] = {}
     for times, places in HEADS:
-        rows = conn.execute(_head(request), request.values(scanned=times * breadth, places=places))
+        statement = _head(request)
+        rows = conn.execute(statement, request.values(scanned=max(times * breadth, block), places=places)).fetchall()
+        if block == FAR_BLOCK and (not rows or rows[0][2] < block):
+            conn.execute(_AS_USUAL)
+            return exact_fused_rows(conn, request, limit, offset)
         for row in [Row(*row[:2]) for row in rows]:
             if len(ordered) < places:
                 ordered.setdefault(row.stored_id, row)
@@ -58,7 +74,7 @@ def fused_rows(conn: psycopg.Connection, request: Request, limit: int, offset: i
             break
     found = list(ordered.values())
     if len(found) < offset + limit:
-        behind = index_rows(conn, request, offset + limit + len(found), 0)
+        behind = index_rows(conn, request, offset + limit + len(found), 0, block)
         found += [row for row in behind if row.stored_id not in ordered]
     return found[offset : offset + limit]
 
@@ -192,7 +208,8 @@ _REACHING = sql.SQL("w.document @@ (SELECT condition FROM needed)")
 
 def _head(request: Request) -> sql.Composed:
     return sql.SQL(
-        "WITH {} SELECT object_id, result_id FROM head ORDER BY words - distance DESC, result_id LIMIT %(places)s"
+        "WITH {} SELECT object_id, result_id, (SELECT count(*) FROM scanned) FROM head"
+        " ORDER BY words - distance DESC, result_id LIMIT %(places)s"
     ).format(head_ctes(request, scan(request)))
 
 

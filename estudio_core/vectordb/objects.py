@@ -6,13 +6,15 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from estudio_core import exact_json
 from estudio_core.errors import DimensionError, ItemError
-from estudio_core.vectordb.index_info import MetricType, SearchIndexInfo
+from estudio_core.vectordb.index_info import MetricAggregationType, MetricType, SearchIndexInfo
 
 HALF_MAX = 65504.0
 """Largest finite half-precision number."""
@@ -20,12 +22,17 @@ VECTOR_MAX_DIMENSIONS = 2000
 """HNSW indexes `vector` up to here; longer vectors are stored as `halfvec`."""
 ID_LIMIT = 1_200
 """Bytes of the id of an object or a user: an entry of PostgreSQL's B-tree, which may hold both, has 2,704."""
+PAYLOAD_LIMIT = 16_000_000
+"""Characters of an object's payload: every search that finds it fetches all of them."""
 TEXT_LIMIT = 200_000
-"""Characters of an object's text that full-text search sees: PostgreSQL's index entry of one text holds 1 MB."""
+"""Bytes of an object's text, or of a text in a payload, whose words are read: PostgreSQL keeps 1 MB of words and places
+of one text, which are up to four times as long (part numbers are kept whole, in parts and by their exact form)."""
+TITLE_LIMIT = 20_000
+"""Bytes of a title whose words count more."""
 
 # Made once: json.dumps builds an encoder for each call with options, and a sync hashes every row.
-_IN_ORDER = json.JSONEncoder(ensure_ascii=False)
-_SORTED = json.JSONEncoder(sort_keys=True)
+_IN_ORDER = json.JSONEncoder(ensure_ascii=False, default=lambda value: _hashed(value))
+_SORTED = json.JSONEncoder(sort_keys=True, default=lambda value: _hashed(value))
 _STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _BETWEEN = ', "\\u0000", '
 
@@ -41,7 +48,7 @@ class IndexedObject:
         vectors: Part vectors, shape [parts, dimensions].
         user_id: The user who alone sees this row in place of `original_id`; None for everybody's rows.
         original_id: The object that a personal row replaces.
-        text: What full-text search sees; its first `TEXT_LIMIT` characters.
+        text: What full-text search sees; its first `TEXT_LIMIT` bytes.
         source_hash: `source_hash` of the row that the object comes from; None where that has none.
     """
 
@@ -65,6 +72,13 @@ class KeptObject:
     source_hash: str | None = None
 
 
+def _hashed(value: Any) -> str:
+    """Return what stands for a number that is no float in a hash: no other value gives it."""
+    if isinstance(value, Decimal):
+        return f"\x00{value}"
+    raise TypeError(type(value).__name__)
+
+
 def source_hash(data: Any, payload: dict[str, Any] | None) -> str | None:
     """Return the hash of a row of the item source: of all that its object is made from, before anything is made.
 
@@ -81,7 +95,7 @@ def source_hash(data: Any, payload: dict[str, Any] | None) -> str | None:
     try:
         content = _IN_ORDER.encode(data) + "\x1e" + _SORTED.encode(payload or {})
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return None
 
 
@@ -96,7 +110,7 @@ def payload_jsons(objects: Sequence[IndexedObject]) -> list[str | None]:
         parted = [part for obj in objects for part in (obj.payload, "\x00")]
         try:
             together = _STRICT.encode(parted)[1:-1] + ", "
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RecursionError):
             together = ""
         *texts, _ = together.split(_BETWEEN)
         if len(texts) == len(objects) and together.count("\\u0000") == len(objects) and encodable(together):
@@ -115,11 +129,15 @@ def check_text(value: str, what: str, object_id: str) -> None:
 
 
 def check_id(value: str, what: str, object_id: str) -> None:
-    """Refuse an id that PostgreSQL cannot store, or cannot index.
+    """Refuse an id that is empty, or that PostgreSQL cannot store or index.
 
     Raises:
-        ItemError: it holds what `check_text` refuses, or is longer than `ID_LIMIT`.
+        ItemError: it is empty, holds what `check_text` refuses, or is longer than `ID_LIMIT`.
     """
+    if not value:
+        raise ItemError(
+            f"{what} of object {object_id!r} is empty." if object_id else "An object has an empty id.", [object_id]
+        )
     check_text(value, what, object_id)
     if len(value.encode()) > ID_LIMIT:
         of = "" if value == object_id else f" of object {object_id!r}"
@@ -138,6 +156,27 @@ def encodable(value: str) -> bool:
     return True
 
 
+def check_payload(payload: Any, object_id: str) -> None:
+    """Refuse a payload that would not come back as it is, before anything is made of its item.
+
+    Raises:
+        ItemError: as `payload_json`, and where a key is no text, a number has thousands of digits, or lists and objects
+            are nested deeper than they can be read.
+    """
+    try:
+        if not isinstance(payload, dict | None):
+            raise ValueError(f"is {type(payload).__name__}, no JSON object")
+        exact_json.check(payload)
+    except ValueError as error:
+        raise ItemError(f"The payload of object {object_id!r} {error}.", [object_id]) from error
+    text = payload_json(KeptObject(object_id, payload or {}, ""))
+    if text is not None and len(text) > PAYLOAD_LIMIT:
+        raise ItemError(
+            f"The payload of object {object_id!r} has {len(text):,} characters; at most {PAYLOAD_LIMIT:,} are stored.",
+            [object_id],
+        )
+
+
 def payload_json(obj: IndexedObject | KeptObject) -> str | None:
     """Return the payload as JSON text.
 
@@ -147,8 +186,8 @@ def payload_json(obj: IndexedObject | KeptObject) -> str | None:
     if obj.payload is None:
         return None
     try:
-        text = _STRICT.encode(obj.payload)
-    except (TypeError, ValueError) as error:
+        text = exact_json.dumps(obj.payload)
+    except (TypeError, ValueError, RecursionError) as error:
         raise ItemError(f"The payload of object {obj.object_id!r} is no JSON: {error}.", [obj.object_id]) from error
     if (
         not isinstance(obj.payload, dict)
@@ -159,6 +198,44 @@ def payload_json(obj: IndexedObject | KeptObject) -> str | None:
             f"The payload of object {obj.object_id!r} has to be a JSON object of storable text.", [obj.object_id]
         )
     return text
+
+
+def words_of(text: str) -> str:
+    """Return the beginning of an object's text whose words are read, at most `TEXT_LIMIT` bytes.
+
+    >>> len(words_of("ж" * 200_000))
+    100000
+    """
+    if len(text) * 4 <= TEXT_LIMIT:
+        return text
+    return text[:TEXT_LIMIT].encode()[:TEXT_LIMIT].decode(errors="ignore")
+
+
+def check_object(obj: IndexedObject, info: SearchIndexInfo) -> None:
+    """Refuse an object that cannot be stored, by itself: found by a whole batch it would take that along.
+
+    Raises:
+        DimensionError, ItemError: as `checked_vectors`, `average_vector` and `check_title`.
+    """
+    vectors = checked_vectors(obj, info)
+    if info.metric_aggregation_type == MetricAggregationType.AVG:
+        average_vector(vectors, obj.object_id, info)
+    check_title(obj, info)
+
+
+def check_title(obj: IndexedObject | KeptObject, info: SearchIndexInfo) -> None:
+    """Refuse an object whose title is too long for its words to be read.
+
+    Raises:
+        ItemError: it is.
+    """
+    title = (obj.payload or {}).get(info.lexical.title) if info.lexical and info.lexical.title else None
+    length = 0 if title is None else len((title if isinstance(title, str) else exact_json.dumps(title)).encode())
+    if length > TITLE_LIMIT:
+        raise ItemError(
+            f"The title of object {obj.object_id!r} has {length:,} bytes; words of {TITLE_LIMIT:,} can be read.",
+            [obj.object_id],
+        )
 
 
 def checked_vectors(obj: IndexedObject, info: SearchIndexInfo) -> NDArray[np.float32]:
@@ -241,8 +318,6 @@ def check_ids(objects: Iterable[IndexedObject], seen: set[str]) -> None:
                 check_id(value, name, obj.object_id)
         for name in ("content_hash", "text"):
             check_text(getattr(obj, name), name, obj.object_id)
-        if not obj.object_id:
-            raise ItemError("An object has an empty id.", [obj.object_id])
         if obj.object_id in seen:
             raise ItemError(f"Object {obj.object_id!r} comes twice in one batch.", [obj.object_id])
         personal = obj.user_id is not None

@@ -8,6 +8,12 @@ Two ways to the same answer:
   whatever the page. It is cut into blocks at fixed places (32, 64, 128, ... rows), each block is sorted by
   (distance, id), and an object stands where it is first met. A page is a slice of that one order: pages are disjoint,
   and complete, because what the index did not hand out follows at the end in exact order.
+
+A query may be far from all that its filter leaves. The index then meets that at random places of its graph, and what it
+hands out first is not the nearest: at 20 thousand vectors of 384 dimensions in 40 clusters, and filters of 2 to 30
+clusters that the query is in none of, the first 32 rows held 0.71 to 0.86 of the ten nearest, 0.1 at the worst; the
+first 512 held 0.98 to 1.00, 0.9 at the worst. So it is looked at first how many of what is near the query the filter
+leaves (`reach`).
 """
 
 from __future__ import annotations
@@ -18,15 +24,22 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import sql
 
-from estudio_core.errors import ConfigurationError
 from estudio_core.vectordb.collection import Collection
-from estudio_core.vectordb.filters import Filter, filter_sql
+from estudio_core.vectordb.filter_sql import filter_sql
+from estudio_core.vectordb.filters import Filter, field_path
 from estudio_core.vectordb.index_build import searched_rows
 
 EXACT_ROWS = 2000
 """Up to so many matching objects, or rows of the whole collection, are compared one by one: some milliseconds."""
 FIRST_BLOCK = 32
 """Rows of the first block; each further one doubles what was read so far."""
+FAR_BLOCK = 512
+"""Rows of the first block where the query is far from what its filter leaves."""
+EXACT_FAR_ROWS = 5_000
+"""Up to so many matching objects are compared one by one then: as fast as so long a scan, and exact."""
+SHARE_SAMPLE, NEAR_SAMPLE, MOST_NEAR = 500, 8, 1_000
+"""Objects by which the share is estimated that a filter leaves; how many of those near the query it would leave by that
+share, if it had nothing to do with the query; and how many are looked at for that, at most."""
 
 
 @dataclass(frozen=True)
@@ -114,11 +127,7 @@ class Request:
 
 def is_small(conn: psycopg.Connection, request: Request) -> bool:
     """Return whether comparing one by one is cheap: few rows at all, or few that match the filter."""
-    row = conn.execute(
-        "SELECT reltuples FROM pg_class WHERE oid = %s::regclass", (request.collection.parts.as_string(conn),)
-    ).fetchone()
-    assert row is not None
-    if row[0] <= EXACT_ROWS:  # -1: never analysed, thus not indexed either
+    if _estimated_rows(conn, request.collection.parts) <= EXACT_ROWS:  # -1: never analysed, thus not indexed either
         return True
     if request.filter is None:
         return False
@@ -128,6 +137,50 @@ def is_small(conn: psycopg.Connection, request: Request) -> bool:
     ).fetchone()
     assert few is not None
     return int(few[0]) <= EXACT_ROWS
+
+
+def reach(conn: psycopg.Connection, request: Request) -> int:
+    """Return how many rows of the index the first block takes; 0 where comparing one by one is as cheap and is exact.
+
+    The same for all pages of a search.
+    """
+    if request.filter is None:
+        return FIRST_BLOCK
+    total = float(_estimated_rows(conn, request.collection.objects))
+    sampled = conn.execute(
+        sql.SQL(
+            "SELECT count(*), count(*) FILTER (WHERE {}) FROM {} o TABLESAMPLE SYSTEM (%(percent)s) REPEATABLE (0)"
+            " WHERE o.user_id IS NULL"
+        ).format(request.matches(sql.SQL("o.payload")), request.collection.objects),
+        request.values(percent=min(100.0, 100.0 * SHARE_SAMPLE / max(total, 1.0))),
+    ).fetchone()
+    assert sampled is not None
+    share = (sampled[1] + 1) / (sampled[0] + 1)
+    looked_at = min(MOST_NEAR, int(NEAR_SAMPLE / share) + 1)
+    near = conn.execute(
+        sql.SQL(
+            "WITH near AS MATERIALIZED (SELECT p.object_id FROM {parts} p WHERE {searched} ORDER BY {distance}"
+            " LIMIT %(near)s) SELECT count(DISTINCT object_id), count(DISTINCT object_id) FILTER (WHERE {matches})"
+            " FROM near JOIN {objects} o USING (object_id)"
+        ).format(
+            parts=request.collection.parts,
+            searched=searched_rows(request.collection, sql.SQL("p.")),
+            distance=request.distance,
+            matches=request.matches(sql.SQL("o.payload")),
+            objects=request.collection.objects,
+        ),
+        request.values(near=looked_at),
+    ).fetchone()
+    assert near is not None
+    if near[1] >= near[0] * share / 2:
+        return FIRST_BLOCK
+    return 0 if share * total <= EXACT_FAR_ROWS else FAR_BLOCK
+
+
+def _estimated_rows(conn: psycopg.Connection, table: sql.Identifier) -> float:
+    row = conn.execute("SELECT reltuples FROM pg_class WHERE oid = %s::regclass", (table.as_string(conn),)).fetchone()
+    assert row is not None
+    return float(row[0])
 
 
 def exact_rows(
@@ -154,9 +207,7 @@ def sorted_rows(conn: psycopg.Connection, request: Request, sort: SortBy | None,
     order: sql.Composable = sql.SQL("")
     binds: dict[str, Any] = {}
     if sort is not None:
-        if not sort.field or "\x00" in sort.field:
-            raise ConfigurationError(f"sort_by wants the name of a payload field; given {sort.field!r}.")
-        binds["path"] = sort.field.split(".")
+        binds["path"] = list(field_path(sort.field, "sort_by").path)
         direction = sql.SQL("DESC" if sort.descending else "ASC")
         order = sql.SQL("NULLIF(v.payload #> %(path)s::text[], 'null') {} NULLS LAST, ").format(direction)
     near: sql.Composable = sql.SQL("true")
@@ -170,19 +221,27 @@ def sorted_rows(conn: psycopg.Connection, request: Request, sort: SortBy | None,
     return [Row(*row) for row in conn.execute(statement, request.values(limit=limit, offset=offset, **binds))]
 
 
-def index_rows(conn: psycopg.Connection, request: Request, limit: int, offset: int) -> list[Row]:
-    """Return a slice of the index's order, continued by exact order where the index hands out no more."""
+def index_rows(
+    conn: psycopg.Connection, request: Request, limit: int, offset: int, block: int = FIRST_BLOCK
+) -> list[Row]:
+    """Return a slice of the index's order, continued by exact order where the index hands out no more.
+
+    Where it does not hand out a block of `FAR_BLOCK` rows, all is exact: what it has met by then may be anything.
+    """
     # The order has to be the index's own whatever the planner thinks of a table, and of a page's place in it.
     conn.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off")
     personal = _personal_distances(conn, request)
     wanted = offset + limit
-    rows = FIRST_BLOCK
+    rows = block
     statement = scan(request)
+    ordered: list[Row] = []
     while True:
         while rows < wanted:
             rows *= 2
         scanned = conn.execute(statement, request.values(scanned=rows)).fetchall()
-        ordered, beyond = blocked(scanned, personal, request.max_distance)
+        if block == FAR_BLOCK and len(scanned) < block:
+            break
+        ordered, beyond = blocked(scanned, personal, request.max_distance, block)
         if len(ordered) >= wanted or beyond:
             return ordered[offset:wanted]
         if len(scanned) < rows:
@@ -229,7 +288,10 @@ def _personal_distances(conn: psycopg.Connection, request: Request) -> list[tupl
 
 
 def blocked(
-    scanned: list[tuple[str, float]], personal: list[tuple[str, str, float]], max_distance: float | None
+    scanned: list[tuple[str, float]],
+    personal: list[tuple[str, str, float]],
+    max_distance: float | None,
+    block: int = FIRST_BLOCK,
 ) -> tuple[list[Row], bool]:
     """Order what the index handed out, in blocks; return the rows and whether all that follows is too far.
 
@@ -242,15 +304,15 @@ def blocked(
     ordered: list[Row] = []
     met: set[str] = set()
     waiting = [row for row in personal if max_distance is None or row[2] <= max_distance]
-    start, end = 0, FIRST_BLOCK
+    start, end = 0, block
     beyond = False
     while start < len(scanned):
-        block = [(distance, stored, stored) for stored, distance in scanned[start:end]]
-        far = max(distance for distance, _, _ in block)
-        beyond = max_distance is not None and min(block)[0] > max_distance
-        block += [(distance, result, stored) for stored, result, distance in waiting if distance <= far]
+        rows = [(distance, stored, stored) for stored, distance in scanned[start:end]]
+        far = max(distance for distance, _, _ in rows)
+        beyond = max_distance is not None and min(rows)[0] > max_distance
+        rows += [(distance, result, stored) for stored, result, distance in waiting if distance <= far]
         waiting = [row for row in waiting if row[2] > far]
-        for distance, result, stored in sorted(block):
+        for distance, result, stored in sorted(rows):
             if stored not in met and (max_distance is None or distance <= max_distance):
                 ordered.append(Row(stored, result))
             met.add(stored)

@@ -7,6 +7,7 @@ search asks for, the first without conditions, is one round trip (`first_page`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,19 +17,32 @@ from numpy.typing import NDArray
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
-from estudio_core.errors import ConfigurationError, DataError, DimensionError
+from estudio_core.errors import ConfigurationError, DataError, DimensionError, shown
+from estudio_core.ids import id_list
 from estudio_core.lexical.settings import Fusion
 from estudio_core.vectordb.collection import Collection, register_vectors
-from estudio_core.vectordb.filters import Filter, parse_filter
+from estudio_core.vectordb.filters import Filter, field_path, parse_filter
 from estudio_core.vectordb.first_page import first_page
 from estudio_core.vectordb.fused import EITHER_SCORE, SCORE, asked, exact_fused_rows, fused_rows, worded, worded_rows
 from estudio_core.vectordb.hits import SearchHit, nearest_part
 from estudio_core.vectordb.objects import encodable
-from estudio_core.vectordb.ordering import Request, Row, SortBy, exact_rows, index_rows, is_small, sorted_rows
+from estudio_core.vectordb.ordering import (
+    FAR_BLOCK,
+    Request,
+    Row,
+    SortBy,
+    exact_rows,
+    index_rows,
+    is_small,
+    reach,
+    sorted_rows,
+)
 from estudio_core.vectordb.search_session import PLANNER_AS_USUAL, is_search_session
 from estudio_core.vectordb.serving import Serving
 from estudio_core.vectordb.words import has_words
 
+QUERY_LIMIT = 10_000
+"""Characters of a query that are read, of its words and by its encoder: what comes from strangers has a bound."""
 MAX_SCAN_TUPLES = 40_000
 """Rows that one index scan looks at before the rest is searched exactly. Fixed, so that all pages see one order."""
 SCAN_MEMORY_MULTIPLIER = 16
@@ -75,19 +89,20 @@ def search(
 
     With a vector alone they are ordered by distance; with a text alone by BM25 of its words, and only objects that hold
     one are found; with both by similarity + weight x BM25. A collection that has no words is searched by vectors alone.
+    With neither, `sort_by` alone orders all that match.
 
     Args:
         conn: Connection; settings of the search are undone at its end. Fastest is one of `search_session`, which
             keeps its own.
         collection: What to search.
-        vector: Query vector, [dimensions]; None: words alone are searched for.
+        vector: Query vector, [dimensions]; None: words alone are searched for, if a text is given.
         limit: Most objects to return.
         offset: Objects of the order to leave out first.
         max_distance: Objects farther than this are left out.
         filter: Condition on the payload, see `filters`.
         sort_by: Order by this payload field instead of by distance.
         user_id: Whose personal rows take the place of the originals.
-        text: Words to search for.
+        text: Words to search for; its first `QUERY_LIMIT` characters are read.
         weight: Of BM25 beside the similarity; None: the default of `Fusion`. 0: the text does not count.
         ef_search: Breadth of the index scan, 1 to 1000; by default the collection's.
         exact: Compare all objects, whatever their number.
@@ -102,13 +117,14 @@ def search(
     """
     _check_page(limit, offset)
     _check_texts(user_id, text)
-    if max_distance is not None and np.isnan(max_distance):
-        raise ConfigurationError("max_distance is not a number.")
-    if vector is None and (text is None or max_distance is not None):
-        raise ConfigurationError("Without a vector there is no distance: give a text, and no max_distance.")
+    check_distance(max_distance)
+    if vector is None and ((text is None and sort_by is None) or max_distance is not None):
+        raise ConfigurationError("Without a vector there is no distance: give a text, or sort_by, and no max_distance.")
     breadth = ef_search or collection.ef_search or collection.index_info.hnsw.ef_search
     if not 1 <= breadth <= 1000:
         raise ConfigurationError(f"ef_search is {breadth}; pgvector takes 1 to 1000.")
+    order = _sort(sort_by)
+    text = None if text is None else text[:QUERY_LIMIT]
     if vector is not None and (weight == 0 or sort_by is not None or collection.index_info.lexical is None):
         text = None
     register_vectors(conn)
@@ -133,14 +149,14 @@ def search(
         if while_live is not None:
             while_live.require(conn)
         if request.text is not None and not has_words(conn, collection):
-            if vector is None:
+            if vector is None and sort_by is None:
                 raise ConfigurationError(
                     f"Collection {collection.collection_id!r} has no words: it was built by a version without them, or "
                     "its index is not built yet. Release again, or search by vectors."
                 )
             request = replace(request, text=None)
         if sort_by is not None:
-            return _hits(conn, request, sorted_rows(conn, request, _sort(sort_by), limit, offset))
+            return _hits(conn, request, sorted_rows(conn, request, order, limit, offset))
         while True:
             rows = _rows(conn, request, limit, offset, breadth, exact=exact, by_index=by_index)
             hits = _hits(conn, request, rows)
@@ -156,11 +172,15 @@ def _rows(
     """Return a slice of the order that the request asks for."""
     if request.vector is None:
         return worded_rows(conn, request, limit, offset)
-    by_scan = by_index or not (exact or is_small(conn, request))
+    block = 0 if exact or (is_small(conn, request) and not by_index) else reach(conn, request)
+    if by_index and not exact:
+        block = block or FAR_BLOCK
     if request.text is None:
-        return (index_rows if by_scan else exact_rows)(conn, request, limit, offset)
-    if by_scan:
-        return fused_rows(conn, request, limit, offset, breadth)
+        if block:
+            return index_rows(conn, request, limit, offset, block)
+        return exact_rows(conn, request, limit, offset)
+    if block:
+        return fused_rows(conn, request, limit, offset, breadth, block)
     return exact_fused_rows(conn, request, limit, offset)
 
 
@@ -204,7 +224,8 @@ def find_by_ids(
 
     With `user_id`, a personal row of that user is returned in place of its original.
     """
-    ids = [object_id for object_id in dict.fromkeys(object_ids) if "\x00" not in object_id]
+    wanted = dict.fromkeys(id_list(object_ids, "object_ids"))
+    ids = [object_id for object_id in wanted if "\x00" not in object_id and encodable(object_id)]
     register_vectors(conn)
     rows = conn.execute(
         sql.SQL(
@@ -270,15 +291,34 @@ def _stored(
 
 def _check_texts(user_id: str | None, text: str | None) -> None:
     for given in (user_id, text):
+        if given is not None and not isinstance(given, str):
+            raise ConfigurationError(f"A user and a text to search for are texts; given {shown(given)}.")
         if given is not None and ("\x00" in given or not encodable(given)):
             raise ConfigurationError(
-                f"No user or text holds the character NUL or half of a surrogate pair; given {given!r}."
+                f"No user or text holds the character NUL or half of a surrogate pair; given {shown(given)}."
             )
 
 
 def _check_page(limit: int, offset: int) -> None:
-    if limit < 0 or offset < 0 or max(limit, offset) >= 2**31:
-        raise ConfigurationError(f"limit and offset are counts from 0; given limit={limit}, offset={offset}.")
+    for name, given in (("limit", limit), ("offset", offset)):
+        if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given < 2**31:
+            raise ConfigurationError(f"limit and offset are counts below 2**31; given {name}={shown(given)}.")
+
+
+def check_distance(max_distance: float | None) -> None:
+    """Refuse what is no number.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    if max_distance is None:
+        return
+    with suppress(OverflowError):
+        if isinstance(max_distance, int | float | np.number) and not (
+            isinstance(max_distance, bool) or np.isnan(float(max_distance))
+        ):
+            return
+    raise ConfigurationError(f"max_distance is a number; given {shown(max_distance)}.")
 
 
 def _query_vector(collection: Collection, vector: Any) -> Any:
@@ -303,7 +343,12 @@ def _matrix(vectors: Sequence[Any]) -> NDArray[np.float32]:
 
 
 def _sort(given: SortBy | str | None) -> SortBy | None:
-    return SortBy(given) if isinstance(given, str) else given
+    sort = SortBy(given) if isinstance(given, str) else given
+    if sort is not None:
+        if not isinstance(sort, SortBy) or not isinstance(sort.field, str):
+            raise ConfigurationError(f"sort_by is the name of a payload field, or a SortBy; given {shown(given)}.")
+        field_path(sort.field, "sort_by")
+    return sort
 
 
 def _settings(conn: psycopg.Connection, ef_search: int, *, own_snapshot: bool) -> None:

@@ -18,6 +18,7 @@ from estudio_core.pipeline.items.vector_store import VectorStore
 from estudio_core.pipeline.sync import sync
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.searching import search
+from estudio_core.sources.pgsql_data_loader import PgsqlDataLoader
 from estudio_core.vectordb import switching
 from estudio_core.vectordb.locks import sync_lock
 from estudio_core.vectordb.releases import live_release, require_live
@@ -333,3 +334,56 @@ def test_objects_of_one_text_have_its_vectors_once(indexed_shop: Shop) -> None:
         release = require_live(connection, "shop")
     digest = entry_of(release.model_name).digest
     assert {len(vectors) for _, vectors in VectorStore.from_live_collection("shop", digest)} == {1}
+
+
+def compared_hours_ago(shop: Shop, hours: float) -> None:
+    shop.sql("UPDATE estudio.sync_state SET compared_at = compared_at - make_interval(secs => %s)", hours * 3600)
+
+
+@pytest.mark.parametrize("items", [TIMES, QUEUE], ids=["times", "queue"])
+def test_what_nothing_told_of_is_found_within_the_hours_that_are_set(indexed_shop: Shop, items: str) -> None:
+    indexed_shop.rewrite_plugin('payload=("title", "kind")', items)
+    if items == QUEUE:
+        loader = open_plugin("shop").loader
+        assert isinstance(loader, PgsqlDataLoader)
+        with psycopg.connect(indexed_shop.database_url) as connection:
+            connection.execute(loader.change_queue_sql())
+    assert sync("shop", {}).method == "everything"
+    with psycopg.connect(indexed_shop.database_url) as connection:
+        connection.execute("SET LOCAL session_replication_role = replica")
+        connection.execute("ALTER TABLE products DISABLE TRIGGER USER")
+        connection.execute("DELETE FROM products WHERE id < 10")
+        connection.execute("UPDATE products SET title = 'put back', changed_at = changed_at WHERE id = 11")
+        connection.execute("ALTER TABLE products ENABLE TRIGGER USER")
+    early = sync("shop", {"overlap_minutes": 0})
+    assert early.method != "everything"
+    assert in_collection()["11"]["title"] != "put back"
+    compared_hours_ago(indexed_shop, 5)
+    assert sync("shop", {"compare_hours": 6, "overlap_minutes": 0}).method == early.method
+    late = sync("shop", {"compare_hours": 4})
+    assert (late.method, late.compare_hours) == ("everything", 4)
+    assert in_collection() == in_table(indexed_shop)
+    again = sync("shop", {})
+    assert (again.method, again.compared_at, again.compare_hours) == (early.method, late.compared_at, 24)
+    assert sync("shop", {"compare_hours": 0}).method == "everything"
+
+
+def test_a_truncated_partition_is_followed_by_the_queue(indexed_shop: Shop) -> None:
+    indexed_shop.sql("ALTER TABLE products RENAME TO products_old")
+    indexed_shop.sql(
+        "CREATE TABLE products (id int, title text, kind text, changed_at timestamptz DEFAULT now())"
+        " PARTITION BY RANGE (id)"
+    )
+    indexed_shop.sql("CREATE TABLE products_a PARTITION OF products FOR VALUES FROM (0) TO (10)")
+    indexed_shop.sql("CREATE TABLE products_b PARTITION OF products DEFAULT")
+    indexed_shop.sql("INSERT INTO products SELECT * FROM products_old")
+    indexed_shop.rewrite_plugin('payload=("title", "kind")', QUEUE)
+    loader = open_plugin("shop").loader
+    assert isinstance(loader, PgsqlDataLoader)
+    with psycopg.connect(indexed_shop.database_url) as connection:
+        connection.execute(loader.change_queue_sql())
+    sync("shop", {})
+    indexed_shop.sql("TRUNCATE products_a")
+    done = sync("shop", {})
+    assert (done.method, done.deleted) == ("queue", 10)
+    assert in_collection() == in_table(indexed_shop)

@@ -100,3 +100,51 @@ def test_a_queue_needs_a_name_and_a_table(database_url: str, loader: PgsqlTextLo
         connection.execute("CREATE VIEW a_view AS SELECT 1 AS id, 'x'::text AS content")
     with pytest.raises(SourceSchemaError, match="is no table"):
         PgsqlTextLoader(database_url, table_name="a_view", change_queue="q").change_queue_sql()
+
+
+def test_partitions_and_tables_that_inherit_feed_the_queue_too(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA cold")
+        connection.execute("CREATE TABLE items (id int, content text, year int) PARTITION BY LIST (year)")
+        connection.execute("CREATE TABLE cold.items_1 PARTITION OF items FOR VALUES IN (1) PARTITION BY LIST (id)")
+        connection.execute('CREATE TABLE cold."items 1 a" PARTITION OF cold.items_1 DEFAULT')
+        connection.execute("CREATE TABLE parents (id int, content text)")
+        connection.execute("CREATE TABLE children () INHERITS (parents)")
+        for table in ("items", "parents"):
+            loader = PgsqlTextLoader(database_url, table_name=table, change_queue=f"{table}_changes")
+            connection.execute(loader.change_queue_sql())
+        connection.execute("CREATE TABLE cold.items_2 PARTITION OF items FOR VALUES IN (2)")
+        connection.execute("INSERT INTO items VALUES (1, 'x', 1), (2, 'x', 2)")
+        connection.execute("INSERT INTO children VALUES (3, 'x')")
+        connection.execute("SET session_replication_role = replica")
+        connection.execute("INSERT INTO parents VALUES (4, 'x')")
+        connection.execute("RESET session_replication_role")
+        queues = [
+            PgsqlTextLoader(database_url, table_name=table, change_queue=f"{table}_changes").change_queue
+            for table in ("items", "parents")
+        ]
+        found = [queue.read(10) for queue in queues if queue]
+        assert [(changes.object_ids, changes.whole_table) for changes in found] == [
+            (["1", "2"], False),
+            (["3", "4"], False),
+        ]
+        connection.execute('TRUNCATE cold."items 1 a"')
+        connection.execute("TRUNCATE children")
+        assert [queue.read(10).whole_table for queue in queues if queue] == [True, True]
+
+
+def test_a_queue_of_the_longest_name_has_a_function_and_triggers_of_its_own(database_url: str) -> None:
+    names = [f"{'q' * 61}é", "q" * 63]
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE items (id int, content text)")
+        for name in names:
+            loader = PgsqlTextLoader(database_url, table_name="items", change_queue=name)
+            connection.execute(loader.change_queue_sql())
+        connection.execute("INSERT INTO items VALUES (1, 'x')")
+        connection.execute("TRUNCATE items")
+    for name in names:
+        queue = PgsqlTextLoader(database_url, table_name="items", change_queue=name).change_queue
+        assert queue is not None
+        assert (queue.read(10).object_ids, queue.read(10).whole_table) == (["1"], True)
+    with pytest.raises(ConfigurationError, match="63 bytes"):
+        PgsqlTextLoader(database_url, table_name="items", change_queue="q" * 64).change_queue_sql()

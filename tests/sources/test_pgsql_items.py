@@ -34,8 +34,8 @@ def test_payload_columns_become_json_values(database_url: str, execute) -> None:
     expected = {
         "price": 19.9, "stock": 3, "rating": 4.5, "sold": True, "day": "2026-02-03",
         "at": "2026-02-03T08:00:00+00:00", "tags": ["a", None], "sizes": [1.5, 2],
-        "attributes": {"deep": [1, {"x": None}]}, "code": "00000000-0000-0000-0000-000000000007", "span": 3600.0,
-        "wrong": None, "colour": None,
+        "attributes": {"deep": [1, {"x": None}]}, "code": "00000000-0000-0000-0000-000000000007", "span": "01:00:00",
+        "wrong": "NaN", "colour": None,
     }  # fmt: skip
     loader = PgsqlTextLoader(database_url, table_name="things", payload_columns=tuple(expected))
     (item,) = loader.load_items([PgsqlFileMeta(object_id=1, payload={"shelf": "A", "stock": 0})])

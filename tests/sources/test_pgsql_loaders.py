@@ -180,13 +180,21 @@ def test_duplicate_ids_are_an_error_that_names_them(database_url: str, execute) 
     assert [item.id for item in loader.load_items(metas("a", "c"))] == ["a", "c"]
 
 
-def test_rows_without_an_id_are_an_error(database_url: str, execute) -> None:
-    execute("CREATE TABLE things (id int, content text); INSERT INTO things VALUES (1, 'x'), (NULL, 'y')")
-    loader = PgsqlTextLoader(database_url, table_name="things")
-    with pytest.raises(ItemError, match="have no 'id'"):
-        list(loader.iter_items())
-    with pytest.raises(ItemError, match="have no 'id'"):
-        loader.key_ranges(2)
+def test_rows_without_an_id_are_counted_once_and_stop_no_other(database_url: str, execute) -> None:
+    execute(
+        "CREATE TABLE things (id int, content text, at timestamptz DEFAULT now());"
+        " INSERT INTO things VALUES (1, 'x'), (NULL, 'y'), (2, 'z'), (NULL, 'y')"
+    )
+    loader = PgsqlTextLoader(database_url, table_name="things", updated_at_column="at")
+    ranges = loader.key_ranges(2)
+    assert [keys.count for keys in ranges] == [1, 1]
+    for read in ([None], ranges):
+        batches = [batch for keys in read for batch in loader.iter_items(keys)]
+        assert [item.id for batch in batches for item in batch.items] == ["1", "2"]
+        assert [batch.invalid for batch in batches if batch.invalid] == [{"(no id)": "2 rows have no 'id'"}]
+    assert list(loader.iter_ids()) == ["1", "2"]
+    changed = loader.iter_changed(datetime(2020, 1, 1, tzinfo=UTC))
+    assert [item.id for batch in changed for item in batch.items] == ["1", "2"]
 
 
 # --- schema errors ---------------------------------------------------------------------------------

@@ -285,3 +285,9 @@ def test_a_callable_has_to_return_a_generator(articles: str) -> None:
 def test_a_table_name_other_than_the_generators_is_refused(articles: str) -> None:
     with pytest.raises(ConfigurationError, match="'authors' is given, but ArticleQueryGenerator reads 'articles'"):
         PgsqlTextLoader(articles, ArticleQueryGenerator, table_name="authors", text_column="rich_text").check()
+
+
+def test_keys_are_a_list(articles: str) -> None:
+    generator = QueryGenerator("articles", create_engine(sqlalchemy_url(articles)))
+    with pytest.raises(ConfigurationError, match="row_ids is a list of keys; given '12'"):
+        generator.fetch_all("12")

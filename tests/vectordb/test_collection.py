@@ -294,7 +294,8 @@ def test_optimizations_are_applied_once_and_recorded_with_their_effect(
 
 
 def test_filters_of_terms_use_the_payload_index(conn: psycopg.Connection, collection: Collection) -> None:
-    from estudio_core.vectordb.filters import filter_sql, parse_filter
+    from estudio_core.vectordb.filter_sql import filter_sql
+    from estudio_core.vectordb.filters import parse_filter
 
     collection.copy_objects(conn, (item(str(i), payload={"n": i, "tags": [f"t{i}"]}) for i in range(3000)))
     build_index(conn, collection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,21 @@ def test_filters_select_what_they_say(conn: psycopg.Connection) -> None:
         ({"terms": {"a": []}}, "list of one or more"),
         ({"match": {"a": 3}}, "Text is wanted"),
         ({"term": {"a": 1}, "exists": "b"}, "one operator"),
+        ({"terms": {"a": list(range(10_001))}}, "10,001 values"),
+        ({"terms": {"a": "text"}}, "list of one or more values.*'text'"),
+        ({"any": {"a": {"b": 1}}}, "list of one or more"),
+        ({"all": {"a": None}}, "list of one or more"),
+        ({"bool": {"must": "text"}}, "one operator"),
+        ({"bool": {"should": [{"term": {"a": 1}}] * 500}}, "501 conditions"),
+        ({"term": {"a": "x" * 10_001}}, "10,001 characters"),
+        ({"wildcard": {"a": "*" * 1_001}}, "1,001 characters"),
+        ({"term": {"a" * 1_001: 1}}, "1,001 characters"),
+        ({"term": {".".join("a" * 33): 1}}, "33 names"),
+        ({"term": {"a": 10**5000}}, "no JSON number"),
+        ({"term": {"a": Decimal("1e5000")}}, "4,000 digits"),
+        ({"term": {"a": Decimal("NaN")}}, "no JSON number"),
+        ({"range": {"a": {"gte": Decimal("Infinity")}}}, "no JSON number"),
+        ({10**5000: 1}, "Unknown filter"),
         ([], "one operator"),
         ("a = 1", "one operator"),
     ],
@@ -126,3 +142,111 @@ def test_wrong_arguments_of_a_search_are_refused(conn: psycopg.Connection) -> No
         search(conn, collection, [1, 0], sort_by="")
     assert search(conn, collection, [1, 0], limit=0) == []
     assert search(conn, collection, [1, 0]) == []
+
+
+TIMES = {
+    "zulu": "2026-01-02T10:00:00Z",
+    "offset": "2026-01-02T10:00:00+00:00",
+    "paris": "2026-01-02 11:00:00.000+01",
+    "delhi": "2026-01-02T15:30:00.000000+0530",
+    "no zone": "2026-01-02T10:00",
+    "lower": "2026-01-02t10:00:00z",
+    "nanos": "2026-01-02T10:00:00.000000001Z",
+    "half": "2026-01-02T10:00:00.5Z",
+    "list": ["2026-01-02T10:00:00Z", ""],
+    "day": "2026-01-02",
+    "atoll": "2026-01-03T00:00:00+14:00",
+    "no day": "2026-02-30",
+    "no hour": "2026-01-02T25:00",
+    "forever": "infinity",
+    "text": "soon",
+    "number": 20260102,
+    "year": "2026",
+}
+TEN = {"zulu", "offset", "paris", "delhi", "no zone", "lower", "nanos", "list", "atoll"}
+
+
+@pytest.fixture
+def times(conn: psycopg.Connection) -> Collection:
+    collection = Collection("times", SearchIndexInfo(dimensions=2))
+    collection.create(conn)
+    collection.copy_objects(
+        conn, [IndexedObject(key, {"at": value}, "h", np.ones((1, 2))) for key, value in TIMES.items()]
+    )
+    return collection
+
+
+@pytest.mark.parametrize(
+    "ten",
+    ["2026-01-02T10:00:00Z", "2026-01-02T10:00:00+00:00", "2026-01-02T05:00:00.000-05", "2026-01-02 10:00",
+     "2026-01-02T10:00:00,0000009Z", "2026-01-02T10:00:00 Z"],
+)  # fmt: skip
+def test_times_are_compared_as_times(conn: psycopg.Connection, times: Collection, ten: str) -> None:
+    def found(**bounds: str | int) -> set[str]:
+        rows = find_by_filter(conn, times, {"range": {"at": bounds}}, limit=100)
+        return {row.object_id for row in rows}
+
+    assert found(eq=ten) == TEN
+    assert found(gte=ten, lte=ten) == TEN
+    assert found(gt=ten, lt="2026-01-02T11:00:00Z") == {"half"}
+    assert found(lt=ten, gte="2026-01-02T00:00:00+00") == {"day"}
+    assert found(gte=ten, lt="2026-01-02T10:00:00.000001Z") == TEN
+    assert found(gte="2026-01-02", lt="2026-01-03") == TEN | {"half", "day"}
+    assert found(gt="2026-12-31") == {"forever", "text"}, "texts that are no times, by code point"
+    assert found(gte=ten, lt=5) == set()
+    assert found(gte="2026", lt="2027") >= TEN | {"year", "no day"}, "a year is a text"
+
+
+def test_times_of_day_are_compared_as_times(conn: psycopg.Connection) -> None:
+    collection = Collection("clock", SearchIndexInfo(dimensions=2))
+    collection.create(conn)
+    values = {"a": "10:00", "b": "10:00:00", "c": "10:00:00.000", "d": "10:00:00.5", "e": "24:00:00", "f": "09:59:59"}
+    collection.copy_objects(
+        conn, [IndexedObject(key, {"at": value}, "h", np.ones((1, 2))) for key, value in values.items()]
+    )
+    for bounds, expected in (
+        ({"eq": "10:00"}, "abc"),
+        ({"lte": "10:00"}, "abcf"),
+        ({"gt": "10:00:00"}, "de"),
+        ({"lt": "10:00:00.0"}, "f"),
+    ):
+        found = find_by_filter(conn, collection, {"range": {"at": bounds}}, limit=100)
+        assert "".join(row.object_id for row in found) == expected, bounds
+
+
+def test_many_values_select_as_few_do(conn: psycopg.Connection) -> None:
+    collection = Collection("many", SearchIndexInfo(dimensions=2))
+    collection.create(conn)
+    payloads = {**PAYLOADS, "f": {"n": [[1]]}, "g": {"maker": [{"name": "acme"}]}, "h": {"n": 1.0}, "i": {"n": True}}
+    collection.copy_objects(conn, [IndexedObject(key, value, "h", np.ones((1, 2))) for key, value in payloads.items()])
+
+    def found(given: dict[str, Any]) -> str:
+        return "".join(row.object_id for row in find_by_filter(conn, collection, given, limit=100))
+
+    for field, values in (("n", [1, "x"]), ("n", ["1"]), ("n", [True]), ("maker.name", ["acme"]), ("null", [None])):
+        padded = [*values, *(f"none {number}" for number in range(10_000 - len(values)))]
+        assert found({"terms": {field: padded}}) == found({"terms": {field: values}}) != "", field
+    assert found({"all": {"n": [1, 1.0]}}) == "ah"
+    assert found({"all": {"n": [1, True]}}) == ""
+
+
+def test_one_long_text_is_no_error_of_everybody(conn: psycopg.Connection) -> None:
+    collection = Collection("long", SearchIndexInfo(dimensions=2))
+    collection.create(conn)
+    long = " ".join(f"ж{number:x}-{number}" for number in range(150_000))
+    assert len(long.encode()) > 2_000_000
+    collection.copy_objects(
+        conn,
+        [IndexedObject(key, {"text": text}, "h", np.ones((1, 2))) for key, text in (("a", long), ("b", "some words"))],
+    )
+    for given, expected in (
+        ({"match": {"text": "words"}}, "b"),
+        ({"phrase": {"text": "some words"}}, "b"),
+        ({"match": {"text": "ж7-7"}}, "a"),
+        ({"wildcard": {"text": "*" * 500 + "ж7-7*" * 50 + "z"}}, ""),
+        ({"match": {"text": "word " * 1_999}}, ""),
+        ({"phrase": {"text": "a b " * 2_000}}, ""),
+        ({"range": {"text": {"gte": "ж0"}}}, "a"),
+    ):
+        found = find_by_filter(conn, collection, given, limit=100)
+        assert "".join(row.object_id for row in found) == expected, str(given)[:60]

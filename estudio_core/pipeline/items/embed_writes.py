@@ -10,7 +10,7 @@ from estudio_core.pipeline.items.encoding import encode
 from estudio_core.pipeline.items.parts import ItemParts, content_hash
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.vectordb.change_log import EmbedWrites, ItemWrite
-from estudio_core.vectordb.objects import IndexedObject, KeptObject
+from estudio_core.vectordb.objects import IndexedObject, KeptObject, check_object, check_title
 
 if TYPE_CHECKING:
     from estudio_core.vectordb.releases import Release
@@ -42,6 +42,17 @@ def embed_writes(plugin_name: str) -> EmbedWrites:
         if fresh:
             embedder = open_bulk_embedder(release.item_model_name)
             done |= {indexed.object_id: indexed for indexed in encode(fresh, embedder, digest)}
+        unfit = {}
+        for indexed in done.values():
+            try:
+                if isinstance(indexed, IndexedObject):
+                    check_object(indexed, release.index_info)
+                else:
+                    check_title(indexed, release.index_info)
+            except ItemError as error:
+                unfit[indexed.object_id] = str(error)
+        if unfit:
+            raise ItemError("; ".join(unfit.values()), unfit)
         return [done[write.object_id] for write in writes]
 
     return embed

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from estudio_core.errors import ItemError
 from estudio_core.vectordb.change_log import ItemWrite
-from estudio_core.vectordb.objects import check_id, check_text
+from estudio_core.vectordb.objects import check_id, check_payload, check_text
 
 if TYPE_CHECKING:
     from estudio_core.plugin.plugin import Plugin
@@ -66,10 +66,14 @@ class ItemParts:
         """Return `item` with its parts.
 
         Raises:
-            ItemError: it has no text, or a text or an id that PostgreSQL cannot store.
+            ItemError: it has no text, or a text, an id or a payload that PostgreSQL cannot store.
         """
         check_id(item.object_id, "The id", item.object_id)
-        text = self._preprocess(item.data)
+        check_payload(item.payload, item.object_id)
+        try:
+            text = self._preprocess(item.data)
+        except RecursionError as error:
+            raise ItemError(f"The data of item {item.object_id!r} is nested too deeply.", [item.object_id]) from error
         if not text.strip():
             raise ItemError(
                 f"Item {item.object_id!r} has no text. Give it one, or leave it out of the table.", [item.object_id]

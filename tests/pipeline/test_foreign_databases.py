@@ -1,0 +1,99 @@
+"""Databases as others have them: whatever a role or a database sets, the same is built, found, written and synced."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from estudio_core import database
+from estudio_core.pipeline.sync import sync
+from estudio_core.searching import search
+from estudio_core.settings import get_settings
+from estudio_core.writing import ItemWrite, delete, refresh, upsert
+from tests.pipeline.conftest import Shop
+from tests.pipeline.steps import build_release
+
+SETTINGS = {
+    "search_path": "''", "DateStyle": "'German, DMY'", "IntervalStyle": "'sql_standard'",
+    "TimeZone": "'Asia/Kathmandu'", "default_transaction_isolation": "'serializable'",
+    "extra_float_digits": "-15", "bytea_output": "'escape'", "standard_conforming_strings": "off",
+    "client_encoding": "'LATIN1'", "default_transaction_read_only": "on",
+    "array_nulls": "off", "transform_null_equals": "on", "statement_timeout": "'300ms'", "lock_timeout": "'1ms'",
+    "idle_in_transaction_session_timeout": "'200ms'", "idle_session_timeout": "'200ms'", "xmlbinary": "'hex'",
+    "default_text_search_config": "'russian'", "enable_indexscan": "on",
+}  # fmt: skip
+
+
+@pytest.fixture
+def foreign(shop: Shop, small_entry: Path, postgres_server: str) -> Iterator[Shop]:
+    """The shop in a database with pgvector in a schema of its own, and all settings otherwise than usual."""
+    name = shop.database_url.partition("?")[0].rpartition("/")[2]
+    shop.sql(
+        "ALTER TABLE products ADD COLUMN since date DEFAULT '2026-02-03', ADD COLUMN lasts interval DEFAULT '1 mon'"
+    )
+    shop.rewrite_plugin('table="products"', 'table="products", schema_name="public"')
+    shop.rewrite_plugin('payload=("title", "kind")', 'payload=("title", "kind", "since", "lasts")')
+    shutil.copytree(small_entry, get_settings().triton_repository / small_entry.name)
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        for setting, value in SETTINGS.items():
+            connection.execute(f"ALTER DATABASE {name} SET {setting} = {value}")
+    database._pool.cache_clear()
+    yield shop
+    database._pool.cache_clear()
+
+
+@pytest.mark.parametrize("schema", ["public", "ext"])
+def test_whatever_a_database_sets_changes_nothing(foreign: Shop, schema: str) -> None:
+    if schema != "public":
+        with psycopg.connect(foreign.database_url, options="-c default_transaction_read_only=off") as connection:
+            connection.execute("CREATE SCHEMA ext")
+            connection.execute("ALTER EXTENSION vector SET SCHEMA ext")
+    build_release("shop", "shop_v1", "first")
+    hits = search("shop", "lamp number 6 Ж", limit=100).hits
+    assert len(hits) == 60
+    assert all((hit.payload["since"], hit.payload["lasts"]) == ("2026-02-03", "1 mon") for hit in hits)
+    assert hits[0].words is not None
+    payload = {"title": r"Лампа \ 'x' NULL", "n": [0.1, None, "NULL"]}
+    upsert(
+        "shop", [ItemWrite("NULL", r"lamp \ Ж", payload), ItemWrite("mine", "lamp", None, user_id="u", original_id="7")]
+    )
+    [found] = search("shop", "lamp", filter={"term": {"title": payload["title"]}}).hits
+    assert (found.object_id, found.payload) == ("NULL", payload)
+    assert any(hit.personal for hit in search("shop", "lamp", user_id="u", limit=100).hits)
+    with psycopg.connect(foreign.database_url, options="-c default_transaction_read_only=off") as connection:
+        connection.execute("UPDATE public.products SET lasts = '2 days' WHERE id = 7")
+    done = sync("shop", {})
+    assert (done.payload_only, done.deleted, done.invalid_items) == (1, 1, 0)
+    assert refresh("shop", [7]).unchanged == 1
+    [seven] = [hit for hit in search("shop", "lamp", limit=100).hits if hit.object_id == "7"]
+    assert seven.payload["lasts"] == "2 days"
+    assert delete("shop", ["7"]).deleted == 1
+    build_release("shop", "shop_v1", "second")
+    assert len(search("shop", "lamp", limit=100).hits) == 60
+
+
+def test_a_role_s_settings_are_a_database_s(
+    foreign: Shop, postgres_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    role = f"r_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN SUPERUSER")
+        for setting, value in SETTINGS.items():
+            connection.execute(f"ALTER ROLE {role} SET {setting} = {value}")
+    try:
+        monkeypatch.setenv("ESTUDIO_DATABASE_URL", foreign.database_url.replace("postgres:@", f"{role}:@"))
+        get_settings.cache_clear()
+        build_release("shop", "shop_v1", "first")
+        assert len(search("shop", "lamp", limit=100).hits) == 60
+        assert upsert("shop", [ItemWrite("a", "lamp")]).upserted == 1
+    finally:
+        database._pool.cache_clear()
+        with psycopg.connect(foreign.database_url, autocommit=True) as connection:
+            connection.execute("SET default_transaction_read_only = off")
+            connection.execute(f"REASSIGN OWNED BY {role} TO postgres")
+            connection.execute(f"DROP ROLE {role}")
