@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,12 @@ CHAMPION_NOISE = 1.0
 DISCOUNT = 1 / np.log2(np.arange(2, K + 2))
 
 
-def gain(grades: NDArray[np.generic]) -> Floats:
+_GAINS = (2.0 ** np.arange(GRADES + 1) - 1) / (2.0**GRADES - 1)
+
+
+def gain(grades: Ints) -> Floats:
     """Return gains of grades, 0 to 1."""
-    return np.asarray((2.0**grades - 1) / (2.0**GRADES - 1))
+    return np.asarray(_GAINS[grades], dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,14 @@ class World:
         champion = grades + CHAMPION_NOISE * errors
         return cls(grades, errors, champion, best(champion, SHOWN))
 
+    @cached_property
+    def ideal(self) -> Floats:
+        """DCG@10 of the best order of each query."""
+        return np.asarray(gain(-np.sort(-self.grades, axis=1)[:, :K]) @ DISCOUNT)
+
     def ndcg(self, ranked: Ints) -> Floats:
         """Return the true nDCG@10 of each query, over all items."""
-        ideal = -np.sort(-gain(self.grades), axis=1)[:, :K] @ DISCOUNT
-        return np.asarray(np.take_along_axis(gain(self.grades), ranked[:, :K], 1) @ DISCOUNT / ideal)
+        return np.asarray(gain(np.take_along_axis(self.grades, ranked[:, :K], 1)) @ DISCOUNT / self.ideal)
 
 
 def best(scores: Floats, k: int) -> Ints:
@@ -69,7 +76,8 @@ def best(scores: Floats, k: int) -> Ints:
 def noisy(world: World, rng: np.random.Generator, noise: float, correlation: float) -> Floats:
     """Return a candidate's scores whose errors correlate with the champion's."""
     own = rng.standard_normal(world.grades.shape)
-    return world.grades + noise * (correlation * world.errors + np.sqrt(1 - correlation**2) * own)
+    scores: Floats = world.grades + noise * (correlation * world.errors + np.sqrt(1 - correlation**2) * own)
+    return scores
 
 
 @cache
@@ -127,7 +135,6 @@ def _perfect_on_shown(world: World, rng: np.random.Generator) -> Floats:
 def _filler(world: World, rng: np.random.Generator) -> Floats:
     """Six irrelevant items that nobody saw on top, then a perfect order of what was shown."""
     scores = _perfect_on_shown(world, rng)
-    np.put_along_axis(world.grades * 0.0 + scores, world.shown, 0, 1)
     unseen = np.ones(world.grades.shape, dtype=bool)
     np.put_along_axis(unseen, world.shown, False, 1)
     unseen &= world.grades == 0

@@ -15,6 +15,7 @@ from estudio_core.evaluation.click_attention import (
     Attention,
     ConditionalFit,
     ScoreCurve,
+    beside_levels,
     estimate_attention,
     fit_levels,
     standardised,
@@ -29,7 +30,10 @@ _FEW_SESSIONS = 10.0
 """Sessions at which a query weighs half as much as one with very many: those of few say little but noise."""
 _STEP = 0.05  # of the exponent, for a slope
 _STEPS_OF_SHARE = 8
-_CLOSE_ENOUGH = 0.02
+_CLOSE_ENOUGH = 0.04
+_SAME = 0.75
+"""Squared correlation of the logged scores with the candidate's difference from them above which its scores say nothing
+beside them: that of a candidate whose order correlates with the logged one by less than -0.5, as a reversed one does."""
 _SHARES = (-0.5, 2.0)  # of the candidate's scores: below 0 it knows worse than nothing
 
 
@@ -101,8 +105,11 @@ class ClickGain:
             if exponent is None
             else Attention.given(exponent, log.query_count)
         )
-        self._rewards = np.bincount(self.cells.pairs, weights=self.cells.rewards, minlength=len(log.queries))
+        self._rewards: Floats = np.bincount(
+            self.cells.pairs, weights=self.cells.rewards, minlength=len(log.queries)
+        ).astype(np.float64)
         self._shown = np.bincount(log.pairs, minlength=len(log.queries)).astype(np.float64)
+        self._found = self._of_queries(self._rewards)
         self._query = log.queries[self.cells.pairs]
         self._models: dict[float, tuple[ConditionalFit, Floats]] = {}
         self._ideals: dict[float, float] = {}
@@ -110,13 +117,17 @@ class ClickGain:
         self.weights: Floats = asked / (asked + _FEW_SESSIONS)
         self.weights /= self.weights.sum()
 
+    def _of_queries(self, values: Floats) -> Floats:
+        """Return sums over the pairs of each query."""
+        return np.bincount(self.log.queries, weights=values, minlength=self.log.query_count).astype(np.float64)
+
     @property
     def effective_queries(self) -> float:
         """How many equally weighted queries would be as certain (Kish)."""
         return float(1.0 / (self.weights**2).sum())
 
     def at(self, ranked: RankedPairs, exponent: float) -> Gain:
-        """Return the gain if attention falls with `exponent`, with the error that their's own brings."""
+        """Return the gain if attention falls with `exponent`, with the error that the exponent's own brings."""
         fit, curve = self._model_of(exponent, standardised(ranked.scores_after, self.log.queries))
         change, last = ranked.after - ranked.before, self._ranked_last(ranked)
 
@@ -124,19 +135,20 @@ class ClickGain:
             """Return the lowest and the highest gain of each query."""
             attraction, _ = self._attraction(exponent, coefficients, curve)
             floor, ceiling = self._of_unshown(attraction, ranked, last)
-            gains = np.bincount(self.log.queries, weights=change * attraction, minlength=self.log.query_count)
+            gains = self._of_queries(change * attraction)
             low = gains + ranked.unshown_after * floor - ranked.unshown_before * ceiling
             return low, gains + ranked.unshown_after * ceiling - ranked.unshown_before * floor
 
         low, high = bounds(exponent, fit.coefficients)
         scale = self._ideal(exponent)
         mean = float(self.weights @ low)
-        influence = self.weights * (low - mean) + self._influence_of_floor(exponent, fit, curve, ranked, last)
+        influence: Floats = self.weights * (low - mean) + self._influence_of_floor(exponent, fit, curve, ranked, last)
+        moves = fit.influence(self._query, self.cells.rewards, self.log.query_count)
         for column, step in enumerate(_STEP / (np.abs(curve).max(axis=0) + 1e-9)):
             moved = fit.coefficients.copy()
             moved[column] += step
             slope = (self.weights @ bounds(exponent, moved)[0] - mean) / step
-            influence = influence + slope * fit.influence[:, column]
+            influence = influence + slope * moves[:, column]
         if self.attention.standard_error:
             influence = influence + self._influence_of_attention(exponent, fit, bounds)
         attraction, modelled = self._attraction(exponent, fit.coefficients, curve)
@@ -146,7 +158,7 @@ class ClickGain:
         return Gain(mean / scale, float(self.weights @ high) / scale, float(np.sqrt(variance)), share)
 
     def _influence_of_attention(
-        self, exponent: float, fit: ConditionalFit, bounds: Callable[[Floats, Floats], tuple[Floats, Floats]]
+        self, exponent: float, fit: ConditionalFit, bounds: Callable[[float, Floats], tuple[Floats, Floats]]
     ) -> Floats:
         """Return what each query moves the lowest gain by through the exponent, [queries].
 
@@ -166,7 +178,7 @@ class ClickGain:
 
     def _looks(self, exponent: float) -> Floats:
         looks = self.cells.looks * self._attention_at(exponent)
-        return np.bincount(self.cells.pairs, weights=looks, minlength=len(self._shown))
+        return np.bincount(self.cells.pairs, weights=looks, minlength=len(self._shown)).astype(np.float64)
 
     def _model(self, exponent: float) -> tuple[ConditionalFit, Floats]:
         """Fit the click model without candidates: the reward of a look is a curve of the scores (`fit_levels`)."""
@@ -184,18 +196,21 @@ class ClickGain:
         Returns the fit, and its features by pair.
         """
         fit, level = self._model(exponent)
-        curve, difference = fit.coefficients, scores - self._scores
-        share, features = 0.5, np.empty(0)
-        for _ in range(_STEPS_OF_SHARE):
+        curve, difference, share = fit.coefficients, scores - self._scores, 0.0
+        features, steps = self._curve.features(self._scores), _STEPS_OF_SHARE
+        if np.corrcoef(self._scores, difference)[0, 1] ** 2 > _SAME:
+            steps = 0
+        for number in range(steps):
             mixed = self._scores + share * difference
-            turn = (self._curve.slopes(mixed) @ curve) * difference
-            features = np.column_stack([self._curve.features(mixed), turn])
-            fit, level = self._fitted(exponent, features, replace(fit, coefficients=np.append(curve, 0.0)), level, 1)
+            features = np.column_stack([self._curve.features(mixed), (self._curve.slopes(mixed) @ curve) * difference])
+            start = replace(fit, coefficients=np.append(curve, 0.0))
+            fit, level = self._fitted(exponent, features, start, level, rounds=1, steps=2)
             curve, step = fit.coefficients[:-1], float(np.clip(fit.coefficients[-1], -0.4, 0.4))
-            share = float(np.clip(share + step, *_SHARES))
-            if abs(step) < _CLOSE_ENOUGH:
+            if abs(step) < _CLOSE_ENOUGH or number == steps - 1:
                 break
-        return fit, features
+            share = float(np.clip(share + step, *_SHARES))
+        cells, queries = self.cells, self.log.query_count
+        return beside_levels(fit, self._query, queries, cells.attention_after_click), features
 
     def _fitted(
         self,
@@ -203,18 +218,18 @@ class ClickGain:
         features: Floats,
         start: ConditionalFit | None = None,
         level: Floats | None = None,
-        rounds: int = 3,
+        **limits: int,
     ) -> tuple[ConditionalFit, Floats]:
         cells = self.cells
         looks = cells.looks * self._attention_at(exponent)
         of_cell, outlasts = features[cells.pairs], cells.attention_after_click
         return fit_levels(
-            self._query, looks, cells.rewards, of_cell, self.log.query_count, outlasts, start, level, rounds
+            self._query, looks, cells.rewards, of_cell, self.log.query_count, outlasts, start, level, **limits
         )
 
     def _attention_at(self, exponent: float) -> Floats:
         """Return attention by cell."""
-        return np.exp(exponent * self._depth)
+        return np.asarray(np.exp(exponent * self._depth))
 
     def _expected(self, exponent: float, coefficients: Floats, curve: Floats) -> tuple[Floats, Floats]:
         """Return what the click model expects of a look at each pair, and how often it was looked at."""
@@ -223,9 +238,7 @@ class ClickGain:
         model = np.exp(np.clip(power - power.max(initial=0.0), -40.0, 0.0))
         total = float(looks @ model)
         model = model * (self._rewards.sum() / total if total > 0 else 0.0)
-        found, expected = (
-            np.bincount(log.queries, weights=of, minlength=log.query_count) for of in (self._rewards, looks * model)
-        )
+        found, expected = self._found, self._of_queries(looks * model)
         model = model * ((found + PRIOR_CLICKS) / (expected + PRIOR_CLICKS))[log.queries]
         return np.minimum(model, self._most), looks
 
@@ -260,7 +273,8 @@ class ClickGain:
         order = np.lexsort((-ranked.scores_after, queries))
         place = np.arange(len(order)) - np.searchsorted(queries[order], queries[order])
         size = np.bincount(queries, minlength=self.log.query_count)[queries[order]]
-        return order[place >= np.minimum(np.ceil(0.75 * size), size - 1)]
+        last: Ints = order[place >= np.minimum(np.ceil(0.75 * size), size - 1)]
+        return last
 
     def _of_unshown(self, attraction: Floats, ranked: RankedPairs, last: Ints) -> tuple[float, float]:
         """Return the mean attraction of what the candidate ranks last of what was shown, and of the best rank."""

@@ -108,7 +108,7 @@ class ClickLog:
         """Whether something above it was clicked in its session, [impressions]."""
         clicks = np.cumsum(self.clicked)
         start = np.flatnonzero(np.diff(self.sessions, prepend=-1))
-        before = (clicks - self.clicked)[start]
+        before: Ints = (clicks - self.clicked)[start]
         return clicks - self.clicked > np.repeat(before, np.diff(start, append=len(self.sessions)))
 
 
@@ -164,7 +164,7 @@ class Cells:
         clicks, clicks_below = count(log.clicked), count(log.clicked & log.after_click)
         left = clicks_below @ ((shown - below) / np.maximum(shown, 1))
         whole = (clicks - clicks_below) @ (below / np.maximum(shown, 1))
-        ratio = float(min(left / whole, 1.0)) if whole > 0 else 1.0
+        ratio = min(float(left / whole), 1.0) if whole > 0 else 1.0
         looks = shown - below + ratio * below
         return cls(kept // max(width, 1), kept % max(width, 1), looks, clicks, count(log.rewards), ratio, cell)
 

@@ -28,9 +28,9 @@ class ClickVerdict(BaseModel):
     verdict: Verdict
     reason: str
     least: Estimate
-    """With the attention that was estimated, what was never shown counted against the candidate."""
+    """With attention as even as the log allows, what was never shown counted against the candidate."""
     most: Estimate
-    """With all of the fall in clicks put down to attention, what was never shown counted for the candidate."""
+    """With attention as steep as the log allows, where that matters; what was never shown counted for the candidate."""
     attention: str
     attention_after_click: float
     """Attention below a click over that without one: 1 position-based, 0 a cascade."""
@@ -47,8 +47,8 @@ class ClickVerdict(BaseModel):
 def judge_clicks(estimator: ClickGain, ranked: RankedPairs, settings: GateSettings) -> ClickVerdict:
     """Return what the clicks of a log say of a candidate.
 
-    Better: the lower end of the gain exceeds `minimum_gain`, both with the attention that the log tells and with the
-    steepest that it allows. One end alone can be led astray: attention taken for too even favours the order that was
+    Better: the lower end of the gain exceeds `minimum_gain`, both with the evenest and with the steepest attention that
+    the log allows. One end alone can be led astray: attention taken for too even favours the order that was
     shown, for too steep its reverse. Not better: the upper end of the most that the gain can be lies below
     `worthwhile_gain`, at both.
     """
@@ -61,8 +61,10 @@ def judge_clicks(estimator: ClickGain, ranked: RankedPairs, settings: GateSettin
         )
 
     first = estimator.at(ranked, attention.lowest)
-    both = [interval(gain) for gain in (first, estimator.at(ranked, attention.highest))]
-    least, most = min((b[0] for b in both), key=lambda g: g.low), max((b[1] for b in both), key=lambda g: g.high)
+    least, most = interval(first)
+    if least.low > settings.minimum_gain or most.high < settings.worthwhile_gain:  # else nothing can follow from it
+        other = interval(estimator.at(ranked, attention.highest))
+        least, most = min(least, other[0], key=lambda gain: gain.low), max(most, other[1], key=lambda gain: gain.high)
     unshown = float(estimator.weights @ ranked.unshown_after) / _DISCOUNTS
     needed = sessions_needed(first.standard_error, len(log.clients), settings)
     verdict, reason = _verdict(estimator, least, most, unshown, needed, settings)
@@ -116,8 +118,8 @@ def _verdict(
         return "not better", f"The gain on what was shown lies {span}, below {settings.worthwhile_gain:+.3f}."
     if unshown > settings.maximum_unshown:
         return "cannot tell", (
-            f"{unshown:.0%} of the candidate's top ten were never shown, at most {settings.maximum_unshown:.0%} may be: "
-            "nobody could click them. Show both models' results side by side, or have people judge."
+            f"{unshown:.0%} of the candidate's top ten were never shown, at most {settings.maximum_unshown:.0%} may "
+            "be: nobody could click them. Show both models' results side by side, or have people judge."
         )
     if least.low > settings.minimum_gain:
         return "better", f"The gain on what was shown is {_interval(least)} at the least, and may be {_interval(most)}."
