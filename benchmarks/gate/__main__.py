@@ -90,10 +90,10 @@ def _cell(model: Clicks, sessions: int, repetitions: int) -> dict[str, Any]:
             click_log(world, rng, sessions, model), np.take_along_axis(world.champion, world.shown, 1).ravel()
         )
         exponents.append(estimator.attention.exponent)
-        before = world.ndcg(world.shown).mean()
+        before, champion = world.ndcg(world.shown).mean(), ranked_pairs(world, world.champion)
         for name, scores_of in names.items():
             scores = scores_of(world, rng)
-            found = judge_clicks(estimator, ranked_pairs(world, scores), GateSettings())
+            found = judge_clicks(estimator, champion, ranked_pairs(world, scores), GateSettings())
             verdicts[name][found.verdict] += 1
             figures[name].append((float(world.ndcg(best(scores, 10)).mean() - before), found.least.mean, found.unshown))
     return {

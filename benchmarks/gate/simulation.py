@@ -210,17 +210,13 @@ def click_log(world: World, rng: np.random.Generator, sessions: int, model: Clic
 
 
 def ranked_pairs(world: World, scores: Floats) -> RankedPairs:
-    """Return where champion and candidate put what was shown."""
-    top = best(scores, K)
+    """Return where scores put what was shown."""
     table = np.zeros(world.grades.shape)
-    np.put_along_axis(table, top, DISCOUNT[None], 1)
-    after = np.take_along_axis(table, world.shown, 1)
-    before = np.where(np.arange(SHOWN) < K, np.append(DISCOUNT, np.zeros(SHOWN - K)), 0.0)
+    np.put_along_axis(table, best(scores, K), DISCOUNT[None], 1)
+    shown = np.take_along_axis(table, world.shown, 1)
+    unshown = np.maximum(DISCOUNT.sum() - shown.sum(axis=1), 0.0)
     return RankedPairs(
-        before=np.tile(before, len(table)),
-        after=after.ravel(),
-        unshown_before=np.zeros(len(table)),
-        unshown_after=np.maximum(DISCOUNT.sum() - after.sum(axis=1), 0.0),
-        scores_before=np.take_along_axis(world.champion, world.shown, 1).ravel(),
-        scores_after=np.maximum(np.take_along_axis(scores, world.shown, 1), -1e6).ravel(),
+        shown.ravel(),
+        np.where(unshown < 1e-9, 0.0, unshown),
+        np.maximum(np.take_along_axis(scores, world.shown, 1), -1e6).ravel(),
     )

@@ -32,30 +32,24 @@ _STEP = 0.05  # of the exponent, for a slope
 _STEPS_OF_SHARE = 8
 _CLOSE_ENOUGH = 0.04
 _SAME = 0.75
-"""Squared correlation of the logged scores with the candidate's difference from them above which its scores say nothing
-beside them: that of a candidate whose order correlates with the logged one by less than -0.5, as a reversed one does."""
+"""Squared correlation of logged scores with a candidate's difference from them above which its own say nothing more:
+that of one whose order correlates with the logged one by less than -0.5, as a reversed one does."""
 _SHARES = (-0.5, 2.0)  # of the candidate's scores: below 0 it knows worse than nothing
 
 
 @dataclass(frozen=True)
 class RankedPairs:
-    """Where champion and candidate put what was shown, as discounts: 1 / log2(rank + 1), 0 below the top ten.
+    """Where a model puts what a log showed.
 
     Attributes:
-        before: [pairs], of the champion.
-        after: [pairs], of the candidate.
-        unshown_before: [queries], discounts of the champion's top ten that no session showed, summed.
-        unshown_after: [queries], those of the candidate's.
-        scores_before: [pairs], the champion's scores.
-        scores_after: [pairs], the candidate's.
+        discounts: [pairs], 1 / log2(rank + 1); 0 below the top ten.
+        unshown: [queries], discounts of that part of the top ten that no session showed, summed.
+        scores: [pairs].
     """
 
-    before: Floats
-    after: Floats
-    unshown_before: Floats
-    unshown_after: Floats
-    scores_before: Floats
-    scores_after: Floats
+    discounts: Floats
+    unshown: Floats
+    scores: Floats
 
 
 @dataclass(frozen=True)
@@ -126,23 +120,25 @@ class ClickGain:
         """How many equally weighted queries would be as certain (Kish)."""
         return float(1.0 / (self.weights**2).sum())
 
-    def at(self, ranked: RankedPairs, exponent: float) -> Gain:
+    def at(self, champion: RankedPairs, candidate: RankedPairs, exponent: float) -> Gain:
         """Return the gain if attention falls with `exponent`, with the error that the exponent's own brings."""
-        fit, curve = self._model_of(exponent, standardised(ranked.scores_after, self.log.queries))
-        change, last = ranked.after - ranked.before, self._ranked_last(ranked)
+        fit, curve = self._model_of(exponent, standardised(candidate.scores, self.log.queries))
+        change, last = candidate.discounts - champion.discounts, self._ranked_last(candidate)
 
         def bounds(exponent: float, coefficients: Floats) -> tuple[Floats, Floats]:
             """Return the lowest and the highest gain of each query."""
             attraction, _ = self._attraction(exponent, coefficients, curve)
-            floor, ceiling = self._of_unshown(attraction, ranked, last)
+            floor, ceiling = self._of_unshown(attraction, (champion, candidate), last)
             gains = self._of_queries(change * attraction)
-            low = gains + ranked.unshown_after * floor - ranked.unshown_before * ceiling
-            return low, gains + ranked.unshown_after * ceiling - ranked.unshown_before * floor
+            low = gains + candidate.unshown * floor - champion.unshown * ceiling
+            return low, gains + candidate.unshown * ceiling - champion.unshown * floor
 
         low, high = bounds(exponent, fit.coefficients)
         scale = self._ideal(exponent)
         mean = float(self.weights @ low)
-        influence: Floats = self.weights * (low - mean) + self._influence_of_floor(exponent, fit, curve, ranked, last)
+        influence: Floats = self.weights * (low - mean) + self._influence_of_floor(
+            exponent, fit, curve, candidate, last
+        )
         moves = fit.influence(self._query, self.cells.rewards, self.log.query_count)
         for column, step in enumerate(_STEP / (np.abs(curve).max(axis=0) + 1e-9)):
             moved = fit.coefficients.copy()
@@ -267,30 +263,30 @@ class ClickGain:
             self._ideals[exponent] = float(self.weights @ total)
         return self._ideals[exponent] or 1.0
 
-    def _ranked_last(self, ranked: RankedPairs) -> Ints:
+    def _ranked_last(self, candidate: RankedPairs) -> Ints:
         """Return the pairs that the candidate puts into the last quarter of what was shown for their query."""
         queries = self.log.queries
-        order = np.lexsort((-ranked.scores_after, queries))
+        order = np.lexsort((-candidate.scores, queries))
         place = np.arange(len(order)) - np.searchsorted(queries[order], queries[order])
         size = np.bincount(queries, minlength=self.log.query_count)[queries[order]]
         last: Ints = order[place >= np.minimum(np.ceil(0.75 * size), size - 1)]
         return last
 
-    def _of_unshown(self, attraction: Floats, ranked: RankedPairs, last: Ints) -> tuple[float, float]:
+    def _of_unshown(self, attraction: Floats, sides: tuple[RankedPairs, ...], last: Ints) -> tuple[float, float]:
         """Return the mean attraction of what the candidate ranks last of what was shown, and of the best rank."""
         weight = self.weights[self.log.queries]
         floor = max(float(np.average(attraction[last], weights=weight[last])), 0.0) if len(last) else 0.0
         best = floor
-        for side in (ranked.before, ranked.after):
-            rank = np.flatnonzero(side > 0)
-            place = np.rint(np.exp2(1.0 / side[rank])).astype(np.int64)
+        for side in sides:
+            rank = np.flatnonzero(side.discounts > 0)
+            place = np.rint(np.exp2(1.0 / side.discounts[rank])).astype(np.int64)
             total = np.bincount(place, weights=weight[rank], minlength=1)
             sums = np.bincount(place, weights=weight[rank] * attraction[rank], minlength=1)
             best = max(best, float((sums[total > 0] / total[total > 0]).max(initial=0.0)))
         return floor, best
 
     def _influence_of_floor(
-        self, exponent: float, fit: ConditionalFit, curve: Floats, ranked: RankedPairs, last: Ints
+        self, exponent: float, fit: ConditionalFit, curve: Floats, candidate: RankedPairs, last: Ints
     ) -> Floats:
         """Return what each query moves the lowest gain by through the value of what was never shown, [queries]."""
         if not len(last):
@@ -299,7 +295,7 @@ class ClickGain:
         weight, query = self.weights[self.log.queries[last]], self.log.queries[last]
         floor = max(float(np.average(attraction[last], weights=weight)), 0.0)
         moved = np.bincount(query, weights=weight * (attraction[last] - floor), minlength=self.log.query_count)
-        return np.asarray(float(self.weights @ ranked.unshown_after) * moved / weight.sum())
+        return np.asarray(float(self.weights @ candidate.unshown) * moved / weight.sum())
 
     def _between_clients(self, change: Floats, exponent: float, attraction: Floats, scale: float) -> float:
         """Return the covariance of what one client did for different queries: added to the variance between queries.

@@ -44,7 +44,9 @@ class ClickVerdict(BaseModel):
     """Held-out sessions with which a gain of `told_gain` is found in 80 % of cases; None where nothing says."""
 
 
-def judge_clicks(estimator: ClickGain, ranked: RankedPairs, settings: GateSettings) -> ClickVerdict:
+def judge_clicks(
+    estimator: ClickGain, champion: RankedPairs, candidate: RankedPairs, settings: GateSettings
+) -> ClickVerdict:
     """Return what the clicks of a log say of a candidate.
 
     Better: the lower end of the gain exceeds `minimum_gain`, both with the evenest and with the steepest attention that
@@ -60,12 +62,12 @@ def judge_clicks(estimator: ClickGain, ranked: RankedPairs, settings: GateSettin
             estimator.interval(gain.high, gain.standard_error, settings.confidence),
         )
 
-    first = estimator.at(ranked, attention.lowest)
+    first = estimator.at(champion, candidate, attention.lowest)
     least, most = interval(first)
     if least.low > settings.minimum_gain or most.high < settings.worthwhile_gain:  # else nothing can follow from it
-        other = interval(estimator.at(ranked, attention.highest))
+        other = interval(estimator.at(champion, candidate, attention.highest))
         least, most = min(least, other[0], key=lambda gain: gain.low), max(most, other[1], key=lambda gain: gain.high)
-    unshown = float(estimator.weights @ ranked.unshown_after) / _DISCOUNTS
+    unshown = float(estimator.weights @ candidate.unshown) / _DISCOUNTS
     needed = sessions_needed(first.standard_error, len(log.clients), settings)
     verdict, reason = _verdict(estimator, least, most, unshown, needed, settings)
     return ClickVerdict(
