@@ -194,7 +194,7 @@ class ClickGain:
         fit, level = self._model(exponent)
         curve, difference, share = fit.coefficients, scores - self._scores, 0.0
         features, steps = self._curve.features(self._scores), _STEPS_OF_SHARE
-        if np.corrcoef(self._scores, difference)[0, 1] ** 2 > _SAME:
+        if not difference.any() or np.corrcoef(self._scores, difference)[0, 1] ** 2 > _SAME:
             steps = 0
         for number in range(steps):
             mixed = self._scores + share * difference

@@ -62,7 +62,7 @@ def evaluate(plugin_name: str, run_id: str, trained: dict[str, Any]) -> Evaluati
             plugin.gate,
             champion_similarity=champion.random_similarity,
             candidate_similarity=candidate.random_similarity,
-            clicks=click_verdict(clicks, champion, candidate, plugin),
+            clicks=_click_verdict(clicks, champion, candidate, plugin),
             rated=rated,
         )
         course = json.loads((trained_folder / "history.json").read_text())
@@ -88,7 +88,7 @@ def evaluate(plugin_name: str, run_id: str, trained: dict[str, Any]) -> Evaluati
     )
 
 
-def click_verdict(
+def _click_verdict(
     clicks: ClickLog | None, champion: ModelRanking, candidate: ModelRanking, plugin: Plugin
 ) -> ClickVerdict | None:
     """Return what held-out clicks say; None without any."""

@@ -46,7 +46,7 @@ def register(plugin_name: str, run_id: str, evaluated: dict[str, Any], params: d
                 "estudio.gate.reason": evaluation.reason,
                 "estudio.dataset_id": evaluation.training.dataset.dataset_id,
                 "estudio.start_version": evaluation.training.start_version,
-                **online_comparison(evaluation, plugin.gate),
+                **_online_comparison(evaluation, plugin.gate),
             },
             metrics=evaluation.metrics,
             reason=evaluation.reason,
@@ -82,7 +82,7 @@ def _gate(evaluation: EvaluationManifest) -> str:
     return "passed" if evaluation.promoted else "refused"
 
 
-def online_comparison(evaluation: EvaluationManifest, gate: GateSettings) -> dict[str, str]:
+def _online_comparison(evaluation: EvaluationManifest, gate: GateSettings) -> dict[str, str]:
     """Return the tag by which a challenger asks to be compared with the champion online; none where it need not be.
 
     The hook of whoever serves both: challengers that have the tag, and no result yet.
