@@ -79,6 +79,10 @@ bench-learning-curve: $(READY) ## Gain of the served ranking by simulated sessio
 bench-bias: $(READY) ## How well attention by position is recovered from logs whose truth is known
 	@HF_HUB_OFFLINE=1 $(PY) -m benchmarks.position_bias $(ARGS)
 
+.PHONY: bench-gate
+bench-gate: $(READY) ## How often clicks alone call a candidate better, by click model and number of sessions (QUICK=1, ARGS=); resumable
+	@$(PY) -m benchmarks.gate $(if $(QUICK),--quick) $(ARGS)
+
 .PHONY: bench-training
 bench-training: $(READY) ## Training speed against others, into benchmarks/results (QUICK=1, ARGS="--sessions 1000"); resumable
 	@HF_HUB_OFFLINE=1 $(PY) -m benchmarks.training $(if $(QUICK),--quick) $(ARGS)

@@ -76,7 +76,7 @@ def rank_scores(scores: Scores, queries: int, k: int = K) -> Ranked:
         queries: Number of queries.
         k: Objects wanted; fewer come where the catalogue is smaller.
     """
-    found = [_best(scores(block), k) for block in query_blocks(np.arange(queries))]
+    found = [best_of(scores(block), k) for block in query_blocks(np.arange(queries))]
     return Ranked(np.concatenate([top.rows for top in found]), np.concatenate([top.scores for top in found]))
 
 
@@ -112,7 +112,7 @@ def evaluate_scores(
     broken: list[bool] = []
     for block in query_blocks(keep):
         found = scores(block)
-        top = _best(found, K)
+        top = best_of(found, K)
         broken.extend(not np.isfinite(of_query).all() for of_query in top.scores)
         for query, of_query, best in zip(block.tolist(), found, top.rows.tolist(), strict=True):
             grades = known[query]
@@ -169,7 +169,7 @@ def judgments_from_sessions(sessions: Iterable[FineTuningInput]) -> Judgments:
     )
 
 
-def _best(scores: Vectors, k: int) -> Ranked:
+def best_of(scores: Vectors, k: int) -> Ranked:
     """Return the best objects of a block of scores."""
     top = _smallest(_ascending(scores), min(k, scores.shape[1]))
     return Ranked(top, np.take_along_axis(scores, top, 1))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict
 
 from estudio_core.evaluation.bootstrap import Estimate
+from estudio_core.evaluation.click_verdict import ClickVerdict
 from estudio_core.evaluation.comparison import FIGURES, Group, GroupComparison, answered_well, compare_group
 from estudio_core.evaluation.evaluate import JUDGED, METRIC_TITLES, QueryMetrics
 from estudio_core.evaluation.gate_settings import GateSettings
@@ -33,6 +34,17 @@ class GateDecision(BaseModel):
     groups: tuple[GroupComparison, ...]
     champion_similarity: float | None = None
     candidate_similarity: float | None = None
+    clicks: ClickVerdict | None = None
+    """What held-out clicks say; None where there are none."""
+    undecided: bool = False
+    """Whether nobody but clicks could decide, and they cannot tell."""
+
+    @property
+    def title(self) -> str:
+        """What was decided, in a few words."""
+        if self.undecided:
+            return "Clicks alone cannot tell"
+        return "Passed the gate" if self.promoted else "Refused by the gate"
 
 
 def decide(
@@ -42,15 +54,20 @@ def decide(
     *,
     champion_similarity: float | None = None,
     candidate_similarity: float | None = None,
+    clicks: ClickVerdict | None = None,
+    rated: bool = True,
     seed: int = 0,
 ) -> GateDecision:
     """Promote a candidate whose gain is certain enough on queries it saw and on queries it never saw.
 
+    Where no people's ratings judge, the verdict of clicks decides, whatever the groups say: clicks as grades of the
+    whole catalog side with the champion. Where both are there, ratings decide, and the reason says what clicks say.
+
     Where both groups have enough queries, the gain on `seen` has to be certain (above `minimum_gain`), and `unseen`
     has to gain in the mean with a loss of more than `maximum_loss` ruled out. Where `unseen` decides alone, its gain
     has to be certain. Without enough unseen queries nothing is promoted: a model can get better for what it was trained
-    on and worse for everything else. Without judgments, give the queries of the held-out sessions as `unseen`, and no
-    `seen`. `known` items are as `seen` is beside `unseen`, and as `unseen` where they are alone.
+    on and worse for everything else. `known` items are as `seen` is beside `unseen`, and as `unseen`
+    where they are alone.
 
     People's ratings give two figures, and no gain in one is bought by a loss in the other: in either group neither may
     lose more than `maximum_loss` for certain. Nor may the queries that were answered well lose more than `maximum_tax`.
@@ -64,6 +81,8 @@ def decide(
         settings: Metric, least gain, largest losses, level, fewest queries.
         champion_similarity: Mean cosine of random item pairs (`mean_random_similarity`) with the champion.
         candidate_similarity: The same with the candidate.
+        clicks: What held-out clicks say of the candidate.
+        rated: Whether people's ratings judge.
         seed: Of bootstrap and randomisation test.
     """
     order: tuple[Group, ...] = ("seen", "known", "unseen")
@@ -73,15 +92,36 @@ def decide(
         if group in champion and group in candidate
     )
     sides = {group.group: _Sides(champion[group.group], candidate[group.group], seed) for group in groups}
-    refusal = _collapsed(champion_similarity, candidate_similarity) or _refusal(groups, settings, sides)
+    collapsed = _collapsed(champion_similarity, candidate_similarity)
+    if rated or clicks is None:
+        refusal = collapsed or _refusal(groups, settings, sides)
+        promoted = refusal is None
+        reason = (refusal or _success(groups, settings)) + _agreement(promoted, clicks)
+    else:
+        promoted = collapsed is None and clicks.verdict == "better"
+        reason = collapsed or f"{_OF_CLICKS[clicks.verdict]} by clicks alone: {clicks.reason}"
     return GateDecision(
-        promoted=refusal is None,
-        reason=refusal or _success(groups, settings),
+        promoted=promoted,
+        reason=reason,
         settings=settings,
         groups=groups,
         champion_similarity=champion_similarity,
         candidate_similarity=candidate_similarity,
+        clicks=clicks,
+        undecided=not rated and collapsed is None and clicks is not None and clicks.verdict == "cannot tell",
     )
+
+
+_OF_CLICKS = {"better": "Passed", "not better": "Refused", "cannot tell": "Not to be told"}
+
+
+def _agreement(promoted: bool, clicks: ClickVerdict | None) -> str:
+    """Return what clicks say beside ratings, and whether they disagree."""
+    if clicks is None:
+        return ""
+    disagree = clicks.verdict != "cannot tell" and promoted is not (clicks.verdict == "better")
+    beside = "Clicks disagree" if disagree else "Clicks"
+    return f" {beside}: {clicks.verdict}. {clicks.reason}"
 
 
 @dataclass(frozen=True)

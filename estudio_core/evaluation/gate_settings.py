@@ -33,3 +33,15 @@ class GateSettings(StrictModel):
     minimum_queries: int = Field(default=10, ge=2)
     """Fewer evaluated queries than this in a group, and the group decides nothing. Whatever they gain, fewer than six
     are never certain at 95 %."""
+    told_gain: float = Field(default=0.03, gt=0, le=1, title="Gain that clicks have to be enough to find")
+    """From it follows how many held-out sessions a decision needs: those with which a gain of this size, in nDCG@10 on
+    what was shown, is found in 80 % of cases. Clicks on irrelevant results make gains look smaller: with one in five of
+    those that are looked at, a true 0.05 looks like 0.035 (`make bench-gate`)."""
+    worthwhile_gain: float = Field(default=0.01, ge=0, le=1, title="Gain below which a candidate is not better")
+    """Clicks call a candidate not better where a gain of this size is ruled out. With 0, an equal one is never told."""
+    maximum_unshown: float = Field(default=0.2, ge=0, le=1, title="Most of the top ten that nobody may have seen")
+    """Share of the candidate's top ten, weighted by discount, that held-out sessions never showed. With more, clicks
+    cannot call it better, however well it ranks again what was shown."""
+    cannot_tell: Literal["person", "online"] = "person"
+    """What follows where clicks alone cannot tell. `person`: the candidate is registered as challenger, and somebody
+    moves the alias. `online`: an online comparison of challenger and champion is asked for as well."""

@@ -93,9 +93,7 @@ def render_terminal(report: EvaluationReport) -> RenderableType:
         Text(f"{report.plugin}: {report.candidate} against {report.champion}", style="bold"),
         *tables,
         *(Text(line, style="dim") for line in [FIGURES_EXPLAINED] * _of_ratings(report) + legend),
-        Text(
-            "Passed the gate" if promoted else "Refused by the gate", style="bold green" if promoted else "bold yellow"
-        ),
+        Text(report.decision.title, style="bold green" if promoted else "bold yellow"),
         Text(report.decision.reason),
         Text(learned, style="dim"),
     )

@@ -12,7 +12,7 @@ from estudio_core.clickstream.ranking_data import RankingData
 from estudio_core.evaluation.gate import decide
 from estudio_core.lexical.settings import Fusion
 from estudio_core.pipeline.evaluation.evaluation_set import EvaluationSet, ModelRanking
-from estudio_core.pipeline.evaluation.questions import questions
+from estudio_core.pipeline.evaluation.questions import held_out_clicks, questions
 from estudio_core.pipeline.evaluation.report import numbers_of, write_report
 from estudio_core.pipeline.evaluation.sample import sampled_items
 from estudio_core.pipeline.evaluation.unregistered import exported
@@ -22,6 +22,8 @@ from estudio_core.plugin.registry import open_plugin
 from estudio_core.vectordb.releases import live_release
 
 if TYPE_CHECKING:
+    from estudio_core.evaluation.click_log import ClickLog
+    from estudio_core.evaluation.click_verdict import ClickVerdict
     from estudio_core.plugin.plugin import Plugin
 
 MOST_ITEMS = 50_000
@@ -46,7 +48,9 @@ def evaluate(plugin_name: str, run_id: str, trained: dict[str, Any]) -> Evaluati
         data = RankingData.load(folder)
     judgments, groups = questions(plugin.judgments, data)
     items = list(sampled_items(plugin, judgments.object_ids | set(data.items), MOST_ITEMS))
-    evaluation_set = EvaluationSet(plugin.index, items, judgments, groups, rated=plugin.judgments is not None)
+    clicks = held_out_clicks(data, {split.item.object_id for split in items})
+    rated = plugin.judgments is not None
+    evaluation_set = EvaluationSet(plugin.index, items, judgments, groups, rated, clicks)
     with store.fetch(training.uri) as trained_folder, store.publish(plugin_name, run_id, "evaluation") as folder:
         champion = _champion(evaluation_set, plugin, training)
         candidate = _candidate(
@@ -58,6 +62,8 @@ def evaluate(plugin_name: str, run_id: str, trained: dict[str, Any]) -> Evaluati
             plugin.gate,
             champion_similarity=champion.random_similarity,
             candidate_similarity=candidate.random_similarity,
+            clicks=_click_verdict(clicks, champion, candidate, plugin),
+            rated=rated,
         )
         course = json.loads((trained_folder / "history.json").read_text())
         summary = write_report(folder, run_id, training, data, decision, evaluation_set, champion, candidate, course)
@@ -68,7 +74,21 @@ def evaluate(plugin_name: str, run_id: str, trained: dict[str, Any]) -> Evaluati
         reason=decision.reason,
         summary=summary,
         metrics=numbers_of(decision),
+        undecided=decision.undecided,
     )
+
+
+def _click_verdict(
+    clicks: ClickLog | None, champion: ModelRanking, candidate: ModelRanking, plugin: Plugin
+) -> ClickVerdict | None:
+    """Return what held-out clicks say; None without any."""
+    from estudio_core.evaluation.click_gain import ClickGain
+    from estudio_core.evaluation.click_verdict import judge_clicks
+
+    if clicks is None or champion.pairs is None or candidate.pairs is None:
+        return None
+    estimator = ClickGain(clicks, champion.pairs.scores, plugin.training.examination_exponent)
+    return judge_clicks(estimator, champion.pairs, candidate.pairs, plugin.gate)
 
 
 def _champion(evaluation_set: EvaluationSet, plugin: Plugin, training: TrainingManifest) -> ModelRanking:

@@ -76,6 +76,8 @@ class EvaluationManifest(Manifest):
     reason: str
     summary: str
     metrics: dict[str, float]
+    undecided: bool = False
+    """Whether there are but clicks, and they cannot tell."""
 
 
 NextStep = Literal["request_release", "approve", "keep_champion"]

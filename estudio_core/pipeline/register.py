@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from estudio_core import database
 from estudio_core.models.towers import ITEM_VERSION_TAG
@@ -12,6 +12,9 @@ from estudio_core.plugin.precedence import resolve
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.plugin.run_params import FineTuneRun
 from estudio_core.promotion.trainings import note_training
+
+if TYPE_CHECKING:
+    from estudio_core.evaluation.gate_settings import GateSettings
 
 
 def register(plugin_name: str, run_id: str, evaluated: dict[str, Any], params: dict[str, Any]) -> RegistrationManifest:
@@ -40,10 +43,11 @@ def register(plugin_name: str, run_id: str, evaluated: dict[str, Any], params: d
             folder / "model",
             evaluation.training.mlflow_run_id,
             tags={
-                "estudio.gate": "passed" if evaluation.promoted else "refused",
+                "estudio.gate": _gate(evaluation),
                 "estudio.gate.reason": evaluation.reason,
                 "estudio.dataset_id": evaluation.training.dataset.dataset_id,
                 "estudio.start_version": evaluation.training.start_version,
+                **_online_comparison(evaluation, plugin.gate),
             }
             | (
                 {} if evaluation.training.item_version is None else {ITEM_VERSION_TAG: evaluation.training.item_version}
@@ -74,6 +78,20 @@ def _note(plugin_name: str, run_id: str, evaluation: EvaluationManifest, version
             report_uri=evaluation.uri,
             numbers=evaluation.metrics,
         )
+
+
+def _gate(evaluation: EvaluationManifest) -> str:
+    if evaluation.undecided:
+        return "cannot tell"
+    return "passed" if evaluation.promoted else "refused"
+
+
+def _online_comparison(evaluation: EvaluationManifest, gate: GateSettings) -> dict[str, str]:
+    """Return the tag by which a challenger asks to be compared with the champion online; none where it need not be.
+
+    The hook of whoever serves both: challengers that have the tag, and no result yet.
+    """
+    return {"estudio.online_comparison": "wanted"} if evaluation.undecided and gate.cannot_tell == "online" else {}
 
 
 def _next_step(run: FineTuneRun, evaluation: EvaluationManifest) -> NextStep:

@@ -15,6 +15,8 @@ from estudio_core.progress import report
 from estudio_core.vectordb.objects import IndexedObject
 
 if TYPE_CHECKING:
+    from estudio_core.evaluation.click_gain import RankedPairs
+    from estudio_core.evaluation.click_log import ClickLog
     from estudio_core.evaluation.evaluate import QueryMetrics
     from estudio_core.evaluation.judgments import Judgments
     from estudio_core.evaluation.scores import Scores
@@ -36,6 +38,8 @@ class ModelRanking:
     top: dict[str, list[str]]
     """Ids of the ten best items, by query."""
     random_similarity: float
+    pairs: RankedPairs | None = None
+    """Where it puts what held-out sessions showed; None without held-out clicks."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,19 @@ class EvaluationSet:
     groups: dict[Group, tuple[str, ...]]
     rated: bool
     """Whether people's ratings judge; else clicks do, of which the judged figure and the tax are not told."""
+    clicks: ClickLog | None = None
+    """Held-out sessions, of items that are ranked; None where none was clicked."""
 
     @property
     def queries(self) -> list[str]:
-        """The queries of all groups."""
-        return [query for group in self.groups.values() for query in group]
+        """The queries of all groups, and those of held-out clicks."""
+        of_clicks = [] if self.clicks is None else [query for query, _ in self.clicks.names]
+        return list(dict.fromkeys([*(query for group in self.groups.values() for query in group), *of_clicks]))
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """Column of each item in scores, by id."""
+        return {split.item.object_id: row for row, split in enumerate(self.items)}
 
     @cached_property
     def titles(self) -> dict[str, str]:
@@ -82,6 +94,7 @@ class EvaluationSet:
 
         Queries are encoded by `of_queries`, where that is another model.
         """
+        from estudio_core.evaluation.click_ranking import rank_pairs
         from estudio_core.evaluation.evaluate import rank_scores
         from estudio_core.evaluation.scores import (
             EncodedCatalog,
@@ -103,13 +116,13 @@ class EvaluationSet:
         top = {q: [catalog.object_ids[row] for row in rows] for q, rows in zip(self.queries, best, strict=True)}
         vectors_alone = self._judged(similarity)
         served = vectors_alone if scores is similarity else self._judged(scores)
-        return ModelRanking(name, served, vectors_alone, top, mean_random_similarity(catalog)), encoded
+        pairs = None if self.clicks is None else rank_pairs(self.clicks, self.queries, scores, self.rows)
+        return ModelRanking(name, served, vectors_alone, top, mean_random_similarity(catalog), pairs), encoded
 
     def _judged(self, scores: Scores) -> dict[Group, QueryMetrics]:
         """Return how well the items are ranked by `scores`, which know them in their order."""
         from estudio_core.evaluation.evaluate import OF_RATINGS, evaluate_scores
 
-        rows = {split.item.object_id: row for row, split in enumerate(self.items)}
-        found = evaluate_scores(self.queries, scores, rows, self.judgments)
+        found = evaluate_scores(self.queries, scores, self.rows, self.judgments)
         found = found if self.rated else found.without(OF_RATINGS)
         return {group: found.only(asked) for group, asked in self.groups.items()}

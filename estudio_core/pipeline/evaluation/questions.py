@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from estudio_core.errors import DataError
 
 if TYPE_CHECKING:
     from estudio_core.clickstream.ranking_data import RankingData
+    from estudio_core.evaluation.click_log import ClickLog
     from estudio_core.evaluation.comparison import Group
     from estudio_core.evaluation.judgments import Judgments
 
@@ -43,3 +45,21 @@ def questions(human: Judgments | None, data: RankingData) -> tuple[Judgments, di
             "Collect more sessions, raise test_size_ratio, or give the plugin judgments."
         )
     return judgments, groups
+
+
+def held_out_clicks(data: RankingData, known: Collection[str]) -> ClickLog | None:
+    """Return the held-out sessions as a click log; None where none was clicked.
+
+    Args:
+        data: The dataset.
+        known: Ids of the items that are ranked; others are left out of the sessions.
+    """
+    from estudio_core.clickstream.ranking_data import with_one_spelling
+    from estudio_core.evaluation.click_log import ClickLog
+
+    sessions = [
+        session.without([result for result in session.results if result not in known])
+        for session in with_one_spelling(data.splits["holdout"])
+    ]
+    log = ClickLog.of(session for session in sessions if session.results)
+    return log if log.clicked_queries else None

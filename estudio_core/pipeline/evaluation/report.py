@@ -140,6 +140,9 @@ def summary(decision: GateDecision) -> str:
                 f"| {what} ({gain.n}) | {METRIC_TITLES[comparison.metric]} | {comparison.before.mean:.3f} "
                 f"| {comparison.after.mean:.3f} | {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] |"
             )
+    if decision.clicks is not None:
+        clicks = decision.clicks
+        lines += ["", f"Clicks say: **{clicks.verdict}**. {clicks.reason}"]
     return "\n".join(lines)
 
 
@@ -183,6 +186,12 @@ def _notes(training: TrainingManifest, evaluation_set: EvaluationSet, fit: Mappi
         f"Both models ranked the same {len(evaluation_set.items):,} items by exact search.",
         "Queries of the development split chose the weights and stand in neither group.",
     ]
+    if not evaluation_set.rated:
+        notes.append(
+            "Nobody rated these queries. In the tables clicks stand in for grades of the whole catalog: what the "
+            "champion showed high was clicked most, so that they side with it. The verdict of clicks does not rest on "
+            "them."
+        )
     if fit["interpolation"] == 0:
         evidence = fit["evidence"]
         notes.append(

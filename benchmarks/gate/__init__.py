@@ -1,0 +1,1 @@
+"""The gate on clicks alone, against logs whose truth is known."""
