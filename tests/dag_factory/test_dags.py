@@ -272,6 +272,7 @@ TOLD = """
 def test_fine_tuning_may_wait_for_new_sessions_and_improvement_for_a_clock(tmp_path: Path) -> None:
     environment = folders(tmp_path, ["shop"])
     plugin = tmp_path / "plugins" / "shop.py"
+    plugin.write_text(plugin.read_text().replace("model=", 'pretrain="catalog", model='))
     schedules = f'schedule="every 500 new sessions", improve_schedule="@daily", {TOLD.strip().rstrip(",")}'
     plugin.write_text(plugin.read_text().replace('schedule="30 2 * * *"', schedules))
     result = parse(tmp_path, environment)
@@ -283,6 +284,7 @@ def test_fine_tuning_may_wait_for_new_sessions_and_improvement_for_a_clock(tmp_p
     [extract] = [task for task in tasks if task["task_id"] == "extract"]
     assert extract["op_args"] == ["shop", 500]
     assert result["dags"]["shop__improve"]["schedule"] == "@daily"
+    assert result["dags"]["shop__initialize"]["params"]["pretrain"]["default"] == "catalog"
     assert "connected" in result
     assert result["connected"] is False
     assert result["dags"]["shop__watch"]["schedule"] == "@hourly"

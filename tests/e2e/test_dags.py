@@ -28,6 +28,7 @@ def test_from_a_table_to_a_released_fine_tuned_model_and_back(
     small_catalog()
     [first] = airflow.run((f"{PLUGIN}__initialize", {}))
     first.assert_success()
+    assert [first.tasks[f"{task}[-1]"] for task in ("pair_catalog", "pretrain", "judge")] == ["skipped"] * 3
     answer = search(PLUGIN, "usb c charger", limit=5)
     assert answer.model_version == "1"
     assert len({hit.object_id for hit in answer.hits}) == 5

@@ -12,6 +12,7 @@ import pytest
 from torch import Tensor
 
 from estudio_core import (
+    CatalogPretraining,
     FineTuneParams,
     GateSettings,
     ItemPreprocessor,
@@ -26,6 +27,7 @@ from estudio_core import (
 from estudio_core.errors import ConfigurationError
 from estudio_core.experiments.search_space import SearchSpace
 from estudio_core.plugin.plugin import Plugin
+from estudio_core.plugin.run_params import InitializeParams
 from estudio_core.sources.pgsql_text_loader import PgsqlTextLoader
 from lightning_modules.losses import CosineProbMarginRankingLoss
 from lightning_modules.losses.pair_loss import configured
@@ -193,6 +195,24 @@ def test_the_values_of_a_loss_of_the_plugins_own_are_searched_only_where_the_plu
     assert isinstance(configured(plugin.make_loss(), plugin.training.with_values(begun)), Mine)
     named = plugin_on(minilm_path, training=TextTraining(loss=Mine, search_space={"margin": [0.1]}))
     assert named.search_space["margin"] == [0.1]
+
+
+@pytest.mark.parametrize("unknown", ["catalogue", True, TextTraining()])
+def test_an_unknown_pretraining_is_refused_with_what_is_legal(unknown: object) -> None:
+    with pytest.raises(ConfigurationError, match=r'give "catalog", CatalogPretraining\(\.\.\.\), or None'):
+        create_text_plugin("shop", items=ITEMS, model="m", pretrain=unknown)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="'off' or 'catalog'"):
+        InitializeParams(pretrain="catalogue")  # type: ignore[arg-type]
+
+
+def test_pretraining_is_off_until_the_plugin_or_a_run_says_otherwise() -> None:
+    given = {
+        name: create_text_plugin("shop", items=ITEMS, model="m", pretrain=name).pretrain for name in (None, "catalog")
+    }
+    assert given == {None: None, "catalog": CatalogPretraining()}
+    own = CatalogPretraining(queries_per_item=5)
+    assert create_text_plugin("shop", items=ITEMS, model="m", pretrain=own).pretrain is own
+    assert InitializeParams().pretrain == "off"
 
 
 def test_what_is_no_loss_is_refused_by_name(minilm_path: Path) -> None:
