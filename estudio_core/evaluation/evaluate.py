@@ -7,6 +7,7 @@ rated objects first, and so says nothing of what was never rated. Where judgment
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -149,7 +150,9 @@ def evaluate_judgments(
 
 
 def judgments_from_sessions(sessions: Iterable[FineTuningInput]) -> Judgments:
-    """Return clicks as grades: of a query's sessions that showed an object, the share in which it was clicked.
+    """Return clicks as grades, whose gain is the share of a query's sessions that showed an object and saw it clicked.
+
+    A metric's gain is 2^grade - 1, and clicks are gains: on the dev split, where they choose weights, as here.
 
     For ranking the whole catalogue. An object that was never shown has no grade, so a model that finds better ones
     gets no credit for them: the figures lean towards the release that served the sessions.
@@ -163,7 +166,7 @@ def judgments_from_sessions(sessions: Iterable[FineTuningInput]) -> Judgments:
             clicks[object_id] = clicks.get(object_id, 0) + (weight > 0)
     return Judgments(
         {
-            query: {object_id: clicked[query][object_id] / count for object_id, count in shows.items()}
+            query: {object_id: math.log2(1 + clicked[query][object_id] / count) for object_id, count in shows.items()}
             for query, shows in shown.items()
         }
     )

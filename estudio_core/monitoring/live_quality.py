@@ -70,5 +70,5 @@ def live_ndcg(answers: Mapping[str, Sequence[str]], grades: Grades) -> Estimate 
         ranked[row, : len(found)] = found
         known = list(grades[query].values())
         judged[row, : len(known)] = known
-    values = ndcg_at_k(ranked, judged, K)
+    values = ndcg_at_k(np.log2(1 + ranked), np.log2(1 + judged), K)  # chances are gains: 2^grade - 1
     return bootstrap_mean(values[np.isfinite(values)])

@@ -14,8 +14,8 @@ from estudio_core.lexical.settings import Fusion
 from estudio_core.pipeline.evaluation.evaluation_set import EvaluationSet, ModelRanking
 from estudio_core.pipeline.evaluation.questions import held_out_clicks, questions
 from estudio_core.pipeline.evaluation.report import numbers_of, write_report
-from estudio_core.pipeline.evaluation.sample import sampled_items
 from estudio_core.pipeline.evaluation.unregistered import exported
+from estudio_core.pipeline.items.parts import ItemParts
 from estudio_core.pipeline.items.vector_store import VectorStore
 from estudio_core.pipeline.manifests import EvaluationManifest, TrainingManifest
 from estudio_core.plugin.registry import open_plugin
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from estudio_core.evaluation.click_log import ClickLog
     from estudio_core.evaluation.click_verdict import ClickVerdict
     from estudio_core.plugin.plugin import Plugin
-
-MOST_ITEMS = 50_000
-"""Items that candidate and champion rank; of larger catalogs the judged and shown ones, and a fixed sample of about as
-many."""
 
 
 def evaluate(plugin_name: str, run_id: str, trained: dict[str, Any]) -> EvaluationManifest:
@@ -47,7 +43,8 @@ def evaluate(plugin_name: str, run_id: str, trained: dict[str, Any]) -> Evaluati
     with store.fetch(training.dataset.uri) as folder:
         data = RankingData.load(folder)
     judgments, groups = questions(plugin.judgments, data)
-    items = list(sampled_items(plugin, judgments.object_ids | set(data.items), MOST_ITEMS))
+    # All of them: in a sample that keeps what the champion showed, a candidate's own answers are mostly missing.
+    items = list(ItemParts(plugin).of_rows(plugin.loader.iter_items()))
     clicks = held_out_clicks(data, {split.item.object_id for split in items})
     rated = plugin.judgments is not None
     evaluation_set = EvaluationSet(plugin.index, items, judgments, groups, rated, clicks)

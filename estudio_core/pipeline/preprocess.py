@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from estudio_core.artifacts import ArtifactStore
-from estudio_core.clickstream.ranking_data import SPLITS
+from estudio_core.clickstream.ranking_data import SPLITS, RankingData
 from estudio_core.errors import NotEnoughDataError
 from estudio_core.pipeline.manifests import DatasetManifest, SessionsManifest
 from estudio_core.pipeline.training.sessions import read_sessions
@@ -17,7 +17,8 @@ def preprocess(plugin_name: str, run_id: str, sessions: dict[str, Any]) -> Datas
     """Build and store the training set of the extracted sessions.
 
     Raises:
-        NotEnoughDataError: no clicked session is left to train on.
+        NotEnoughDataError: no clicked session is left to train on, or too few queries to decide by, where there are but
+            clicks.
         DataError: sessions or items cannot be used.
     """
     from estudio_core.clickstream.splitter import items_on_both_sides
@@ -25,7 +26,8 @@ def preprocess(plugin_name: str, run_id: str, sessions: dict[str, Any]) -> Datas
     extracted = SessionsManifest.model_validate(sessions)
     store = ArtifactStore()
     clickstream = read_sessions(store, extracted.uri)
-    data = prepare(open_plugin(plugin_name), clickstream)
+    plugin = open_plugin(plugin_name)
+    data = prepare(plugin, clickstream)
     if all(session.is_clickless for session in data.splits["train"]):
         raise NotEnoughDataError(
             f"None of the {len(data.splits['train'])} training sessions has a click on an item that still exists."
@@ -35,6 +37,8 @@ def preprocess(plugin_name: str, run_id: str, sessions: dict[str, Any]) -> Datas
             f"None of the {len(data.splits['dev'])} development sessions has a click, so nothing can say when to "
             "stop training. Collect more sessions, or raise test_size_ratio."
         )
+    if plugin.judgments is None:
+        _check_held_out(data, plugin.gate.minimum_queries)
     with store.publish(plugin_name, run_id, "dataset") as folder:
         data.save(folder)
     return DatasetManifest(
@@ -49,3 +53,17 @@ def preprocess(plugin_name: str, run_id: str, sessions: dict[str, Any]) -> Datas
         items_on_both_sides=len(items_on_both_sides(data)),
         simulated_sessions=extracted.simulated_sessions,
     )
+
+
+def _check_held_out(data: RankingData, fewest: int) -> None:
+    """Refuse a held-out side on which no gate can decide, before anything is trained for it."""
+    clicked = {
+        split: len({session.query_key for session in data.splits[split] if not session.is_clickless})
+        for split in SPLITS
+    }
+    if clicked["holdout"] < fewest:
+        raise NotEnoughDataError(
+            f"{clicked['holdout']} of {sum(clicked.values())} clicked queries are held out, and the gate needs "
+            f"{fewest} to decide by clicks. Collect sessions of more queries, raise test_size_ratio, give the plugin "
+            "judgments, or lower minimum_queries of its gate."
+        )

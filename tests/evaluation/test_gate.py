@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from estudio_core.errors import DataError
+from estudio_core.evaluation.bootstrap import Estimate
+from estudio_core.evaluation.click_verdict import ClickVerdict
 from estudio_core.evaluation.comparison import compare_group
 from estudio_core.evaluation.evaluate import ANSWERED_WELL, METRICS, OF_RATINGS, QueryMetrics
 from estudio_core.evaluation.gate import GateDecision, decide
@@ -219,3 +221,65 @@ def test_different_queries_cannot_be_compared() -> None:
 def test_a_decision_survives_json() -> None:
     decision = decided(0.1, 0.05, champion_similarity=0.1, candidate_similarity=0.1)
     assert GateDecision.model_validate_json(decision.model_dump_json()) == decision
+
+
+def said(verdict: str) -> ClickVerdict:
+    gain = Estimate(mean=0.02, low=0.01, high=0.03, n=50)
+    return ClickVerdict(
+        verdict=verdict,  # type: ignore[arg-type]
+        reason="Because.",
+        least=gain,
+        most=gain,
+        attention="given",
+        attention_after_click=1.0,
+        sessions=500,
+        clicked_queries=50,
+        unshown=0.0,
+        modelled=0.1,
+        sessions_needed=900,
+    )
+
+
+@pytest.mark.parametrize(
+    ("verdict", "promoted", "title"),
+    [
+        ("better", True, "Passed the gate"),
+        ("not better", False, "Refused by the gate"),
+        ("cannot tell", False, "Clicks alone cannot tell"),
+    ],
+)
+def test_without_ratings_the_verdict_of_clicks_decides_whatever_click_shares_say_of_the_catalog(
+    verdict: str, promoted: bool, title: str
+) -> None:
+    loses = {"unseen": metrics(UNSEEN - 0.1 if promoted else UNSEEN + 0.1)}
+    decision = decide({"unseen": CHAMPION["unseen"]}, loses, SETTINGS, clicks=said(verdict), rated=False)
+    assert (decision.promoted, decision.title) == (promoted, title)
+    assert decision.undecided is (verdict == "cannot tell")
+    assert decision.reason.endswith("by clicks alone: Because.")
+
+
+def test_a_collapsed_candidate_cannot_pass_by_clicks() -> None:
+    decision = decide(
+        {"unseen": CHAMPION["unseen"]},
+        {"unseen": CHAMPION["unseen"]},
+        SETTINGS,
+        clicks=said("better"),
+        rated=False,
+        champion_similarity=0.1,
+        candidate_similarity=0.95,
+    )
+    assert not decision.promoted
+    assert "collapsed" in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("verdict", "gain", "disagree"),
+    [("better", 0.1, False), ("not better", 0.1, True), ("better", -0.1, True), ("cannot tell", -0.1, False)],
+)
+def test_beside_ratings_clicks_are_shown_and_a_disagreement_is_said(verdict: str, gain: float, disagree: bool) -> None:
+    candidate = {"seen": metrics(SEEN + gain), "unseen": metrics(UNSEEN + gain)}
+    decision = decide(CHAMPION, candidate, SETTINGS, clicks=said(verdict))  # type: ignore[arg-type]
+    assert decision.promoted is (gain > 0)
+    assert ("Clicks disagree" in decision.reason) is disagree
+    assert f"{verdict}. Because." in decision.reason
+    assert not decision.undecided

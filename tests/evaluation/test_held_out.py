@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from estudio_core.clickstream.ranking_data import FineTuningInput
 from estudio_core.evaluation.evaluate import judgments_from_sessions
@@ -30,7 +31,8 @@ def test_clicks_become_grades() -> None:
     judgments = judgments_from_sessions(
         [session("1", "q", "a b c", "b"), session("2", "q", "b a", "b a"), session("3", "p", "a", "")]
     )
-    assert dict(judgments["q"]) == {"a": 0.5, "b": 1.0, "c": 0.0}
+    gains = {object_id: 2**grade - 1 for object_id, grade in judgments["q"].items()}
+    assert gains == pytest.approx({"a": 0.5, "b": 1.0, "c": 0.0})
     assert list(judgments.answerable()) == ["q"]
 
 

@@ -24,7 +24,9 @@ from tests.pipeline.steps import build_release
 
 KINDS = ("lamp", "chair", "kettle", "radio", "camera", "tent")
 PLUGIN = """
-from estudio_core import DagSettings, FineTuneParams, PostgresItems, TextModel, TextTraining, create_text_plugin
+from estudio_core import (
+    DagSettings, FineTuneParams, GateSettings, PostgresItems, TextModel, TextTraining, create_text_plugin
+)
 
 plugin = create_text_plugin(
     "shop",
@@ -32,6 +34,7 @@ plugin = create_text_plugin(
     model=TextModel(name={model!r}, max_tokens=48),
     training=TextTraining(num_fixed_layers=1, test_size_ratio=0.4),
     fine_tune=FineTuneParams(min_sessions=10, num_epochs=1),
+    gate=GateSettings(minimum_queries=2),
     dag=DagSettings(shards=2),
 )
 """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def catalog_words(index: SearchIndexInfo, items: Sequence[SplitItem], queries: Sequence[str]) -> Scores | None:
     """Return what gives BM25 of `queries` with `items`, in their order; None where the index ranks no words.
 
-    The idf is that of these items: of a large catalog, of the sample that is ranked.
+    The idf is that of these items.
     """
     from estudio_core.evaluation.scores import word_scores
     from estudio_core.lexical.bm25 import Bm25

@@ -115,7 +115,7 @@ def write_report(
 
 def numbers_of(decision: GateDecision) -> dict[str, float]:
     """Return the figures of a decision by name, as they are kept beside a version."""
-    return {
+    numbers = {
         f"{group.group}_{comparison.metric}_{side}": getattr(comparison, side).mean
         for group in decision.groups
         for comparison in group.metrics
@@ -125,6 +125,15 @@ def numbers_of(decision: GateDecision) -> dict[str, float]:
         for group in decision.groups
         for comparison in group.tax
     }
+    if decision.clicks is not None:
+        said = decision.clicks
+        numbers |= {
+            "clicks_gain": said.least.mean,
+            "clicks_gain_low": said.least.low,
+            "clicks_gain_high": said.most.high,
+            "clicks_sessions": said.sessions,
+        } | ({} if said.sessions_needed is None else {"clicks_sessions_needed": said.sessions_needed})
+    return numbers
 
 
 def summary(decision: GateDecision) -> str:
