@@ -15,6 +15,7 @@ from estudio_core.plugin.specs import CatalogPretraining
 
 if TYPE_CHECKING:
     from estudio_core.clickstream.ranking_data import FineTuningInput
+    from estudio_core.preprocessing.catalog.pairs import CatalogPair
     from estudio_core.preprocessing.catalog.query_writers import QueryWriter
 
 KNOWN_ITEMS_FILE = "known_items.json"
@@ -39,7 +40,8 @@ def pair_catalog(plugin_name: str, run_id: str) -> PairsManifest:
     plugin = open_plugin(plugin_name)
     settings = plugin.pretrain or CatalogPretraining()
     whole: dict[str, str] = {}
-    titles, pairs = [], []
+    titles: list[CatalogPair] = []
+    pairs: list[CatalogPair] = []
     for split in sampled_items(plugin, (), settings.items + settings.known_items):
         whole[split.item.object_id] = split.text
         item = split.item.object_id, split.item.data, plugin.item_texts.preprocessor
