@@ -15,6 +15,7 @@ from estudio_core.plugin.specs import CatalogPretraining
 
 if TYPE_CHECKING:
     from estudio_core.clickstream.ranking_data import FineTuningInput
+    from estudio_core.preprocessing.catalog.pairs import CatalogPair
     from estudio_core.preprocessing.catalog.query_writers import QueryWriter
 
 KNOWN_ITEMS_FILE = "known_items.json"

@@ -18,6 +18,9 @@ _KEPT = {
     *TrainingConfig.settable("installation"),
 }
 """What a plugin says of its trainings that holds here too; the rest is about clicks, or about a loss over them."""
+_SHARE = 0.25
+"""Of the trained weights, where nobody says otherwise. A development division of Chorus, similarity and words together,
+one seed, nDCG@10 full and judged: +0.028 and +0.005 with a quarter, +0.020 and -0.013 with a half (larger batches)."""
 
 
 def pretrain(plugin_name: str, run_id: str, paired: dict[str, Any]) -> PretrainingManifest:
@@ -35,7 +38,7 @@ def pretrain(plugin_name: str, run_id: str, paired: dict[str, Any]) -> Pretraini
     index = plugin.index
     said = resolve({}, plugin=plugin.fine_tune, training=plugin.training.given).training.given
     training = TrainingConfig(
-        **{name: value for name, value in said.items() if name in _KEPT},
+        **({"interpolation": (_SHARE,)} | {name: value for name, value in said.items() if name in _KEPT}),
         num_epochs=1,
         metric=index.metric_type,
         aggregation=index.metric_aggregation_type,
