@@ -60,6 +60,14 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """Held-out sessions of the last training, and how many a decision by clicks needs."""
+
+    sessions: int
+    needed: int
+
+
+@dataclass(frozen=True)
 class Glance:
     """One plugin at a glance.
 
@@ -79,6 +87,7 @@ class Glance:
     watch: Watch | None
     failure: Failure | None
     step: NextStep
+    held_out: HeldOut | None = None
 
 
 def glances(runs: Mapping[str, Runs]) -> list[Glance]:
@@ -106,6 +115,7 @@ def _glance(connection: psycopg.Connection, plugin: str, runs: Runs) -> Glance:
         wanted_sessions=wanted,
         watch=watches[0] if watches else None,
         failure=_failure(connection, plugin, live, runs.failed),
+        held_out=_held_out(connection, plugin),
         step=next_step(
             Situation(
                 live=live.release_id if live else None,
@@ -146,6 +156,16 @@ def _quality(connection: psycopg.Connection, plugin: str) -> Quality | None:
         if found:
             return Quality(metric, tuple(sorted(found.items())[-_LAST_RELEASES:]))
     return None
+
+
+def _held_out(connection: psycopg.Connection, plugin: str) -> HeldOut | None:
+    """Return what the last training's clicks were enough for; None where it was not decided by any."""
+    row = connection.execute(
+        "SELECT numbers->>'clicks_sessions', numbers->>'clicks_sessions_needed' FROM estudio.trainings"
+        " WHERE plugin = %s ORDER BY at DESC LIMIT 1",
+        (plugin,),
+    ).fetchone()
+    return None if row is None or None in row else HeldOut(int(float(row[0])), int(float(row[1])))
 
 
 def _challenger(connection: psycopg.Connection, plugin: str) -> str | None:

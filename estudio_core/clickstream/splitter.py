@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from estudio_core.clickstream.query_groups import group_names
 from estudio_core.clickstream.query_retriever import query_key
 from estudio_core.clickstream.ranking_data import SPLITS, FineTuningInput, RankingData, Split
 from estudio_core.errors import ConfigurationError, NotEnoughDataError
@@ -26,9 +27,10 @@ class QueryAugmenter(Protocol):
 
 @dataclass(frozen=True)
 class _Query:
-    """What decides about one distinct query: its key, the fixed number in [0, 1) that it has, and its sessions."""
+    """What decides about one distinct query: its key, its group, the number in [0, 1) of both, and its sessions."""
 
     key: str
+    group: str
     fraction: float
     sessions: tuple[FineTuningInput, ...]
 
@@ -43,6 +45,9 @@ class TrainTestSplitter:
     Each query has a fixed number in [0, 1), a hash of the seed and its text. Those below `test_size_ratio` are
     tested on: below `test_size_ratio * holdout_share` in holdout, else in dev. So all sessions of a query share a
     split, and a query keeps its split when sessions are added, in any process.
+
+    Queries that hold the words of another one have its number (`group_names`), so that `tvs` is not tested on where
+    `tv` was learned from; such a query may change sides where the other one is asked for the first time.
 
     Few queries: where two or more have clicks, train and dev get at least one of those each; else, of two or more
     queries, train gets the one with clicks. Train takes the query with the greatest number, dev the one with the
@@ -148,9 +153,12 @@ class TrainTestSplitter:
         for session in sessions:
             grouped.setdefault(query_key(session.query), []).append(session)
         if self.shuffle:
-            return [_Query(k, fraction_of(k, self.random_state), tuple(s)) for k, s in grouped.items()]
+            groups = group_names(grouped)
+            return [
+                _Query(k, groups[k], fraction_of(groups[k], self.random_state), tuple(s)) for k, s in grouped.items()
+            ]
         count = len(grouped)
-        return [_Query(k, (count - 1 - i) / count, tuple(s)) for i, (k, s) in enumerate(grouped.items())]
+        return [_Query(k, k, (count - 1 - i) / count, tuple(s)) for i, (k, s) in enumerate(grouped.items())]
 
 
 def fraction_of(key: str, seed: int) -> float:
@@ -191,12 +199,17 @@ def _give_each_split_one(queries: Sequence[_Query], split_of: dict[str, Split]) 
     candidates = sorted(clicked if len(clicked) > 1 else queries, key=lambda q: (q.fraction, q.key))
     if not candidates:
         return
+    apart = len({q.group for q in candidates}) > 1  # else one group has to be divided
+
+    def put(query: _Query, split: Split) -> None:
+        split_of.update({q.key: split for q in queries if (q.group == query.group if apart else q.key == query.key)})
+
     anchor = clicked[0] if len(clicked) == 1 else candidates[-1]
-    split_of[anchor.key] = "train"
+    put(anchor, "train")
     if len(candidates) > 1 and not any(split_of[q.key] == "dev" for q in candidates):
-        movable = [q for q in candidates if split_of[q.key] == "train" and q.key != anchor.key]
-        movable = movable or [q for q in candidates if split_of[q.key] == "holdout"]
-        split_of[movable[0].key] = "dev"
+        others = [q for q in candidates if (q.group != anchor.group if apart else q.key != anchor.key)]
+        movable = [q for q in others if split_of[q.key] == "train"] or others
+        put(movable[0], "dev")
 
 
 def _gather(sessions: Iterable[FineTuningInput], split_of: Mapping[str, Split]) -> dict[Split, list[FineTuningInput]]:

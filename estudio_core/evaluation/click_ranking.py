@@ -8,7 +8,7 @@ import numpy as np
 
 from estudio_core.errors import DataError
 from estudio_core.evaluation.click_gain import K, RankedPairs
-from estudio_core.evaluation.click_log import ClickLog
+from estudio_core.evaluation.click_log import ClickLog, Floats
 from estudio_core.evaluation.evaluate import best_of
 from estudio_core.evaluation.scores import Scores, query_blocks
 
@@ -49,3 +49,22 @@ def rank_pairs(log: ClickLog, queries: Sequence[str], scores: Scores, rows: Mapp
             found[pairs] = of_objects[columns[pairs]]
             unshown[number] = max(places.sum() - discounts[pairs].sum(), 0.0)
     return RankedPairs(discounts, np.where(unshown < 1e-9, 0.0, unshown), np.nan_to_num(found))
+
+
+def rank_shown(log: ClickLog, scores: Floats) -> RankedPairs:
+    """Rank for each query what its sessions showed, and nothing else.
+
+    >>> from estudio_core.clickstream.ranking_data import FineTuningInput
+    >>> log = ClickLog.of([FineTuningInput("s", "lamp", ("a", "b"), (0, 1), (None, None), (0.0, 1.0))])
+    >>> rank_shown(log, np.array([0.1, 0.9])).discounts.round(3).tolist()
+    [0.631, 1.0]
+
+    Args:
+        log: Held-out clicks.
+        scores: [pairs].
+    """
+    order = np.lexsort((-scores, log.queries))
+    place = np.arange(len(order)) - np.searchsorted(log.queries[order], log.queries[order])
+    discounts = np.zeros(len(order))
+    discounts[order] = np.where(place < K, 1.0 / np.log2(place + 2.0), 0.0)
+    return RankedPairs(discounts, np.zeros(log.query_count), np.asarray(scores, dtype=np.float64))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from estudio_core.clickstream.ranking_data import FineTuningInput
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from estudio_core.evaluation.click_gain import RankedPairs
+    from estudio_core.evaluation.click_log import ClickLog
     from estudio_core.evaluation.evaluate import QueryMetrics
+    from estudio_core.evaluation.scores import EncodedCatalog, Scores
     from estudio_core.improvement.vectors_adjuster import VectorsAdjuster
     from estudio_core.vectordb.releases import Release
 
@@ -79,15 +82,62 @@ def move(
     return moved
 
 
-def ranked(
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out sessions as they are ranked with vectors: each object is named by whose vectors are meant.
+
+    Attributes:
+        sessions: With those names as results.
+        queries: Their distinct texts.
+        scores: Of the queries with all objects of `catalog`.
+        catalog: The objects.
+    """
+
+    sessions: list[FineTuningInput]
+    queries: list[str]
+    scores: Scores
+    catalog: EncodedCatalog
+
+    def metrics(self) -> QueryMetrics:
+        """Return how well what was shown is ranked again, see `evaluate_shown`."""
+        from estudio_core.evaluation.held_out import evaluate_shown
+
+        return evaluate_shown(self.sessions, self.queries, self.scores, self.catalog)
+
+    def log(self) -> ClickLog:
+        """Return the sessions as a click log, of objects that have vectors."""
+        from estudio_core.evaluation.click_log import ClickLog
+
+        rows = self.catalog.rows
+        kept = (s.without([result for result in s.results if result not in rows]) for s in self.sessions)
+        return ClickLog.of(session for session in kept if session.results)
+
+    def shown(self, log: ClickLog) -> RankedPairs:
+        """Return where these vectors put what the log shows."""
+        import numpy as np
+
+        from estudio_core.evaluation.click_ranking import rank_shown
+        from estudio_core.evaluation.scores import query_blocks
+
+        row_of = {query: row for row, query in enumerate(self.queries)}
+        asked = np.array([row_of[query] for query, _ in log.names], dtype=np.int64)
+        columns = np.array([self.catalog.rows[name] for _, name in log.names], dtype=np.int64)
+        found = np.empty(len(asked))
+        for block in query_blocks(np.unique(asked)):
+            here = np.isin(asked, block)
+            found[here] = self.scores(block)[np.searchsorted(block, asked[here]), columns[here]]
+        return rank_shown(log, found)
+
+
+def held_out(
     sessions: Sequence[FineTuningInput],
     queries: Mapping[str, Vectors],
     vectors: Mapping[Key, Vectors],
     release: Release,
     words: Mapping[str, Mapping[str, float]],
     personal: bool,
-) -> QueryMetrics:
-    """Rank again what held-out sessions showed, with these vectors (see `evaluate_shown`), as the release ranks.
+) -> HeldOut:
+    """Return held-out sessions as these vectors rank them, and the release's words.
 
     Args:
         sessions: The held-out ones.
@@ -99,7 +149,6 @@ def ranked(
     """
     import numpy as np
 
-    from estudio_core.evaluation.held_out import evaluate_shown
     from estudio_core.evaluation.scores import EncodedCatalog, fused_scores, similarity_scores
 
     names = {key: f"{key[0]}\x1f{key[1] or ''}" for key in vectors}
@@ -115,4 +164,4 @@ def ranked(
         of_queries = [words.get(asked[row], {}) for row in rows]
         return np.array([[of_query.get(key[0], 0.0) for key in vectors] for of_query in of_queries], dtype=np.float32)
 
-    return evaluate_shown(renamed, asked, fused_scores(similarity, by_words, release.ranking), catalog)
+    return HeldOut(renamed, asked, fused_scores(similarity, by_words, release.ranking), catalog)

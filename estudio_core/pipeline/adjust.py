@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from estudio_core.clickstream.ranking_data import FineTuningInput
     from estudio_core.evaluation.bootstrap import Estimate
-    from estudio_core.improvement.learning import Key, Vectors
+    from estudio_core.evaluation.gate_settings import GateSettings
+    from estudio_core.improvement.learning import HeldOut, Key, Vectors
 
 METRIC = "shown_ndcg@10"
 
@@ -45,13 +46,13 @@ def adjust(plugin_name: str, run_id: str, params: dict[str, Any]) -> Improvement
     The newest sessions wait for a later run, until clicks on them have had `settle_minutes` to arrive.
 
     Sessions are divided by query as for training: those of the training side move vectors, those of the other side only
-    measure, so that neither this nor the gate is asked about what was learned. Nothing is written to the collection.
+    measure, so that neither this nor the gate is asked about what was learned. Sessions that moved vectors served do
+    not measure: their clicks stand where those vectors put them. Nothing is written to the collection.
 
     Raises:
         NotEnoughDataError: nothing is live, it was switched off, or there are too few sessions to learn or measure.
     """
-    from estudio_core.evaluation.bootstrap import paired_gain
-    from estudio_core.improvement.learning import move, ranked
+    from estudio_core.improvement.learning import held_out, move
 
     wanted = ImproveParams.model_validate(params)
     plugin = open_plugin(plugin_name)
@@ -76,17 +77,16 @@ def adjust(plugin_name: str, run_id: str, params: dict[str, Any]) -> Improvement
         wanted.personal,
     )
     report("Improve", len(sessions.learned), len(sessions.learned), "sessions")
-    results = {
-        name: ranked(sessions.held_out, queries, vectors, release, words, wanted.personal)
+    ranked = {
+        name: held_out(sessions.held_out, queries, vectors, release, words, wanted.personal)
         for name, vectors in (("base", stored.base), ("now", stored.now), ("moved", stored.now | moved))
     }
+    results = {name: of_vectors.metrics() for name, of_vectors in ranked.items()}
     if not results["base"].queries:
         raise NotEnoughDataError(
             "No held-out session shows both a clicked and a skipped item: nothing can be measured."
         )
-    gains = {
-        name: paired_gain(results["base"].values[METRIC], results[name].values[METRIC]) for name in ("now", "moved")
-    }
+    gains = _gains(ranked, plugin.training.examination_exponent, plugin.gate)
     state, reason = _decide(gains, bool(moved))
     store = ArtifactStore()
     with store.publish(plugin_name, run_id, IMPROVEMENT_STEP) as folder:
@@ -158,8 +158,22 @@ def _words(release: Release, sessions: Iterable[FineTuningInput]) -> dict[str, d
         return {query: word_scores(connection, release.collection, query, sorted(ids)) for query, ids in shown.items()}
 
 
+def _gains(ranked: dict[str, HeldOut], exponent: float | None, settings: GateSettings) -> dict[str, Estimate]:
+    """Return what vectors gain over the model's own, at the least, on what held-out sessions showed (`ClickGain`)."""
+    from estudio_core.evaluation.click_gain import ClickGain
+
+    log = ranked["base"].log()
+    base = ranked["base"].shown(log)
+    estimator = ClickGain(log, base.scores, exponent)
+    found = {}
+    for name in ("now", "moved"):
+        gain = estimator.at(base, ranked[name].shown(log), estimator.attention.lowest)
+        found[name] = estimator.interval(gain.low, gain.standard_error, settings.confidence)
+    return found
+
+
 def _decide(gains: dict[str, Estimate], anything: bool) -> tuple[ledger.State, str]:
-    """Harm is a mean below that of the model's own vectors: what is in doubt is not served."""
+    """Nothing is written that is not certain to gain; what was moved before and costs in the mean is undone."""
     if gains["now"].mean < 0:
         return (
             "off",
@@ -167,6 +181,10 @@ def _decide(gains: dict[str, Estimate], anything: bool) -> tuple[ledger.State, s
         )
     if not anything:
         return "refused", "The adjuster moved nothing."
-    if gains["moved"].mean < 0:
-        return "refused", f"It would cost {-gains['moved'].mean:.4f} {METRIC} on held-out queries."
-    return "applied", f"{METRIC} of held-out queries changes by {gains['moved']}."
+    gain = gains["moved"]
+    if not gain.low > 0:
+        return "refused", (
+            f"{METRIC} of held-out queries would change by {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}], and a "
+            "gain has to be certain."
+        )
+    return "applied", f"{METRIC} of held-out queries changes by {gain}."

@@ -49,6 +49,8 @@ class DatasetManifest(Manifest):
     missing_items: int
     items_on_both_sides: int
     simulated_sessions: int
+    sessions_for_decision: int | None = None
+    """Held-out sessions that a decision by clicks is likely to need; None where nothing says."""
 
 
 class TrainingManifest(Manifest):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from typing import TYPE_CHECKING, Any
 
 from estudio_core.artifacts import ArtifactStore
 from estudio_core.clickstream.ranking_data import SPLITS, RankingData
@@ -11,6 +12,11 @@ from estudio_core.pipeline.manifests import DatasetManifest, SessionsManifest
 from estudio_core.pipeline.training.sessions import read_sessions
 from estudio_core.plugin.plugin import prepare
 from estudio_core.plugin.registry import open_plugin
+
+if TYPE_CHECKING:
+    from estudio_core.plugin.plugin import Plugin
+
+logger = logging.getLogger(__name__)
 
 
 def preprocess(plugin_name: str, run_id: str, sessions: dict[str, Any]) -> DatasetManifest:
@@ -39,6 +45,7 @@ def preprocess(plugin_name: str, run_id: str, sessions: dict[str, Any]) -> Datas
         )
     if plugin.judgments is None:
         _check_held_out(data, plugin.gate.minimum_queries)
+    needed = _sessions_for_decision(plugin, data)
     with store.publish(plugin_name, run_id, "dataset") as folder:
         data.save(folder)
     return DatasetManifest(
@@ -52,6 +59,7 @@ def preprocess(plugin_name: str, run_id: str, sessions: dict[str, Any]) -> Datas
         missing_items=len(data.missing_items),
         items_on_both_sides=len(items_on_both_sides(data)),
         simulated_sessions=extracted.simulated_sessions,
+        sessions_for_decision=needed,
     )
 
 
@@ -67,3 +75,20 @@ def _check_held_out(data: RankingData, fewest: int) -> None:
             f"{fewest} to decide by clicks. Collect sessions of more queries, raise test_size_ratio, give the plugin "
             "judgments, or lower minimum_queries of its gate."
         )
+
+
+def _sessions_for_decision(plugin: Plugin, data: RankingData) -> int | None:
+    """Return how many held-out sessions a decision by clicks is likely to need, and say where there are fewer."""
+    from estudio_core.evaluation.click_verdict import sessions_for_decision
+    from estudio_core.pipeline.evaluation.questions import held_out_clicks
+
+    log = held_out_clicks(data, set(data.items))
+    needed = None if log is None else sessions_for_decision(log, plugin.gate, plugin.training.examination_exponent)
+    if log is not None and needed is not None and needed > len(log.clients):
+        logger.warning(
+            "%d sessions are held out; to find a gain of %g by clicks about %d are needed.",
+            len(log.clients),
+            plugin.gate.told_gain,
+            needed,
+        )
+    return needed

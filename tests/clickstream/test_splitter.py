@@ -210,3 +210,29 @@ def test_by_time_always_has_something_in_dev(count: int, seed: int) -> None:
     assert [s.session_id for s in split["train"]] == ["old"]
     assert split["dev"]
     assert len(split["dev"]) + len(split["holdout"]) == count
+
+
+def test_queries_of_the_same_words_and_those_that_hold_them_share_a_split() -> None:
+    kinds = [f"kind{i}a" for i in range(200)]
+    asked = [
+        form for kind in kinds for form in (kind, f"{kind}s", f"red {kind}", f"{kind}s in red", f"cheap {kind} red")
+    ]
+    split = sides(TrainTestSplitter().split([session(str(i), query) for i, query in enumerate(asked)]))
+    assert len({split[query] for query in asked}) == 3
+    for kind in kinds:
+        assert len({side for query, side in split.items() if kind in query}) == 1
+
+
+def test_what_most_queries_hold_draws_none_of_them() -> None:
+    asked = ["dress", *(f"dress {i}" for i in range(100))]
+    split = sides(TrainTestSplitter().split([session(str(i), query) for i, query in enumerate(asked)]))
+    assert 70 <= sum(side == "train" for side in split.values()) <= 90
+
+
+@pytest.mark.parametrize("queries", [["tv", "tvs"], ["tv", "tvs", "red tv", "radio"]])
+def test_few_related_queries_still_leave_something_on_each_side(queries: list[str]) -> None:
+    split = TrainTestSplitter().split([session(query, query) for query in queries])
+    assert split["train"]
+    assert split["dev"]
+    if "radio" in queries:
+        assert len({side for query, side in sides(split).items() if "tv" in query}) == 1

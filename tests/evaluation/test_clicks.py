@@ -12,7 +12,7 @@ from estudio_core.evaluation.click_attention import Attention, standardised
 from estudio_core.evaluation.click_gain import ClickGain, RankedPairs
 from estudio_core.evaluation.click_log import Cells, ClickLog
 from estudio_core.evaluation.click_ranking import rank_pairs
-from estudio_core.evaluation.click_verdict import ClickVerdict, judge_clicks
+from estudio_core.evaluation.click_verdict import ClickVerdict, judge_clicks, sessions_for_decision
 from estudio_core.evaluation.gate_settings import GateSettings
 
 
@@ -186,3 +186,15 @@ def test_attention_that_is_given_has_no_error_of_its_own() -> None:
     assert (given.lowest, given.highest, given.is_known) == (0.7, 0.7, True)
     assert str(given) == "(position + 1)^-0.70, given by the plugin"
     assert standardised(np.array([5.0, 5.0]), np.array([0, 0])).tolist() == [0, 0]
+
+
+def test_what_a_decision_needs_is_known_before_there_is_a_candidate() -> None:
+    world, estimator = simulated("PBM 1", sessions=2_000)
+    needed = sessions_for_decision(estimator.log, GateSettings())
+    assert needed is not None
+    assert 1_000 < needed < 6_000  # a third of gains of 0.05 are found with 500, nine in ten with 5,000
+    scores = noisy(world, np.random.default_rng(1), noise_for(0.05, 0.95), 0.95)
+    assert judged(world, estimator, scores).sessions_needed == pytest.approx(needed, rel=0.5)
+    less = sessions_for_decision(estimator.log, GateSettings(told_gain=0.06))
+    assert less == pytest.approx(needed / 4, rel=0.01)
+    assert sessions_for_decision(ClickLog.of([session(1, "lamp", "000")]), GateSettings()) is None

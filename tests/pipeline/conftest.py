@@ -24,9 +24,8 @@ from tests.pipeline.steps import build_release
 
 KINDS = ("lamp", "chair", "kettle", "radio", "camera", "tent")
 PLUGIN = """
-from estudio_core import (
-    DagSettings, FineTuneParams, GateSettings, PostgresItems, TextModel, TextTraining, create_text_plugin
-)
+from estudio_core import DagSettings, FineTuneParams, PostgresItems, TextModel, TextTraining, create_text_plugin
+from estudio_core import GateSettings
 
 plugin = create_text_plugin(
     "shop",
@@ -60,8 +59,8 @@ class Shop:
         self.plugin_file.write_text(text.replace(old, new))
         forget_plugins()
 
-    def search_sessions(self, sessions: int, clicks: bool = True) -> None:
-        """Log searches for kinds of products, with clicks on products of that kind."""
+    def search_sessions(self, sessions: int, clicks: bool = True, variants: int = 4) -> None:
+        """Log searches for kinds of products, in so many wordings of each, with clicks on products of that kind."""
         rng = random.Random(5)
         queries, events = [], []
         for number in range(sessions):
@@ -70,7 +69,9 @@ class Shop:
             shown = list(dict.fromkeys([*shown, str(6 * rng.randrange(10) + KINDS.index(kind))]))
             at = datetime.now(UTC) - timedelta(hours=1, seconds=sessions - number)
             queries.append(
-                UbiQuery(f"q{number}", f"{kind} {rng.randrange(4)}", at, "shop", query_response_hit_ids=tuple(shown))
+                UbiQuery(
+                    f"q{number}", f"{kind} {rng.randrange(variants)}", at, "shop", query_response_hit_ids=tuple(shown)
+                )
             )
             events += [
                 UbiEvent(f"e{number}-{i}", "click", f"q{number}", at, "shop", object_id=i)

@@ -66,3 +66,18 @@ def test_spellings_of_a_held_out_query_measure_as_one(shop: Shop) -> None:
     asked = [session.query for session in run.held_out]
     assert len(asked) == 3 * len(set(asked)) > 3
     assert not any(query.startswith("LAMP") for query in asked)
+
+
+def test_what_moved_vectors_served_does_not_measure_them(indexed_shop: Shop) -> None:
+    indexed_shop.sql(
+        "INSERT INTO estudio.improvements (plugin, release_id, run_id, state, until, objects, reason, at)"
+        " SELECT 'shop', release_id, 'one', 'applied', %s, 1, 'It gains.', %s FROM estudio.deployments",
+        MARK,
+        MARK,
+    )
+    log("before", MARK - timedelta(minutes=1), 30)
+    log("after", MARK + timedelta(minutes=1), 30, "chair {}")
+    with database.connect() as connection:
+        run = read_sessions(connection, open_plugin("shop"), ImproveParams(), MARK, END)
+    assert {session.session_id.partition("-")[0] for session in run.held_out} == {"before"}
+    assert {session.session_id.partition("-")[0] for session in run.learned} == {"after"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -74,11 +74,33 @@ def read_sessions(
     older = store.sessions(name, since=window, until=min(since, until), limit=wanted.max_sessions - len(newer))
     inputs = [*usable(list(older)), *usable(newer)]
     sides = plugin.splitter.split(inputs)
+    served_by_moved = _served_by_moved(connection, name)
     new = {session.session_id for session in newer}
     return ImprovementSessions(
         [session for session in sides["train"] if session.session_id in new],
-        with_one_spelling([*sides["dev"], *sides["holdout"]]),
+        with_one_spelling(session for session in [*sides["dev"], *sides["holdout"]] if not served_by_moved(session)),
     )
+
+
+def _served_by_moved(connection: psycopg.Connection, plugin_name: str) -> Callable[[FineTuningInput], bool]:
+    """Return what tells whether a session may have been served by moved vectors.
+
+    From the first application for a release on, its sessions; where a session does not say its release, all of them.
+    """
+    began: dict[int, datetime] = {}
+    for done in ledger.history(connection, plugin_name):  # the latest first
+        if done.state == "applied":
+            began[done.release_id] = done.at
+    earliest = min(began.values(), default=None)
+
+    def served(session: FineTuningInput) -> bool:
+        if earliest is None:
+            return False
+        of_release = session.release is not None and session.release.isdigit()
+        since = began.get(int(session.release or 0)) if of_release else earliest
+        return since is not None and session.timestamp >= int(since.timestamp())
+
+    return served
 
 
 def check_enough(sessions: ImprovementSessions, wanted: ImproveParams, since: datetime) -> None:
