@@ -33,7 +33,7 @@ def pair_catalog(plugin_name: str, run_id: str) -> PairsManifest:
     from estudio_core.clickstream.ranking_data import ItemsSet, RankingData
     from estudio_core.pipeline.pretraining.teaching import taught
     from estudio_core.preprocessing.catalog.known_items import divide, known_items, training_queries
-    from estudio_core.preprocessing.catalog.pairs import CatalogPair, cut
+    from estudio_core.preprocessing.catalog.pairs import cut
     from estudio_core.preprocessing.catalog.query_writers import WordSamples
     from estudio_core.preprocessing.catalog.teachers import scorer_of, writer_of
 
