@@ -64,17 +64,21 @@ def preprocess(plugin_name: str, run_id: str, sessions: dict[str, Any]) -> Datas
 
 
 def _check_held_out(data: RankingData, fewest: int) -> None:
-    """Refuse a held-out side on which no gate can decide, before anything is trained for it."""
+    """Refuse an empty held-out side, and warn of one on which no gate can decide, before anything is trained for it."""
     clicked = {
         split: len({session.query_key for session in data.splits[split] if not session.is_clickless})
         for split in SPLITS
     }
-    if clicked["holdout"] < fewest:
-        raise NotEnoughDataError(
-            f"{clicked['holdout']} of {sum(clicked.values())} clicked queries are held out, and the gate needs "
-            f"{fewest} to decide by clicks. Collect sessions of more queries, raise test_size_ratio, give the plugin "
-            "judgments, or lower minimum_queries of its gate."
-        )
+    if clicked["holdout"] >= fewest:
+        return
+    said = (
+        f"{clicked['holdout']} of {sum(clicked.values())} clicked queries are held out, and the gate needs "
+        f"{fewest} to decide by clicks. Collect sessions of more queries, raise test_size_ratio, give the plugin "
+        "judgments, or lower minimum_queries of its gate."
+    )
+    if not clicked["holdout"]:
+        raise NotEnoughDataError(said)
+    logger.warning("%s The model is trained and registered, and cannot be promoted by the gate.", said)
 
 
 def _sessions_for_decision(plugin: Plugin, data: RankingData) -> int | None:
