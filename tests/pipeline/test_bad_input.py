@@ -158,9 +158,17 @@ def test_clicks_on_deleted_items_are_reported_and_left_out(shop: Shop) -> None:
     assert dataset.sessions["train"] > 0
 
 
+def test_too_few_held_out_queries_are_refused_before_training(shop: Shop) -> None:
+    shop.rewrite_plugin("GateSettings(minimum_queries=2)", "GateSettings(minimum_queries=7)")
+    shop.search_sessions(120)
+    sessions = extract("shop", "early", {"min_sessions": 10})
+    with pytest.raises(NotEnoughDataError, match="of 24 clicked queries are held out, and the gate needs 7"):
+        preprocess("shop", "early", sessions.as_dict())
+
+
 def test_a_plugin_with_a_syntax_error_names_file_and_line(shop: Shop) -> None:
     shop.rewrite_plugin("plugin = create_text_plugin(", "plugin = = create_text_plugin(")
-    with pytest.raises(PluginError, match=r"shop\.py, line 4"):
+    with pytest.raises(PluginError, match=r"shop\.py, line 5"):
         check_source("shop")
 
 

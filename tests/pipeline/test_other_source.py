@@ -16,7 +16,7 @@ from tests.pipeline.conftest import KINDS, Shop, forget_plugins
 from tests.pipeline.steps import initialize
 
 PLUGIN = """
-from estudio_core import TextModel, TextTraining, create_text_plugin
+from estudio_core import GateSettings, TextModel, TextTraining, create_text_plugin
 from tests.pipeline.test_other_source import ListLoader
 
 plugin = create_text_plugin(
@@ -24,6 +24,7 @@ plugin = create_text_plugin(
     items=ListLoader({kind!r}),
     model=TextModel(name={model!r}, max_tokens=48),
     training=TextTraining(test_size_ratio=0.4),
+    gate=GateSettings(minimum_queries=2),
 )
 """
 
