@@ -7,7 +7,7 @@ from typing import Any
 
 from estudio_core.artifacts import ArtifactStore
 from estudio_core.pipeline.manifests import PairsManifest, PretrainingManifest
-from estudio_core.pipeline.train import run_process
+from estudio_core.pipeline.training.child import run_process
 from estudio_core.plugin.precedence import resolve
 from estudio_core.plugin.registry import open_plugin
 from lightning_modules.config import TrainingConfig
