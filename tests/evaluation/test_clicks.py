@@ -64,6 +64,18 @@ def test_a_better_candidate_is_told_and_its_gain_is_about_the_true_one() -> None
     assert "at the least" in verdict.reason
 
 
+def test_a_champion_that_did_not_serve_the_log_is_heard_like_the_candidate() -> None:
+    gains = []
+    for seed in range(4):
+        world, estimator = simulated("cascade", seed=seed)
+        rng = np.random.default_rng(seed)
+        champion, candidate = (noisy(world, rng, noise_for(0.05, 0.95), 0.95) for _ in range(2))
+        sides = ranked_pairs(world, champion), ranked_pairs(world, candidate)
+        assert judge_clicks(estimator, *sides, GateSettings()).verdict == "cannot tell"
+        gains.append(estimator.at(*sides, estimator.attention.lowest).low)
+    assert np.mean(gains) < 0.01  # +0.018 where the candidate's scores alone explain clicks
+
+
 def test_the_perfect_order_is_never_refused() -> None:
     world, estimator = simulated("PBM 1")
     names, rng = candidates(0.95), np.random.default_rng(1)
