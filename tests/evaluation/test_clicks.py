@@ -36,6 +36,14 @@ def test_attention_is_told_apart_from_the_order_although_each_query_shows_one_li
     assert attention.highest > exponent + 0.25  # with the champion's knowledge taken for attention
 
 
+def test_attention_that_is_no_power_of_the_position_is_taken_for_as_even_as_its_evenest_part() -> None:
+    fold = simulated("fold")[1].attention  # four results at a glance, of the others one in four
+    assert fold.exponent > 0.3
+    assert fold.evenest < 0.1
+    power = simulated("PBM 1")[1].attention
+    assert (power.evenest, power.lowest) == (power.exponent, power.exponent - 0.05)
+
+
 @pytest.mark.parametrize(("model", "left"), [("PBM 1", 1.0), ("cascade", 0.0)])
 def test_attention_below_a_click_is_what_the_click_model_leaves(model: str, left: float) -> None:
     assert simulated(model)[1].cells.attention_after_click == pytest.approx(left, abs=0.1)
@@ -124,7 +132,7 @@ def session(number: int, query: str, clicks: str, client: str | None = None, **f
 def test_rewards_are_counted_by_their_importance_and_what_stands_below_a_click_is_told() -> None:
     log = ClickLog.of([session(1, "lamp", "0105"), session(2, "chair", "00")])
     assert log.rewards.tolist() == [0, 1, 0, 5, 0, 0]
-    assert log.after_click.tolist() == [False, False, True, True, False, False]
+    assert log.clicks_above.tolist() == [0, 0, 1, 1, 0, 0]
     assert log.sessions_of_query.tolist() == [1, 1]
     assert log.names[:2] == (("lamp", "a"), ("lamp", "b"))
     cells = Cells.of(log)
