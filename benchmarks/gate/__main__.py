@@ -27,7 +27,18 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.gate.simulation import QUERIES, SHOWN, Clicks, World, best, candidates, click_log, ranked_pairs
+from benchmarks.gate.simulation import (
+    QUERIES,
+    SHOWN,
+    Clicks,
+    World,
+    best,
+    candidates,
+    click_log,
+    noise_for,
+    noisy,
+    ranked_pairs,
+)
 from benchmarks.machine import describe
 from benchmarks.units import UnitStore
 from estudio_core.evaluation.click_gain import ClickGain
@@ -40,6 +51,8 @@ NOISES = (0.0, 0.2)
 SESSIONS = (500, 5_000, 20_000)
 CORRELATION = 0.95
 """Of the champion's errors and those of a candidate that was trained from it."""
+OLDER = ("equal, older log", "worse by 0.05, older log")
+"""The log was served by a release before the champion: a model as good as the champion, and that release itself."""
 REPETITIONS = 200
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -79,7 +92,8 @@ def _measured(model: str, noise: float, sessions: int, repetitions: int) -> str:
 
 def _cell(model: Clicks, sessions: int, repetitions: int) -> dict[str, Any]:
     """Return, per candidate, the share of each verdict and mean and spread of truth and estimate."""
-    names = candidates(CORRELATION)
+    of_names = candidates(CORRELATION)
+    names = [*of_names, *OLDER]
     verdicts: dict[str, Counter[str]] = {name: Counter() for name in names}
     figures: dict[str, list[tuple[float, float, float]]] = {name: [] for name in names}
     exponents: list[float] = []
@@ -90,12 +104,14 @@ def _cell(model: Clicks, sessions: int, repetitions: int) -> dict[str, Any]:
             click_log(world, rng, sessions, model), np.take_along_axis(world.champion, world.shown, 1).ravel()
         )
         exponents.append(estimator.attention.exponent)
-        before, champion = world.ndcg(world.shown).mean(), ranked_pairs(world, world.champion)
-        for name, scores_of in names.items():
-            scores = scores_of(world, rng)
-            found = judge_clicks(estimator, champion, ranked_pairs(world, scores), GateSettings())
+        compared = [(name, world.champion, scores_of(world, rng)) for name, scores_of in of_names.items()]
+        newer, another = (noisy(world, rng, noise_for(0.05, CORRELATION), CORRELATION) for _ in range(2))
+        compared += zip(OLDER, (newer, newer), (another, world.champion), strict=True)
+        for name, champion, scores in compared:
+            found = judge_clicks(estimator, ranked_pairs(world, champion), ranked_pairs(world, scores), GateSettings())
             verdicts[name][found.verdict] += 1
-            figures[name].append((float(world.ndcg(best(scores, 10)).mean() - before), found.least.mean, found.unshown))
+            true = world.ndcg(best(scores, 10)).mean() - world.ndcg(best(champion, 10)).mean()
+            figures[name].append((float(true), found.least.mean, found.unshown))
     return {
         "exponent": float(np.mean(exponents)),
         "candidates": {
@@ -122,6 +138,7 @@ def _table(results: Results, repetitions: int) -> str:
         "",
         f"{QUERIES} held-out queries, the champion's {SHOWN} results shown in its order, simulated clicks, "
         f"{repetitions} repetitions a cell. Correlated: errors correlate with the champion's by {CORRELATION}. "
+        "Older log: served by a release before the champion. "
         "Noise: chance that an irrelevant result is clicked once it is looked at. Shares of verdicts.",
         "",
         f"Machine: {describe()}. Command: `make bench-gate`.",

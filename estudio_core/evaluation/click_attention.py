@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from estudio_core.evaluation.click_log import Cells, ClickLog, Floats, Ints
 
@@ -17,6 +18,10 @@ SLACK = 0.05
 clicks by a curve only roughly, and attention is a power of the position only roughly."""
 PRIOR_CLICKS = 2.0
 """Clicks' worth of belief that a query's results are as attractive as those of others with the same scores."""
+FOLD = 4
+"""Positions that a screen shows at once, about: above and below it attention may fall otherwise."""
+CONTRADICTED = 2.5
+"""Standard errors by which the slope of a part has to differ from that of the whole list to be another one."""
 _STEPS = 60
 _RIDGE = 1e-6
 _MOST_LEVERAGE = 0.99  # a query that alone tells a coefficient moves it a hundredfold, not infinitely
@@ -69,17 +74,19 @@ class Attention:
         standard_error: Clustered by query; 0 where the plugin gave the exponent, inf where the log does not tell.
         highest: The exponent if all of the fall in clicks came from the position, and none from better results above.
         influence: [queries], what each query moves `exponent` by.
+        evenest: The exponent, or that of a part of the list where the log contradicts it there.
     """
 
     exponent: float
     standard_error: float
     highest: float
     influence: Floats
+    evenest: float
 
     @classmethod
     def given(cls, exponent: float, queries: int) -> Attention:
         """Return attention that is known."""
-        return cls(exponent, 0.0, exponent, np.zeros(queries))
+        return cls(exponent, 0.0, exponent, np.zeros(queries), exponent)
 
     @property
     def is_known(self) -> bool:
@@ -90,7 +97,7 @@ class Attention:
     def lowest(self) -> float:
         """The exponent with which a gain has to be certain: taken for too even, attention favours what was shown."""
         margin = max(SLACK, self.standard_error / 2) if self.standard_error else 0.0
-        return max(self.exponent - margin, 0.0)
+        return max(self.evenest - margin, 0.0)
 
     def __str__(self) -> str:
         """Say it in a line."""
@@ -121,17 +128,31 @@ def estimate_attention(log: ClickLog, cells: Cells, scores: Floats) -> Attention
     query = log.queries[cells.pairs]
     depth = -np.log1p(cells.positions.astype(np.float64))
     features = np.column_stack([depth, ScoreCurve.of(scores).features(scores)[cells.pairs]])
-    found, alone = (
-        fit_conditional(query, cells.looks, cells.clicks, columns) for columns in (features, depth[:, None])
-    )
-    if not cells.clicks.any() or not np.linalg.cond(found.information) < _SINGULAR:
-        return Attention(1.0, float("inf"), 1.0, np.zeros(log.query_count))
-    influence = found.influence(query, cells.clicks, log.query_count)[:, 0]
-    error = float(np.sqrt((influence**2).sum()))
-    if not np.isfinite(error) or error == 0:
-        return Attention(1.0, float("inf"), 1.0, np.zeros(log.query_count))
-    exponent, highest = np.clip([found.coefficients[0], alone.coefficients[0]], 0.0, GREATEST_EXPONENT)
-    return Attention(float(exponent), error, float(max(highest, exponent)), influence)
+
+    def slope(here: NDArray[np.bool_], columns: Floats) -> tuple[float, float, Floats]:
+        """Return exponent, standard error and influence of a regression over some cells; inf where it tells nothing."""
+        clicks = cells.clicks[here]
+        found = fit_conditional(query[here], cells.looks[here], clicks, columns[here])
+        if not clicks.any() or not np.linalg.cond(found.information) < _SINGULAR:
+            return 1.0, float("inf"), np.zeros(log.query_count)
+        influence = found.influence(query[here], clicks, log.query_count)[:, 0]
+        error = float(np.sqrt((influence**2).sum()))
+        return float(found.coefficients[0]), error if error > 0 else float("inf"), influence
+
+    everywhere = np.ones(len(query), dtype=bool)
+    exponent, error, influence = slope(everywhere, features)
+    if not np.isfinite(error):
+        return Attention(1.0, float("inf"), 1.0, influence, 1.0)
+    evenest, highest = exponent, slope(everywhere, depth[:, None])[0]
+    for here in (cells.positions < FOLD, cells.positions >= FOLD):
+        of_part, of_error, _ = slope(here, features)
+        if of_part < exponent - CONTRADICTED * of_error:
+            evenest = min(evenest, of_part)
+        steepest, of_error, _ = slope(here, depth[:, None])
+        if steepest > highest + CONTRADICTED * of_error:
+            highest = steepest
+    exponent, evenest, highest = (float(e) for e in np.clip([exponent, evenest, highest], 0.0, GREATEST_EXPONENT))
+    return Attention(exponent, error, max(highest, exponent), influence, evenest)
 
 
 def standardised(values: Floats, queries: Ints) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -34,7 +34,8 @@ _CLOSE_ENOUGH = 0.04
 _SAME = 0.75
 """Squared correlation of logged scores with a candidate's difference from them above which its own say nothing more:
 that of one whose order correlates with the logged one by less than -0.5, as a reversed one does."""
-_SHARES = (-0.5, 2.0)  # of the candidate's scores: below 0 it knows worse than nothing
+_ROUNDING = 0.02  # standard deviations by which scores may differ from the logged ones and be theirs
+_SHARES = (-0.5, 2.0)  # below 0, scores know worse than nothing
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,9 @@ class ClickGain:
 
     def at(self, champion: RankedPairs, candidate: RankedPairs, exponent: float) -> Gain:
         """Return the gain if attention falls with `exponent`, with the error that the exponent's own brings."""
-        fit, curve = self._model_of(exponent, standardised(candidate.scores, self.log.queries))
+        fit, curve = self._model_of(
+            exponent, [standardised(side.scores, self.log.queries) for side in (champion, candidate)]
+        )
         change, last = candidate.discounts - champion.discounts, self._ranked_last(candidate)
 
         def bounds(exponent: float, coefficients: Floats) -> tuple[Floats, Floats]:
@@ -182,31 +185,42 @@ class ClickGain:
             self._models[exponent] = self._fitted(exponent, self._curve.features(self._scores))
         return self._models[exponent]
 
-    def _model_of(self, exponent: float, scores: Floats) -> tuple[ConditionalFit, Floats]:
-        """Fit the click model with a candidate's scores: a curve of `(1 - share) x logged + share x candidate's`.
+    def _model_of(self, exponent: float, sides: Sequence[Floats]) -> tuple[ConditionalFit, Floats]:
+        """Fit the click model with the scores of champion and candidate: a curve of a mixture of them and the logged.
 
-        One number says how much the candidate knows beside the order that was shown, so that clicks at the top, of
-        which there are many, tell what to expect further down. By Gauss and Newton: the slope of the curve times the
-        difference of the scores is a feature, whose coefficient is the step of the share.
+        A share for each says how much it knows beside the order that was shown, so that clicks at the top, of which
+        there are many, tell what to expect further down. A champion that served the sessions knows nothing beside them;
+        another one has to be heard like the candidate, which would be flattered else. By Gauss and Newton: the slope of
+        the curve times the difference of scores is a feature, whose coefficient is the step of the share.
+
+        Args:
+            exponent: Of attention.
+            sides: Standardised scores, [pairs] each.
 
         Returns the fit, and its features by pair.
         """
         fit, level = self._model(exponent)
-        curve, difference, share = fit.coefficients, scores - self._scores, 0.0
-        features, steps = self._curve.features(self._scores), _STEPS_OF_SHARE
-        if not difference.any() or np.corrcoef(self._scores, difference)[0, 1] ** 2 > _SAME:
-            steps = 0
+        differences = [scores - self._scores for scores in sides]
+        told = np.array([of for of in differences if of.std() > _ROUNDING and not self._turned(of)]).reshape(
+            -1, len(self._scores)
+        )
+        curve, shares, features = fit.coefficients, np.zeros(len(told)), self._curve.features(self._scores)
+        steps = _STEPS_OF_SHARE if len(told) else 0
         for number in range(steps):
-            mixed = self._scores + share * difference
-            features = np.column_stack([self._curve.features(mixed), (self._curve.slopes(mixed) @ curve) * difference])
-            start = replace(fit, coefficients=np.append(curve, 0.0))
+            mixed = self._scores + shares @ told
+            features = np.column_stack([self._curve.features(mixed), *((self._curve.slopes(mixed) @ curve) * told)])
+            start = replace(fit, coefficients=np.append(curve, np.zeros(len(told))))
             fit, level = self._fitted(exponent, features, start, level, rounds=1, steps=2)
-            curve, step = fit.coefficients[:-1], float(np.clip(fit.coefficients[-1], -0.4, 0.4))
-            if abs(step) < _CLOSE_ENOUGH or number == steps - 1:
+            curve, step = fit.coefficients[: -len(told)], np.clip(fit.coefficients[-len(told) :], -0.4, 0.4)
+            if np.abs(step).max() < _CLOSE_ENOUGH or number == steps - 1:
                 break
-            share = float(np.clip(share + step, *_SHARES))
+            shares = np.clip(shares + step, *_SHARES)
         cells, queries = self.cells, self.log.query_count
         return beside_levels(fit, self._query, queries, cells.attention_after_click), features
+
+    def _turned(self, difference: Floats) -> bool:
+        """Return whether scores are little but the logged ones turned round."""
+        return bool(np.corrcoef(self._scores, difference)[0, 1] ** 2 > _SAME)
 
     def _fitted(
         self,

@@ -17,6 +17,10 @@ Ints = NDArray[np.int64]
 
 MOST_SESSIONS_OF_CLIENT = 3, 100
 """Sessions of one client that count, of one query and in all: what one visitor does a hundred times is one opinion."""
+MOST_ABOVE = 3
+"""Clicks above a result that are told apart: three or more are one kind."""
+_FEW_CLICKS = 5.0
+"""Clicks' worth of belief that one click more leaves as much attention as the clicks before it did."""
 _DENSE = 20_000_000  # numbers of a table that is counted into without sorting: 160 MB
 
 
@@ -104,12 +108,12 @@ class ClickLog:
         return len(np.unique(self.queries[self.pairs[self.clicked]]))
 
     @cached_property
-    def after_click(self) -> NDArray[np.bool_]:
-        """Whether something above it was clicked in its session, [impressions]."""
-        clicks = np.cumsum(self.clicked)
+    def clicks_above(self) -> Ints:
+        """How much above it was clicked in its session, `MOST_ABOVE` at most, [impressions]."""
+        clicks: Ints = np.cumsum(self.clicked) - self.clicked
         start = np.flatnonzero(np.diff(self.sessions, prepend=-1))
-        before: Ints = (clicks - self.clicked)[start]
-        return clicks - self.clicked > np.repeat(before, np.diff(start, append=len(self.sessions)))
+        above: Ints = clicks - np.repeat(clicks[start], np.diff(start, append=len(self.sessions)))
+        return np.minimum(above, MOST_ABOVE)
 
 
 @dataclass(frozen=True)
@@ -119,11 +123,12 @@ class Cells:
     Attributes:
         pairs: Number of the (query, object) pair.
         positions: 0-based.
-        looks: Impressions, those below a click counted by `attention_after_click`: in proportion to how often it was
+        looks: Impressions, those below clicks counted by `attention_after_clicks`: in proportion to how often it was
             looked at, but for what the position alone does.
         clicks: Impressions that were clicked.
         rewards: Their importance.
-        attention_after_click: Attention below a click over that where nothing above was clicked, 0 to 1.
+        attention_after_clicks: Attention below one, two, and more clicks over that where nothing above was clicked, 0
+            to 1 each.
         of_impression: Number of the cell of each impression.
     """
 
@@ -132,7 +137,7 @@ class Cells:
     looks: Floats
     clicks: Floats
     rewards: Floats
-    attention_after_click: float
+    attention_after_clicks: tuple[float, ...]
     of_impression: Ints
 
     @classmethod
@@ -160,13 +165,27 @@ class Cells:
         def count(weights: NDArray[np.bool_] | Floats) -> Floats:
             return np.bincount(cell, weights=weights, minlength=len(kept)).astype(np.float64)
 
-        shown, below = count(np.ones(len(cell))), count(log.after_click)
-        clicks, clicks_below = count(log.clicked), count(log.clicked & log.after_click)
-        left = clicks_below @ ((shown - below) / np.maximum(shown, 1))
-        whole = (clicks - clicks_below) @ (below / np.maximum(shown, 1))
-        ratio = min(float(left / whole), 1.0) if whole > 0 else 1.0
-        looks = shown - below + ratio * below
-        return cls(kept // max(width, 1), kept % max(width, 1), looks, clicks, count(log.rewards), ratio, cell)
+        first = log.clicks_above == 0
+        shown, clicks = count(first), count(log.clicked & first)
+        looks, believed = shown, 0.0
+        ratios: list[float] = []
+        for above in range(1, MOST_ABOVE + 1):
+            here = log.clicks_above == above
+            below, clicks_below = count(here), count(log.clicked & here)
+            both = np.maximum(shown + below, 1)
+            left, whole = float(clicks_below @ (shown / both)), float(clicks @ (below / both))
+            last = ratios[-1] if ratios else 1.0
+            ratio = (left + believed * last) / (whole + believed) if whole + believed > 0 else last
+            ratios.append(min(ratio, 1.0))
+            looks = looks + ratios[-1] * below
+            believed = _FEW_CLICKS
+        kind = kept // max(width, 1), kept % max(width, 1)
+        return cls(*kind, looks, count(log.clicked), count(log.rewards), tuple(ratios), cell)
+
+    @property
+    def attention_after_click(self) -> float:
+        """Attention below one click over that where nothing above was clicked."""
+        return self.attention_after_clicks[0]
 
 
 def _within_cap(of_client: dict[tuple[str, str] | str, int], client: str, query: str) -> bool:

@@ -122,11 +122,14 @@ def tutorial(
 
 
 def _clickstream(application: str) -> tuple[list[UbiQuery], list[UbiEvent]]:
-    """Every search shows up to six articles, two of each topic; those of the topic asked for are clicked."""
+    """Every search shows up to six articles, two of each topic; those of the topic asked for are clicked.
+
+    So many that more than ten queries are held out: with fewer nothing is trained.
+    """
     rng = random.Random(3)
     topics = list(TOPICS)
     queries, events = [], []
-    for number in range(120):
+    for number in range(240):
         topic = number % len(topics)
         drawn = [3 * rng.randrange(ARTICLES // 3) + t + 1 for t in (0, 1, 2) for _ in range(2)]
         shown = [str(object_id) for object_id in dict.fromkeys(drawn)]
@@ -135,7 +138,7 @@ def _clickstream(application: str) -> tuple[list[UbiQuery], list[UbiEvent]]:
         queries.append(
             UbiQuery(
                 query_id=f"s{number}",
-                user_query=f"{rng.choice(TOPICS[topics[topic]])} {rng.choice(TOPICS[topics[topic]])}",
+                user_query=f"{rng.choice(TOPICS[topics[topic]])} {rng.choice(TOPICS[topics[topic]])} {number % 40}",
                 query_response_hit_ids=tuple(shown),
                 timestamp=at,
                 application=application,

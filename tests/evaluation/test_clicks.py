@@ -36,6 +36,14 @@ def test_attention_is_told_apart_from_the_order_although_each_query_shows_one_li
     assert attention.highest > exponent + 0.25  # with the champion's knowledge taken for attention
 
 
+def test_attention_that_is_no_power_of_the_position_is_taken_for_as_even_as_its_evenest_part() -> None:
+    fold = simulated("fold")[1].attention  # four results at a glance, of the others one in four
+    assert fold.exponent > 0.3
+    assert fold.evenest < 0.1
+    power = simulated("PBM 1")[1].attention
+    assert (power.evenest, power.lowest) == (power.exponent, power.exponent - 0.05)
+
+
 @pytest.mark.parametrize(("model", "left"), [("PBM 1", 1.0), ("cascade", 0.0)])
 def test_attention_below_a_click_is_what_the_click_model_leaves(model: str, left: float) -> None:
     assert simulated(model)[1].cells.attention_after_click == pytest.approx(left, abs=0.1)
@@ -62,6 +70,18 @@ def test_a_better_candidate_is_told_and_its_gain_is_about_the_true_one() -> None
     assert verdict.least.low < true < verdict.most.high
     assert verdict.least.mean == pytest.approx(true, abs=0.025)
     assert "at the least" in verdict.reason
+
+
+def test_a_champion_that_did_not_serve_the_log_is_heard_like_the_candidate() -> None:
+    gains = []
+    for seed in range(4):
+        world, estimator = simulated("cascade", seed=seed)
+        rng = np.random.default_rng(seed)
+        champion, candidate = (noisy(world, rng, noise_for(0.05, 0.95), 0.95) for _ in range(2))
+        sides = ranked_pairs(world, champion), ranked_pairs(world, candidate)
+        assert judge_clicks(estimator, *sides, GateSettings()).verdict == "cannot tell"
+        gains.append(estimator.at(*sides, estimator.attention.lowest).low)
+    assert np.mean(gains) < 0.01  # +0.018 where the candidate's scores alone explain clicks
 
 
 def test_the_perfect_order_is_never_refused() -> None:
@@ -112,7 +132,7 @@ def session(number: int, query: str, clicks: str, client: str | None = None, **f
 def test_rewards_are_counted_by_their_importance_and_what_stands_below_a_click_is_told() -> None:
     log = ClickLog.of([session(1, "lamp", "0105"), session(2, "chair", "00")])
     assert log.rewards.tolist() == [0, 1, 0, 5, 0, 0]
-    assert log.after_click.tolist() == [False, False, True, True, False, False]
+    assert log.clicks_above.tolist() == [0, 0, 1, 1, 0, 0]
     assert log.sessions_of_query.tolist() == [1, 1]
     assert log.names[:2] == (("lamp", "a"), ("lamp", "b"))
     cells = Cells.of(log)
