@@ -89,14 +89,14 @@ def search(
     from estudio_core.database import errors_named
     from estudio_core.ids import as_id
     from estudio_core.vectordb.filters import parse_filter
-    from estudio_core.vectordb.search import QUERY_LIMIT
+    from estudio_core.vectordb.search import QUERY_LIMIT, check_given
     from estudio_core.vectordb.search_session import renew_connections
     from estudio_core.vectordb.serving import answered
 
     if mode not in get_args(Mode):
         raise ConfigurationError(f"mode is {shown(mode)}. {suggest(shown(mode), get_args(Mode))}")
-    _check_text(plugin, "plugin")
-    _check_text(query, "query")
+    check_given(plugin, "plugin")
+    check_given(query, "query")
     if not query.strip() and sort_by is None:
         raise ConfigurationError(
             "The query is empty, so that nothing is nearer to it than anything else. Give words to search for, or "
@@ -127,19 +127,6 @@ def search(
         model_version=release.model_version,
         hits=[_hit(hit, release, mode) for hit in found],
     )
-
-
-def _check_text(given: Any, what: str) -> None:
-    if not isinstance(given, str):
-        raise ConfigurationError(f"{what} is a text; given {shown(given)}.")
-    try:
-        given.encode()
-    except UnicodeEncodeError as error:
-        raise ConfigurationError(
-            f"{what} holds half of a surrogate pair, which no text has: {shown(given)}."
-        ) from error
-    if "\x00" in given:
-        raise ConfigurationError(f"{what} holds the character NUL: {shown(given)}.")
 
 
 def _hit(hit: SearchHit, release: Release, mode: Mode) -> Hit:

@@ -12,8 +12,9 @@ What cannot be told from such logs, and why:
   the same score alone. Where the champion's scores do not order what was shown, only the steepest attention is known.
 - Attention that is no power of the position (a fold, a screen, each reader a depth of his own) is taken for flatter
   than it is far down: what stood there is undervalued, and better candidates that raise it are called better later.
-- An order that is reversed is seldom called `not better`: if all of the fall in clicks came from the position, its
-  results would be as good as each other, and no list could be worse. It is never called better.
+- Where irrelevant results are clicked, an order that is reversed is seldom called `not better`: if all of the fall in
+  clicks came from the position, its results would be as good as each other, and no list could be worse. It is never
+  called better.
 - Small gains: what 5,000 sessions tell of +0.05, they seldom tell of +0.02.
 """
 

@@ -141,8 +141,8 @@ def _verdict(
         )
     if not estimator.attention.is_known:
         return "cannot tell", (
-            "How attention falls with the position could not be estimated from these clicks. Give `examination`, or "
-            "log several rankings."
+            "How attention falls with the position could not be estimated from these clicks. Give "
+            "`examination_exponent`, or log several rankings."
         )
     span = f"between {_interval(least)} and {_interval(most)}"
     if most.high < settings.worthwhile_gain:

@@ -159,16 +159,30 @@ def _words(release: Release, sessions: Iterable[FineTuningInput]) -> dict[str, d
 
 
 def _gains(ranked: dict[str, HeldOut], exponent: float | None, settings: GateSettings) -> dict[str, Estimate]:
-    """Return what vectors gain over the model's own, at the least, on what held-out sessions showed (`ClickGain`)."""
+    """Return what vectors gain over the model's own, at the least, on what held-out sessions showed (`ClickGain`).
+
+    At the evenest and at the steepest attention that the log allows, as the gate asks: the lesser of both.
+
+    Raises:
+        NotEnoughDataError: the log does not tell how attention falls.
+    """
     from estudio_core.evaluation.click_gain import ClickGain
 
     log = ranked["base"].log()
     base = ranked["base"].shown(log)
     estimator = ClickGain(log, base.scores, exponent)
+    attention = estimator.attention
+    if not attention.is_known:
+        raise NotEnoughDataError(
+            "How attention falls with the position could not be estimated from the held-out clicks, so nothing says "
+            "what moved vectors gain. Give `examination_exponent`, or collect more sessions."
+        )
     found = {}
     for name in ("now", "moved"):
-        gain = estimator.at(base, ranked[name].shown(log), estimator.attention.lowest)
-        found[name] = estimator.interval(gain.low, gain.standard_error, settings.confidence)
+        shown = ranked[name].shown(log)
+        gains = [estimator.at(base, shown, exponent) for exponent in (attention.lowest, attention.highest)]
+        intervals = [estimator.interval(gain.low, gain.standard_error, settings.confidence) for gain in gains]
+        found[name] = min(intervals, key=lambda interval: interval.low)
     return found
 
 

@@ -23,8 +23,7 @@ def preprocess(plugin_name: str, run_id: str, sessions: dict[str, Any]) -> Datas
     """Build and store the training set of the extracted sessions.
 
     Raises:
-        NotEnoughDataError: no clicked session is left to train on, or too few queries to decide by, where there are but
-            clicks.
+        NotEnoughDataError: no clicked session is left to train on, or to decide by where there are no judgments.
         DataError: sessions or items cannot be used.
     """
     from estudio_core.clickstream.splitter import items_on_both_sides

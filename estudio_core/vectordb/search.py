@@ -116,7 +116,9 @@ def search(
         DataError: the vector is zero or not finite.
     """
     _check_page(limit, offset)
-    _check_texts(user_id, text)
+    for given, what in ((user_id, "user_id"), (text, "text")):
+        if given is not None:
+            check_given(given, what)
     check_distance(max_distance)
     if vector is None and ((text is None and sort_by is None) or max_distance is not None):
         raise ConfigurationError("Without a vector there is no distance: give a text, or sort_by, and no max_distance.")
@@ -188,7 +190,7 @@ def word_scores(
     conn: psycopg.Connection, collection: Collection, text: str, object_ids: Sequence[str]
 ) -> dict[str, float]:
     """Return BM25 of the words of `text` in those of these objects that hold one, as a search gives it."""
-    _check_texts(None, text)
+    check_given(text, "text")
     if collection.index_info.lexical is None or not has_words(conn, collection):
         return {}
     request = Request(collection, None, None, None, None, text)
@@ -289,14 +291,16 @@ def _stored(
     ]
 
 
-def _check_texts(user_id: str | None, text: str | None) -> None:
-    for given in (user_id, text):
-        if given is not None and not isinstance(given, str):
-            raise ConfigurationError(f"A user and a text to search for are texts; given {shown(given)}.")
-        if given is not None and ("\x00" in given or not encodable(given)):
-            raise ConfigurationError(
-                f"No user or text holds the character NUL or half of a surrogate pair; given {shown(given)}."
-            )
+def check_given(given: Any, what: str) -> None:
+    """Refuse what is no text, or none that PostgreSQL has.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    if not isinstance(given, str):
+        raise ConfigurationError(f"{what} is a text; given {shown(given)}.")
+    if "\x00" in given or not encodable(given):
+        raise ConfigurationError(f"{what} holds the character NUL or half of a surrogate pair: {shown(given)}.")
 
 
 def _check_page(limit: int, offset: int) -> None:

@@ -130,7 +130,7 @@ WRITES: dict[str, tuple[ItemWrite, str]] = {
     "long fraction": (ItemWrite("a", "a lamp", {"a": Decimal("1e-5000")}), "4,000 digits"),
     "large payload": (ItemWrite("a", "a lamp", {"a": "x" * 17_000_000}), "16,000,000"),
     "circle": (ItemWrite("a", "a lamp", (circle := {"a": {}})), "100 levels"),
-    "deep data": (ItemWrite("a", json.loads("[" * 500 + "]" * 500)), ""),
+    "deep data": (ItemWrite("a", json.loads("[" * 500 + "]" * 500)), "nested too deeply|no JSON"),
 }  # fmt: skip
 circle["a"]["a"] = circle  # type: ignore[index]
 

@@ -55,7 +55,7 @@ class EvaluationSet:
     clicks: ClickLog | None = None
     """Held-out sessions, of items that are ranked; None where none was clicked."""
 
-    @property
+    @cached_property
     def queries(self) -> list[str]:
         """The queries of all groups, and those of held-out clicks."""
         of_clicks = [] if self.clicks is None else [query for query, _ in self.clicks.names]

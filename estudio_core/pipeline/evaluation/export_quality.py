@@ -17,6 +17,7 @@ from estudio_core.plugin.plugin import Plugin, prepare
 
 if TYPE_CHECKING:
     from estudio_core.evaluation.judgments import Judgments
+    from estudio_core.evaluation.scores import EncodedCatalog
     from estudio_core.export.ranking_loss import RankingCheck
     from estudio_core.inference.embedder import Embedder
     from estudio_core.inference.manifest import Precision, RankingLoss
@@ -70,9 +71,11 @@ class _Measurement:
 
     def __call__(self, reference: Embedder, converted: Embedder) -> RankingLoss:
         from estudio_core.inference.manifest import RankingLoss
+        from estudio_core.inference.opening import open_bulk_embedder
 
         items = list(sampled_items(self.plugin, self.judgments.object_ids, MOST_ITEMS))
-        before, after = (self._ndcg(embedder, items) for embedder in (reference, converted))
+        kept = None if self.item_name is None else _encoded(open_bulk_embedder(self.item_name), items)
+        before, after = (self._ndcg(embedder, kept or _encoded(embedder, items)) for embedder in (reference, converted))
         return RankingLoss(
             queries=len(before),
             items=len(items),
@@ -81,17 +84,11 @@ class _Measurement:
             maximum_loss=self.plugin.export.maximum_ndcg_loss,
         )
 
-    def _ndcg(self, embedder: Embedder, items: list[SplitItem]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def _ndcg(self, embedder: Embedder, catalog: EncodedCatalog) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Return nDCG@10 of each query."""
         from estudio_core.evaluation.evaluate import FULL, evaluate_judgments
-        from estudio_core.evaluation.scores import EncodedCatalog
-        from estudio_core.inference.opening import open_bulk_embedder
 
         index: SearchIndexInfo = self.plugin.index
-        of_items = embedder if self.item_name is None else open_bulk_embedder(self.item_name)
-        vectors = of_items.embed_items([part for split in items for part in split.parts])
-        offsets = np.concatenate([[0], np.cumsum([len(split.parts) for split in items])]).astype(np.int64)
-        catalog = EncodedCatalog(tuple(split.item.object_id for split in items), vectors, offsets)
         queries = list(self.judgments)
         found = evaluate_judgments(queries, embedder.embed_queries(queries), catalog, index, self.judgments)
         if not found.queries:
@@ -101,6 +98,14 @@ class _Measurement:
             )
         values: np.ndarray[tuple[int], np.dtype[np.float64]] = np.nan_to_num(found.values[FULL])
         return values
+
+
+def _encoded(embedder: Embedder, items: list[SplitItem]) -> EncodedCatalog:
+    from estudio_core.evaluation.scores import EncodedCatalog
+
+    vectors = embedder.embed_items([part for split in items for part in split.parts])
+    offsets = np.concatenate([[0], np.cumsum([len(split.parts) for split in items])]).astype(np.int64)
+    return EncodedCatalog(tuple(split.item.object_id for split in items), vectors, offsets)
 
 
 def _held_out(plugin: Plugin) -> Judgments | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,8 +31,9 @@ def exported(plugin: Plugin, model_folder: Path, scratch: Path) -> Iterator[tupl
     name = entry_name(plugin.meta.name, _SCRATCH_VERSION)
     # In the plugin's precision, so that its vectors can be used again; what that loses, the release measures.
     options = ExportOptions(precision=plugin.export.precision)
-    entry = publish_entry(scratch, name, load_model(model_folder), options=options)
-    embedder = open_scratch_embedder(name, repository=scratch)
-    yield embedder, entry.digest
-    embedder.close()
-    shutil.rmtree(scratch)
+    try:
+        entry = publish_entry(scratch, name, load_model(model_folder), options=options)
+        with closing(open_scratch_embedder(name, repository=scratch)) as embedder:
+            yield embedder, entry.digest
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
