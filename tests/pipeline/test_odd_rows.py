@@ -111,6 +111,13 @@ def test_refresh_leaves_them_out(odd_shop: Shop) -> None:
     assert_good_ones_are_there()
 
 
+def _deep(levels: int) -> list[Any]:
+    nested: list[Any] = []
+    for _ in range(levels):
+        nested = [nested]
+    return nested
+
+
 WRITES: dict[str, tuple[ItemWrite, str]] = {
     "empty id": (ItemWrite("", "a lamp"), "empty"),
     "long id": (ItemWrite(LONG_ID, "a lamp"), "1,600 bytes"),
@@ -130,7 +137,8 @@ WRITES: dict[str, tuple[ItemWrite, str]] = {
     "long fraction": (ItemWrite("a", "a lamp", {"a": Decimal("1e-5000")}), "4,000 digits"),
     "large payload": (ItemWrite("a", "a lamp", {"a": "x" * 17_000_000}), "16,000,000"),
     "circle": (ItemWrite("a", "a lamp", (circle := {"a": {}})), "100 levels"),
-    "deep data": (ItemWrite("a", json.loads("[" * 500 + "]" * 500)), "nested too deeply|no JSON"),
+    "list": (ItemWrite("a", json.loads("[" * 500 + "]" * 500)), "got list"),
+    "deep data": (ItemWrite("a", {"a": _deep(5_000)}), "nested too deeply|no JSON"),
 }  # fmt: skip
 circle["a"]["a"] = circle  # type: ignore[index]
 
