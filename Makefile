@@ -40,7 +40,7 @@ demo: $(READY) ## Fine-tune, re-index and search a real catalog through Airflow;
 	@HF_HUB_OFFLINE=1 $(VENV)/bin/estudio demo
 
 .PHONY: up
-up: $(READY) ## Start Airflow, MLflow, Triton and the database on this machine and show their addresses
+up: $(READY) ## Start Airflow, MLflow, Triton, the service and the database on this machine and show their addresses
 	@$(VENV)/bin/estudio up
 
 .PHONY: down
@@ -62,6 +62,11 @@ test: $(READY) ## Run all tests but those of `make proof` (TEST_WORKERS=: proces
 .PHONY: proof
 proof: $(READY) ## Log into Airflow and MLflow with a browser, kill tasks and scheduler, release by alias: all of tests/running
 	@HF_HUB_OFFLINE=1 $(PY) -m pytest -m "proof or not proof" tests/running
+	@HF_HUB_OFFLINE=1 FUZZ_EXAMPLES=100 $(PY) -m pytest tests/service/test_fuzzing.py
+
+.PHONY: proof-hosts
+proof-hosts: $(READY) ## Several hosts as network namespaces, cut off and back in the middle (root, iproute2, moto_server)
+	@HF_HUB_OFFLINE=1 $(PY) -m pytest -m "proof or not proof" -rs -s tests/hosts
 
 .PHONY: chaos
 chaos: $(READY) ## Kill builder, servers and tasks at every point of a release under traffic; a tally (ARGS="--seed 2")
@@ -76,12 +81,24 @@ bench-learning-curve: $(READY) ## Gain of the served ranking by simulated sessio
 	@HF_HUB_OFFLINE=1 $(PY) -m benchmarks.learning_curve $(if $(QUICK),--quick) $(ARGS)
 
 .PHONY: bench-bias
-bench-bias: $(READY) ## How well attention by position is recovered from logs whose truth is known
+bench-bias: $(READY) ## How well attention is recovered from logs whose truth is known, and what weights make of clicks (ARGS=--quick)
 	@HF_HUB_OFFLINE=1 $(PY) -m benchmarks.position_bias $(ARGS)
 
 .PHONY: bench-gate
 bench-gate: $(READY) ## How often clicks alone call a candidate better, by click model and number of sessions (QUICK=1, ARGS=); resumable
 	@$(PY) -m benchmarks.gate $(if $(QUICK),--quick) $(ARGS)
+
+.PHONY: bench-clickstream
+bench-clickstream: $(READY) ## Seconds and memory of extraction, preparation and weighing, up to 10 million sessions (QUICK=1, ARGS=); resumable
+	@HF_HUB_OFFLINE=1 $(PY) -m benchmarks.clickstream $(if $(QUICK),--quick) $(ARGS)
+
+.PHONY: bench-experiments
+bench-experiments: $(READY) ## Verdicts of experiments with simulated users, and what an A/B test would need (QUICK=1, ARGS=); resumable
+	@$(PY) -m benchmarks.experiments $(if $(QUICK),--quick) $(ARGS)
+
+.PHONY: bench-service
+bench-service: $(READY) ## What HTTP costs: searches, collecting, mixed load, beside in process, SQL, a bare route (QUICK=1, ARGS=)
+	@HF_HUB_OFFLINE=1 $(PY) -m benchmarks.service $(if $(QUICK),--quick) $(ARGS)
 
 .PHONY: bench-training
 bench-training: $(READY) ## Training speed against others, into benchmarks/results (QUICK=1, ARGS="--sessions 1000"); resumable
@@ -90,6 +107,10 @@ bench-training: $(READY) ## Training speed against others, into benchmarks/resul
 .PHONY: bench-index
 bench-index: $(READY) ## Speed of indexing and search against what one writes by hand (QUICK=1, ARGS="--sizes 20000"); resumable
 	@HF_HUB_OFFLINE=1 $(PY) -m benchmarks.index $(if $(QUICK),--quick) $(ARGS)
+
+.PHONY: bench-build
+bench-build: $(READY) ## A large build with kills on the way, and searches with filters in it (ARGS="--items 1000000"); resumable
+	@HF_HUB_OFFLINE=1 $(PY) -m benchmarks.builds $(ARGS)
 
 .PHONY: bench-orchestration
 bench-orchestration: $(READY) ## Seconds from a moved alias to its release, from a trigger to the first task, between steps (QUICK=1, ARGS=)

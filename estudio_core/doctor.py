@@ -26,7 +26,11 @@ class Finding:
     mend: str = ""
 
 
-_PACKAGES = ("apache-airflow", "torch", "lightning", "transformers", "sentence-transformers", "mlflow", "onnx")
+_PACKAGES = {
+    "apache-airflow": "airflow",
+    **dict.fromkeys(("torch", "lightning", "transformers", "sentence-transformers", "mlflow", "onnx"), "train"),
+}
+"""The extra that each comes with. Who searches and writes needs none of them."""
 _MINIMUM_FREE_GB = 2
 
 
@@ -43,14 +47,42 @@ def examine() -> list[Finding]:
     findings.append(_tracking())
     findings.append(_inference())
     findings.extend(_plugins())
+    findings.extend(_pools())
     return findings
+
+
+def _pools() -> list[Finding]:
+    """Name pools that Airflow has not: tasks in them wait for ever, without a word."""
+    from estudio_core.local.airflow_connection import command_environment
+    from estudio_core.local.airflow_facts import ask_airflow
+    from estudio_core.local.airflow_home import POOLS
+
+    try:
+        environment = command_environment()
+        if environment is None:
+            return []  # Airflow is not set up here; `estudio up` makes the pools
+        airflow = ask_airflow({}, {**os.environ, **environment})
+    except EstudioError as error:
+        return [Finding("pools", "note", str(error), "estudio up")]
+    if airflow is None:
+        return []  # said above, by the packages
+    if airflow.problem:
+        return [Finding("pools", "note", f"Airflow's database says: {airflow.problem}", "estudio up")]
+    missing = [name for name in POOLS if not airflow.slots.get(name)]
+    if not missing:
+        return [Finding("pools", "ok", ", ".join(f"{name} {airflow.slots[name]}" for name in POOLS))]
+    what = "Airflow has none, or one without slots: its tasks wait for ever"
+    return [Finding(f"pool {name}", "missing", what, f"estudio airflow pools set {name} 1 Estudio") for name in missing]
 
 
 def _package(name: str) -> Finding:
     try:
         return Finding(name, "ok", version(name))
     except PackageNotFoundError:
-        return Finding(name, "missing", "not installed", "pip install estudio")
+        use = "DAGs" if _PACKAGES[name] == "airflow" else "tasks"
+        return Finding(
+            name, "note", f"not installed; needed where {use} run", f"pip install 'estudio[{_PACKAGES[name]}]'"
+        )
 
 
 def _onnxruntime() -> Finding:
@@ -59,7 +91,7 @@ def _onnxruntime() -> Finding:
             return Finding(name, "ok", version(name))
         except PackageNotFoundError:
             continue
-    return Finding("onnxruntime", "missing", "not installed", "pip install 'estudio[cpu]' (or [gpu])")
+    return Finding("onnxruntime", "missing", "not installed", "pip install estudio")
 
 
 def _ray() -> Finding:
@@ -171,4 +203,20 @@ def _plugins() -> list[Finding]:
         )
     )
     broken = [Finding("plugin", "missing", problem, "correct the file") for problem in manager.errors.values()]
-    return [found, *broken]
+    return [found, *broken, *_orphans(names if not broken else None)]
+
+
+def _orphans(names: list[str] | None) -> list[Finding]:
+    """Name what is kept for plugins that are gone; nothing is said while a broken file may define any."""
+    from estudio_core.promotion.removal import orphans
+
+    if names is None:
+        return []
+    try:
+        with database.connect() as connection:
+            database.require_schema(connection)
+            gone = orphans(connection, set(names))
+    except EstudioError:
+        return []  # told by what looks at the database itself
+    what = "releases or requests of {!r}, which no file defines"
+    return [Finding("orphans", "note", what.format(name), f"estudio plugins remove {name}") for name in gone]

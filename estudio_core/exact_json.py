@@ -14,6 +14,7 @@ MOST_LEVELS = 100
 _FLOAT_HOLDS = 15
 """Decimal digits that every float holds."""
 
+_AS_THEY_ARE = frozenset({str, int, bool, type(None)})
 _STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
@@ -54,7 +55,7 @@ def check(value: Any, levels: int = MOST_LEVELS) -> None:
         ValueError: a key is no text, a number is not finite or too long, a value is none of JSON's, or it is nested
             more than `levels` deep. The message goes on from the name of what holds it.
     """
-    if value is None or isinstance(value, str | int):
+    if type(value) in _AS_THEY_ARE or isinstance(value, str | int):
         return
     if isinstance(value, float | Decimal):
         if not (value.is_finite() if isinstance(value, Decimal) else math.isfinite(value)):
@@ -68,12 +69,13 @@ def check(value: Any, levels: int = MOST_LEVELS) -> None:
         raise ValueError(f"holds {type(value).__name__}, which JSON does not have")
     if levels == 0:
         raise ValueError(f"is nested more than {MOST_LEVELS} levels deep")
-    for inner in value:
-        if isinstance(value, dict):
-            if not isinstance(inner, str):
-                raise ValueError(f"has the key {inner!r}, which is no text")
-            inner = value[inner]
-        check(inner, levels - 1)
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise ValueError(f"has the key {key!r}, which is no text")
+    for inner in value.values() if isinstance(value, dict) else value:
+        if type(inner) not in _AS_THEY_ARE:  # most values of most documents
+            check(inner, levels - 1)
 
 
 def _number(text: str) -> float | Decimal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from numbers import Integral
@@ -9,6 +10,9 @@ from typing import Any
 from uuid import UUID
 
 from estudio_core.errors import ConfigurationError, shown
+
+PLUGIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
+"""What plugins are called: the name becomes part of DAG ids, tables and addresses."""
 
 
 def as_id(given: Any, what: str = "An id") -> str:

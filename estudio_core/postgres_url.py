@@ -7,9 +7,17 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
-from estudio_core.errors import ConfigurationError
+from estudio_core.errors import SettingError
 
 _TYPES = {"postgres", "postgresql", "pgsql"}
+_NOTICING = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""In seconds, but for the last, which is in milliseconds."""
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -25,7 +33,7 @@ def postgres_url(url: str, source: str) -> str:
         source: Where it comes from, for messages.
 
     Raises:
-        ConfigurationError: it is not PostgreSQL's, or cannot be read. The message holds no part of it but the scheme.
+        SettingError: it is not PostgreSQL's, or cannot be read. The message holds no part of it but the scheme.
     """
     url = with_libpq_scheme(url, source)
     connection_parameters(url)
@@ -36,7 +44,7 @@ def with_libpq_scheme(url: str, source: str) -> str:
     """Return `url` with the scheme `postgresql`, the rest unread; one of `key=value` pairs as it is.
 
     Raises:
-        ConfigurationError: the scheme is another database's.
+        SettingError: the scheme is another database's.
     """
     if not _SCHEME.match(url):
         return url
@@ -52,7 +60,7 @@ def connection_parameters(url: str) -> dict[str, Any]:
     {'user': 'reader', 'dbname': 'shop', 'host': 'db', 'port': '5433'}
 
     Raises:
-        ConfigurationError: it cannot be read, or a special character of its password stands for something else.
+        SettingError: it cannot be read, or a special character of its password stands for something else.
     """
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
@@ -62,11 +70,24 @@ def connection_parameters(url: str) -> dict[str, Any]:
         with suppress(psycopg.ProgrammingError):  # whose message quotes parts of the URL
             known = dict(conninfo_to_dict(url))
     if known is None or not all(port.isdigit() for port in str(known.get("port", "0")).split(",") if port):
-        raise ConfigurationError(
+        raise SettingError(
             "The database URL cannot be read. Write postgresql://user:password@host:5432/database, "
             "with special characters of user and password percent-encoded (@ is %40, / is %2F)."
         )
     return known
+
+
+def noticing(url: str) -> dict[str, Any]:
+    """Return further parameters of a connection to `url`: a server whose host does not answer is noticed.
+
+    That takes ten seconds at the beginning, and a minute later on, where systems wait for two hours. What the URL says
+    of it is kept.
+
+    >>> sorted(noticing("postgresql://db/shop?keepalives_count=9"))
+    ['connect_timeout', 'keepalives_idle', 'keepalives_interval', 'tcp_user_timeout']
+    """
+    known = connection_parameters(url)
+    return {name: value for name, value in _NOTICING.items() if name not in known}
 
 
 def _unambiguous(url: str) -> bool:
@@ -93,10 +114,10 @@ def require_postgres(kind: str, source: str) -> None:
     """Refuse another type of database than PostgreSQL, by what URLs and Airflow call it.
 
     Raises:
-        ConfigurationError: it is one.
+        SettingError: it is one.
     """
     if kind.lower() not in _TYPES:
-        raise ConfigurationError(
+        raise SettingError(
             f"The type of {source} is {kind!r}; PostgreSQL is needed: use postgresql://user:password@host/database."
         )
 

@@ -19,8 +19,14 @@ PATIENCE = {
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
     "transaction_timeout": "0",
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "60000",
 }
-"""Of every session: rows are read while others are embedded, a pool holds connections that nobody uses for a while."""
+"""Of every session: rows are read while others are embedded, a pool holds connections that nobody uses for a while. The
+server notices within a minute that a client's host is gone without a word, and gives its locks to others; by the
+defaults of most systems, after two hours."""
 SEARCHING = {
     **SPELLING,
     **PATIENCE,

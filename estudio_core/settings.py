@@ -50,6 +50,10 @@ class Settings(BaseSettings):
     triton_repository: Path = Path("triton_repo")
     """Root of the Triton model repository."""
 
+    model_store: str | None = None
+    """fsspec URL of an object store with the published models, such as `s3://bucket/models`. The model repository is a
+    cache of it then. Unset: the repository itself is what processes share."""
+
     triton_environment: Path = Path(".venv-triton")
     """Virtual environment of the local Triton server; it is made on first use."""
 
@@ -103,6 +107,57 @@ class Settings(BaseSettings):
 
     database_pool_size: int = Field(default=5, ge=1)
     """Connections that one process opens, at most; searches have as many of their own."""
+
+    costly_searches: int = Field(default=2, ge=1)
+    """Connections of a process for searches that read the rows of a collection: conditions on fields without an index,
+    sorting by such a field, exact ones, pages far back. The others do not wait for these."""
+
+    search_timeout_s: float = Field(default=2.0, gt=0, le=86_400)
+    """Deadline of a search that brings none of its own: encoding, waiting for a connection and the statement."""
+
+    query_cache: int = Field(default=10_000, ge=0)
+    """Vectors of queries that a process keeps (1.5 KB each at 384 dimensions); 0: none."""
+
+    reader_url: SecretStr | None = None
+    """PostgreSQL that answers searches, a replica or a role that may only read. Unset: `database_url`."""
+
+    reader_lag_s: float = Field(default=10.0, gt=0)
+    """How far a replica at `reader_url` may be behind; beyond, searches are answered by `database_url`."""
+
+    source_timeout_s: float = Field(default=40.0, gt=0, le=86_400)
+    """Longest statement on the database of the items, seconds. A page of items is read in one transaction, which ends
+    at most 20 s later."""
+
+    clickstream_days: float | None = Field(default=None, gt=0)
+    """Days for which searches and events are kept: `<plugin>__watch` deletes older ones of its application, and
+    `estudio clickstream expire` those of all. Unset: for ever."""
+
+    service_host: str = "127.0.0.1"
+    """Where `estudio serve` listens: nothing beyond this machine unless told otherwise."""
+
+    service_port: int = Field(default=8100, ge=1, le=65535)
+    """Its port."""
+
+    service_workers: int = Field(default=1, ge=1, le=256)
+    """Worker processes of the service; each opens the model and its own connections."""
+
+    service_threads: int = Field(default=8, ge=1)
+    """Searches that one worker process works on at a time; more wait."""
+
+    service_anonymous_rate: int = Field(default=1200, ge=1)
+    """Most requests a minute from one address (IPv6: one /64) without a key; keys that are not known count likewise."""
+
+    service_airflow_url: str | None = None
+    """Airflow, as the service reaches it to start `initialize`. Unset: that of `estudio up`, where there is one."""
+
+    service_airflow_user: str = "admin"
+    """Who starts runs there."""
+
+    service_airflow_password: SecretStr | None = None
+    """That user's password."""
+
+    service_log_queries: bool = False
+    """Whether the service's log of requests holds what people searched for."""
 
     @property
     def artifacts_root(self) -> str:

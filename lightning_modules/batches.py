@@ -108,7 +108,7 @@ class BatchBuilder:
             self._clicked.setdefault(session.query_key, set()).update(session.events)
             self.shown_for_query[session.query] = shown.setdefault(session.query_key, set())
             shown[session.query_key].update(session.results)
-            if session.is_clickless:
+            if session.is_clickless and session.by_relevance:
                 self._rejected.setdefault(session.query_key, {}).update(dict.fromkeys(session.results))
             for name, given in (("click_propensity", self._propensity), ("confidences", self._confidences)):
                 if session.session_id in given:
@@ -196,7 +196,12 @@ class BatchBuilder:
         return _choose(skipped, max(1, round(len(skipped) * self._config.negative_downsampling)), rng)
 
     def _skipped(self, session: FineTuningInput) -> list[str]:
-        """Return what the session showed and nobody clicked in it, whatever id the text has."""
+        """Return what the session showed and nobody clicked in it, whatever id the text has.
+
+        Nothing of a list that was not by relevance: it was not passed over for being worse.
+        """
+        if not session.by_relevance:
+            return []
         twins = {twin for object_id in session.events for twin in self._same_text.get(object_id, ())}
         return [object_id for object_id in session.not_events if object_id not in twins]
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from estudio_core.clickstream.evidence import DEV_WEIGHT_CLIP
 from estudio_core.clickstream.examination_curve import PowerLaw
-from estudio_core.clickstream.ranking_data import FineTuningInput
+from estudio_core.clickstream.fine_tuning_input import FineTuningInput
+from estudio_core.clickstream.session_table import SessionTable
+from estudio_core.clickstream.table_builder import table_of
 from estudio_core.models.aggregation import PartTable, object_similarities
 from lightning_modules.base_vectors import BaseVectors
 from lightning_modules.batches import Weights
@@ -40,15 +42,21 @@ model put its results, and call every other order worse."""
 
 @dataclass(frozen=True)
 class _Query:
-    """A dev query: its text and row, the objects shown for it, and the sessions over them."""
+    """A dev query: its text and row, the objects shown for it (columns of the pool), and its sessions over them."""
 
     text: str
     row: int
-    objects: list[str]
+    columns: Tensor
     clicked: Tensor
     shown: Tensor
     position: Tensor
     weight: Tensor
+
+
+LEAST_QUERIES = 300
+"""Dev queries that are asked whatever it takes: with fewer, a validation tells little."""
+_SCORES_AT_ONCE = 4_000_000
+"""Similarities of dev queries and parts of the pool that are in memory together: 16 MB."""
 
 
 class DevEvaluation:
@@ -61,7 +69,8 @@ class DevEvaluation:
 
     Clicks stand near the top because the results stood there, so that raw clicks find every change of the order
     wrong. Clicks are therefore weighted by inverse propensity: as given, or 1/examination with an examination of
-    1/(position + 1)**exponent, the curve of Joachims et al. 2017 (arXiv:1608.04468).
+    1/(position + 1)**exponent, the curve of Joachims et al. 2017 (arXiv:1608.04468), `DEV_WEIGHT_CLIP` at most.
+    Lists that are not by relevance say nothing here.
 
     Args:
         bank: Texts, those of `sessions` among them.
@@ -70,6 +79,9 @@ class DevEvaluation:
         config: Aggregation, metric, and exponent of the examination.
         click_propensity: For a session id, the weight of a click on each of its results; absent: from its position.
         lexical: What words add to similarities; None: nothing. What is served is judged, the sum.
+        most_texts: Texts that a validation may encode, queries and the pool of objects, one text each; of a dev split
+            with more, so many queries are drawn by lot, the same ones each time, and `LEAST_QUERIES` at least.
+            None: all.
     """
 
     def __init__(
@@ -80,11 +92,15 @@ class DevEvaluation:
         config: TrainingConfig,
         click_propensity: Weights | None = None,
         lexical: LexicalScores | None = None,
+        most_texts: int | None = None,
     ) -> None:
         self._config = config
         exponent = ASSUMED_EXPONENT if config.examination_exponent is None else config.examination_exponent
-        self._queries = _by_query(bank, sessions, click_propensity or {}, exponent)
-        shown = dict.fromkeys(object_id for session in sessions for object_id in session.results)
+        table = table_of(sessions)
+        sessions = _drawn(table.where(table.of_session("by_relevance")), most_texts, len(bank.objects))
+        names = sessions.columns.items
+        shown = {names[code]: column for column, code in enumerate(sessions.shown_items().tolist())}
+        self._queries = _by_query(bank, sessions, click_propensity or {}, exponent, shown)
         # Without a query nothing is compared, and no object has to be encoded.
         others = [object_id for object_id in bank.objects if object_id not in shown] if self._queries else []
         room = max(0, _POOL_OBJECTS - len(shown))
@@ -92,13 +108,13 @@ class DevEvaluation:
             rng = np.random.default_rng(config.seed)
             others = [others[i] for i in sorted(rng.choice(len(others), size=room, replace=False).tolist())]
         pool = [*shown, *others] if self._queries else []
-        self._pool = {object_id: column for column, object_id in enumerate(pool)}
         rows: dict[int, int] = {}
-        parts = [[rows.setdefault(r, len(rows)) for r in bank.objects[o][0]] for o in self._pool]
+        parts = [[rows.setdefault(r, len(rows)) for r in bank.objects[o][0]] for o in pool]
         self._table = PartTable.of(parts) if parts else None
         self._words = lexical.over(pool) if lexical is not None else None
         self.rows = [*(query.row for query in self._queries), *rows]
         self._base = base_vectors[self.rows] if self.rows else torch.empty(0)
+        self._before: list[Tensor] = []
 
     def __call__(self, vectors: Tensor, loss: PairLossCall) -> dict[str, float]:
         """Return the metrics of `vectors` of the texts `self.rows`, in that order; empty without sessions."""
@@ -109,11 +125,12 @@ class DevEvaluation:
         if self._table is None:
             return {}
         values: dict[str, Floats] = {}
-        for row, query in enumerate(self._queries):
-            candidates, base = self._scores(vectors, row), self._scores(self._base, row)
-            columns = torch.tensor([self._pool[o] for o in query.objects])
-            now, before = (s[columns].expand(len(query.clicked), -1) for s in (candidates, base))
-            for name, value in self._query_metrics(query, now, before, candidates, columns, loss).items():
+        self._before = self._before or [base[query.columns] for query, base in self._each(self._base)]
+        for row, (query, candidates) in enumerate(self._each(vectors)):
+            now, before = (
+                scores.expand(len(query.clicked), -1) for scores in (candidates[query.columns], self._before[row])
+            )
+            for name, value in self._query_metrics(query, now, before, candidates, loss).items():
                 values.setdefault(f"test_{name}", np.full(len(self._queries), np.nan))[row] = value
         if "test_ndcg@10" in values:
             values["test_quality"] = (values["test_ndcg@10"] + values["test_pool_ndcg@10"]) / 2
@@ -121,8 +138,9 @@ class DevEvaluation:
 
     def evidence(self, vectors: Tensor) -> ClickEvidence:
         """Return what the clicks of dev sessions say of the change from the vectors before training to `vectors`."""
-        before, after = (partial(self._scores, scored) for scored in (self._base, vectors))
-        return click_evidence(self._lists(before, lambda row: after(row) - before(row)))
+        before, after = ([s[q.columns] for q, s in self._each(scored)] for scored in (self._base, vectors))
+        changes = [now - then for now, then in zip(after, before, strict=True)]
+        return click_evidence(self._lists(before, changes))
 
     def fusion_weight(self, vectors: Tensor) -> LearnedWeight:
         """Return what dev clicks make of the weight of words beside the similarities of `vectors`."""
@@ -130,34 +148,39 @@ class DevEvaluation:
         words = self._words
         if words is None:
             return LearnedWeight(weight, len(self._queries))
-        bm25 = lambda row: words([self._queries[row].text])[0] / weight  # noqa: E731
-        return learned_weight(self._lists(partial(self._similarities, vectors), bm25), weight)
+        similar = [scores[query.columns] for query, scores in self._each(vectors, with_words=False)]
+        bm25 = [words([query.text])[0][query.columns] / weight for query in self._queries]
+        return learned_weight(self._lists(similar, bm25), weight)
 
-    def _lists(self, *features: Callable[[int], Tensor]) -> list[ShownList]:
-        """Return the dev sessions with log(1 + position) and `features`, which give a query's values over the pool."""
+    def _lists(self, *features: Sequence[Tensor]) -> list[ShownList]:
+        """Return the dev sessions with log(1 + position) and `features`, each a query's values over its objects."""
         lists = []
         for row, query in enumerate(self._queries):
-            columns = torch.tensor([self._pool[o] for o in query.objects])
-            values = torch.stack([feature(row)[columns] for feature in features], dim=1).double()
+            values = torch.stack([feature[row] for feature in features], dim=1).double()
             for shown, clicked, position in zip(query.shown, query.clicked, query.position, strict=True):
                 told = torch.cat([position[shown].double().log1p()[:, None], values[shown]], dim=1)
                 lists.append(ShownList(row, clicked[shown].numpy(), told.numpy()))
         return lists
 
-    def _scores(self, vectors: Tensor, row: int) -> Tensor:
-        """Return the score of every object of the pool for a query, its similarity and what words add."""
-        similarities = self._similarities(vectors, row)
-        return similarities if self._words is None else similarities + self._words([self._queries[row].text])[0]
+    def _each(self, vectors: Tensor, *, with_words: bool = True) -> Iterator[tuple[_Query, Tensor]]:
+        """Yield each query with the score of every object of the pool: its similarity, and what words add.
 
-    def _similarities(self, vectors: Tensor, row: int) -> Tensor:
+        Some queries together are one product of matrices, and the pool is normalised once for them.
+        """
         assert self._table is not None
-        return object_similarities(
-            vectors[row : row + 1],
-            vectors[len(self._queries) :],
-            self._table,
-            self._config.aggregation,
-            self._config.metric,
-        )[0]
+        together = max(1, _SCORES_AT_ONCE // max(len(self._table.rows), 1))
+        for start in range(0, len(self._queries), together):
+            some = self._queries[start : start + together]
+            scores = object_similarities(
+                vectors[start : start + len(some)],
+                vectors[len(self._queries) :],
+                self._table,
+                self._config.aggregation,
+                self._config.metric,
+            )
+            if with_words and self._words is not None:
+                scores = scores + self._words([query.text for query in some])
+            yield from zip(some, scores, strict=True)
 
     def _query_metrics(
         self,
@@ -165,7 +188,6 @@ class DevEvaluation:
         now: Tensor,
         before: Tensor,
         candidates: Tensor,
-        columns: Tensor,
         loss: PairLossCall,
     ) -> dict[str, float]:
         skipped = query.shown & ~query.clicked
@@ -193,9 +215,7 @@ class DevEvaluation:
         gains = (query.weight * query.clicked).sum(dim=0) / query.shown.sum(dim=0)
         if gains.any():
             metrics["ndcg@10"] = float(ndcg(now[:1], gains[None])[0])
-            everywhere = torch.zeros(1, len(candidates))
-            everywhere[0, columns] = gains
-            metrics["pool_ndcg@10"] = float(ndcg(candidates[None], everywhere)[0])
+            metrics["pool_ndcg@10"] = ndcg_among(candidates, query.columns, gains)
         return metrics
 
 
@@ -227,7 +247,49 @@ def ndcg(scores: Tensor, gains: Tensor, k: int = 10) -> Tensor:
     return reached / (best * discount).sum(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
 
 
-def _by_query(bank: TextBank, sessions: Sequence[FineTuningInput], given: Weights, exponent: float) -> list[_Query]:
+def ndcg_among(scores: Tensor, columns: Tensor, gains: Tensor, k: int = 10) -> float:
+    """Return `ndcg` of one row of which but a few candidates have a gain, without sorting it.
+
+    >>> round(ndcg_among(torch.tensor([0.5, 0.9, 0.1]), torch.tensor([0, 2]), torch.tensor([1.0, 0.0])), 4)
+    0.6309
+
+    Args:
+        scores: Larger is ranked higher, [candidates].
+        columns: Those that may have a gain, [columns].
+        gains: >= 0, of those, [columns].
+        k: Depth.
+    """
+    columns, gains = columns[gains > 0], gains[gains > 0].double()
+    own = scores[columns, None]
+    above = (scores[None] > own).sum(dim=1)
+    above += ((scores[None] == own) & (torch.arange(len(scores))[None] < columns[:, None])).sum(dim=1)
+    discount = 1 / torch.log2(torch.arange(2, k + 2, dtype=torch.float64))
+    reached = (gains * torch.where(above < k, discount[above.clamp(max=k - 1)], 0.0)).sum()
+    best = gains.sort(descending=True).values[:k]
+    return float(reached / (best * discount[: len(best)]).sum())
+
+
+def _drawn(table: SessionTable, most_texts: int | None, objects: int) -> SessionTable:
+    """Return all sessions of so many queries, drawn by lot, that they and the pool, of `objects`, are `most_texts`."""
+    lots = table.lots
+    queries = int(lots.max(initial=-1)) + 1
+    if most_texts is None or queries <= LEAST_QUERIES:
+        return table
+    first = np.full(len(table.columns.items), queries, dtype=np.int64)
+    np.minimum.at(first, table.of_result("item"), np.repeat(lots, table.lengths))
+    shown = np.cumsum(np.bincount(first[first < queries], minlength=queries))
+    texts = np.maximum(shown, min(_POOL_OBJECTS, objects)) + np.arange(1, queries + 1)
+    taken = max(int(np.searchsorted(texts, most_texts, side="right")), LEAST_QUERIES)
+    return table.where(lots < taken)
+
+
+def _by_query(
+    bank: TextBank,
+    sessions: Iterable[FineTuningInput],
+    given: Weights,
+    exponent: float,
+    pool: Mapping[str, int],
+) -> list[_Query]:
     grouped: dict[str, list[FineTuningInput]] = {}
     for session in sessions:
         if session.results:
@@ -246,10 +308,11 @@ def _by_query(bank: TextBank, sessions: Sequence[FineTuningInput], given: Weight
             weights = given.get(session.session_id)
             if weights is None:
                 positions = np.array(session.positions, dtype=np.int64)
-                weights = PowerLaw.given(exponent).inverse_at(positions).tolist()
+                weights = np.minimum(PowerLaw.given(exponent).inverse_at(positions), DEV_WEIGHT_CLIP).tolist()
             inverse[row, at] = torch.tensor([float(weight) for weight in weights])
         text = group[0].query
-        queries.append(_Query(text, bank.query(text), objects, importance > 0, shown, place, importance * inverse))
+        where = torch.tensor([pool[object_id] for object_id in objects])
+        queries.append(_Query(text, bank.query(text), where, importance > 0, shown, place, importance * inverse))
     return _scaled(queries)
 
 

@@ -70,16 +70,24 @@ class TextEncoder:
         order: list[int] = np.argsort(self._bank.lengths[rows], kind="stable").tolist()
         return order
 
-    def chunks(self, rows: Sequence[int]) -> list[list[int]]:
-        """Return positions in `rows`, shortest texts first, cut where the padded size would exceed the bound."""
+    def chunks(self, rows: Sequence[int], most_tokens: int | None = None) -> list[list[int]]:
+        """Return positions in `rows`, shortest texts first, cut where the padded size would exceed the bound.
+
+        `most_tokens` is a smaller bound.
+        """
+        bound = min(self._batch_tokens, most_tokens or self._batch_tokens)
         lengths = self._bank.lengths[rows]
         chunks: list[list[int]] = [[]]
         for i in self.by_length(rows):
             length = int(lengths[i])
-            if chunks[-1] and (len(chunks[-1]) + 1) * length > self._batch_tokens:
+            if chunks[-1] and (len(chunks[-1]) + 1) * length > bound:
                 chunks.append([])
             chunks[-1].append(i)
         return chunks
+
+    def padded_tokens(self, rows: Sequence[int]) -> int:
+        """Return the size of one forward pass of the texts `rows`, filled up to the longest."""
+        return len(rows) * int(self._bank.lengths[rows].max())
 
     def encode_chunk(self, rows: Sequence[int]) -> Tensor:
         """Return vectors of `rows` from one forward pass."""

@@ -15,7 +15,8 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from estudio_core.clickstream.ranking_data import FineTuningInput, RankingData
+from estudio_core.clickstream.ranking_data import RankingData
+from estudio_core.clickstream.session_table import SessionTable
 from estudio_core.errors import ConfigurationError, NotEnoughDataError
 from estudio_core.models.embedding_model import EmbeddingModel
 from lightning_modules.base_vectors import BaseVectors, rows_of_training
@@ -30,7 +31,7 @@ from lightning_modules.dev_evaluation import DevEvaluation
 from lightning_modules.dropout import dropout_of
 from lightning_modules.encoding import TextEncoder
 from lightning_modules.fusion_weight import LearnedWeight
-from lightning_modules.interpolation import Interpolation, choose_share, mixed
+from lightning_modules.interpolation import Interpolation, choose_share, mixed, share_of_log
 from lightning_modules.lexical_scores import LexicalScores
 from lightning_modules.losses import default_loss
 from lightning_modules.losses.pair_loss import configured
@@ -54,6 +55,7 @@ class FitResult:
         best_step: Step whose weights were kept: the latest that dev queries do not find certainly worse.
         steps: Optimiser steps done.
         seconds: Wall-clock time of the whole call.
+        validation_seconds: The part of it that dev metrics took.
         sessions: Training sessions seen, epochs counted.
         tokens: Tokens encoded in training steps.
         precision: Number format that was used.
@@ -67,6 +69,7 @@ class FitResult:
     best_step: int
     steps: int
     seconds: float
+    validation_seconds: float
     sessions: int
     tokens: int
     precision: str
@@ -115,15 +118,11 @@ def fit(
             "An item model is given, and train='both' trains one tower for both: say train='query'."
         )
     loss = configured(loss or default_loss(config.given), config)
-    if config.fixed_layers >= model.num_layers:
-        name = "query_fixed_layers" if config.train == "query" else "num_fixed_layers"
-        raise ConfigurationError(
-            f"{name} is {config.fixed_layers}, and this {type(model).__name__} has {model.num_layers} "
-            f"layers: none is left to train. Use a number from 0 to {model.num_layers - 1}."
-        )
+    trained_layers(model, config)
     model.freeze_layers(config.fixed_layers)
     model.train()  # Lightning keeps the mode a model has, and a loaded one is in evaluation mode
-    train = [s for s in data.splits["train"] if not s.is_clickless and len(s.results) > 0]
+    train = data.table("train")
+    train = train.where(train.clicked)
     if not train:
         raise NotEnoughDataError("No training session has a click: collect more sessions, or widen the window.")
     job = _Job(model, item_model or model, train, data, config, loss, click_propensity, confidences)
@@ -137,7 +136,8 @@ def fit(
         base_weights = weights_of(model)
         steps = _train(parts, 0)
         model.to(device_of(0, config.devices))  # Lightning left it on the CPU
-        interpolation = _interpolate(parts.module, parts.validation, base_weights, config)
+        shares = config.interpolation or (share_of_log(len(train.query_keys())),)
+        interpolation = _interpolate(parts.module, parts.validation, base_weights, shares, config.keep_start)
         metrics = parts.validation.measure(parts.module)
         fusion = parts.validation.fusion_weight(parts.module)
         model.to("cpu").eval()
@@ -148,6 +148,7 @@ def fit(
         best_step=history.kept_step,
         steps=steps,
         seconds=time.monotonic() - started,
+        validation_seconds=parts.validation.seconds,
         sessions=parts.module.sessions_seen,
         tokens=parts.module.tokens_encoded,
         precision=parts.precision,
@@ -163,7 +164,7 @@ class _Job:
 
     model: EmbeddingModel
     item_model: EmbeddingModel
-    train: list[FineTuningInput]
+    train: SessionTable
     data: RankingData
     config: TrainingConfig
     loss: nn.Module
@@ -183,6 +184,21 @@ class _Parts:
     total_steps: int
 
 
+def trained_layers(model: EmbeddingModel, config: TrainingConfig) -> int:
+    """Return how many of a model's layers are trained.
+
+    Raises:
+        ConfigurationError: the model has no more layers than are frozen.
+    """
+    if config.fixed_layers >= model.num_layers:
+        name = "query_fixed_layers" if config.train == "query" else "num_fixed_layers"
+        raise ConfigurationError(
+            f"{name} is {config.fixed_layers}, and this {type(model).__name__} has {model.num_layers} "
+            f"layers: none is left to train. Use a number from 0 to {model.num_layers - 1}."
+        )
+    return model.num_layers - config.fixed_layers
+
+
 def _prepare(job: _Job, rank: int, on_metrics: OnMetrics | None = None) -> _Parts:
     """Tokenise, encode what training will look at with the weights as they are, and put everything together."""
     config, model = job.config, job.model
@@ -196,7 +212,7 @@ def _prepare(job: _Job, rank: int, on_metrics: OnMetrics | None = None) -> _Part
             "Training ends after %d of the %d steps of %d epochs: query_passes=%s, max_steps=%s.",
             total_steps, epoch_steps * config.num_epochs, config.num_epochs, config.query_passes, config.max_steps,
         )  # fmt: skip
-    bank = TextBank(model, [*job.data.splits["train"], *job.data.splits["dev"]], job.data.items, job.item_model)
+    bank = TextBank(model, job.data.table("train").joined(job.data.table("dev")), job.data.items, job.item_model)
     bounds = (config.encode_batch_tokens, config.cache_frozen_mb << 20, config.cache_frozen_disk_mb << 20)
     options: Any = {
         "half": precision != "32-true",
@@ -209,7 +225,7 @@ def _prepare(job: _Job, rank: int, on_metrics: OnMetrics | None = None) -> _Part
         encoder, items = (TextEncoder(tower.to(device), bank, bounds[0]) for tower in (model, job.item_model))
     words = job.data.words if config.lexical_weight > 0 else None
     lexical = LexicalScores(words, config.lexical_weight) if words is not None else None
-    builder = BatchBuilder(bank, job.data.splits["train"], config, job.click_propensity, job.confidences, lexical)
+    builder = BatchBuilder(bank, job.data.table("train"), config, job.click_propensity, job.confidences, lexical)
 
     def encode(rows: Sequence[int]) -> Tensor:
         with autocast(precision, device):
@@ -223,10 +239,13 @@ def _prepare(job: _Job, rank: int, on_metrics: OnMetrics | None = None) -> _Part
             return vectors
 
     base_vectors = BaseVectors(encode, len(bank))
-    base_vectors.add(rows_of_training(SessionBatches(job.train, builder, config), len(bank), total_steps, config))
+    batches = SessionBatches(job.train, builder, config)
+    base_vectors.add(rows_of_training(batches, len(bank), total_steps, config))
+    every_steps = _steps_between_validations(config, len(job.train), epoch_steps, total_steps)
+    most_texts = _texts_of_validation(batches, total_steps, total_steps // every_steps, config)
     validation = DevValidation(
-        DevEvaluation(bank, job.data.splits["dev"], base_vectors, config, job.click_propensity, lexical),
-        every_steps=_steps_between_validations(config, len(job.train), epoch_steps, total_steps),
+        DevEvaluation(bank, job.data.splits["dev"], base_vectors, config, job.click_propensity, lexical, most_texts),
+        every_steps=every_steps,
         patience=config.patience,
         monitor=config.monitor,
         precision=precision,
@@ -284,8 +303,30 @@ def _steps_between_validations(config: TrainingConfig, sessions: int, epoch_step
     return max(1, round(steps))
 
 
+VALIDATION_SHARE = 0.1
+"""Most of a training's time that validations take, encoding counted."""
+_PASSES_OF_A_STEP = 3
+"""A step encodes a text forwards and backwards, which costs about three times as much as forwards."""
+
+
+def _texts_of_validation(batches: SessionBatches, total_steps: int, validations: int, config: TrainingConfig) -> int:
+    """Return how many texts one validation may encode, so that all of them take `VALIDATION_SHARE` of the training.
+
+    Before training, after it, and for each share of interpolation there is one more.
+    """
+    first = next(batches.drawn(0))
+    shown = {result for session in first for result in session.results} if config.train == "both" else ()
+    of_step = len({session.query for session in first}) + len(shown)
+    measured = validations + 2 + len(config.interpolation or (1,))
+    return round(VALIDATION_SHARE * _PASSES_OF_A_STEP * of_step * total_steps / measured)
+
+
 def _interpolate(
-    module: RankingModule, validation: DevValidation, base: dict[str, Tensor], config: TrainingConfig
+    module: RankingModule,
+    validation: DevValidation,
+    base: dict[str, Tensor],
+    shares: Sequence[float],
+    keep_start: bool,
 ) -> Interpolation:
     """Leave the best mix of base and trained weights in the model, or the base where dev clicks do not speak for it.
 
@@ -297,12 +338,12 @@ def _interpolate(
 
     history = validation.history
     if not validation.has_sessions:
-        share = max(config.interpolation)
+        share = max(shares)
         put_weights(module.model, mixed(base, history.kept_weights, share))
         return Interpolation(share, {})
-    chosen = choose_share(module.model, base, history.kept_weights, config.interpolation, measure)
+    chosen = choose_share(module.model, base, history.kept_weights, shares, measure)
     evidence = validation.evidence(module)
-    if config.keep_start and not evidence.speaks_for_the_change:
+    if keep_start and not evidence.speaks_for_the_change:
         logger.warning(
             "The model is left as it was: the clicks of %d dev queries do not speak for what training changed "
             "(z = %.2f, needed %.2f). Collect more sessions of the same queries, or set keep_start=False.",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +18,8 @@ from lightning_modules.text_bank import TextBank
 
 logger = logging.getLogger(__name__)
 
+_OTHER_FOLDERS = ("/var/tmp",)  # noqa: S108 (a file without a name, which nobody else can open)
+_MEMORY = frozenset({"tmpfs", "ramfs", "devtmpfs"})
 _SHARE_OF_FREE = 0.5
 """Of the free space of a disk or GPU, the most that is taken: others live there too."""
 
@@ -34,7 +38,8 @@ class FrozenOutputs:
         bank: The texts.
         dimensions: Of a hidden state.
         memory_bytes: Most memory to take; 0: nothing is kept at all.
-        disk_bytes: Largest file, in the folder of temporary files (`TMPDIR`); 0: none is made.
+        disk_bytes: Largest file, in the folder of temporary files (`TMPDIR`), or `/var/tmp` where that is memory; 0:
+            none is made.
         dtype: Format in which they are kept.
         device: Of the model.
 
@@ -59,10 +64,11 @@ class FrozenOutputs:
         self.where = "memory"
         capacity = min(wanted, memory_bytes)
         on_disk = None
-        if wanted > memory_bytes > 0 and disk_bytes > memory_bytes:
-            free = int(shutil.disk_usage(tempfile.gettempdir()).free * _SHARE_OF_FREE)
+        folder = folder_on_disk() if wanted > memory_bytes > 0 and disk_bytes > memory_bytes else None
+        if folder is not None:
+            free = int(shutil.disk_usage(folder).free * _SHARE_OF_FREE)
             if min(wanted, disk_bytes, free) > memory_bytes:
-                on_disk = _in_file(min(wanted, disk_bytes, free) // per_token, dimensions, dtype)
+                on_disk = _in_file(folder, min(wanted, disk_bytes, free) // per_token, dimensions, dtype)
                 if on_disk is not None:
                     capacity, self.where = len(on_disk) * per_token, "disk"
         tokens = capacity // per_token
@@ -73,9 +79,7 @@ class FrozenOutputs:
             self._states = torch.empty(0, dimensions, dtype=dtype)
         elif on_disk is not None:
             self._states = on_disk
-            logger.info(
-                "Outputs of the frozen layers take %d MB on disk, in %s.", capacity >> 20, tempfile.gettempdir()
-            )
+            logger.info("Outputs of the frozen layers take %d MB on disk, in %s.", capacity >> 20, folder)
         else:
             self._states = torch.empty(tokens, dimensions, dtype=dtype, device=_roomy(device, capacity))
 
@@ -110,11 +114,44 @@ class FrozenOutputs:
         self._known[torch.as_tensor(rows)[taken]] = True
 
 
-def _in_file(tokens: int, dimensions: int, dtype: torch.dtype) -> Tensor | None:
+def folder_on_disk() -> str | None:
+    """Return a folder for a large file: that of temporary files, or another one where that is memory (a tmpfs).
+
+    None where there is none. The choice is told, once for each cache.
+    """
+    usual = tempfile.gettempdir()
+    for folder in (usual, *_OTHER_FOLDERS):
+        if os.access(folder, os.W_OK) and not _is_memory(folder):
+            if folder != usual:
+                logger.info("%s is memory: outputs of the frozen layers go to %s.", usual, folder)
+            return folder
+    logger.warning(
+        "%s is memory, so that outputs of the frozen layers are kept there no better than beside it: those that fit "
+        "are kept in memory. Set TMPDIR to a folder on a disk.",
+        usual,
+    )
+    return None
+
+
+def _is_memory(folder: str) -> bool:
+    """Return whether what is written to a folder takes memory; False where the system does not say."""
+    try:
+        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
+        place = Path(folder).resolve()
+    except OSError:
+        return False
+    kinds: dict[Path, str] = {}
+    for mount in mounts:
+        _, at, kind, *_ = mount.split(" ")
+        kinds[Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), at))] = kind
+    return next((kinds[at] in _MEMORY for at in (place, *place.parents) if at in kinds), False)
+
+
+def _in_file(folder: str, tokens: int, dimensions: int, dtype: torch.dtype) -> Tensor | None:
     """Return an array [tokens, dimensions] in a file, whose room is set aside; None where others took the room."""
     format_of = {torch.float16: np.float16, torch.float32: np.float32}
     size = tokens * dimensions * dtype.itemsize
-    with tempfile.TemporaryFile(prefix="estudio-frozen-") as file:  # the mapping holds it open
+    with tempfile.TemporaryFile(prefix="estudio-frozen-", dir=folder) as file:  # the mapping holds it open
         try:
             # Of a file that is only made long, a page for which there is no room kills the process that writes it.
             if hasattr(os, "posix_fallocate"):  # not on macOS

@@ -26,6 +26,23 @@ class Interpolation:
     evidence: ClickEvidence | None = None
 
 
+HALF_TRUSTED = 150
+"""Distinct queries at which half of what was learned is kept."""
+
+
+def share_of_log(queries: int) -> float:
+    """Return the share of the trained weights for a log in which so many distinct queries have clicks.
+
+    What the clicks of a query teach holds for that query; how far it holds for others shows in how many queries say the
+    same. So it is shrunk as the estimate of a mean from n groups is, by n / (n + k), k being the variance within groups
+    over that between them (Morris 1983, "Parametric Empirical Bayes Inference").
+
+    >>> [round(share_of_log(queries), 2) for queries in (50, 150, 2_000)]
+    [0.25, 0.5, 0.93]
+    """
+    return queries / (queries + HALF_TRUSTED)
+
+
 def mixed(base: dict[str, Tensor], trained: dict[str, Tensor], share: float) -> dict[str, Tensor]:
     """Return (1 - share) * base + share * trained, by name.
 

@@ -40,7 +40,7 @@ def mine_negatives(
     queries: Sequence[str] = list(excluded)
     pool = lexical.over(names) if lexical is not None else None
     mined: dict[str, list[str]] = {}
-    at_once = max(1, _SIMILARITIES_AT_ONCE // max(1, table.index.size))  # every object is as wide as the widest
+    at_once = max(1, _SIMILARITIES_AT_ONCE // max(1, len(table.rows)))
     for start in range(0, len(queries), at_once):
         some = queries[start : start + at_once]
         rows = vectors[[bank.query(query) for query in some]]

@@ -42,12 +42,16 @@ class QueryTower(TextEncoder):
         """Return the number of real tokens of the queries among `rows`: nothing else is encoded."""
         return super().token_count([row for row in rows if row < self._bank.query_count])
 
-    def chunks(self, rows: Sequence[int]) -> list[list[int]]:
+    def chunks(self, rows: Sequence[int], most_tokens: int | None = None) -> list[list[int]]:
         """Return positions in `rows`: chunks of queries as `TextEncoder` makes them, then one of all items."""
         is_query = np.asarray(rows) < self._bank.query_count
         queries, items = np.flatnonzero(is_query).tolist(), np.flatnonzero(~is_query).tolist()
-        of_queries = super().chunks([rows[i] for i in queries]) if queries else []
+        of_queries = super().chunks([rows[i] for i in queries], most_tokens) if queries else []
         return [*([queries[i] for i in chunk] for chunk in of_queries), *([items] if items else [])]
+
+    def padded_tokens(self, rows: Sequence[int]) -> int:
+        """Return the size of a forward pass of a chunk; 0 of items."""
+        return super().padded_tokens(rows) if rows[0] < self._bank.query_count else 0
 
     def encode_chunk(self, rows: Sequence[int]) -> Tensor:
         """Return the vectors of a chunk."""

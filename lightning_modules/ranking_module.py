@@ -54,7 +54,8 @@ class RankingModule(lightning.LightningModule):
         self.config = config
         self.tokens_encoded = 0
         self.sessions_seen = 0
-        self._cached = CachedGradients(encoder)
+        graphs = activation_bytes(config, model.device)
+        self._cached = CachedGradients(encoder, graphs) if graphs is not None else None
         self._base_vectors = base_vectors
         self._total_steps = max(1, total_steps)
 
@@ -65,7 +66,7 @@ class RankingModule(lightning.LightningModule):
     def training_step(self, batch: SessionBatch, batch_idx: int) -> dict[str, Any]:
         """Return the loss of a batch, and its scores [sessions, objects] for `metrics_of`."""
         rows = [*batch.query_rows, *batch.part_rows]
-        vectors = self._cached.encode(rows) if self.config.gradient_cache else self._encode(rows)
+        vectors = self._cached.encode(rows) if self._cached is not None else self._encode(rows)
         self.tokens_encoded += self.encoder.token_count(rows)
         self.sessions_seen += len(batch.session_query)
         similarity = self._scores(batch, vectors)
@@ -148,9 +149,9 @@ class RankingModule(lightning.LightningModule):
         )
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Carry gradients back; through cached vectors chunk by chunk where the configuration says so."""
+        """Carry gradients back; chunk by chunk to the texts that were encoded without a graph."""
         super().backward(loss, *args, **kwargs)
-        if self.config.gradient_cache:
+        if self._cached is not None:
             self._cached.backward(self.trainer.precision_plugin.forward_context)
 
     def configure_optimizers(self) -> Any:
@@ -167,6 +168,21 @@ class RankingModule(lightning.LightningModule):
 
     def _rate(self, step: int) -> float:
         return rate_share(step, self._total_steps, self.config.warmup_steps, self.config.decay)
+
+
+CPU_ACTIVATIONS_MB = 1024
+"""Bound of activations on a CPU where none is given."""
+
+
+def activation_bytes(config: TrainingConfig, device: torch.device) -> int | None:
+    """Return the most that graphs of a step's texts may take on `device`; None: no bound.
+
+    >>> activation_bytes(TrainingConfig(activations_mb=2), torch.device("cuda"))
+    2097152
+    """
+    if config.activations_mb is not None:
+        return config.activations_mb << 20
+    return CPU_ACTIVATIONS_MB << 20 if device.type == "cpu" and config.devices == 1 else None
 
 
 def rate_share(step: int, total_steps: int, warmup_steps: int, decay: str) -> float:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from estudio_core.clickstream.ranking_data import FineTuningInput, ItemsSet
+from estudio_core.clickstream.table_builder import table_of
 from estudio_core.errors import NotEnoughDataError
 from estudio_core.models.embedding_model import EmbeddingModel
 
@@ -36,12 +37,9 @@ class TextBank:
         items: ItemsSet,
         item_model: EmbeddingModel | None = None,
     ) -> None:
-        queries: dict[str, int] = {}
-        object_ids: dict[str, None] = {}
-        for session in sessions:
-            for text in (session.query, *session.query_variants):
-                queries.setdefault(text, len(queries))
-            object_ids.update(dict.fromkeys(session.results))
+        table = table_of(sessions)
+        queries = {text: row for row, text in enumerate(table.texts())}
+        object_ids = table.shown_ids()
         unknown = [i for i in object_ids if i not in items]
         if unknown:
             raise NotEnoughDataError(f"Sessions name {len(unknown)} items without text, e.g. {unknown[:5]}.")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Resolve pyproject.toml (extras `s3` and `dev`, which holds `demo`, `cpu`, `embedded`, `celery` and `ray`) into requirements.lock.
+# Resolve pyproject.toml (extras `s3` and `dev`, which holds all that development needs) into requirements.lock.
 # The lock names versions only: no hosts, no hashes, and torch without the suffix of one build (+cpu, +cu128).
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -47,9 +47,11 @@ source scripts/python_packages.sh
 uv=(.venv/bin/python -m uv)
 locked="$(mktemp)"
 trap 'rm -f "$locked"' EXIT
+overrides=()
 case ",${EXTRAS:-}," in
   # Both packages install the same module: the lock's one for the CPU stays out.
   *,gpu,*) grep -v '^onnxruntime==' requirements.lock >"$locked"
+           overrides=(--override scripts/gpu.overrides.txt)
            "${uv[@]}" pip uninstall --quiet --python .venv/bin/python onnxruntime ;;
   *) cat requirements.lock >"$locked" ;;
 esac
@@ -65,7 +67,8 @@ fi
 
 step 3 "Estudio itself${EXTRAS:+ with $EXTRAS}"
 if [[ -n "${EXTRAS:-}" ]]; then
-  "${uv[@]}" pip install --python .venv/bin/python ${torch_options[@]+"${torch_options[@]}"} -c "$locked" -e ".[$EXTRAS]"
+  "${uv[@]}" pip install --python .venv/bin/python ${torch_options[@]+"${torch_options[@]}"} ${overrides[@]+"${overrides[@]}"} \
+    -c "$locked" -e ".[$EXTRAS]"
 else
   "${uv[@]}" pip install --quiet --python .venv/bin/python --no-deps -e .
 fi

@@ -14,6 +14,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # Tests run side by side, one to a core: more threads each would only take turns. Set before anything reads it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A machine that runs tests side by side answers some searches late; what deadlines do is tested with their own.
+os.environ.setdefault("ESTUDIO_SEARCH_TIMEOUT_S", "60")
 # Ray's workers are nice to others by default: beside a second test process they would hardly come to run.
 os.environ.setdefault("RAY_worker_niceness", "0")
 

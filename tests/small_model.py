@@ -15,8 +15,8 @@ def minilm_folder() -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / "model"
 
 
-def build_small_model(seed: int = 0, family: str = "bert") -> Any:
-    """Return a random model of a family, whose weights `seed` decides."""
+def build_small_model(seed: int = 0, family: str = "bert", positions: int = 64, layers: int = 2) -> Any:
+    """Return a random model of a family for texts of up to `positions` tokens, whose weights `seed` decides."""
     import torch
     from transformers import AutoTokenizer, BertConfig, BertModel
 
@@ -27,10 +27,10 @@ def build_small_model(seed: int = 0, family: str = "bert") -> Any:
     config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         intermediate_size=64,
-        max_position_embeddings=64,
+        max_position_embeddings=positions,
         initializer_range=0.2,
     )
     return EmbeddingModel((BertModel(config), tokenizer), max_length=48, family=family)

@@ -106,9 +106,17 @@ def test_help_lists_every_command() -> None:
 
 
 def test_a_search_without_a_release_says_what_to_run(estudio_home: Path) -> None:
-    result = CliRunner().invoke(app, ["search", "lamp", "--plugin", "shop"])
+    result = CliRunner().invoke(app, ["search", "lamp", "--plugin", "demo_catalog"])
     assert result.exit_code == 1
-    assert "shop__initialize" in result.output
+    assert "demo_catalog__initialize" in result.output
+
+
+def test_a_search_of_a_plugin_that_is_none_names_the_nearest(estudio_home: Path) -> None:
+    for command in (["search", "lamp"], ["sync"]):
+        result = CliRunner().invoke(app, [*command, "--plugin", "demo_catalogue"])
+        assert result.exit_code == 1
+        assert "Did you mean 'demo_catalog'" in result.output
+        assert "__initialize" not in result.output
 
 
 def test_a_filter_that_is_no_json_is_refused(estudio_home: Path) -> None:

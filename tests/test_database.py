@@ -79,6 +79,15 @@ def test_transaction_rolls_back_on_error(estudio_home: object) -> None:
         assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
 
 
+def test_pools_are_forgotten_without_a_warning(estudio_home: object, caplog: pytest.LogCaptureFixture) -> None:
+    with database.connection() as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    database.forget_pools()
+    assert [record.message for record in caplog.records if record.name.startswith("psycopg")] == []
+    with database.connection() as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
 def test_a_crash_is_one_error_and_what_comes_after_the_restart_works_again(
     databases_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from estudio_core.demo.run import _show_side_by_side
+from estudio_core.demo.last_screen import _show_side_by_side
 from estudio_core.evaluation.report_data import QueryChange, ResultLine
 from estudio_core.terminal import Column, show_json, show_rows
 

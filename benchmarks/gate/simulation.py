@@ -9,8 +9,8 @@ from functools import cache, cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from estudio_core.clickstream.click_log import ClickLog
 from estudio_core.evaluation.click_gain import K, RankedPairs
-from estudio_core.evaluation.click_log import ClickLog
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

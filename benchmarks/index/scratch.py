@@ -8,7 +8,8 @@ from pathlib import Path
 from estudio_core import database
 from estudio_core.database import migrate
 from estudio_core.demo.catalog import load_catalog, load_judgments, products
-from estudio_core.inference.manifest import EntryManifest, entry_name, entry_of
+from estudio_core.inference.manifest import EntryManifest, entry_name
+from estudio_core.inference.model_store import entry_of
 from estudio_core.pipeline.publish_model import publish_model
 from estudio_core.pipeline.register_base_model import register_base_model
 from estudio_core.settings import get_settings

@@ -25,7 +25,8 @@ from estudio_core.vectordb.hits import SearchHit
 from estudio_core.vectordb.releases import Release, live_release
 from estudio_core.vectordb.search import search
 from estudio_core.vectordb.search_session import search_connection
-from estudio_core.vectordb.serving import Serving, answered
+from estudio_core.vectordb.serving import Serving, answer, read
+from estudio_core.vectordb.statements import run
 
 BARE, OURS, WHOLE = "bare statement", "Estudio, search", "Estudio, pointer and search"
 BOTH = "Estudio, words and vectors"
@@ -161,16 +162,19 @@ def _contenders(stack: ExitStack, plugin: str) -> dict[str, Find]:
         return [(hit.object_id, hit.distance) for hit in hits]
 
     def whole(vector: Any, text: str) -> list[tuple[str, float]]:
-        def find(serving: Serving) -> list[SearchHit]:
+        async def find(serving: Serving) -> list[SearchHit]:
             with search_connection() as session:
                 return search(session, serving.release.collection, vector, limit=LIMIT, while_live=serving)
 
-        return [(hit.object_id, hit.distance) for hit in answered(plugin, find)[1]]
+        async def read_now(name: str) -> Serving:
+            return read(name)
 
-    return {BARE: _bare(connection, release), OURS: ours, WHOLE: whole, BOTH: both}
+        return [(hit.object_id, hit.distance) for hit in run(answer(plugin, find, read_now))[1]]
+
+    return {BARE: by_hand(connection, release), OURS: ours, WHOLE: whole, BOTH: both}
 
 
-def _bare(connection: psycopg.Connection, release: Release) -> Find:
+def by_hand(connection: psycopg.Connection, release: Release) -> Find:
     """Return the search that one writes by hand: one prepared statement on a connection of its own."""
     register_vectors(connection)
     connection.execute(f"SET hnsw.ef_search = {_breadth(release)}")

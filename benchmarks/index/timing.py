@@ -46,7 +46,11 @@ class CpuClock:
     def seconds(self) -> float:
         """Return the processor seconds used so far."""
         own = psutil.Process().cpu_times()
-        total = own.user + own.system + own.children_user + own.children_system
+        return own.user + own.system + own.children_user + own.children_system + self.database_seconds()
+
+    def database_seconds(self) -> float:
+        """Return those of the PostgreSQL server alone."""
+        total = 0.0
         if self._postmaster is not None:
             for process in (self._postmaster, *self._postmaster.children()):
                 try:

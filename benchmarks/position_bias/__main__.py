@@ -1,4 +1,8 @@
-"""`python -m benchmarks.position_bias`: recover known examination curves from replayed logs of Chorus."""
+"""`python -m benchmarks.position_bias`: attention and weights of clicks, from logs whose truth is known.
+
+Examination curves are recovered from replayed logs of Chorus; weights are compared with raw clicks in simulated logs of
+three click models (`weights`).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ import typer
 from numpy.typing import NDArray
 
 from benchmarks.machine import describe
+from benchmarks.position_bias.weights import logs, weighed, weights_table
 from benchmarks.quality.corpora import Corpus, chorus
 from benchmarks.quality.evaluation import shown_rankings
 from benchmarks.quality.logs import SHOWN, Condition, replay
@@ -30,7 +35,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @dataclass(frozen=True)
 class Recovery:
-    """What the estimators make of logs of one exponent."""
+    """What the estimators make of logs of one exponent; `fixed` and `differing` as training estimates."""
 
     eta: float
     fixed: PowerLaw
@@ -45,8 +50,11 @@ class Recovery:
 
 
 @app.command()
-def main(sessions: Annotated[int, typer.Option(min=100, help="Searches of each log.")] = 5_000) -> None:
-    """Replay clicks with known examination curves over what the base model shows, and estimate the curves."""
+def main(
+    sessions: Annotated[int, typer.Option(min=100, help="Searches of each log of Chorus.")] = 5_000,
+    quick: Annotated[bool, typer.Option("--quick", help="Weights of logs with two sessions a query alone.")] = False,
+) -> None:
+    """Replay clicks with known examination curves, estimate the curves, and see what weights make of such clicks."""
     from benchmarks.quality.__main__ import MODEL
     from estudio_core.context import context
     from estudio_core.models.embedding_model import EmbeddingModel
@@ -61,6 +69,15 @@ def main(sessions: Annotated[int, typer.Option(min=100, help="Searches of each l
     (folder / "position_bias.md").write_text(_table(recoveries, sessions), encoding="utf-8")
     _plot(recoveries, folder / "position_bias.svg")
     typer.echo(f"Table: {folder / 'position_bias.md'}")
+    cells = []
+    for number, log in enumerate(found := list(logs(quick)), start=1):
+        cells.append(weighed(log))
+        typer.echo(f"{number} of {len(found)}: {cells[-1]}")
+    (folder / "weights.md").write_text(weights_table(cells), encoding="utf-8")
+    typer.echo(f"Table: {folder / 'weights.md'}")
+    if worse := [cell for cell in cells if cell.weighted > cell.raw]:
+        typer.echo(f"Weights are worse than raw clicks in {len(worse)} of {len(cells)} cells.", err=True)
+        raise typer.Exit(1)
 
 
 def _recovery(corpus: Corpus, shown: dict[str, Ranking], eta: float, sessions: int) -> Recovery:

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from estudio_core.clickstream.query_retriever import query_key
-from estudio_core.demo.catalog import NEVER_SEARCHED, load_judgments, products
+from estudio_core.demo.catalog import load_judgments, products
 from estudio_core.errors import ConfigurationError
 from estudio_core.evaluation.judgments import Judgments
 
 NFCORPUS_FOLDER = Path(__file__).parents[3] / "shared" / "data" / "nfcorpus"
+RESERVED = 40
+"""Queries of Chorus that no development partition reads."""
 OTHER_PRODUCTS = 3_000
 """Unrated products beside the rated ones: enough to be found wrongly, few enough to rank in seconds."""
 
@@ -55,20 +57,20 @@ def chorus(partition: int, *, development: bool) -> Corpus:
     """Return the rated electronics products and 3,000 others, some of the 116 queries unseen.
 
     Args:
-        partition: Which queries are unseen. 0: the 40 that the demo's users never search. 1, 2, ...: one half of these
+        partition: Which queries are unseen. 0: the 40 reserved ones. 1, 2, ...: one half of these
             by hash, then the other, while their counterpart joins the queries trained on.
         development: Leave out those 40 altogether and hold out 24 of the other 76: hyper-parameters were chosen on
             these partitions, and on no query that a test partition holds out.
     """
     judgments = load_judgments().answerable()
     queries = _by_hash(judgments, salt="")
-    reserved, queries = queries[:NEVER_SEARCHED], queries[NEVER_SEARCHED:]
+    reserved, queries = queries[:RESERVED], queries[RESERVED:]
     if development:
         shuffled = _by_hash(queries, salt=str(partition))
         unseen, seen = sorted(shuffled[:24]), sorted(shuffled[24:])
     else:
         shuffled = _by_hash(reserved, salt=str((partition + 1) // 2))
-        start, half = (partition + 1) % 2 * NEVER_SEARCHED // 2, NEVER_SEARCHED // 2
+        start, half = (partition + 1) % 2 * RESERVED // 2, RESERVED // 2
         unseen = sorted(shuffled[start : start + half] if partition else reserved)
         seen = sorted({*queries, *reserved} - {*unseen})
     texts = {

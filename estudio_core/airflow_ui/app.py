@@ -11,7 +11,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse
 
 from estudio_core.airflow_ui.access import Reader, SignedIn, allowed, reads
-from estudio_core.airflow_ui.runs import plugins_with_dags, runs_of
+from estudio_core.airflow_ui.runs import missing_pools, plugins_with_dags, runs_of
 from estudio_core.errors import EstudioError
 
 PREFIX = "/estudio"
@@ -35,7 +35,7 @@ def overview(user: SignedIn, session: SessionDep) -> HTMLResponse:
 
     shown = [plugin for plugin in content.plugin_names(plugins_with_dags(session)) if reads(user, plugin)]
     found = glance.glances(runs_of(session, shown))
-    return HTMLResponse(pages.overview([(each, allowed(user, each)) for each in found]))
+    return HTMLResponse(pages.overview([(each, allowed(user, each)) for each in found], missing_pools(session)))
 
 
 @app.get("/plugins/{plugin}")

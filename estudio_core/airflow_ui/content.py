@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 from estudio_core import database
 from estudio_core.artifacts import ArtifactStore
+from estudio_core.clickstream.asked import DAYS, AskedQuery, asked_queries
+from estudio_core.comparing import ledger as experiments
+from estudio_core.comparing.ledger import Experiment
 from estudio_core.errors import DataError, EstudioError, RepositoryError
 from estudio_core.improvement import ledger as improvements
 from estudio_core.improvement.ledger import Improvement
@@ -16,6 +19,7 @@ from estudio_core.monitoring.ledger import Watch
 from estudio_core.pipeline.improvement.report import IMPROVEMENT_STEP
 from estudio_core.promotion import ledger as promotions
 from estudio_core.promotion.ledger import Promotion
+from estudio_core.promotion.removal import orphans
 from estudio_core.promotion.trainings import Training, trainings
 from estudio_core.settings import get_settings
 from estudio_core.vectordb.releases import Release, list_releases
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from estudio_core.inference.manifest import EntryManifest
 
 _MOST_ROWS = 50
+_MOST_QUERIES = 10
 _TRITON_TIMEOUT_S = 2.0
 
 
@@ -36,14 +41,17 @@ class PluginContent:
     trainings: list[Training]
     improvements: list[Improvement]
     watches: list[Watch]
+    experiments: list[Experiment]
+    asked: dict[str, list[AskedQuery]]
+    """Queries of the last `asked_days` days by what they are listed for."""
+    asked_days: float = DAYS
 
 
 def plugin_names(with_dags: Collection[str] = ()) -> list[str]:
-    """Return the names of all plugins that have had a release begun, or that Airflow has DAGs of, sorted."""
+    """Return the names of all plugins that something is kept for, or that Airflow has DAGs of, sorted."""
     with database.connect() as connection:
         database.require_schema(connection)
-        rows = connection.execute("SELECT DISTINCT plugin FROM estudio.deployments").fetchall()
-    return sorted({*with_dags, *(row[0] for row in rows)})
+        return sorted({*with_dags, *orphans(connection, set(with_dags))})
 
 
 def plugin_content(plugin: str) -> PluginContent:
@@ -55,12 +63,19 @@ def plugin_content(plugin: str) -> PluginContent:
             trainings=trainings(connection, plugin)[:_MOST_ROWS],
             improvements=improvements.history(connection, plugin)[:_MOST_ROWS],
             watches=monitoring.history(connection, plugin, _MOST_ROWS),
+            experiments=experiments.history(connection, [plugin], _MOST_ROWS),
+            asked={
+                "Popular": asked_queries(connection, plugin, "popular", most=_MOST_QUERIES),
+                "Found nothing": asked_queries(connection, plugin, "found-nothing", most=_MOST_QUERIES),
+                "Brought no click": asked_queries(connection, plugin, "brought-nothing", most=_MOST_QUERIES),
+            },
         )
 
 
 def model(plugin: str, name: str) -> tuple[EntryManifest, str] | None:
     """Return the manifest of a published model of this plugin, and how it is served; None where there is none."""
-    from estudio_core.inference.manifest import entry_of, split_name
+    from estudio_core.inference.manifest import split_name
+    from estudio_core.inference.model_store import entry_of
 
     settings = get_settings()
     try:

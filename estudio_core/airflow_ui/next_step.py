@@ -69,6 +69,11 @@ def next_step(now: Situation) -> NextStep:
     for kind in KINDS:
         if kind in now.running:
             return NextStep(f"Nothing to do: {kind} is under way.", kind=kind, run_id=now.running[kind])
+    if not now.dags and now.wanted_sessions is None:
+        return NextStep(
+            "Orphaned: neither a file nor DAGs define this plugin any more, and releases or requests of it are kept. "
+            "Put its files back, or take those away: estudio plugins remove."
+        )
     if now.live is None:
         sentence = "Nothing is live yet: index the items with the base model."
         return _start(now, NextStep(sentence, "start", "initialize", "Initialize"))

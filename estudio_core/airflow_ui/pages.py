@@ -37,9 +37,10 @@ class Allowed:
     rollback: bool
 
 
-def overview(plugins: Sequence[tuple[Glance, Allowed]]) -> str:
-    """Return the page of all plugins."""
-    return _templates().get_template("overview.html.j2").render(plugins=plugins, airflow="../")
+def overview(plugins: Sequence[tuple[Glance, Allowed]], missing_pools: Sequence[str] = ()) -> str:
+    """Return the page of all plugins; pools that are missing are told first."""
+    template = _templates().get_template("overview.html.j2")
+    return template.render(plugins=plugins, missing_pools=missing_pools, airflow="../")
 
 
 def problem_page(message: str) -> str:

@@ -1,6 +1,6 @@
 """What Airflow knows of plugins: their DAGs, what runs, what waits for a person, and what failed last.
 
-Five queries, however many plugins there are.
+Six queries, however many plugins there are.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, get_args
 from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
 from airflow.models.hitl import HITLDetail
+from airflow.models.pool import Pool
 from airflow.models.taskinstance import TaskInstance
 from sqlalchemy import func, select, tuple_
 
@@ -56,6 +57,14 @@ def plugins_with_dags(session: Session) -> set[str]:
         select(DagModel.dag_id).where(DagModel.dag_id.endswith(ending, autoescape=True), DagModel.is_stale.is_(False))
     )
     return {dag_id.removesuffix(ending) for dag_id in found}
+
+
+def missing_pools(session: Session) -> list[str]:
+    """Return the pools of Estudio's tasks that Airflow has not, or without a slot: such tasks wait for ever."""
+    from estudio_core.local.airflow_home import POOLS
+
+    there = set(session.scalars(select(Pool.pool).where(Pool.pool.in_(POOLS), Pool.slots != 0)))
+    return [name for name in POOLS if name not in there]
 
 
 def runs_of(session: Session, plugins: Iterable[str]) -> dict[str, Runs]:

@@ -7,12 +7,16 @@ number that names the (query, object) pair. All functions are pure and vectorise
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from estudio_core.clickstream.ranking_data import FineTuningInput
+from estudio_core.clickstream.fine_tuning_input import FineTuningInput
+from estudio_core.clickstream.session_table import Pairs, dense
+from estudio_core.clickstream.table_builder import table_of
 from estudio_core.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -26,42 +30,86 @@ a ratio of two chances has a standard error of 1 / sqrt(20) = 0.22 at best."""
 
 @dataclass(frozen=True)
 class Impressions:
-    """Shown results, flat: four arrays of equal length.
+    """Shown results, flat: four arrays of equal length, and two by pair.
 
     Attributes:
-        positions: int64, 0-based place at which it was shown.
-        clicks: float64, 1 where it was clicked, else 0.
-        pairs: int64, number of the (query, object) pair, from 0.
-        sessions: int64, number of the session, from 0.
+        positions: Whole numbers, 0-based place at which it was shown.
+        clicks: 1 where it was clicked, else 0; numbers or bool.
+        pairs: Whole numbers, that of the (query, object) pair, from 0.
+        sessions: Whole numbers, that of the session, from 0.
+        queries: int64 [pairs], number of the pair's query, from 0; empty where nobody asks.
+        scores: float64 [pairs], by which it was ranked, mean over the sessions that tell it; NaN where none does.
     """
 
-    positions: NDArray[np.int64]
-    clicks: Floats
-    pairs: NDArray[np.int64]
-    sessions: NDArray[np.int64]
+    positions: NDArray[np.integer]
+    clicks: NDArray[Any]
+    pairs: NDArray[np.integer]
+    sessions: NDArray[np.integer]
+    queries: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    scores: Floats = field(default_factory=lambda: np.empty(0))
+
+    def __post_init__(self) -> None:
+        """Take the pairs for those of one query without scores, where that is not said."""
+        count = int(self.pairs.max(initial=-1)) + 1
+        if len(self.queries) == 0:
+            object.__setattr__(self, "queries", np.zeros(count, dtype=np.int64))
+        if len(self.scores) == 0:
+            object.__setattr__(self, "scores", np.full(count, np.nan))
 
     @classmethod
     def of(cls, sessions: Iterable[FineTuningInput]) -> Impressions:
         """Flatten sessions, in their order."""
-        numbers: dict[tuple[str, str], int] = {}
-        positions: list[int] = []
-        clicks: list[float] = []
-        pairs: list[int] = []
-        owners: list[int] = []
-        for owner, session in enumerate(sessions):
-            positions += session.positions
-            clicks += [float(weight > 0) for weight in session.click_weights]
-            pairs += [numbers.setdefault((session.query_key, result), len(numbers)) for result in session.results]
-            owners += [owner] * len(session.results)
+        table = table_of(sessions)
+        pairs = Pairs.of(table, table.keys)
         return cls(
-            np.array(positions, dtype=np.int64),
-            np.array(clicks, dtype=np.float64),
-            np.array(pairs, dtype=np.int64),
-            np.array(owners, dtype=np.int64),
+            table.of_result("position").astype(np.int32),
+            (table.columns.levels > 0)[table.of_result("level")],
+            pairs.of_result,
+            table.owners,
+            dense(pairs.query)[0],
+            mean_of_known(table.of_result("rank"), pairs.of_result, len(pairs.query)),
         )
 
+    def where(self, kept: NDArray[np.bool_]) -> Impressions:
+        """Return the impressions for which `kept` holds; pairs keep their numbers."""
+        return Impressions(
+            self.positions[kept], self.clicks[kept], self.pairs[kept], self.sessions[kept], self.queries, self.scores
+        )
 
-def click_rates(positions: NDArray[np.int64], clicks: ArrayLike) -> Floats:
+    @cached_property
+    def clicks_above(self) -> NDArray[np.int64]:
+        """How much above it was clicked in its session, [impressions]."""
+        order = in_reading_order(self.sessions, self.positions)
+        clicked, owner = self.clicks[order] > 0, self.sessions[order]
+        before: NDArray[np.int64] = np.cumsum(clicked) - clicked
+        start = np.flatnonzero(np.diff(owner, prepend=-1))
+        above = np.empty(len(owner), dtype=np.int64)
+        above[order] = before - np.repeat(before[start], np.diff(start, append=len(owner)))
+        return above
+
+
+def in_reading_order(sessions: NDArray[np.integer], positions: NDArray[np.integer]) -> NDArray[np.int64] | slice:
+    """Return what sorts impressions by session and position; all of them as they are where that is their order."""
+    step = np.diff(sessions)
+    if not (step < 0).any() and not ((step == 0) & (np.diff(positions) < 0)).any():
+        return slice(None)
+    return np.lexsort((positions, sessions))
+
+
+def mean_of_known(values: Floats, groups: NDArray[np.integer], count: int) -> Floats:
+    """Return the mean of each group's finite values, [count]; NaN where it has none.
+
+    >>> mean_of_known(np.array([1.0, np.nan, 3.0]), np.array([0, 0, 0]), 2).tolist()
+    [2.0, nan]
+    """
+    told = np.isfinite(values)
+    tells = np.bincount(groups[told], minlength=count)
+    totals = np.bincount(groups[told], weights=values[told], minlength=count)
+    means: Floats = np.divide(totals, tells, out=np.full(count, np.nan), where=tells > 0)
+    return means
+
+
+def click_rates(positions: NDArray[np.integer], clicks: ArrayLike) -> Floats:
     """Return clicks per impression at each position; 0 where nothing was shown.
 
     >>> click_rates(np.array([0, 0, 1, 1]), [1, 1, 1, 0]).tolist()
@@ -73,7 +121,7 @@ def click_rates(positions: NDArray[np.int64], clicks: ArrayLike) -> Floats:
     return rates
 
 
-def coec(positions: NDArray[np.int64], clicks: ArrayLike, pairs: NDArray[np.int64]) -> Floats:
+def coec(positions: NDArray[np.integer], clicks: ArrayLike, pairs: NDArray[np.integer]) -> Floats:
     """Return, for each pair, its clicks over the clicks that its positions let expect; 1 is an average result.
 
     0 for a pair whose positions were never clicked.
@@ -89,9 +137,9 @@ def coec(positions: NDArray[np.int64], clicks: ArrayLike, pairs: NDArray[np.int6
 
 
 def em_propensities(
-    positions: NDArray[np.int64],
+    positions: NDArray[np.integer],
     clicks: ArrayLike,
-    pairs: NDArray[np.int64],
+    pairs: NDArray[np.integer],
     *,
     iterations: int = 500,
     tolerance: float = 1e-6,
@@ -140,7 +188,7 @@ def em_propensities(
     return _relative(examined)
 
 
-def harvested_propensities(positions: NDArray[np.int64], clicks: ArrayLike, pairs: NDArray[np.int64]) -> Floats:
+def harvested_propensities(positions: NDArray[np.integer], clicks: ArrayLike, pairs: NDArray[np.integer]) -> Floats:
     """Estimate relative examination from pairs that rankings put at different positions.
 
     For two positions, only pairs shown at both are compared: their click rates there differ by examination alone. The
@@ -202,7 +250,7 @@ def effective_sample_size(weights: ArrayLike) -> float:
 
 
 def cells(
-    positions: NDArray[np.int64], clicks: ArrayLike, pairs: NDArray[np.int64]
+    positions: NDArray[np.integer], clicks: ArrayLike, pairs: NDArray[np.integer]
 ) -> tuple[NDArray[np.int64], Floats, Floats]:
     """Return the distinct (pair, position) as [2, cells], and impressions and clicks of each."""
     distinct, cell = np.unique(np.stack([pairs, positions]), axis=1, return_inverse=True)

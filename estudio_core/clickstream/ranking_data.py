@@ -6,20 +6,19 @@ vectors, `words.parquet`; its id is a hash of its content, so that the same data
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Literal, get_args
 
+import numpy as np
+
+from estudio_core.clickstream.content_hash import content_hash
 from estudio_core.clickstream.dataset_words import DatasetWords
-from estudio_core.clickstream.query_retriever import query_key
+from estudio_core.clickstream.fine_tuning_input import FineTuningInput as FineTuningInput
+from estudio_core.clickstream.session_table import SessionTable
+from estudio_core.clickstream.table_builder import table_of
 from estudio_core.errors import DataError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 Split = Literal["train", "dev", "holdout"]
 """train: gradients. dev: early stopping, choice of trial and weights. holdout: the gate, nothing else."""
@@ -27,76 +26,7 @@ Split = Literal["train", "dev", "holdout"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
-@dataclass(frozen=True)
-class FineTuningInput:
-    """One session, ready for training: a query text and what was shown for it.
-
-    `results`, `positions`, `ranks` and `click_weights` are parallel, in shown order.
-    A click weight of 0 means shown and not clicked; 1 is a plain click.
-    """
-
-    session_id: str
-    query: str
-    results: tuple[str, ...]
-    positions: tuple[int, ...]
-    ranks: tuple[float | None, ...]
-    click_weights: tuple[float, ...]
-    timestamp: int = 0
-    user_id: str | None = None
-    release: str | None = None
-    query_variants: tuple[str, ...] = ()
-    """Augmented spellings of the query; training data only."""
-
-    def __post_init__(self) -> None:
-        """Refuse lists of different length and results that stand twice."""
-        lengths = {len(self.results), len(self.positions), len(self.ranks), len(self.click_weights)}
-        if len(lengths) != 1:
-            raise DataError(
-                f"Session {self.session_id!r}: results, positions, ranks and click_weights must be equally long; "
-                f"got {len(self.results)}, {len(self.positions)}, {len(self.ranks)}, {len(self.click_weights)}."
-            )
-        if len(set(self.results)) != len(self.results):
-            raise DataError(f"Session {self.session_id!r}: a result stands twice; keep its first position only.")
-
-    @property
-    def query_key(self) -> str:
-        """What all spellings of the query have in common, see `clickstream.query_retriever.query_key`."""
-        return query_key(self.query)
-
-    @property
-    def events(self) -> tuple[str, ...]:
-        """Ids of the clicked results, in shown order."""
-        return tuple(r for r, w in zip(self.results, self.click_weights, strict=True) if w > 0)
-
-    @property
-    def not_events(self) -> tuple[str, ...]:
-        """Ids of the results that were shown and not clicked, in shown order."""
-        return tuple(r for r, w in zip(self.results, self.click_weights, strict=True) if w <= 0)
-
-    @property
-    def is_clickless(self) -> bool:
-        """True for a session without clicks."""
-        return not any(w > 0 for w in self.click_weights)
-
-    def without(self, ids: Iterable[str]) -> FineTuningInput:
-        """Return the session without the results `ids`; positions of the others are kept."""
-        gone = set(ids)
-        keep = [i for i, r in enumerate(self.results) if r not in gone]
-        return FineTuningInput(
-            session_id=self.session_id,
-            query=self.query,
-            results=tuple(self.results[i] for i in keep),
-            positions=tuple(self.positions[i] for i in keep),
-            ranks=tuple(self.ranks[i] for i in keep),
-            click_weights=tuple(self.click_weights[i] for i in keep),
-            timestamp=self.timestamp,
-            user_id=self.user_id,
-            release=self.release,
-            query_variants=self.query_variants,
-        )
-
-
-def with_one_spelling(sessions: Iterable[FineTuningInput]) -> list[FineTuningInput]:
+def with_one_spelling(sessions: Iterable[FineTuningInput]) -> SessionTable:
     """Return the sessions, all of a query under its most frequent spelling; of equally frequent ones, the first.
 
     For what counts or compares queries: "USB cable" and "usb cable" are one, see `query_key`.
@@ -106,12 +36,16 @@ def with_one_spelling(sessions: Iterable[FineTuningInput]) -> list[FineTuningInp
     >>> {session.query for session in with_one_spelling(asked)}
     {'lamp'}
     """
-    given = list(sessions)
-    spellings: dict[str, Counter[str]] = {}
-    for session in given:
-        spellings.setdefault(session.query_key, Counter())[session.query] += 1
-    usual = {key: found.most_common(1)[0][0] for key, found in spellings.items()}
-    return [replace(session, query=usual[session.query_key]) for session in given]
+    table = table_of(sessions)
+    spelt, queries = table.of_session("query"), table.columns.queries
+    keys = queries.key_codes
+    times = np.bincount(spelt, minlength=len(queries))
+    first = np.full(len(queries), len(spelt), dtype=np.int64)
+    np.minimum.at(first, spelt, np.arange(len(spelt)))
+    usual = np.empty(len(queries.keys), dtype=np.int32)
+    order = np.lexsort((-first, times))
+    usual[keys[order]] = order  # of a query, the last one stays
+    return table.asking(usual[keys[table.columns.query]])
 
 
 class ItemsSet(Mapping[str, tuple[str, ...]]):
@@ -158,132 +92,40 @@ class RankingData:
 
     `missing_items` are ids that sessions name and the source does not have, `invalid_items` those whose row
     cannot be used, with the reason; their results were removed from the sessions. `words` are those of the items and
-    of all spellings of the queries; None where vectors alone are ranked.
+    of all spellings of the queries; None where vectors alone are ranked. `left_out` counts sessions that were given and
+    not used, by reason.
     """
 
-    splits: dict[Split, list[FineTuningInput]]
+    splits: Mapping[Split, Sequence[FineTuningInput]]
     items: ItemsSet
     missing_items: tuple[str, ...] = ()
     invalid_items: Mapping[str, str] = field(default_factory=dict)
     words: DatasetWords | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict, compare=False)
     dataset_id: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        """Give every split a list, and the data its content hash."""
-        for split in SPLITS:
-            self.splits.setdefault(split, [])
+        """Give every split a table, and the data its content hash."""
+        object.__setattr__(self, "splits", as_tables(self.splits))
         if not self.dataset_id:
-            object.__setattr__(self, "dataset_id", _content_hash(self))
+            items = ((object_id, self.items.variants(object_id)) for object_id in sorted(self.items))
+            object.__setattr__(self, "dataset_id", content_hash(self.splits, items, self.words))
 
-    def save(self, folder: Path) -> None:
-        """Write the dataset's files into the existing `folder`."""
-        import pyarrow.parquet as pq
-
-        pq.write_table(_sessions_table(self), folder / "sessions.parquet", compression="zstd")
-        pq.write_table(_items_table(self), folder / "items.parquet", compression="zstd")
-        if self.words is not None:
-            pq.write_table(self.words.table(), folder / "words.parquet", compression="zstd")
-
-    @classmethod
-    def load(cls, folder: Path) -> RankingData:
-        """Read what `save` wrote.
-
-        Raises:
-            DataError: a file is missing or unreadable.
-        """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            sessions = pq.read_table(folder / "sessions.parquet")
-            items = pq.read_table(folder / "items.parquet")
-            has_words = (folder / "words.parquet").is_file()
-            words = DatasetWords.of_table(pq.read_table(folder / "words.parquet")) if has_words else None
-        except (OSError, pa.ArrowInvalid) as error:
-            raise DataError(f"No readable dataset in {folder}: {error}. Run the preprocessing step again.") from error
-        splits: dict[Split, list[FineTuningInput]] = {split: [] for split in SPLITS}
-        for row in sessions.to_pylist():
-            split = row.pop("split")
-            tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
-            splits[split].append(FineTuningInput(**tuples))
-        parts: dict[str, list[str]] = {}
-        variants: dict[str, dict[int, list[str]]] = {}
-        for row in items.to_pylist():
-            if row["variant"] == 0:
-                parts.setdefault(row["object_id"], []).append(row["text"])
-            else:
-                variants.setdefault(row["object_id"], {}).setdefault(row["variant"], []).append(row["text"])
-        metadata = sessions.schema.metadata or {}
-        missing = json.loads(metadata.get(b"missing_items", b"[]"))
-        invalid = json.loads(metadata.get(b"invalid_items", b"{}"))
-        return cls(
-            splits=splits,
-            items=ItemsSet(parts, {k: list(v.values()) for k, v in variants.items()}),
-            missing_items=tuple(missing),
-            invalid_items=invalid,
-            words=words,
-        )
+    def table(self, split: Split) -> SessionTable:
+        """Return the sessions of a split in columns."""
+        return table_of(self.splits[split])
 
     def queries(self, split: Split) -> list[str]:
         """Return the distinct queries of a split in order of first appearance, each in its first spelling."""
-        first: dict[str, str] = {}
-        for session in self.splits[split]:
-            first.setdefault(session.query_key, session.query)
-        return list(first.values())
+        return self.table(split).first_spellings()
 
 
-def _sessions_table(data: RankingData) -> pa.Table:
-    import pyarrow as pa
-
-    schema = pa.schema(
-        [
-            ("split", pa.string()),
-            ("session_id", pa.string()),
-            ("query", pa.string()),
-            ("results", pa.list_(pa.string())),
-            ("positions", pa.list_(pa.int32())),
-            ("ranks", pa.list_(pa.float64())),
-            ("click_weights", pa.list_(pa.float64())),
-            ("timestamp", pa.int64()),
-            ("user_id", pa.string()),
-            ("release", pa.string()),
-            ("query_variants", pa.list_(pa.string())),
-        ],
-        metadata={
-            b"missing_items": json.dumps(data.missing_items).encode(),
-            b"invalid_items": json.dumps(dict(data.invalid_items)).encode(),
-        },
-    )
-    rows = [
-        {"split": split} | {name: getattr(s, name) for name in schema.names if name != "split"}
-        for split in SPLITS
-        for s in data.splits[split]
-    ]
-    return pa.Table.from_pylist(rows, schema=schema)
-
-
-def _items_table(data: RankingData) -> pa.Table:
-    import pyarrow as pa
-
-    rows = [
-        {"object_id": object_id, "variant": variant, "part": part, "text": text}
-        for object_id in data.items
-        for variant, parts in enumerate(data.items.variants(object_id))
-        for part, text in enumerate(parts)
-    ]
-    schema = pa.schema(
-        [("object_id", pa.string()), ("variant", pa.int32()), ("part", pa.int32()), ("text", pa.string())]
-    )
-    return pa.Table.from_pylist(rows, schema=schema)
-
-
-def _content_hash(data: RankingData) -> str:
-    digest = hashlib.sha256()
-    for split in SPLITS:
-        for session in sorted(data.splits[split], key=lambda s: s.session_id):
-            digest.update(f"{split}\x1f{session!r}\x1e".encode())
-    for object_id in sorted(data.items):
-        digest.update(f"{object_id}\x1f{data.items.variants(object_id)!r}\x1e".encode())
-    for text in data.words.described() if data.words is not None else ():
-        digest.update(f"{text}\x1e".encode())
-    return digest.hexdigest()[:16]
+def as_tables(splits: Mapping[Split, Sequence[FineTuningInput]]) -> dict[Split, SessionTable]:
+    """Return the splits as tables of the same columns."""
+    given = {split: splits.get(split, ()) for split in SPLITS}
+    tables = [sessions for sessions in given.values() if isinstance(sessions, SessionTable)]
+    if len(tables) == len(given) and len({id(table.columns) for table in tables}) == 1:
+        return dict(zip(given, tables, strict=True))
+    whole = table_of(chain.from_iterable(given.values()))
+    ends = np.cumsum([len(sessions) for sessions in given.values()])
+    return {split: whole.take(np.arange(end - len(given[split]), end)) for split, end in zip(SPLITS, ends, strict=True)}

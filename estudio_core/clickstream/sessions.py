@@ -48,12 +48,24 @@ class Session(BaseModel):
     search_meta: dict[str, Any] | None = None
     payload_filter: dict[str, Any] | None = None
     sort_by: dict[str, Any] | None = None
+    client_id: str | None = None
+    """The browser or device that asked."""
+    visit_id: str | None = None
+    """The visit that the search is part of. UBI's name is `session_id`, which here is one search."""
     user_id: str | None = None
+    """Who had logged in. Never a client's id: one device may have several users, and one user several devices."""
     release: str | None = None
     """Id of the release that answered, when known."""
     is_irrelevant: bool = False
     """Whether its user said that none of the results was of use. Without a click it may be of use all the same."""
     is_payload_search: bool = False
+    """Whether nothing was asked, and the list is what passes the filter."""
+    is_refined: bool = False
+    """Whether its user sorted or filtered the list once it was there."""
+
+
+SETTLE_MINUTES = 30
+"""Time within which clicks on a search arrive. A session that is younger may yet be clicked."""
 
 
 class SessionWithEvents(Session):

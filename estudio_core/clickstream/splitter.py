@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from estudio_core.clickstream.fine_tuning_input import FineTuningInput
 from estudio_core.clickstream.query_groups import group_names
-from estudio_core.clickstream.query_retriever import query_key
-from estudio_core.clickstream.ranking_data import SPLITS, FineTuningInput, RankingData, Split
+from estudio_core.clickstream.query_retriever import fraction_of, query_key
+from estudio_core.clickstream.ranking_data import SPLITS, RankingData, Split, as_tables
+from estudio_core.clickstream.session_table import SessionTable, in_order
+from estudio_core.clickstream.table_builder import table_of
 from estudio_core.errors import ConfigurationError, NotEnoughDataError
 
 logger = logging.getLogger(__name__)
@@ -27,16 +32,12 @@ class QueryAugmenter(Protocol):
 
 @dataclass(frozen=True)
 class _Query:
-    """What decides about one distinct query: its key, its group, the number in [0, 1) of both, and its sessions."""
+    """What decides about one distinct query: its key, its group, the number in [0, 1) of both, and any click."""
 
     key: str
     group: str
     fraction: float
-    sessions: tuple[FineTuningInput, ...]
-
-    @property
-    def clicked(self) -> bool:
-        return any(not session.is_clickless for session in self.sessions)
+    clicked: bool
 
 
 class TrainTestSplitter:
@@ -98,77 +99,69 @@ class TrainTestSplitter:
         self.by_time = by_time or test_since is not None
         self.test_since = test_since
 
-    def split(self, inputs: Iterable[FineTuningInput]) -> dict[Split, list[FineTuningInput]]:
+    def split(self, inputs: Iterable[FineTuningInput]) -> dict[Split, SessionTable]:
         """Return the sessions of each split, in the order given.
 
         Raises:
             NotEnoughDataError: with `by_time`, no session is older, or none is newer, than the moment.
         """
-        sessions = list(inputs)
+        sessions = table_of(inputs)
         result = self._split_by_time(sessions) if self.by_time and sessions else self._split_by_query(sessions)
         if self.augmenter is not None:
-            for split in SPLITS if self.do_augment_test else SPLITS[:1]:
-                result[split] = self.augmenter.apply(result[split])
-            tested = {session.query_key for split in SPLITS[1:] for session in result[split]}
-            result["train"] = [_without_variants(session, tested) for session in result["train"]]
+            augmented = {
+                split: self.augmenter.apply(sessions) if self.do_augment_test or split == "train" else list(sessions)
+                for split, sessions in result.items()
+            }
+            tested = {session.query_key for split in SPLITS[1:] for session in augmented[split]}
+            augmented["train"] = [_without_variants(session, tested) for session in augmented["train"]]
+            result = as_tables(augmented)
         return result
 
-    def _split_by_query(self, sessions: Sequence[FineTuningInput]) -> dict[Split, list[FineTuningInput]]:
+    def _split_by_query(self, sessions: SessionTable) -> dict[Split, SessionTable]:
         queries = self._queries(sessions)
         holdout = self.test_size_ratio * self.holdout_share
         split_of = {q.key: _split_at(q.fraction, holdout, self.test_size_ratio) for q in queries}
         _give_each_split_one(queries, split_of)
         return _gather(sessions, split_of)
 
-    def _split_by_time(self, sessions: Sequence[FineTuningInput]) -> dict[Split, list[FineTuningInput]]:
+    def _split_by_time(self, sessions: SessionTable) -> dict[Split, SessionTable]:
         since = self._moment(sessions)
-        old = [s for s in sessions if s.timestamp < since]
-        new = [s for s in sessions if s.timestamp >= since]
+        times = sessions.of_session("timestamp")
+        old, new = sessions.where(times < since), sessions.where(times >= since)
         if not old or not new:
-            times = [s.timestamp for s in sessions]
             raise NotEnoughDataError(
                 f"{len(old)} sessions are older than test_since={since} and {len(new)} are not; both sides need some. "
-                f"Sessions are from {min(times)} to {max(times)}: choose a moment between, or by_time=False."
+                f"Sessions are from {times.min()} to {times.max()}: choose a moment between, or by_time=False."
             )
         queries = {q.key: q for q in self._queries(new)}
         split_of = {key: _split_at(q.fraction, self.holdout_share, 1.0) for key, q in queries.items()}
-        if all(query_key(s.query) in split_of for s in old):
+        if all(key in split_of for key in old.query_keys()):
             del split_of[max(self._queries(old), key=lambda q: (q.clicked, q.fraction)).key]
         if split_of and "dev" not in split_of.values():
             split_of[max(split_of, key=lambda key: queries[key].fraction)] = "dev"
         result = _gather(new, split_of)
-        result["train"] = [s for s in old if query_key(s.query) not in split_of]
+        result["train"] = old.where(~_asks(old, split_of))
         dropped = len(sessions) - sum(len(part) for part in result.values())
         logger.info("Split at %s: %d sessions dropped, their queries are on the other side.", since, dropped)
         return result
 
-    def _moment(self, sessions: Sequence[FineTuningInput]) -> float:
+    def _moment(self, sessions: SessionTable) -> float:
         if self.test_since is not None:
             return self.test_since
-        times = sorted(s.timestamp for s in sessions)
-        return times[min(len(times) - 1, math.floor(len(times) * (1 - self.test_size_ratio)))]
+        times = np.sort(sessions.of_session("timestamp"))
+        return float(times[min(len(times) - 1, math.floor(len(times) * (1 - self.test_size_ratio)))])
 
-    def _queries(self, sessions: Iterable[FineTuningInput]) -> list[_Query]:
-        grouped: dict[str, list[FineTuningInput]] = {}
-        for session in sessions:
-            grouped.setdefault(query_key(session.query), []).append(session)
+    def _queries(self, sessions: SessionTable) -> list[_Query]:
+        names, keys = sessions.columns.queries.keys, sessions.keys
+        clicked = np.zeros(len(names), dtype=bool)
+        clicked[keys[sessions.clicked]] = True
+        asked = in_order(keys)
+        found = list(zip([names[code] for code in asked.tolist()], clicked[asked].tolist(), strict=True))
         if self.shuffle:
-            groups = group_names(grouped)
-            return [
-                _Query(k, groups[k], fraction_of(groups[k], self.random_state), tuple(s)) for k, s in grouped.items()
-            ]
-        count = len(grouped)
-        return [_Query(k, k, (count - 1 - i) / count, tuple(s)) for i, (k, s) in enumerate(grouped.items())]
-
-
-def fraction_of(key: str, seed: int) -> float:
-    """Return the fixed number of a query in [0, 1), uniform over queries and independent between seeds.
-
-    >>> round(fraction_of("usb charger", 42), 4)
-    0.928
-    """
-    digest = hashlib.blake2b(f"{seed}\x1f{key}".encode(), digest_size=8).digest()
-    return (int.from_bytes(digest, "big") >> 11) / 2**53  # 53 bits: a float below 1 exactly
+            groups = group_names([key for key, _ in found])
+            return [_Query(key, groups[key], fraction_of(groups[key], self.random_state), any_) for key, any_ in found]
+        count = len(found)
+        return [_Query(key, key, (count - 1 - i) / count, any_) for i, (key, any_) in enumerate(found)]
 
 
 def items_on_both_sides(data: RankingData | Mapping[Split, Sequence[FineTuningInput]]) -> tuple[str, ...]:
@@ -177,8 +170,13 @@ def items_on_both_sides(data: RankingData | Mapping[Split, Sequence[FineTuningIn
     Queries never stand on both sides; items may, and the report states how many.
     """
     splits = data.splits if isinstance(data, RankingData) else data
-    shown = {split: {r for s in splits.get(split, ()) for r in s.results} for split in SPLITS}
-    return tuple(sorted(shown["train"] & (shown["dev"] | shown["holdout"])))
+    shown = {}
+    for split, sessions in as_tables(splits).items():
+        names = sessions.columns.items
+        shown[split] = np.zeros(len(names), dtype=bool)
+        shown[split][sessions.of_result("item")] = True
+    both = shown["train"] & (shown["dev"] | shown["holdout"])
+    return tuple(sorted(names[code] for code in np.flatnonzero(both).tolist()))
 
 
 def _without_variants(session: FineTuningInput, tested: set[str]) -> FineTuningInput:
@@ -212,10 +210,15 @@ def _give_each_split_one(queries: Sequence[_Query], split_of: dict[str, Split]) 
         put(movable[0], "dev")
 
 
-def _gather(sessions: Iterable[FineTuningInput], split_of: Mapping[str, Split]) -> dict[Split, list[FineTuningInput]]:
-    result: dict[Split, list[FineTuningInput]] = {split: [] for split in SPLITS}
-    for session in sessions:
-        split = split_of.get(query_key(session.query))
-        if split is not None:
-            result[split].append(session)
-    return result
+def _gather(sessions: SessionTable, split_of: Mapping[str, Split]) -> dict[Split, SessionTable]:
+    names = sessions.columns.queries.keys
+    numbers = {split: number for number, split in enumerate(SPLITS)}
+    of_key = np.array([numbers[split_of[key]] if key in split_of else -1 for key in names.texts], dtype=np.int8)
+    side = of_key[sessions.keys] if len(names) else np.empty(0, dtype=np.int8)
+    return {split: sessions.where(side == number) for split, number in numbers.items()}
+
+
+def _asks(sessions: SessionTable, queries: Collection[str]) -> NDArray[np.bool_]:
+    """Return which sessions ask one of some queries."""
+    names = sessions.columns.queries.keys
+    return np.array([key in queries for key in names.texts], dtype=bool)[sessions.keys]

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from airflow.sdk import DAG, get_parsing_context
 
+from estudio_core.dag_factory.experiment import experiment_dag
 from estudio_core.dag_factory.fine_tune import fine_tune_dag
 from estudio_core.dag_factory.improve import improve_dag
 from estudio_core.dag_factory.initialize import initialize_dag
@@ -28,6 +29,7 @@ DAG_KINDS: dict[str, Callable[[PluginCard], DAG]] = {
     "initialize": initialize_dag,
     "fine_tune": fine_tune_dag,
     "release": release_dag,
+    "experiment": experiment_dag,
     "improve": improve_dag,
     "rollback": rollback_dag,
     "sync": sync_dag,

@@ -63,7 +63,7 @@ def register(
 
 
 def decide(registered: dict[str, Any]) -> str:
-    """Release, ask a person, or keep the champion."""
+    """Release, ask a person, have users decide, or keep the champion."""
     return str(registered["next_step"])
 
 
@@ -104,7 +104,8 @@ def fine_tune_dag(card: PluginCard) -> DAG:
     """Return the DAG that learns from clicks."""
     doc = (
         "Extracts sessions, trains, evaluates against the champion on seen and unseen queries, registers the result "
-        "as `challenger`, and starts a release when the gate (or a person) agrees."
+        "as `challenger`, and starts a release when the gate (or a person) agrees; with `promotion=experiment`, one of "
+        "those where the gate cannot tell."
     )
     name = card.meta.name
     every = card.dag_settings.every_sessions
@@ -138,7 +139,15 @@ def fine_tune_dag(card: PluginCard) -> DAG:
             reset_dag_run=True,
             execution_timeout=timedelta(minutes=5),
         )
-        decision >> [approve, requested, steps(keep_champion)(registered)]
+        compare = TriggerDagRunOperator(
+            task_id="compare",
+            trigger_dag_id=f"{name}__experiment",
+            trigger_run_id="{{ run_id }}__experiment",
+            conf={"version": "{{ ti.xcom_pull('register')['version'] }}"},
+            skip_when_already_exists=True,  # this run was cleared: users decide once
+            execution_timeout=timedelta(minutes=5),
+        )
+        decision >> [approve, requested, compare, steps(keep_champion)(registered)]
         approve >> [requested, steps(refuse)(name, registered)]
         requested >> release
     return dag

@@ -15,11 +15,11 @@ from estudio_core.plugin.discovery import PluginCard
 from estudio_core.plugin.run_params import InitializeParams
 
 
-def check_source(plugin: str) -> dict[str, Any]:
-    """Check that database, table and columns are there, and count the items."""
+def check_source(plugin: str, limit_minutes: int) -> dict[str, Any]:
+    """Check that database, table and columns are there, count the items, and see whether their index fits."""
     from estudio_core.pipeline.check_source import check_source
 
-    return check_source(plugin).as_dict()
+    return check_source(plugin, limit_minutes).as_dict()
 
 
 def pair_catalog(
@@ -68,7 +68,7 @@ def initialize_dag(card: PluginCard) -> DAG:
     defaults = InitializeParams(pretrain="catalog" if card.pretrain else "off")
     with plugin_dag(card, "initialize", "Initialize", doc, params=form(defaults)) as dag:
         steps = Steps(card)
-        source = steps(check_source)(name)
+        source = steps(check_source)(name, card.dag_settings.index_timeout_minutes)
         run_link = MLflowRunLink(name)
         paired = steps(pair_catalog, training=True)(name, source)
         pretrained = steps(pretrain, pool=TRAINING_POOL, training=True, links=[run_link])(name, paired)

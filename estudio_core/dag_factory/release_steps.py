@@ -19,12 +19,18 @@ def publish_model(plugin: str, version: Any, run_id: str | None = None) -> dict[
 
 
 def start_collection(
-    plugin: str, entry: dict[str, Any], shards: int, run_id: str | None = None
+    plugin: str,
+    entry: dict[str, Any],
+    shards: int,
+    shard_items: int,
+    run_id: str | None = None,
+    params: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Open a release with an empty collection, and divide the items into shards: none over the live collection."""
     from estudio_core.pipeline.start_collection import start_collection
 
-    return [shard.as_dict() for shard in start_collection(plugin, entry, shards, str(run_id))]
+    weight = (params or {}).get("words_weight")
+    return [shard.as_dict() for shard in start_collection(plugin, entry, shards, str(run_id), shard_items, weight)]
 
 
 def embed_shard(plugin: str, shard: dict[str, Any]) -> dict[str, Any]:
@@ -73,25 +79,34 @@ def put_back(plugin: str, run_id: str | None = None) -> str:
     return put_back(plugin, str(run_id), errors)
 
 
-def release_tasks(steps: Steps, version: Any) -> Any:
-    """Add the tasks from `version` to a live release; return the last one.
+def built_release(steps: Steps, version: Any) -> list[Any]:
+    """Add the tasks from `version` to a verified release, and return them in order.
 
     Over the live collection there is no shard: `embed_shard` and `build_index` are skipped, and `verify` follows.
     """
     name = steps.card.meta.name
     entry = steps(publish_model, inlets=[model_asset(name)], links=[ModelLink(name)])(name, version)
-    shards = steps(start_collection)(name, entry, steps.card.dag_settings.shards)
+    settings = steps.card.dag_settings
+    shards = steps(start_collection)(name, entry, settings.shards, settings.shard_items)
     loaded = (
         steps(embed_shard, pool=INDEX_POOL, map_index_template="{{ task.op_kwargs['shard']['label'] }}")
         .partial(plugin=name)
         .expand(shard=shards)
     )
-    built = steps(build_index, pool=INDEX_POOL)(name, loaded)
+    built = steps(build_index, pool=INDEX_POOL, minutes=settings.index_timeout_minutes)(name, loaded)
     verified = steps(verify, trigger_rule="none_failed_min_one_success")(name, built)
     shards >> verified
+    return [entry, shards, loaded, built, verified]
+
+
+def release_tasks(steps: Steps, version: Any) -> Any:
+    """Add the tasks from `version` to a live release; return the last one."""
+    name = steps.card.meta.name
+    built = built_release(steps, version)
+    verified = built[-1]
     live = steps(switch, outlets=[release_asset(name)], links=[PageLink(name)])(name, verified)
     cleaned = steps(clean_up)(name, live)
     failed = steps(put_back, trigger_rule="one_failed", **URGENT)(name)
     # Not after clean_up: a leaf of its own, it lets the whole run fail where a task before it has failed.
-    [version, entry, shards, loaded, built, verified, live] >> failed
+    [version, *built, live] >> failed
     return cleaned

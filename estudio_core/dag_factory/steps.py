@@ -22,7 +22,7 @@ from airflow.sdk import (
 from airflow.sdk.exceptions import AirflowSkipException
 
 from estudio_core.dag_factory.notices import callbacks, deadlines
-from estudio_core.errors import NotEnoughDataError, NothingLiveError, SupersededError
+from estudio_core.errors import ConfigurationError, NotEnoughDataError, NothingLiveError, SupersededError, suggest
 from estudio_core.log_context import step_context
 from estudio_core.plugin.dag_settings import DagKind, DagSettings
 from estudio_core.plugin.discovery import PluginCard
@@ -76,11 +76,16 @@ class Steps:
         *,
         pool: str | None = None,
         training: bool = False,
+        minutes: int | None = None,
         links: Collection[BaseOperatorLink] = (),
         **options: Any,
     ) -> Any:
-        """Return the task factory of `function`, whose id is the function's name; `links` are buttons of the task."""
-        minutes = self.card.dag_settings.training_timeout_minutes if training else None
+        """Return the task factory of `function`, whose id is the function's name.
+
+        `links` are buttons of the task; `minutes` is its time limit, where it has one of its own.
+        """
+        if training:
+            minutes = self.card.dag_settings.training_timeout_minutes
         if pool is not None:
             options["pool"] = pool
         factory = task(**self._options(function, minutes), **options)(self._inside_estudio(function))
@@ -89,6 +94,11 @@ class Steps:
     def branch(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return the task factory of `function`, which returns the id of the task to go on with, or several."""
         return task.branch(**self._options(function))(self._inside_estudio(function))  # type: ignore[no-any-return]
+
+    def sensor(self, function: Callable[..., Any], *, every_s: float, most_s: float) -> Callable[..., Any]:
+        """Return the task factory of `function`, which is asked again and again, and holds no slot between."""
+        options = {**self._options(function), "poke_interval": every_s, "timeout": most_s, "mode": "reschedule"}
+        return task.sensor(**options)(self._inside_estudio(function))  # type: ignore[no-any-return]
 
     def _inside_estudio(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return _inside_estudio(function, self.card.meta.name)
@@ -104,7 +114,12 @@ class Steps:
 def plugin_dag(
     card: PluginCard, kind: DagKind, title: str, doc: str, *, params: dict[str, Param], schedule: Any = None
 ) -> DAG:
-    """Return the empty DAG `<plugin>__<kind>` with what all DAGs of a plugin share."""
+    """Return the empty DAG `<plugin>__<kind>` with what all DAGs of a plugin share.
+
+    A schedule that never comes is none: Airflow would look for its next moment in vain.
+    """
+    if schedule in card.dag_settings.never.values():
+        schedule = None
     return DAG(
         dag_id=f"{card.meta.name}__{kind}",
         dag_display_name=f"{card.meta.name}: {title}",
@@ -137,6 +152,7 @@ def _of_every_task(settings: DagSettings) -> dict[str, Any]:
 def _doc(card: PluginCard, title: str, doc: str) -> str:
     """Return the text above the DAG's graph: what it does, what the plugin says, and where results are seen."""
     settings = card.dag_settings
+    never = {f"`{value}` never comes" for value in settings.never.values()}
     rows = {
         "Plugin": f"`{card.meta.name}` {card.meta.version}, `{card.source}`",
         "Fine-tuning": settings.schedule or "by hand",
@@ -144,9 +160,11 @@ def _doc(card: PluginCard, title: str, doc: str) -> str:
         "Watching": settings.watch_schedule or "by hand",
         "Drift": "starts a training" if settings.watch.on_drift == "train" else "is told of",
         "Deadlines": ", ".join(f"{kind} {m} min" for kind, m in sorted(settings.deadline_minutes.items())) or "none",
-        "Shards of an index": str(settings.shards),
+        **({"By hand, because": ", ".join(sorted(never))} if never else {}),
+        "Shards of an index": f"{settings.shards} or more, of {settings.shard_items:,} items at most",
         "Retries": str(settings.retries),
-        "Time limits": f"{settings.task_timeout_minutes} min a task, {settings.training_timeout_minutes} min training",
+        "Time limits": f"{settings.task_timeout_minutes} min a task, {settings.training_timeout_minutes} min training, "
+        f"{settings.index_timeout_minutes} min index",
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     about = f"{card.meta.description}.\n\n" if card.meta.description else ""
@@ -183,6 +201,7 @@ def _inside_estudio(function: Callable[..., Any], plugin: str) -> Callable[..., 
         use_airflow_connections()
         context = get_current_context()
         instance = context["ti"]
+        _refuse_unknown(context)
         began = time.monotonic()
 
         def ended(outcome: str, **numbers: Any) -> None:
@@ -204,6 +223,22 @@ def _inside_estudio(function: Callable[..., Any], plugin: str) -> Callable[..., 
             return returned
 
     return run
+
+
+def _refuse_unknown(context: Any) -> None:
+    """Refuse a run with parameters that its DAG has not, at its first tasks: Airflow takes what it is given.
+
+    Raises:
+        ConfigurationError: there is one; the message names the nearest legal name.
+    """
+    if context["task"].upstream_task_ids:
+        return
+    legal = list(context["dag"].params)
+    unknown = [name for name in context["params"] if name not in legal]
+    if unknown:
+        raise ConfigurationError(
+            f"{context['dag'].dag_id} has no parameter {unknown[0]!r}. {suggest(unknown[0], legal)}"
+        )
 
 
 def _release(arguments: list[Any]) -> int | None:

@@ -30,6 +30,14 @@ def measure(plugin: str, run_id: str | None = None, params: dict[str, Any] | Non
     return seen.as_dict()
 
 
+def conclude_experiment(plugin: str) -> str:
+    """Look at the plugin's experiment, also one that no DAG has started, and carry out its verdict."""
+    from estudio_core.pipeline.conclude_experiment import conclude_experiment
+
+    found = conclude_experiment(plugin)
+    return "none" if found is None else f"{found.experiment_id}: {found.verdict or found.state}"
+
+
 def react(measured: dict[str, Any]) -> list[str]:
     """Start a training and tell of it, only tell, or rest."""
     return {"train": ["start_training", "notify"], "notify": ["notify"], "none": ["rest"]}[measured["reaction"]]
@@ -72,5 +80,6 @@ def watch_dag(card: PluginCard) -> DAG:
         )
         callbacks(settings.on_drift)  # a path that leads nowhere is known now, not on the day of the drift
         told = steps(notify)(measured, [notice.model_dump() for notice in settings.on_drift])
+        steps(conclude_experiment)(name)
         reaction >> [start_training, told, steps(rest)(measured)]
     return dag

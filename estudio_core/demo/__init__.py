@@ -1,1 +1,1 @@
-"""The demo's data: a real catalogue with human ratings, and clicks simulated from those ratings."""
+"""The demo: a real catalogue with human ratings, and simulated people who search it over HTTP and click."""

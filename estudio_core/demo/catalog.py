@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import lzma
 from collections.abc import Container, Iterator
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
 TABLE = "products"
 PRODUCTS = 19_406
-NEVER_SEARCHED = 40
-"""Queries kept out of the demo's clickstream, to see what training does for queries nobody asked before."""
 
 _DATA = resources.files("estudio_core.demo") / "data"
 
@@ -46,14 +43,6 @@ class LoadedCatalog:
 
     total: int
     written: int
-
-
-@dataclass(frozen=True)
-class DemoQueries:
-    """The rated queries that have a relevant product, by whether the demo's users ever ask them."""
-
-    searched: tuple[str, ...]
-    never_searched: tuple[str, ...]
 
 
 def products() -> Iterator[dict[str, Any]]:
@@ -116,12 +105,3 @@ def load_judgments() -> Judgments:
     """Return the human ratings: grades 0 to 3 by query and product id."""
     with resources.as_file(_DATA / "chorus_ratings.csv") as path:
         return Judgments.from_csv(path, object_id="docid", grade="rating")
-
-
-def demo_queries(judgments: Judgments | None = None) -> DemoQueries:
-    """Split the queries that have a relevant product: the 40 smallest SHA-256 of their text are never searched."""
-    queries = list((judgments or load_judgments()).answerable())
-    by_hash = sorted(queries, key=lambda query: hashlib.sha256(query.encode()).hexdigest())
-    return DemoQueries(
-        searched=tuple(sorted(by_hash[NEVER_SEARCHED:])), never_searched=tuple(sorted(by_hash[:NEVER_SEARCHED]))
-    )

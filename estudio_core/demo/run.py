@@ -1,4 +1,4 @@
-"""`make demo`: the main job on real products and human ratings, with simulated clicks, through Airflow."""
+"""`make demo`: people search and click, and some sessions later the search is better. The people are simulated."""
 
 from __future__ import annotations
 
@@ -10,34 +10,44 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-from rich.text import Text
-
 from estudio_core import database, local
 from estudio_core.artifacts import ArtifactStore
 from estudio_core.database import migrate
-from estudio_core.demo.catalog import demo_queries, load_catalog
-from estudio_core.demo.clickstream import rankings_of, replay_clickstream
+from estudio_core.demo.catalog import load_catalog, load_judgments
 from estudio_core.demo.follow import follow
+from estudio_core.demo.last_screen import Loop, show_last_screen
+from estudio_core.demo.online import end_what_is_left, prove_online, worth_proving
+from estudio_core.demo.people import SimulatedPeople, Traffic, plan_visits, still_to_make
+from estudio_core.demo.traffic import key_of, let_them_search, page_key, visits_made
 from estudio_core.errors import ConfigurationError
+from estudio_core.local.http_service import NAME as SERVICE
 from estudio_core.local.installation import RUN_COMPONENTS, START_TIMEOUT_S
-from estudio_core.searching import search
 from estudio_core.settings import get_settings
-from estudio_core.terminal import Column, show_rows
-from estudio_core.vectordb.releases import live_release
+from estudio_core.vectordb.releases import live_release, require_live
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from estudio_core.evaluation.report_data import EvaluationReport, QueryChange
+    from estudio_core.evaluation.judgments import Judgments
+    from estudio_core.evaluation.report_data import EvaluationReport
+    from estudio_core.local import RunState
+    from estudio_core.vectordb.releases import Release
 
 PLUGIN = "demo_catalog"
-SHOWN_RESULTS = 3
+SESSIONS = 4_000
+"""Simulated searches before the training."""
+AGAIN = "make demo goes on where this one ended; .venv/bin/estudio demo --fresh begins anew."
 
 
 @dataclass(frozen=True)
 class DemoOutcome:
-    """What the demo did."""
+    """What the demo did.
+
+    Attributes:
+        promoted: Whether what was learned is live.
+        report: Folder of the evaluation.
+        seconds: All in all.
+    """
 
     promoted: bool
     report: Path
@@ -45,13 +55,15 @@ class DemoOutcome:
 
 
 def run_demo(console: Console, *, fresh: bool = False) -> DemoOutcome:
-    """Index the catalog, learn from simulated clicks, release the better model, and show before and after.
+    """Index the catalog, let simulated people search and click, learn from that, and release what is better.
 
-    Safe to run again: what is there is used, and a further run learns from where the last one ended.
+    Safe to run again: what is there is used, and a further run learns from where the last one ended. Whatever goes
+    wrong, nothing that it started is left running; afterwards the search page is.
 
     Raises:
-        ConfigurationError: the working folder is not the project's.
+        ConfigurationError: the working folder is not the project's, or the service's packages are missing.
         RunFailedError: a DAG run failed; the message holds the end of the failing task's log.
+        UnavailableError: a part does not start, or the service does not answer.
     """
     began = time.monotonic()
     home = get_settings().home.expanduser().resolve()
@@ -60,24 +72,48 @@ def run_demo(console: Console, *, fresh: bool = False) -> DemoOutcome:
     if fresh and home.exists():
         local.stop_all(home)
         shutil.rmtree(home)
-    were_running = any(service.running for service in local.inspect(home).services)
+    running = {service.name for service in local.inspect(home).services if service.running}
     console.rule("[bold]Estudio: semantic search that learns from its users")
+    finished = False
     try:
-        _start(console, home)
+        environment = _start(console, home)
         _initialize(console)
-        report = _fine_tune(console)
-        promoted = _show_outcome(console, report)
+        end_what_is_left(console, PLUGIN)
+        address = _serve(console, home, environment)
+        judgments = load_judgments().answerable()
+        with key_of("the demo's simulated people", PLUGIN) as key:
+            people = SimulatedPeople(address, key, PLUGIN, judgments)
+            searches = _search(console, people, judgments)
+            state, folder = _fine_tune(console)
+            report = _report_in(folder)
+            experiment, further = None, Traffic()
+            if worth_proving(report.decision):
+                experiment, further = prove_online(console, PLUGIN, _run_id("experiment"), people, judgments)
+        loop = Loop(
+            searches=searches,
+            training_s=next((task.duration_s for task in state.tasks if task.task_id == "train"), None),
+            report=report,
+            experiment=experiment,
+            further=further,
+            live=_live(),
+            folder=folder,
+            page=f"{address}/ui/{PLUGIN}#key={page_key(PLUGIN)}",
+        )
+        finished = True
     finally:
-        if not were_running:
-            console.print("[dim]Stopping Airflow…[/]")
-            local.stop_all(home, keep_database=False)
+        if not running - {SERVICE}:
+            console.print("[dim]Stopping what the demo started…[/]")
+            local.stop_all(home, keep_service=finished or SERVICE in running)
+        if not finished:
+            console.print(AGAIN, highlight=False)
+    show_last_screen(console, loop)
     seconds = time.monotonic() - began
     console.print(f"[dim]{seconds / 60:.1f} minutes in all.[/]")
-    return DemoOutcome(promoted, report, seconds)
+    return DemoOutcome(loop.promoted, folder, seconds)
 
 
-def _start(console: Console, home: Path) -> None:
-    """Load the catalog and start Airflow's processes."""
+def _start(console: Console, home: Path) -> dict[str, str]:
+    """Load the catalog and start Airflow's processes; return the environment of all parts."""
     with console.status("Preparing database and Airflow…"):
         environment = local.ensure_airflow(home)
         migrate()
@@ -88,87 +124,63 @@ def _start(console: Console, home: Path) -> None:
         console.print(f"Table [bold]products[/]: {catalog.total:,} real products.")
         local.wait_until_healthy(services, timeout_s=START_TIMEOUT_S)
     console.print("Airflow runs: API server, scheduler, DAG processor.")
+    return environment
 
 
 def _initialize(console: Console) -> None:
-    """Make the base model live, and replay the clickstream over its rankings."""
+    """Make the base model live, where nothing is."""
     with database.transaction() as connection:
         live = live_release(connection, PLUGIN)
     if live is None:
         dag_id = f"{PLUGIN}__initialize"
         run_id = local.trigger(dag_id, run_id=_run_id("initialize"))
         follow(console, f"{dag_id}: base model, ONNX, index", dag_id, run_id)
-    searched = demo_queries().searched
-    with console.status("Simulating users…"):
-        rankings = rankings_of(PLUGIN)
-        with database.transaction() as connection:
-            clicks = replay_clickstream(connection, rankings)
-    console.print(
-        f"Clickstream: {clicks.sessions:,} [bold]simulated[/] sessions of {len(searched)} queries, "
-        f"{clicks.clicked_sessions:,} with clicks drawn from human ratings. "
-        f"{len(demo_queries().never_searched)} rated queries are never searched."
-    )
 
 
-def _fine_tune(console: Console) -> Path:
-    """Learn from the clicks; release when the gate agrees. Returns the folder of the evaluation."""
+def _serve(console: Console, home: Path, environment: dict[str, str]) -> str:
+    """Start the HTTP service; return its address."""
+    with console.status("Starting the service…"):
+        service = local.start_service(environment, home=home, project=Path.cwd())
+        if service is None or service.address is None:
+            raise ConfigurationError(
+                "The demo searches over HTTP. Install what that needs: pip install 'estudio[service]'"
+            )
+        local.wait_until_healthy([service], timeout_s=START_TIMEOUT_S)
+    console.print(f"The service answers at {service.address}.")
+    return service.address
+
+
+def _search(console: Console, people: SimulatedPeople, judgments: Judgments) -> Traffic:
+    """Let simulated people search the live release, as many times as are missing; return what they did now."""
+    live = _live()
+    name = f"simulated-r{live.release_id}"
+    visits = still_to_make(plan_visits(judgments, SESSIONS, name), visits_made(PLUGIN, name))
+    title = f"[bold]Simulated[/] people search release {live.release_id} over HTTP, and click as human ratings say"
+    return let_them_search(console, title, people, visits)
+
+
+def _live() -> Release:
+    with database.transaction() as connection:
+        return require_live(connection, PLUGIN)
+
+
+def _fine_tune(console: Console) -> tuple[RunState, Path]:
+    """Learn from the clicks; return how the run went, and the folder of the evaluation.
+
+    Nothing goes live by it: whatever the gate does not refuse is proven online first.
+    """
     dag_id = f"{PLUGIN}__fine_tune"
-    run_id = local.trigger(dag_id, run_id=_run_id("fine_tune"))
+    # Simulated clicks come at once: there is none to wait for.
+    given = {"settle_minutes": 0, "promotion": "manual"}
+    run_id = local.trigger(dag_id, given, run_id=_run_id("fine_tune"))
     state = follow(console, f"{dag_id}: learn from clicks, evaluate, decide", dag_id, run_id)
-    if any(task.task_id == "release" and task.state == "success" for task in state.tasks):
-        release_id = f"{run_id}__release"
-        follow(console, f"{PLUGIN}__release: new index, verified, switched", f"{PLUGIN}__release", release_id)
-    store = ArtifactStore()
-    return Path(store.uri(PLUGIN, run_id, "evaluation"))
+    return state, Path(ArtifactStore().uri(PLUGIN, run_id, "evaluation"))
 
 
-def _show_outcome(console: Console, folder: Path) -> bool:
-    """Print the table, three queries before and after, and where everything is."""
-    from estudio_core.evaluation.report import render_terminal
+def _report_in(folder: Path) -> EvaluationReport:
     from estudio_core.evaluation.report_data import EvaluationReport
 
-    report = EvaluationReport.model_validate(json.loads((folder / "report.json").read_text()))
-    console.print()
-    console.print(render_terminal(report))
-    for what, query in _examples(report).items():
-        _show_side_by_side(console, what, query)
-    live = search(PLUGIN, demo_queries().searched[0])
-    console.print(f"Searches are answered by release {live.release_id}, model version {live.model_version}.")
-    for what, where in (
-        ("HTML report", folder / "report.html"),
-        ("MLflow UI", "runs, versions and aliases: starts with the command below"),
-        ("Airflow UI", "DAGs, forms and logs: starts with the command below"),
-        ("Open both", "make up"),
-        ("Search", f'.venv/bin/estudio search "usb c charger" --plugin {PLUGIN}'),
-    ):
-        console.print(f"[bold]{what:<12}[/]  {escape(str(where))}", soft_wrap=True, highlight=False)
-    return report.decision.promoted
-
-
-def _examples(report: EvaluationReport) -> dict[str, QueryChange]:
-    """Return the queries that gained most, of either group, and the one that lost most; none where none did."""
-    gained = report.best_changes(len(report.queries))
-    examples = {
-        "gained most of those users searched": [query for query in gained if query.group == "seen"],
-        "gained most of those nobody searched": [query for query in gained if query.group == "unseen"],
-        "lost most of all": report.worst_changes(1),
-    }
-    return {what: queries[0] for what, queries in examples.items() if queries}
-
-
-def _show_side_by_side(console: Console, what: str, query: QueryChange) -> None:
-    title = Text(f"“{query.query}” {what}: nDCG@10 full {query.before:.2f} → {query.after:.2f}", style="bold")
-    console.print(title, soft_wrap=True)
-    shown = zip(query.results_before[:SHOWN_RESULTS], query.results_after[:SHOWN_RESULTS], strict=False)
-    rows = [
-        {
-            name: f"{'?' if line.grade is None else f'{line.grade:g}'}  {line.title}"
-            for name, line in zip(("before", "after"), pair, strict=True)
-        }
-        for pair in shown
-    ]
-    show_rows(console, [Column("before", prose=True), Column("after", prose=True)], rows)
-    console.print("human rating 0 to 3, ? where nobody rated it\n", style="dim", highlight=False)
+    return EvaluationReport.model_validate(json.loads((folder / "report.json").read_text()))
 
 
 def _run_id(kind: str) -> str:

@@ -9,8 +9,7 @@ from functools import cached_property
 import numpy as np
 from scipy.stats import t as student  # type: ignore[import-untyped]
 
-from estudio_core.evaluation.bootstrap import Estimate
-from estudio_core.evaluation.click_attention import (
+from estudio_core.clickstream.click_attention import (
     PRIOR_CLICKS,
     Attention,
     ConditionalFit,
@@ -20,7 +19,8 @@ from estudio_core.evaluation.click_attention import (
     fit_levels,
     standardised,
 )
-from estudio_core.evaluation.click_log import Cells, ClickLog, Floats, Ints
+from estudio_core.clickstream.click_log import Cells, ClickLog, Floats, Ints
+from estudio_core.evaluation.bootstrap import Estimate
 
 K = 10
 LEAST_LOOKED_AT = 0.1
@@ -86,12 +86,13 @@ class ClickGain:
 
         Args:
             log: Held-out clicks.
-            fallback_scores: [pairs], the champion's: stand in where the log does not say by what it was ranked.
+            fallback_scores: [pairs], the champion's: stand in for a query where the log does not say of all of its
+                results by what they were ranked.
             exponent: Of attention, where the plugin gives it.
         """
         self.log, self.cells = log, Cells.of(log)
-        known = np.isfinite(log.scores).all()
-        scores = log.scores if known else fallback_scores
+        unknown = np.bincount(log.queries, weights=~np.isfinite(log.scores), minlength=log.query_count)[log.queries] > 0
+        scores = np.where(unknown, fallback_scores, log.scores)
         self._scores = standardised(scores, log.queries)
         self._curve = ScoreCurve.of(self._scores)
         self._depth = -np.log1p(self.cells.positions.astype(np.float64))

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from estudio_core.clickstream.click_log import ClickLog, Floats
 from estudio_core.errors import DataError
 from estudio_core.evaluation.click_gain import K, RankedPairs
-from estudio_core.evaluation.click_log import ClickLog, Floats
 from estudio_core.evaluation.evaluate import best_of
 from estudio_core.evaluation.scores import Scores, query_blocks
 

@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from estudio_core.clickstream.click_attention import standardised
+from estudio_core.clickstream.click_log import ClickLog
 from estudio_core.evaluation.bootstrap import Estimate
-from estudio_core.evaluation.click_attention import standardised
 from estudio_core.evaluation.click_gain import ClickGain, Gain, K, RankedPairs
-from estudio_core.evaluation.click_log import ClickLog
 from estudio_core.evaluation.click_ranking import rank_shown
 from estudio_core.evaluation.gate_settings import GateSettings
 

@@ -155,11 +155,14 @@ def judgments_from_sessions(sessions: Iterable[FineTuningInput]) -> Judgments:
     A metric's gain is 2^grade - 1, and clicks are gains: on the dev split, where they choose weights, as here.
 
     For ranking the whole catalogue. An object that was never shown has no grade, so a model that finds better ones
-    gets no credit for them: the figures lean towards the release that served the sessions.
+    gets no credit for them: the figures lean towards the release that served the sessions. Lists that are not by
+    relevance tell nothing.
     """
     shown: dict[str, dict[str, int]] = {}
     clicked: dict[str, dict[str, int]] = {}
     for session in sessions:
+        if not session.by_relevance:
+            continue
         shows, clicks = shown.setdefault(session.query, {}), clicked.setdefault(session.query, {})
         for object_id, weight in zip(session.results, session.click_weights, strict=True):
             shows[object_id] = shows.get(object_id, 0) + 1

@@ -60,8 +60,9 @@ def decide(
 ) -> GateDecision:
     """Promote a candidate whose gain is certain enough on queries it saw and on queries it never saw.
 
-    Where no people's ratings judge, the verdict of clicks decides, whatever the groups say: clicks as grades of the
-    whole catalog side with the champion. Where both are there, ratings decide, and the reason says what clicks say.
+    Where no people's ratings judge, or clicks are to decide (`decided_by`), the verdict of clicks does, whatever the
+    groups say: clicks as grades of the whole catalog side with the champion. Where both are there, ratings decide
+    otherwise, and the reason says what clicks say.
 
     Where both groups have enough queries, the gain on `seen` has to be certain (above `minimum_gain`), and `unseen`
     has to gain in the mean with a loss of more than `maximum_loss` ruled out. Where `unseen` decides alone, its gain
@@ -93,13 +94,16 @@ def decide(
     )
     sides = {group.group: _Sides(champion[group.group], candidate[group.group], seed) for group in groups}
     collapsed = _collapsed(champion_similarity, candidate_similarity)
-    if rated or clicks is None:
+    by_ratings = rated and settings.decided_by == "ratings"
+    verdict = "cannot tell" if clicks is None else clicks.verdict
+    if by_ratings or (clicks is None and not rated):
         refusal = collapsed or _refusal(groups, settings, sides)
         promoted = refusal is None
         reason = (refusal or _success(groups, settings)) + _agreement(promoted, clicks)
     else:
-        promoted = collapsed is None and clicks.verdict == "better"
-        reason = collapsed or f"{_OF_CLICKS[clicks.verdict]} by clicks alone: {clicks.reason}"
+        promoted = collapsed is None and verdict == "better"
+        why = "No held-out query was clicked." if clicks is None else clicks.reason
+        reason = collapsed or f"{_OF_CLICKS[verdict]} by clicks alone: {why}"
     return GateDecision(
         promoted=promoted,
         reason=reason,
@@ -108,7 +112,7 @@ def decide(
         champion_similarity=champion_similarity,
         candidate_similarity=candidate_similarity,
         clicks=clicks,
-        undecided=not rated and collapsed is None and clicks is not None and clicks.verdict == "cannot tell",
+        undecided=not by_ratings and collapsed is None and (rated or clicks is not None) and verdict == "cannot tell",
     )
 
 

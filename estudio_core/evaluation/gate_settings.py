@@ -42,6 +42,7 @@ class GateSettings(StrictModel):
     maximum_unshown: float = Field(default=0.2, ge=0, le=1, title="Most of the top ten that nobody may have seen")
     """Share of the candidate's top ten, weighted by discount, that held-out sessions never showed. With more, clicks
     cannot call it better, however well it ranks again what was shown."""
-    cannot_tell: Literal["person", "online"] = "person"
-    """What follows where clicks alone cannot tell. `person`: the candidate is registered as challenger, and somebody
-    moves the alias. `online`: an online comparison of challenger and champion is asked for as well."""
+    decided_by: Literal["ratings", "clicks"] = "ratings"
+    """Who decides where a plugin has people's ratings and held-out clicks. `clicks`: the ratings are told beside the
+    verdict of clicks and change nothing, as where they are too few or too old to be trusted. Without ratings clicks
+    decide anyway."""

@@ -40,7 +40,7 @@ class ShownResults:
 
     @classmethod
     def of(cls, sessions: Iterable[FineTuningInput], queries: Sequence[str], catalog: EncodedCatalog) -> ShownResults:
-        """Flatten sessions with both a clicked and a skipped result.
+        """Flatten sessions by relevance with both a clicked and a skipped result.
 
         Results that are not in the catalogue and queries without a vector are left out.
 
@@ -58,7 +58,7 @@ class ShownResults:
                 for result, weight in zip(session.results, session.click_weights, strict=True)
                 if result in catalog.rows
             ]
-            if session.query not in row_of or len({click for _, click in kept}) < 2:
+            if not session.by_relevance or session.query not in row_of or len({click for _, click in kept}) < 2:
                 continue
             rows += [(number, column, row_of[session.query], row, click) for column, (row, click) in enumerate(kept)]
             number += 1

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import csv
+import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from estudio_core.clickstream.query_retriever import query_key
-from estudio_core.errors import DataError, SourceSchemaError, suggest
+from estudio_core.errors import DataError, SourceSchemaError
+from estudio_core.evaluation.judgment_files import Judged, JudgmentFile, collect, read_judgments
+from estudio_core.ids import as_id
 
 if TYPE_CHECKING:
     import psycopg
+
+logger = logging.getLogger(__name__)
 
 
 class Judgments(Mapping[str, Mapping[str, float]]):
@@ -25,14 +29,20 @@ class Judgments(Mapping[str, Mapping[str, float]]):
     ['usb cable']
 
     Raises:
-        DataError: a grade is negative or not finite, or a query is blank.
+        DataError: a grade is no number, negative or not finite, or a query is blank.
+        ConfigurationError: a query or an object id is neither a text nor an integer.
     """
 
     def __init__(self, grades: Mapping[str, Mapping[str, float]]) -> None:
-        self._grades = {
-            str(query): {str(object_id): float(grade) for object_id, grade in of_query.items()}
-            for query, of_query in grades.items()
-        }
+        try:
+            self._grades = {
+                as_id(query, "A judged query"): {
+                    as_id(object_id, "A judged object"): float(grade) for object_id, grade in of_query.items()
+                }
+                for query, of_query in grades.items()
+            }
+        except (TypeError, ValueError, OverflowError, AttributeError) as error:
+            raise DataError(f"Judgments are {{query: {{object id: grade}}}}, grades numbers: {error}.") from error
         for query, of_query in self._grades.items():
             if not query.strip():
                 raise DataError("A judged query is blank. Every judgment needs the text of its query.")
@@ -89,19 +99,22 @@ class Judgments(Mapping[str, Mapping[str, float]]):
 
     @classmethod
     def from_rows(cls, rows: Iterable[tuple[str, str, float]]) -> Judgments:
-        """Build from (query, object id, grade).
+        """Build from (query, object id, grade); what is left out or changed is logged, as of `from_csv`.
 
         Raises:
-            DataError: a pair stands twice with different grades.
+            DataError: a pair stands twice with different grades, a grade is no number, or a text is blank.
         """
-        grades: dict[str, dict[str, float]] = {}
-        for query, object_id, grade in rows:
-            of_query = grades.setdefault(query, {})
-            if of_query.setdefault(object_id, grade) != grade:
-                raise DataError(
-                    f"({query!r}, {object_id!r}) is judged {of_query[object_id]} and {grade}. Give each pair one grade."
-                )
-        return cls(grades)
+        judged = (
+            Judged(f"row {place} ({query!r}, {object_id!r})", query, object_id, grade)
+            for place, (query, object_id, grade) in enumerate(rows, start=1)
+        )
+        return cls._noted("The judgments", collect("The judgments", judged, "rows"))
+
+    @classmethod
+    def _noted(cls, source: object, found: JudgmentFile) -> Judgments:
+        for note in found.notes:
+            logger.warning("%s: %s", source, note)
+        return cls(found.grades)
 
     @classmethod
     def from_csv(
@@ -109,22 +122,21 @@ class Judgments(Mapping[str, Mapping[str, float]]):
     ) -> Judgments:
         """Read a CSV file with a header; the arguments name its columns.
 
+        Pairs without a grade are left out, grades below 0 count as 0; how many is logged. `judgment_files` reads other
+        forms.
+
         Raises:
-            DataError: the file cannot be read, a column is missing, or a grade is no number.
+            DataError: the file cannot be read, a column is missing, a row has more or fewer columns than the header, or
+                a grade is no number.
         """
-        try:
-            with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets write a byte order mark
-                reader = csv.DictReader(file)
-                header = reader.fieldnames or []
-                for column in (query, object_id, grade):
-                    if column not in header:
-                        raise DataError(f"{path} has no column {column!r}. {suggest(column, header)}")
-                return cls.from_rows(
-                    (row[query], row[object_id], _number(row[grade], f"{path}, line {reader.line_num}"))
-                    for row in reader
-                )
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise DataError(f"The judgments {path} cannot be read: {error}.") from error
+        return cls.from_file(path, query=query, object_id=object_id, grade=grade)
+
+    @classmethod
+    def from_file(
+        cls, path: Path, *, query: str | None = None, object_id: str | None = None, grade: str | None = None
+    ) -> Judgments:
+        """Read a file of any form that `judgment_files.read_judgments` knows; arguments and errors as of `from_csv`."""
+        return cls._noted(path, read_judgments(path, query=query, object_id=object_id, grade=grade))
 
     @classmethod
     def from_table(
@@ -137,28 +149,26 @@ class Judgments(Mapping[str, Mapping[str, float]]):
         object_id: str = "object_id",
         grade: str = "grade",
     ) -> Judgments:
-        """Read a PostgreSQL table; the arguments name its columns.
+        """Read a PostgreSQL table; the arguments name its columns. What is left out is logged, as of `from_csv`.
 
         Raises:
             SourceSchemaError: the table or a column does not exist.
+            DataError: as `from_rows`.
         """
         import psycopg
         from psycopg import sql
 
-        statement = sql.SQL("SELECT {}::text, {}::text, {}::float8 FROM {} ORDER BY 1, 2").format(
+        from estudio_core.database import errors_named
+
+        statement = sql.SQL("SELECT {}::text, {}::text, {}::text FROM {} ORDER BY 1, 2").format(
             sql.Identifier(query),
             sql.Identifier(object_id),
             sql.Identifier(grade),
             sql.Identifier(*([schema] if schema else []), table),
         )
-        try:
-            return cls.from_rows(connection.execute(statement).fetchall())
-        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
-            raise SourceSchemaError(f"Judgments cannot be read from {table!r}: {str(error).strip()}.") from error
-
-
-def _number(text: str | None, where: str) -> float:
-    try:
-        return float(text or "")
-    except ValueError:
-        raise DataError(f"{where}: the grade {text!r} is no number.") from None
+        with errors_named():
+            try:
+                rows = connection.execute(statement).fetchall()
+            except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+                raise SourceSchemaError(f"Judgments cannot be read from {table!r}: {str(error).strip()}.") from error
+        return cls.from_rows(rows)

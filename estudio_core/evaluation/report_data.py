@@ -92,6 +92,14 @@ class DataFacts(_Data):
     items_on_both_sides: int
     """Items that occur in training and in held-out sessions."""
     missing_items: int = 0
+    left_out: dict[str, int] = {}
+    """Sessions that were extracted and not used, by reason."""
+    not_by_relevance: int = 0
+    """Sessions whose lists were sorted otherwise, filtered, or a further page."""
+    window_sessions: int = 0
+    """Sessions of the window; 0 where that is not known."""
+    extracted_sessions: int = 0
+    """Those of them that were drawn."""
     position_bias: str = "none"
     effective_sample_size: float | None = None
     judged_queries: int = 0

@@ -7,7 +7,9 @@ that names neither what is known nor what was written down last was moved by som
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -18,6 +20,30 @@ WATCHED: tuple[Alias, ...] = ("challenger", "champion")
 """Aliases that a person moves to have a version released; of two moves, that of the champion is the later."""
 AUDIT_TAG = "audit."
 KNOWN_TAG = "known."
+
+TAG_UNITS = 5000
+"""Longest tag of a registered model: MLflow's column is a VARCHAR(5000)."""
+REASON_UNITS = 2000
+"""Longest reason that is kept."""
+_ACTOR_UNITS = 200
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+"""What no store of MLflow's takes everywhere: PostgreSQL no NUL, none a lone surrogate."""
+
+
+def fitted(text: str, units: int = REASON_UNITS) -> str:
+    r"""Return `text` as a column of `units` characters takes it: cut, and without characters that none may hold.
+
+    Counted are UTF-16 units, the largest count that a database gives a text: two for an emoji in SQL Server, one in
+    PostgreSQL.
+
+    >>> fitted("a reason\x00", 8), fitted("a longer reason", 8), fitted("🙂🙂🙂", 5)
+    ('a reason', 'a longe…', '🙂🙂…')
+    """
+    text = _CONTROLS.sub("", text)
+    encoded = text.encode("utf-16-le")
+    if len(encoded) <= 2 * units:
+        return text
+    return encoded[: 2 * (units - 1)].decode("utf-16-le", errors="ignore") + "…"
 
 
 @dataclass(frozen=True)
@@ -32,6 +58,27 @@ class AuditEntry:
     actor: str
     reason: str
     numbers: dict[str, float]
+
+    def as_tag(self) -> str:
+        """Return the entry as the text of a tag, whose numbers are left out from the last on where it would not fit."""
+        numbers = dict(self.numbers)
+        while True:
+            text = json.dumps(asdict(self) | {"numbers": numbers}, sort_keys=True, ensure_ascii=False)
+            if not numbers or len(text.encode("utf-16-le")) <= 2 * TAG_UNITS:
+                return text
+            numbers.popitem()
+
+    @classmethod
+    def of(
+        cls, at: str, action: str, alias: str, versions: tuple[int | None, int | None], actor: str, reason: str,
+        numbers: Mapping[str, float],
+    ) -> AuditEntry:  # fmt: skip
+        """Return an entry of a move between `versions` as it will be stored."""
+        return cls(
+            at=at, action=action, alias=alias, from_version=versions[0], to_version=versions[1],
+            actor=fitted(actor, _ACTOR_UNITS), reason=fitted(reason),
+            numbers={name: float(value) for name, value in numbers.items()},
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,4 +118,6 @@ def _entry(text: str) -> AuditEntry | None:
         entry = AuditEntry(**json.loads(text))
     except (ValueError, TypeError):
         return None
-    return entry if isinstance(entry.at, str) else None
+    versions = (entry.from_version, entry.to_version)
+    whole = all(version is None or type(version) is int for version in versions)
+    return entry if isinstance(entry.at, str) and isinstance(entry.alias, str) and whole else None

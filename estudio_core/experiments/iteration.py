@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from estudio_core.experiments.alias_audit import TAG_UNITS, fitted
 from estudio_core.experiments.metrics_accumulator import MetricsAccumulator
 from estudio_core.experiments.mlflow_client import MLflowClientWrapper
 
@@ -106,7 +107,7 @@ class TrialRun:
             if error is None and quality is not None:
                 client.log_metric(self.run_id, QUALITY, quality)
             if error is not None:
-                client.set_tag(self.run_id, "estudio.error", error[:5000])
+                client.set_tag(self.run_id, "estudio.error", fitted(error, TAG_UNITS))
             if pruned:
                 client.set_tag(self.run_id, "estudio.pruned", "true")
             client.set_terminated(self.run_id, status)
@@ -170,7 +171,7 @@ def log_dataset(client: MlflowClient, run_id: str, name: str, dataset_id: str, u
 
 def as_tags(values: Mapping[str, Any]) -> dict[str, str]:
     """Return values as tags, without those that are None."""
-    return {name: str(value)[:5000] for name, value in values.items() if value is not None}
+    return {name: fitted(str(value), TAG_UNITS) for name, value in values.items() if value is not None}
 
 
 @lru_cache(maxsize=1)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from estudio_core.errors import ConfigurationError
-from estudio_core.experiments.alias_audit import Alias
+from estudio_core.experiments.alias_audit import TAG_UNITS, Alias, fitted
 from estudio_core.experiments.iteration import (
     KEY_TAG,
     KIND_TAG,
@@ -210,7 +210,9 @@ class ExperimentsManager:
     def end_iteration(self, iteration: Iteration, error: str | None = None) -> None:
         """Close the parent run."""
         if error is not None:
-            self.wrapper.call(lambda client: client.set_tag(iteration.run_id, "estudio.error", error[:5000]))
+            self.wrapper.call(
+                lambda client: client.set_tag(iteration.run_id, "estudio.error", fitted(error, TAG_UNITS))
+            )
         status = "FINISHED" if error is None else "FAILED"
         self.wrapper.call(lambda client: client.set_terminated(iteration.run_id, status))
 

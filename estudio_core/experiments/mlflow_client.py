@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote
 
 import tenacity
-from filelock import BaseFileLock, FileLock
+from filelock import FileLock
 
+from estudio_core import database, migrations
 from estudio_core.artifacts import safe_name
 from estudio_core.errors import ConfigurationError, TrackingUnavailableError
 from estudio_core.redaction import redact, redact_in
 from estudio_core.settings import get_settings
+from estudio_core.vectordb.locks import lock_key
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -57,8 +60,8 @@ class MLflowClientWrapper:
     @property
     def artifact_root(self) -> str | None:
         """Where a SQLite store keeps artifacts (`mlartifacts` beside it); None: the server decides."""
-        database = _sqlite_path(self.tracking_uri)
-        return None if database is None else str(database.parent / "mlartifacts")
+        file = _sqlite_path(self.tracking_uri)
+        return None if file is None else str(file.parent / "mlartifacts")
 
     @property
     def client(self) -> MlflowClient:
@@ -74,8 +77,11 @@ class MLflowClientWrapper:
         """Return `operation(client)`; try again where the connection fails. `operation` may run more than once.
 
         Raises:
-            TrackingUnavailableError: the server does not answer after all attempts.
+            TrackingUnavailableError: the server does not answer after all attempts, or has an error of its own.
+            ConfigurationError: it refuses.
         """
+        from mlflow.exceptions import MlflowException
+
         retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(self._attempts),
             wait=tenacity.wait_exponential(multiplier=self._wait_s, max=8.0),
@@ -85,21 +91,44 @@ class MLflowClientWrapper:
         try:
             return retrying(lambda: operation(self._connected()))
         except Exception as error:
+            said = redact_in(str(error), self.tracking_uri)
+            if isinstance(error, MlflowException) and not is_connection_error(error):
+                if error.error_code == "INTERNAL_ERROR":
+                    raise TrackingUnavailableError(
+                        f"MLflow at {redact(self.tracking_uri)} cannot do that now: {said}. See its log."
+                    ) from error
+                raise ConfigurationError(
+                    f"MLflow at {redact(self.tracking_uri)} refuses ({error.error_code}): {said}."
+                ) from error
             if not is_connection_error(error):
                 raise
             raise TrackingUnavailableError(
                 f"MLflow at {redact(self.tracking_uri)} does not answer after {self._attempts} attempts: "
-                f"{redact_in(str(error), self.tracking_uri)}. "
-                "Start it, or set ESTUDIO_MLFLOW_TRACKING_URI to one that runs."
+                f"{said}. Start it, or set ESTUDIO_MLFLOW_TRACKING_URI to one that runs."
             ) from error
 
-    def lock(self, name: str) -> BaseFileLock:
-        """Return a lock among the processes of this machine that use the same store."""
-        database = _sqlite_path(self.tracking_uri)
-        folder = (get_settings().home if database is None else database.parent) / "locks"
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Keep others who use the same store from what has this name until the block ends, or the process dies.
+
+        A store in an SQLite file is one machine's, and so is its lock. Who works on several machines with one server
+        meets in Estudio's database.
+
+        Raises:
+            DatabaseUnavailableError: it does not answer.
+        """
+        file = _sqlite_path(self.tracking_uri)
+        if file is None:
+            with database.connect(autocommit=True) as connection:
+                with database.errors_named():
+                    connection.execute("SELECT pg_advisory_lock(%s)", (lock_key("mlflow", name),))
+                yield  # the lock ends with the connection
+            return
+        folder = file.parent / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         store = hashlib.sha256(self.tracking_uri.encode()).hexdigest()[:8]
-        return FileLock(folder / f"mlflow-{store}-{safe_name(name)}.lock")
+        with FileLock(folder / f"mlflow-{store}-{safe_name(name)}.lock"):
+            yield
 
     def _connected(self) -> MlflowClient:
         uri = self.tracking_uri
@@ -117,9 +146,10 @@ class MLflowClientWrapper:
         from mlflow.exceptions import MlflowException
 
         try:
-            if self.artifact_root is not None:
-                self._prepare_sqlite(uri)
-            return MlflowClient(tracking_uri=uri, registry_uri=uri)
+            with migrations.alembic:
+                if self.artifact_root is not None:
+                    self._prepare_sqlite(uri)
+                return MlflowClient(tracking_uri=uri, registry_uri=uri)
         except MlflowException as error:
             if is_connection_error(error):
                 raise
@@ -145,11 +175,9 @@ def is_connection_error(error: BaseException) -> bool:
     >>> is_connection_error(ValueError("no such run"))
     False
     """
-    if getattr(error, "error_code", None) in _TEMPORARY:
-        return True
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, ConnectionError | TimeoutError):
+        if getattr(seen, "error_code", None) in _TEMPORARY or isinstance(seen, ConnectionError | TimeoutError):
             return True
         kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(seen).__mro__}
         if kinds & {"requests.exceptions.ConnectionError", "requests.exceptions.Timeout"}:

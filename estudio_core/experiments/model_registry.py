@@ -6,21 +6,26 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
 
 from estudio_core.artifacts import safe_name
 from estudio_core.errors import ConfigurationError, ModelError
 from estudio_core.experiments.alias_audit import (
     AUDIT_TAG,
     KNOWN_TAG,
+    TAG_UNITS,
     Alias,
     AliasMove,
     AuditEntry,
     entries_of,
+    fitted,
     foreign_moves_of,
 )
 from estudio_core.experiments.mlflow_client import MLflowClientWrapper
@@ -91,7 +96,7 @@ class ModelRegistry:
             ConfigurationError: there is no such version or alias.
         """
         known = self.versions()
-        if str(version).isdigit() and int(version) in known:
+        if str(version).isdecimal() and int(version) in known:
             return int(version)
         aliases = self.aliases()
         if str(version) in aliases:
@@ -99,7 +104,7 @@ class ModelRegistry:
         raise ConfigurationError(
             f"Model {self.name!r} has no version or alias {version!r}. "
             f"Versions: {sorted(known) or 'none'}; aliases: {aliases or 'none'}. "
-            + ("" if known else "Run the plugin's initialize DAG to register its base model.")
+            + ("Give one of these." if known else "Run the plugin's initialize DAG to register its base model.")
         )
 
     def versions(self) -> dict[int, RegisteredVersion]:
@@ -133,9 +138,10 @@ class ModelRegistry:
     ) -> int | None:
         """Make `version` the champion and the former champion `previous`; return the former one.
 
-        Promoting the champion again changes nothing. A kill in between leaves a state from which the same call
-        completes: `champion` moves last. A champion that somebody has named in MLflow since is left alone: that is
-        the next promotion.
+        A version that is not registered any more serves all the same: then `champion` names nothing, rather than one
+        that does not serve. Promoting the champion again changes nothing. A kill in between leaves a state from which
+        the same call completes: `champion` moves last. A champion that somebody has named in MLflow since is left
+        alone: that is the next promotion.
 
         Args:
             version: Number or alias.
@@ -145,19 +151,21 @@ class ModelRegistry:
             action: For the audit trail.
             former: The version that served before; by default the one that `champion` names.
         """
-        target = self.resolve(version)
+        known = self.versions()
+        gone = known and str(version).isdecimal() and int(version) not in known
+        target = None if gone else self.resolve(version)
         with self.wrapper.lock(f"registry-{self.name}"):
             aliases = self.aliases()
             named = aliases.get("champion")
             before = former if former is not None else named
             if before in {None, target}:
                 before = aliases.get("previous")
-            elif aliases.get("previous") != before:
+            elif before in known and aliases.get("previous") != before:
                 self._point("previous", int(before or 0))
             moved_since = {move.alias: move.version for move in self.foreign_moves()}
             if moved_since.get("champion") in {None, target}:
                 self._move("champion", target, action, reason, actor, numbers or {})
-            if aliases.get("challenger") == target:
+            if target is not None and aliases.get("challenger") == target:
                 self._move("challenger", None, "end", "it is the champion", actor, {})
         return before
 
@@ -180,7 +188,11 @@ class ModelRegistry:
             self._note_known(move.alias, move.version)
 
     def put_back(self, alias: Alias, version: int | None, *, reason: str, actor: str) -> None:
-        """Let an alias name what it named before (None: nothing); one that somebody has moved since stays."""
+        """Let an alias name what it named before (None, or a version that is gone: nothing).
+
+        One that somebody has moved since stays.
+        """
+        version = version if version in self.versions() else None
         with self.wrapper.lock(f"registry-{self.name}"):
             moved = {move.alias for move in self.foreign_moves()}
             if alias not in moved and self.aliases().get(alias) != version:
@@ -189,11 +201,12 @@ class ModelRegistry:
     def numbers_of(self, version: int) -> dict[str, float]:
         """Return the metrics of the gate that a version was registered with.
 
-        Empty where there was no gate, or where its run is gone.
+        Empty where there was no gate, or where the version or its run is gone.
         """
-        run_id = self.versions()[version].run_id
-        if run_id is None:
+        found = self.versions().get(version)
+        if found is None or found.run_id is None:
             return {}
+        run_id = found.run_id
         metrics = self.wrapper.call(lambda client: _metrics(client, run_id))
         return {name: value for name, value in sorted(metrics.items()) if name.endswith(("_before", "_after", "_gain"))}
 
@@ -209,24 +222,19 @@ class ModelRegistry:
         numbers: Mapping[str, float] | None = None,
     ) -> AuditEntry:
         """Add an entry to the audit trail: a tag of the registered model, and of the version it is about."""
-        entry = AuditEntry(
-            at=datetime.now(UTC).isoformat(timespec="microseconds"),
-            action=action,
-            alias=alias,
-            from_version=from_version,
-            to_version=to_version,
-            actor=actor,
-            reason=reason[:2000],
-            numbers={name: float(value) for name, value in (numbers or {}).items()},
-        )
+        at = datetime.now(UTC).isoformat(timespec="microseconds")
+        entry = AuditEntry.of(at, action, alias, (from_version, to_version), actor, reason, numbers or {})
         about = to_version if to_version is not None else from_version
 
         def write(client: MlflowClient) -> None:
-            text = json.dumps(asdict(entry), sort_keys=True)
-            client.set_registered_model_tag(self.name, AUDIT_TAG + entry.at.replace(":", "-").replace("+", "_"), text)
+            key = AUDIT_TAG + entry.at.replace(":", "-").replace("+", "_")
+            client.set_registered_model_tag(self.name, key, entry.as_tag())
             if about is not None:
-                client.set_model_version_tag(self.name, str(about), f"estudio.{alias}", f"{action}: {reason}"[:2000])
-                client.set_model_version_tag(self.name, str(about), f"estudio.{alias}.by", f"{actor}, {entry.at}")
+                told = {
+                    f"estudio.{alias}": fitted(f"{action}: {reason}"),
+                    f"estudio.{alias}.by": f"{entry.actor}, {entry.at}",
+                }
+                self._tag(client, about, told)
 
         self.wrapper.call(write)
         return entry
@@ -239,22 +247,30 @@ class ModelRegistry:
         return entries_of(model)
 
     def set_tags(self, version: int, tags: Mapping[str, str]) -> None:
-        """Set tags of a version."""
-
-        def write(client: MlflowClient) -> None:
-            for key, value in tags.items():
-                client.set_model_version_tag(self.name, str(version), key, value)
-
-        self.wrapper.call(write)
+        """Set tags of a version, cut to what is stored; one that is not registered any more needs none."""
+        self.wrapper.call(lambda client: self._tag(client, version, tags))
 
     def delete_tag(self, version: int, key: str) -> None:
-        """Take a tag off a version, if it is there."""
+        """Take a tag off a version, if both are there."""
 
         def delete(client: MlflowClient) -> None:
-            if key in client.get_model_version(self.name, str(version)).tags:
-                client.delete_model_version_tag(self.name, str(version), key)
+            with _unless_gone():
+                if key in client.get_model_version(self.name, str(version)).tags:
+                    client.delete_model_version_tag(self.name, str(version), key)
 
         self.wrapper.call(delete)
+
+    def tell_failure(self, version: int, reason: str) -> None:
+        """Leave on a version why its release failed, unless it says so already or is gone."""
+        text = fitted(f"failed: {reason}")
+        found = self.versions().get(version)
+        if found is not None and found.tags.get(FAILURE_TAG) != text:
+            self.set_tags(version, {FAILURE_TAG: text})
+
+    def _tag(self, client: MlflowClient, version: int, tags: Mapping[str, str]) -> None:
+        with _unless_gone():
+            for key, value in tags.items():
+                client.set_model_version_tag(self.name, str(version), key, fitted(value, TAG_UNITS))
 
     def download(self, version: int | str) -> Path:
         """Return a local folder with a version's files, downloaded once and checked by digest.
@@ -267,15 +283,28 @@ class ModelRegistry:
         """
         number = self.resolve(version)
         known = self.versions()[number]
+        if not known.digest:
+            raise ModelError(
+                f"Version {number} of {self.name!r} was not registered by Estudio: it has no tag {DIGEST_TAG}. "
+                "Register a folder written by save_model with ExperimentsManager.register_model, or choose another one."
+            )
         target = get_settings().home.resolve() / "models" / safe_name(self.name) / f"v{number}-{known.digest[:12]}"
-        with self.wrapper.lock(f"download-{self.name}-{number}"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_name(f"{target.name}.lock")):  # whoever shares the folder
             if target.is_dir() and folder_digest(target) == known.digest:
                 return target
             staging = target.with_name(f".{target.name}.staging")
             for leftover in (staging, target):
                 shutil.rmtree(leftover, ignore_errors=True)
             staging.mkdir(parents=True)
-            fetched = self.wrapper.call(lambda client: self._fetch(known.source, staging))
+            try:
+                fetched = self.wrapper.call(lambda client: self._fetch(known.source, staging))
+            except (ConfigurationError, OSError) as error:
+                shutil.rmtree(staging)
+                raise ModelError(
+                    f"The files of version {number} of {self.name!r} cannot be fetched from {known.source}: {error}. "
+                    "Restore them, or choose another version."
+                ) from error
             if folder_digest(fetched) != known.digest:
                 shutil.rmtree(staging)
                 raise ModelError(
@@ -303,10 +332,8 @@ class ModelRegistry:
         if named == version:
             told = (last.to_version if last else None) == version
         else:
-            mine = (action, alias, named, version, actor, reason[:2000])
-            told = last is not None and mine == (
-                *(last.action, last.alias, last.from_version, last.to_version, last.actor, last.reason),
-            )
+            mine = AuditEntry.of("", action, alias, (named, version), actor, reason, {})
+            told = last is not None and mine == replace(last, at="", numbers={})
         if not told:
             self.record(
                 action, alias=alias, from_version=named, to_version=version, actor=actor, reason=reason,
@@ -385,6 +412,18 @@ class ModelRegistry:
         link = json.dumps([{"name": self.name, "version": int(version.version)}])
         client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": link})
         return int(version.version)
+
+
+@contextmanager
+def _unless_gone() -> Iterator[None]:
+    """Leave out what is to be done to a version that is not registered any more."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
 
 
 def folder_digest(folder: Path) -> str:

@@ -5,6 +5,7 @@
     1/model.onnx       the graph, pooling and normalisation included
     tokenizer.json     what clients tokenise with
     torch/             the same weights for bulk encoding on hosts where torch is faster
+    bulk/model.onnx    the graph with int8 weights for bulk encoding on the others, where it was worth measuring
     manifest.json      digests, prefixes, golden texts with their vectors
 """
 
@@ -12,20 +13,23 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from estudio_core.errors import ExportError, ModelError, RepositoryError
-from estudio_core.export import staging
+from estudio_core.errors import ExportError, ModelError, NotEnoughDataError, RepositoryError
 from estudio_core.export.onnx_export import OPSET, WEIGHT_LIMIT, convert, export_onnx
 from estudio_core.export.parity import check_parity
 from estudio_core.export.ranking_loss import RankingCheck, require_small_loss
 from estudio_core.export.triton_config import length_buckets, triton_config
+from estudio_core.inference import staging
 from estudio_core.inference.manifest import (
+    BULK_FILE,
     CONFIG_FILE,
     MANIFEST_FILE,
     MODEL_FILE,
@@ -105,7 +109,8 @@ def publish_entry(
         manifest_extra: JSON-able facts to keep in the manifest, such as the run id.
         options: Precision and how Triton runs it.
         golden_texts: Texts whose vectors are stored, for checks of everything that serves the entry.
-        ranking_check: Measures a graph in fewer bits than 32 on held-out queries; what it finds is in the manifest.
+        ranking_check: Measures a graph in fewer bits than 32 on held-out queries; what it finds is in the manifest. An
+            entry in 32 bits gets a second graph, in int8, for items in bulk, if items lose no more by it than allowed.
 
     Returns:
         The manifest of the entry.
@@ -190,7 +195,10 @@ def publish_entry(
             for path in unpublished:
                 path.unlink()
             manifest = manifest.model_copy(update={"golden": _golden(folder, manifest, golden_texts)})
-            (folder / MANIFEST_FILE).write_text(manifest.model_dump_json() + "\n", encoding="utf-8")
+            if ranking_check is not None and options.precision == "fp32":
+                manifest = _with_bulk(folder, manifest, ranking_check)
+            # What is None is left out, so that an entry without a new part can be read by an earlier version.
+            (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(exclude_none=True) + "\n", encoding="utf-8")
     return manifest
 
 
@@ -223,19 +231,11 @@ def remove_entry(repository: Path, name: str) -> bool:
         RepositoryError: the repository cannot be written.
     """
     split_name(name)
-    repository = Path(repository)
-    if not (repository / name).is_dir():
-        return False
-    work = staging.prepare(repository)
-    with staging.only_writer(work, name):
-        if not (repository / name).is_dir():
-            return False
-        staging.retire(work, name, repository / name)
-    return True
+    return staging.remove(Path(repository) / name)
 
 
 def sweep_unfinished(repository: Path) -> None:
-    """Delete what killed publications and removals left beside the repository."""
+    """Delete what killed publications, copies and removals left beside the repository."""
     repository = Path(repository)
     if repository.is_dir():
         staging.sweep(staging.work_folder(repository))
@@ -261,7 +261,9 @@ def model_digest(model: EmbeddingModel, precision: Precision = "fp32", *, full_r
         model.item_prefix,
     )
     # Masked mean goes without saying: entries of before there was another pooling keep their digests.
-    facts += () if model.pooling == "masked_mean" else (model.pooling,)
+    if model.pooling != ("masked_mean",):
+        facts += (model.pooling[0] if len(model.pooling) == 1 else model.pooling,)
+    facts += tuple(layer.model_dump_json() for layer in model.head_layers)
     digest.update(repr(facts).encode())
     digest.update(_tokenizer_json(model).encode())
     for key, tensor in sorted(model.state_dict().items()):
@@ -302,6 +304,34 @@ def _present(final: Path, digest: str, full_range: str | None) -> EntryManifest 
             except ModelError as error:
                 logger.warning("%s", error)
                 return None
+    return manifest
+
+
+def _with_bulk(folder: Path, manifest: EntryManifest, check: RankingCheck) -> EntryManifest:
+    """Make the graph for items in bulk and measure it: return the manifest with it, or as it was, and no graph.
+
+    Whatever is wrong with it, the entry is published without.
+    """
+    from estudio_core.inference.onnx_embedder import BulkEmbedder, OnnxEmbedder
+
+    exact, graph = OnnxEmbedder(folder, manifest=manifest), folder / BULK_FILE
+    graph.parent.mkdir()
+    try:
+        convert(folder / MODEL_FILE, graph, "int8")
+        with closing(BulkEmbedder(folder, exact, manifest=manifest)) as bulk:
+            bulk.check()
+            found = check(exact, bulk)
+        if found.loss <= found.maximum_loss:
+            files = {path.relative_to(folder).as_posix(): file_digest(path) for path in sorted(graph.parent.iterdir())}
+            return manifest.model_copy(update={"bulk": found, "files": manifest.files | files})
+        reason = (
+            f"nDCG@10 of {found.queries} held-out queries is {found.ndcg:.4f} instead of {found.ndcg_fp32:.4f}, and at "
+            f"most {found.maximum_loss:g} may be lost."
+        )
+    except (ExportError, ModelError, NotEnoughDataError) as error:
+        reason = str(error)
+    logger.info("Items of %s are encoded in 32 bits, not in int8: %s", manifest.name, reason)
+    shutil.rmtree(graph.parent)
     return manifest
 
 

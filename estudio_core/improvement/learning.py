@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from estudio_core.clickstream.click_log import ClickLog
     from estudio_core.evaluation.click_gain import RankedPairs
-    from estudio_core.evaluation.click_log import ClickLog
     from estudio_core.evaluation.evaluate import QueryMetrics
     from estudio_core.evaluation.scores import EncodedCatalog, Scores
     from estudio_core.improvement.vectors_adjuster import VectorsAdjuster
@@ -43,7 +43,8 @@ def move(
 ) -> dict[Key, Vectors]:
     """Return the vectors that the plugin's adjuster moves, none further than the angle from what the model gave.
 
-    Clicked results are clicked, results above the last click skipped; what stands below it was perhaps never seen.
+    Clicked results are clicked, results above the last click skipped, where the list was by relevance; what stands
+    below it was perhaps never seen.
 
     Args:
         adjuster: Of the plugin.
@@ -71,7 +72,7 @@ def move(
             continue
         query = ImprovementElement(session.query, torch.from_numpy(queries[session.query].copy())[None, :])
         clicked = [elements[key] for key, click in known if click]
-        skipped = [elements[key] for key, click in known[:last] if not click]
+        skipped = [elements[key] for key, click in known[:last] if not click and session.by_relevance]
         inputs.append(ImprovementInput(session.session_id, query, clicked, skipped))
     adjuster.adjust_vectors(inputs)
     moved = {}
@@ -106,7 +107,7 @@ class HeldOut:
 
     def log(self) -> ClickLog:
         """Return the sessions as a click log, of objects that have vectors."""
-        from estudio_core.evaluation.click_log import ClickLog
+        from estudio_core.clickstream.click_log import ClickLog
 
         rows = self.catalog.rows
         kept = (s.without([result for result in s.results if result not in rows]) for s in self.sessions)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from estudio_core.errors import DataError, ModelError
 from estudio_core.inference.embedder import Embedder, Vectors
 from estudio_core.inference.manifest import entry_name, read_manifest
+from estudio_core.inference.model_store import local_entry
 from estudio_core.inference.opening import open_query_embedder
 from estudio_core.settings import get_settings
 
@@ -111,7 +112,7 @@ class TritonClientFactory:
         """
         name = entry_name(self.plugin_name, version)
         repository = (self.repository or get_settings().triton_repository).resolve()
-        found = read_manifest(repository / name).family
+        found = read_manifest(local_entry(name, repository)).family
         if self.family not in (None, found):
             raise ModelError(
                 f"{name} is a model of the family {found!r}, this client factory is for {self.family!r}"

@@ -12,7 +12,6 @@ from typing import Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from estudio_core.errors import RepositoryError
-from estudio_core.settings import get_settings
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -26,6 +25,8 @@ MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "1/model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "config.pbtxt"
+BULK_FILE = "bulk/model.onnx"
+"""The same model with int8 weights, for items in bulk on CPUs that multiply no bfloat16; not every entry has it."""
 TORCH_FOLDER = "torch"
 """Weights for encoding in bulk by torch. Triton passes over folders whose name is no number."""
 
@@ -104,6 +105,8 @@ class EntryManifest(BaseModel):
     parity: Parity
     ranking: RankingLoss | None = None
     """Quality on held-out queries against 32 bits; None for fp32, and where nothing was there to measure on."""
+    bulk: RankingLoss | None = None
+    """Quality where `BULK_FILE` encodes items and queries stay in 32 bits; None: the entry has no such file."""
     golden: Golden
     files: dict[str, str]
     """sha256 of every file of the entry but this one, by path inside the entry."""
@@ -158,15 +161,12 @@ def read_manifest(entry: Path) -> EntryManifest:
     try:
         manifest = EntryManifest.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise RepositoryError(f"{path} is missing or unreadable: {error}. {_way_out(entry)}") from error
+        raise RepositoryError(f"{path} is missing or unreadable: {error}. {_way_out(entry.name)}") from error
     if manifest.name != entry.name:
-        raise RepositoryError(f"{path} belongs to {manifest.name!r}: an entry must not be renamed. {_way_out(entry)}")
+        raise RepositoryError(
+            f"{path} belongs to {manifest.name!r}: an entry must not be renamed. {_way_out(entry.name)}"
+        )
     return manifest
-
-
-def entry_of(model_name: str) -> EntryManifest:
-    """Return the manifest of a published entry, such as that of `Release.model_name`. Raises: as `read_manifest`."""
-    return read_manifest(get_settings().triton_repository / model_name)
 
 
 def read_verified(entry: Path, files: Collection[str] | None = None) -> EntryManifest:
@@ -180,6 +180,12 @@ def read_verified(entry: Path, files: Collection[str] | None = None) -> EntryMan
         RepositoryError: a file is missing or differs; the message names it.
     """
     manifest = read_manifest(entry)
+    compare_files(entry, manifest, files)
+    return manifest
+
+
+def compare_files(entry: Path, manifest: EntryManifest, files: Collection[str] | None = None) -> None:
+    """Compare digests of the files in a folder with those of a manifest. Args and raises: as `read_verified`."""
     for name, wanted in manifest.files.items():
         if files is not None and name not in files:
             continue
@@ -187,12 +193,12 @@ def read_verified(entry: Path, files: Collection[str] | None = None) -> EntryMan
         try:
             found = file_digest(path)
         except OSError as error:
-            raise RepositoryError(f"{path} cannot be read: {error.strerror}. {_way_out(entry)}") from error
+            raise RepositoryError(f"{path} cannot be read: {error.strerror}. {_way_out(manifest.name)}") from error
         if found != wanted:
             raise RepositoryError(
-                f"{path} is corrupt: its sha256 is {found[:12]}…, the manifest says {wanted[:12]}…. {_way_out(entry)}"
+                f"{path} is corrupt: its sha256 is {found[:12]}…, the manifest says {wanted[:12]}…. "
+                f"{_way_out(manifest.name)}"
             )
-    return manifest
 
 
 def file_digest(path: Path) -> str:
@@ -201,5 +207,5 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _way_out(entry: Path) -> str:
-    return f"Run the release of {entry.name!r} again: it replaces a damaged entry as a whole."
+def _way_out(name: str) -> str:
+    return f"Run the release of {name!r} again: it replaces a damaged entry as a whole."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import threading
@@ -11,20 +12,25 @@ from pathlib import Path
 from typing import cast
 
 from estudio_core.errors import EstudioError
+from estudio_core.forks import keep_for_ever
 from estudio_core.inference.embedder import Embedder
 from estudio_core.inference.golden import check_golden
 from estudio_core.inference.host import multiplies_bfloat16
-from estudio_core.inference.manifest import split_name
+from estudio_core.inference.manifest import read_manifest, split_name
+from estudio_core.inference.model_store import local_entry
 from estudio_core.settings import get_settings
 
 logger = logging.getLogger(__name__)
 
 MAX_OPEN = 6
-"""Embedders that a process keeps: searches, queries and bulk of the live release and of the one being built."""
+"""Embedders that a process keeps of plugins that it does not search (`retain`): queries and bulk of the live release
+and of the one being built."""
 
 _open: OrderedDict[tuple[object, ...], Embedder] = OrderedDict()
 _opening: dict[tuple[object, ...], threading.Lock] = {}
 _lock = threading.Lock()
+_retained: set[str] = set()
+"""Plugins whose embedders are let go by `retain` alone."""
 
 
 def open_query_embedder(entry_name: str, *, repository: Path | None = None, url: str | None = None) -> Embedder:
@@ -74,8 +80,9 @@ def open_search_embedder(entry_name: str) -> Embedder:
 def open_bulk_embedder(entry_name: str, *, repository: Path | None = None, url: str | None = None) -> Embedder:
     """Return the fastest implementation of the entry on this machine that gives the entry's golden vectors.
 
-    torch on a GPU or, on CPUs that multiply it in hardware, in bfloat16; otherwise what queries use. The same object is
-    returned again in this process; do not close it.
+    torch on a GPU or, on CPUs that multiply it in hardware, in bfloat16; elsewhere the entry's int8 graph, if it was
+    measured to rank well enough; otherwise what queries use. The same object is returned again in this process; do not
+    close it.
 
     Raises:
         RepositoryError: the entry is missing or damaged.
@@ -88,7 +95,10 @@ def open_bulk_embedder(entry_name: str, *, repository: Path | None = None, url: 
             return _cached(("torch", str(entry)), lambda: _open_torch(entry))
         except EstudioError as error:
             logger.warning("Encoding %s in bulk without torch: %s", entry_name, error)
-    return open_query_embedder(entry_name, repository=repository, url=url)
+    of_queries = open_query_embedder(entry_name, repository=repository, url=url)
+    if encodes_items_in_int8() and read_manifest(entry).bulk is not None:
+        return _cached(("bulk", str(entry)), lambda: _open_bulk(entry, of_queries))
+    return of_queries
 
 
 def open_scratch_embedder(entry_name: str, *, repository: Path) -> Embedder:
@@ -99,7 +109,15 @@ def open_scratch_embedder(entry_name: str, *, repository: Path) -> Embedder:
         ModelError: the vectors are not those that were stored.
     """
     entry = _entry(entry_name, repository)
-    return _open_torch(entry) if _torch_is_fast() else _open_onnx(entry)
+    if _torch_is_fast():
+        return _open_torch(entry)
+    exact = _open_onnx(entry)
+    return exact if read_manifest(entry).bulk is None else _open_bulk(entry, exact)
+
+
+def encodes_items_in_int8() -> bool:
+    """Return whether this host encodes items by an entry's int8 graph, if it has one: nothing is faster here."""
+    return get_settings().inference != "triton" and not _torch_is_fast()
 
 
 def ensure_served(entry_name: str, *, repository: Path | None = None, url: str | None = None) -> None:
@@ -133,9 +151,49 @@ def stop_serving(entry_name: str, *, url: str | None = None) -> None:
             control.close()
 
 
+def retain(plugin: str, entry_names: set[str]) -> None:
+    """Keep the embedders of these entries open, as long as they are named, and let go of all others of the plugin."""
+    with _lock:
+        _retained.add(plugin)
+        for key in [
+            each for each in _open if _plugin_of(each) == plugin and Path(str(each[-1])).name not in entry_names
+        ]:
+            del _open[key]  # not closed, as above
+
+
+def open_entries() -> list[str]:
+    """Return the names of the entries that this process holds open."""
+    with _lock:
+        return sorted({Path(str(key[-1])).name for key in _open})
+
+
+def is_open(entry_name: str) -> bool:
+    """Return whether queries can be encoded with the entry at once."""
+    with _lock:
+        return any(key[1] not in ("torch", "bulk") and Path(str(key[-1])).name == entry_name for key in _open)
+
+
+def _plugin_of(key: tuple[object, ...]) -> str:
+    return split_name(Path(str(key[-1])).name)[0]
+
+
+def _after_fork() -> None:
+    """Begin anew: sessions and channels do not survive a fork, and a lock may have been held at that moment."""
+    global _lock
+    keep_for_ever(_open.copy())
+    _open.clear()
+    _opening.clear()
+    _retained.clear()
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def close_embedders() -> None:
     """Close everything that this process holds open."""
     with _lock:
+        _retained.clear()
         while _open:
             _open.popitem()[1].close()
 
@@ -146,8 +204,7 @@ def _address() -> str:
 
 
 def _entry(name: str, repository: Path | None) -> Path:
-    split_name(name)
-    return (repository or get_settings().triton_repository).resolve() / name
+    return local_entry(name, repository)
 
 
 def _cached(key: tuple[object, ...], build: Callable[[], Embedder]) -> Embedder:
@@ -167,9 +224,11 @@ def _cached(key: tuple[object, ...], build: Callable[[], Embedder]) -> Embedder:
                 return _open[key]
         embedder = build()
         with _lock:
-            while len(_open) >= MAX_OPEN:
-                # Not closed: somebody may be computing with it. Its memory goes when the last user does.
-                _open.popitem(last=False)
+            others = [each for each in _open if _plugin_of(each) not in _retained]
+            if _plugin_of(key) not in _retained:
+                for oldest in others[: max(0, len(others) - MAX_OPEN + 1)]:
+                    # Not closed: somebody may be computing with it. Its memory goes when the last user does.
+                    del _open[oldest]
             _open[key] = embedder
             _opening.pop(key, None)
         return embedder
@@ -179,6 +238,14 @@ def _open_onnx(entry: Path) -> Embedder:
     from estudio_core.inference.onnx_embedder import OnnxEmbedder
 
     embedder = OnnxEmbedder(entry)
+    embedder.check()
+    return embedder
+
+
+def _open_bulk(entry: Path, queries: Embedder) -> Embedder:
+    from estudio_core.inference.onnx_embedder import BulkEmbedder
+
+    embedder = BulkEmbedder(entry, queries)
     embedder.check()
     return embedder
 
@@ -213,8 +280,17 @@ def _open_torch(entry: Path) -> Embedder:
 
 def _torch_is_fast() -> bool:
     """Return whether torch beats ONNX Runtime here; without GPU or bfloat16 in hardware both are equally fast."""
+    if not all(map(_is_installed, ("torch", "transformers"))):
+        return False
     if multiplies_bfloat16():
         return True
     import torch
 
     return torch.cuda.is_available()
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ImportError:
+        return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from estudio_core.errors import ModelError, RepositoryError
-from estudio_core.inference.batching import embed_in_batches, padded, tokenise_texts
-from estudio_core.inference.embedder import TokenisedTexts, Vectors
-from estudio_core.inference.entry_tokenizer import EntryTokenizer
+from estudio_core.inference.batching import padded
+from estudio_core.inference.embedder import Vectors
+from estudio_core.inference.entry_embedder import EntryEmbedder
 from estudio_core.inference.golden import check_golden
 from estudio_core.inference.host import inference_threads, multiplies_bfloat16
 from estudio_core.inference.manifest import TOKENIZER_FILE, TORCH_FOLDER, EntryManifest, read_verified
@@ -30,7 +29,7 @@ two cores that encoded 1.1 to 1.2 times what two threads on one batch do. More c
 there because workers share Python's lock."""
 
 
-class TorchEmbedder:
+class TorchEmbedder(EntryEmbedder):
     """An `Embedder` over an entry's torch weights, checked against the entry's golden vectors when opened.
 
     In lower precision where the hardware is fast at it, float16 on GPUs and bfloat16 on CPUs: the latter gave cosines
@@ -62,8 +61,8 @@ class TorchEmbedder:
         from estudio_core.models.storage import load_model
 
         entry = Path(entry)
-        self.manifest = manifest or read_verified(entry)
-        if model_folder is None and not has_torch_weights(self.manifest):
+        manifest = manifest or read_verified(entry)
+        if model_folder is None and not has_torch_weights(manifest):
             raise RepositoryError(
                 f"{entry} was published without torch weights. Give `model_folder`, or use the ONNX implementation."
             )
@@ -74,59 +73,23 @@ class TorchEmbedder:
         # float16 has three more bits of mantissa, and every GPU is fast at it; CPUs are at bfloat16.
         self._autocast_type: torch.dtype | None = (torch.float16 if on_gpu else torch.bfloat16) if half else None
         self._workers = None if on_gpu else _start_workers(inference_threads())
-        self._max_rows = GPU_MAX_ROWS if on_gpu else CPU_MAX_ROWS
-        self._max_tokens = GPU_MAX_TOKENS if on_gpu else CPU_MAX_TOKENS
-        self._tokenizer = EntryTokenizer(entry, self.manifest)
+        super().__init__(
+            entry,
+            manifest,
+            max_rows=GPU_MAX_ROWS if on_gpu else CPU_MAX_ROWS,
+            max_tokens=GPU_MAX_TOKENS if on_gpu else CPU_MAX_TOKENS,
+            map_batches=map if self._workers is None else self._workers.map,
+        )
         self._model: torch.nn.Module | None = load_model(model_folder or entry / TORCH_FOLDER).eval().to(self.device)
         precision = str(self._autocast_type or torch.float32).removeprefix("torch.")
         check_golden(self, self.manifest, where=f"torch in {precision} on {self.device}")
-
-    @property
-    def dimensions(self) -> int:
-        """Length of one vector."""
-        return self.manifest.dimensions
-
-    def embed_queries(self, texts: Sequence[str]) -> Vectors:
-        """Return vectors of query texts, float32 [len(texts), dimensions].
-
-        Raises:
-            ModelError: the model cannot compute, for example for want of memory.
-        """
-        return self.embed_tokenised(tokenise_texts(texts, self._tokenizer.queries))
-
-    def embed_items(self, texts: Sequence[str]) -> Vectors:
-        """Return vectors of item part texts, float32 [len(texts), dimensions].
-
-        Raises:
-            ModelError: the model cannot compute, for example for want of memory.
-        """
-        return self.embed_tokenised(self.tokenise_items(texts))
-
-    def tokenise_items(self, texts: Sequence[str]) -> TokenisedTexts:
-        """Return item part texts as `embed_tokenised` takes them."""
-        return tokenise_texts(texts, self._tokenizer.items)
-
-    def embed_tokenised(self, texts: TokenisedTexts) -> Vectors:
-        """Return vectors of tokenised texts, float32 [texts, dimensions].
-
-        Raises:
-            ModelError: the model cannot compute.
-        """
-        return embed_in_batches(
-            texts,
-            compute=self._compute,
-            dimensions=self.dimensions,
-            max_rows=self._max_rows,
-            max_tokens=self._max_tokens,
-            map_batches=map if self._workers is None else self._workers.map,
-        )
 
     def close(self) -> None:
         """Free the model's memory, and end the threads."""
         self._model = None
         if self._workers is not None:
             self._workers.shutdown()
-            self._workers = None
+            self._workers, self._map_batches = None, map
 
     def _compute(self, token_ids: list[list[int]]) -> Vectors:
         import torch

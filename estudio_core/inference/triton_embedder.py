@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from estudio_core.errors import ModelError, ModelNotLoadedError
-from estudio_core.inference.batching import bucket_length, embed_in_batches, padded, tokenise_texts
-from estudio_core.inference.embedder import TokenisedTexts, Vectors
-from estudio_core.inference.entry_tokenizer import EntryTokenizer
+from estudio_core.inference.batching import bucket_length, padded
+from estudio_core.inference.embedder import Vectors
+from estudio_core.inference.entry_embedder import EntryEmbedder
 from estudio_core.inference.manifest import (
     ATTENTION_MASK,
     EMBEDDING,
@@ -26,7 +26,7 @@ MAX_TOKENS = 8192
 """Tokens of one request, padding counted: bounds its duration and the server's memory."""
 
 
-class TritonEmbedder:
+class TritonEmbedder(EntryEmbedder):
     """An `Embedder` that asks a Triton server for a loaded entry; usable from several threads.
 
     Requests are padded to the entry's length buckets, because Triton joins requests of equal length only. Queries go
@@ -56,52 +56,10 @@ class TritonEmbedder:
     ) -> None:
         entry = Path(entry)
         self.url = url
-        self.manifest = manifest or read_verified(entry, [TOKENIZER_FILE])
-        self._tokenizer = EntryTokenizer(entry, self.manifest)
+        manifest = manifest or read_verified(entry, [TOKENIZER_FILE])
+        super().__init__(entry, manifest, max_rows=manifest.max_batch_size, max_tokens=MAX_TOKENS)
         self._timeout_s, self._attempts, self._load = timeout_s, attempts, load
         self._client: Any = connect(url)
-
-    @property
-    def name(self) -> str:
-        """Name of the entry."""
-        return self.manifest.name
-
-    @property
-    def dimensions(self) -> int:
-        """Length of one vector."""
-        return self.manifest.dimensions
-
-    def embed_queries(self, texts: Sequence[str]) -> Vectors:
-        """Return vectors of query texts, float32 [len(texts), dimensions].
-
-        Raises:
-            InferenceUnavailableError: the server does not answer in time, or has not loaded the model.
-            ModelError: the server cannot compute.
-        """
-        return self.embed_tokenised(tokenise_texts(texts, self._tokenizer.queries))
-
-    def embed_items(self, texts: Sequence[str]) -> Vectors:
-        """Return vectors of item part texts, float32 [len(texts), dimensions].
-
-        Raises:
-            InferenceUnavailableError: the server does not answer in time, or has not loaded the model.
-            ModelError: the server cannot compute.
-        """
-        return self.embed_tokenised(self.tokenise_items(texts))
-
-    def tokenise_items(self, texts: Sequence[str]) -> TokenisedTexts:
-        """Return item part texts as `embed_tokenised` takes them."""
-        return tokenise_texts(texts, self._tokenizer.items)
-
-    def embed_tokenised(self, texts: TokenisedTexts) -> Vectors:
-        """Return vectors of tokenised texts, float32 [texts, dimensions]. Raises: as `embed_items`."""
-        return embed_in_batches(
-            texts,
-            compute=self._compute,
-            dimensions=self.dimensions,
-            max_rows=self.manifest.max_batch_size,
-            max_tokens=MAX_TOKENS,
-        )
 
     def close(self) -> None:
         """Close the channel."""

@@ -9,6 +9,7 @@ from estudio_core.local.installation import (
     start_airflow,
     start_all,
     start_mlflow,
+    start_service,
     stop_all,
 )
 from estudio_core.local.runs import AirflowApi, RunFailedError, RunState, TaskState, trigger, wait
@@ -30,6 +31,7 @@ __all__ = [
     "start_airflow",
     "start_all",
     "start_mlflow",
+    "start_service",
     "status",
     "stop_all",
     "trigger",

@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 from filelock import FileLock
 from psycopg import sql
+from pydantic import SecretStr
 
 from estudio_core import database, embedded_postgres
 from estudio_core.errors import ConfigurationError, UnavailableError
@@ -57,6 +58,14 @@ def estudio_environment(settings: Settings | None = None) -> dict[str, str]:
     The embedded database is started where no other is configured.
     """
     settings = settings or get_settings()
+    environment = settings_environment(settings)
+    if settings.database_url is None:
+        environment[_variable("database_url")] = embedded_postgres.start(settings.home / "postgres")
+    return environment
+
+
+def settings_environment(settings: Settings) -> dict[str, str]:
+    """Return the same without starting anything: an embedded database is found below `ESTUDIO_HOME`."""
     environment: dict[str, str] = {}
     for name in type(settings).model_fields:
         value: Any = getattr(settings, name)
@@ -64,14 +73,12 @@ def estudio_environment(settings: Settings | None = None) -> dict[str, str]:
             environment[_variable(name)] = str(value.expanduser().resolve())
         elif isinstance(value, list):
             environment[_variable(name)] = json.dumps(value)
-        elif value is not None and name != "database_url":
+        elif isinstance(value, SecretStr):
+            environment[_variable(name)] = value.get_secret_value()
+        elif value is not None:
             environment[_variable(name)] = str(value)
     environment[_variable("artifacts")] = settings.artifacts_root
     environment[_variable("mlflow_tracking_uri")] = settings.tracking_uri
-    if settings.database_url is not None:
-        environment[_variable("database_url")] = settings.database_url.get_secret_value()
-    else:
-        environment[_variable("database_url")] = embedded_postgres.start(settings.home / "postgres")
     return environment
 
 

@@ -9,14 +9,19 @@ from __future__ import annotations
 import sys
 
 
-def main(pools_file: str) -> None:
-    """Run `airflow db migrate` and `airflow pools import`."""
+def run_commands(*commands: list[str]) -> None:
+    """Run Airflow's commands one after another in this process: their arguments are seen by nobody else."""
     from airflow.cli.cli_parser import get_parser
 
     parser = get_parser()
-    for command in (["db", "migrate"], ["pools", "import", pools_file]):
+    for command in commands:
         arguments = parser.parse_args(command)
         arguments.func(arguments)
+
+
+def main(pools_file: str) -> None:
+    """Run `airflow db migrate` and `airflow pools import`."""
+    run_commands(["db", "migrate"], ["pools", "import", pools_file])
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from estudio_core.terminal import Column, Row, show_rows
 
 
 def up(console: Console | None = None, *, home: Path | None = None, project: Path | None = None) -> Installation:
-    """Start database, Airflow, MLflow's interface and Triton; print where they are and how to stop them.
+    """Start database, Airflow, MLflow's interface, Triton and the service; print where they are.
 
     Raises:
         ConfigurationError: the current folder has no `dags` folder.
@@ -20,7 +20,7 @@ def up(console: Console | None = None, *, home: Path | None = None, project: Pat
     """
     console = console or Console()
     with console.status(
-        "Starting database, Airflow, MLflow and Triton: half a minute, the first time a few"
+        "Starting database, Airflow, MLflow, Triton and the service: half a minute, the first time a few"
     ) as waiting:
 
         def tell(line: str) -> None:
@@ -90,6 +90,7 @@ def _print(installation: Installation, console: Console) -> None:
         "Airflow": (installation.airflow, f"user {installation.admin_user}, password in {installation.password_file}"),
         "Estudio": (installation.airflow and f"{installation.airflow}/plugin/estudio", "releases, reports, rollback"),
         "MLflow": (installation.mlflow, ""),
+        "Service": (installation.service, "search, clicks, and a page for each plugin: /ui/<plugin>"),
         "Triton": (installation.triton, f"metrics {installation.triton_metrics}"),
     }
     for name, (address, more) in addresses.items():

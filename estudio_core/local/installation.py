@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from estudio_core import embedded_postgres
-from estudio_core.database import migrate
+from estudio_core.database import forget_pools, migrate
 from estudio_core.local import services
 from estudio_core.local.airflow_home import (
     COMPONENTS,
@@ -18,10 +18,17 @@ from estudio_core.local.airflow_home import (
 )
 from estudio_core.local.database_part import DatabaseStatus, database_status
 from estudio_core.local.generated_secrets import ADMIN_USER, admin_password_file
+from estudio_core.local.http_service import http_service, is_installed
 from estudio_core.local.mlflow_ui import is_local_store, mlflow_service
 from estudio_core.local.ports import PREFERRED_PORTS, choose_port, remembered_port
 from estudio_core.local.services import Service, ServiceStatus
-from estudio_core.local.triton_part import metrics_address, start_triton, stop_triton, triton_status
+from estudio_core.local.triton_part import (
+    metrics_address,
+    must_install_triton,
+    start_triton,
+    stop_triton,
+    triton_status,
+)
 from estudio_core.redaction import redact
 from estudio_core.settings import get_settings
 
@@ -44,6 +51,7 @@ class Installation:
     mlflow: str | None
     triton: str | None
     triton_metrics: str | None
+    service: str | None
     admin_user: str
     password_file: Path
     services: list[ServiceStatus]
@@ -101,10 +109,22 @@ def start_mlflow(*, home: Path | None = None, wait: bool = True, tell: Tell | No
     return service
 
 
+def start_service(environment: dict[str, str], *, home: Path, project: Path) -> Service | None:
+    """Start the HTTP service with the environment of `ensure_airflow`; None where its packages are not installed."""
+    if not is_installed():
+        return None
+    service = _service(home, project)
+    if not services.running(service):
+        settings = {name: value for name, value in environment.items() if name.startswith("ESTUDIO_")}
+        service = http_service(home, project=project, port=choose_port(home, "service"), environment=settings)
+        services.start(service)
+    return service
+
+
 def start_all(
     home: Path | None = None, *, project: Path | None = None, tell: Tell | None = None, triton: bool = True
 ) -> Installation:
-    """Start database, Airflow, MLflow's interface and Triton, wait until they work, and return their addresses.
+    """Start database, Airflow, MLflow's interface, Triton and the service; return their addresses once they work.
 
     Running parts are left alone. `tell` receives a line whenever something is ready. Triton may be missing where this
     machine cannot run it and nothing needs it.
@@ -123,26 +143,38 @@ def start_all(
         environment.setdefault("ESTUDIO_MLFLOW_URL", mlflow.address)  # where links of tasks lead
     started = start_airflow(environment, home=home, project=project, wait=False)
     if triton:
+        if tell is not None and must_install_triton():
+            tell(
+                "triton is installed now, once: about 500 MB into "
+                f"{get_settings().triton_environment}, one to three minutes; the rest starts meanwhile"
+            )
         absent = start_triton()
         if tell is not None:
             tell("triton is ready" if absent is None else f"triton is left out: {absent}")
+    service = start_service(environment, home=home, project=project)
     services.wait_until_healthy(
-        [*started, *([mlflow] if mlflow else [])], timeout_s=START_TIMEOUT_S, on_update=_ready(tell)
+        [*started, *(part for part in (mlflow, service) if part)], timeout_s=START_TIMEOUT_S, on_update=_ready(tell)
     )
     return inspect(home, project=project)
 
 
-def stop_all(home: Path | None = None, *, keep_database: bool = False) -> list[str]:
+def stop_all(home: Path | None = None, *, keep_database: bool = False, keep_service: bool = False) -> list[str]:
     """Stop everything that `start_all` started in `home`, the embedded database last; return the names.
 
-    Running tasks get `Service.stop_timeout_s` seconds to end.
+    Running tasks get `Service.stop_timeout_s` seconds to end. `keep_service` leaves what searches need: the HTTP
+    service, what encodes for it, and the database.
     """
+    keep_database = keep_database or keep_service
     home = _home(home)
     server, *workers = airflow_services(api_address(0), home=home, project=home)
     mlflow = _mlflow(home)
-    stopped = services.stop(*workers, *([mlflow] if mlflow else []))
+    service = _service(home, home)
+    stopped = services.stop(*workers, *([] if keep_service else [service]), *([mlflow] if mlflow else []))
     stopped += services.stop(server)  # tasks that are ending report their state to it
-    stopped += stop_triton(home)
+    if not keep_service:
+        stopped += stop_triton(home)
+    if not keep_database:
+        forget_pools()  # this process would go on looking for a server that is gone
     if not keep_database and (home / "postgres").exists() and embedded_postgres.stop(home / "postgres"):
         stopped.append("database")
     return stopped
@@ -154,7 +186,8 @@ def inspect(home: Path | None = None, *, project: Path | None = None) -> Install
     port = remembered_port(home, "airflow") or PREFERRED_PORTS["airflow"]
     parts = airflow_services(api_address(port), home=home, project=_project(project))
     mlflow = _mlflow(home)
-    states = [services.status(service) for service in [*parts, *([mlflow] if mlflow else [])]]
+    served = [_service(home, _project(project))] if is_installed() else []
+    states = [services.status(service) for service in [*parts, *([mlflow] if mlflow else []), *served]]
     triton = triton_status(home)
     states += [triton] if triton else []
     running = {state.name: state for state in states if state.running}
@@ -166,10 +199,15 @@ def inspect(home: Path | None = None, *, project: Path | None = None) -> Install
         mlflow=redact(tracking_uri) if mlflow is None else (running["mlflow"].address if "mlflow" in running else None),
         triton=triton.address if triton else None,
         triton_metrics=metrics_address(home),
+        service=running["service"].address if "service" in running else None,
         admin_user=ADMIN_USER,
         password_file=admin_password_file(secrets_folder(home)),
         services=states,
     )
+
+
+def _service(home: Path, project: Path) -> Service:
+    return http_service(home, project=project, port=remembered_port(home, "service") or PREFERRED_PORTS["service"])
 
 
 def _mlflow(home: Path) -> Service | None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from estudio_core.local.ports import LOOPBACK
-from estudio_core.local.services import Service
+from estudio_core.local.services import Service, answers_at
 
 
 def mlflow_service(home: Path, *, tracking_uri: str, port: int) -> Service:
@@ -21,7 +21,7 @@ def mlflow_service(home: Path, *, tracking_uri: str, port: int) -> Service:
             *("--artifacts-destination", str(home.resolve() / "mlflow-artifacts")),
         ),
         folder=home.resolve() / "services",
-        healthy=_Health(f"{address}/health"),
+        healthy=answers_at(f"{address}/health"),
         environment={
             "MLFLOW_BACKEND_STORE_URI": tracking_uri,  # no argument, which every user of the machine could read
             "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -41,18 +41,3 @@ def is_local_store(tracking_uri: str) -> bool:
     (True, False)
     """
     return not tracking_uri.startswith(("http://", "https://", "databricks"))
-
-
-class _Health:
-    """Asks the server's health endpoint."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def __call__(self, started_at: float) -> bool:
-        import httpx
-
-        try:
-            return httpx.get(self._url, timeout=2.0, trust_env=False).status_code == httpx.codes.OK
-        except httpx.HTTPError:
-            return False

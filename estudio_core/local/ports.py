@@ -10,7 +10,7 @@ from filelock import FileLock
 
 LOOPBACK = "127.0.0.1"
 
-PREFERRED_PORTS = {"airflow": 8080, "mlflow": 5000}
+PREFERRED_PORTS = {"airflow": 8080, "mlflow": 5000, "service": 8100}
 """Where people look first; another free port is taken where one of these is in use."""
 
 
@@ -30,7 +30,7 @@ def choose_port(home: Path, name: str) -> int:
             if candidate is not None and candidate not in taken and is_free(candidate):
                 break
         else:
-            candidate = _any_free_port()
+            candidate = any_free_port()
         if ports.get(name) != candidate:
             ports[name] = candidate
             target = _file(home)
@@ -51,7 +51,8 @@ def is_free(port: int) -> bool:
         return True
 
 
-def _any_free_port() -> int:
+def any_free_port() -> int:
+    """Return a port that nothing listens on now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])

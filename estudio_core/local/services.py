@@ -219,6 +219,20 @@ def wait_until_healthy(
             time.sleep(_POLL_S)
 
 
+def answers_at(url: str) -> Callable[[float], bool]:
+    """Return what tells whether a process answers `url` with 200, for `Service.healthy`."""
+
+    def healthy(started_at: float) -> bool:
+        import httpx
+
+        try:
+            return httpx.get(url, timeout=2.0, trust_env=False).status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+    return healthy
+
+
 def stop(*services: Service) -> list[str]:
     """Stop `services` together: SIGTERM, a second one at half of the time, then SIGKILL; return the names stopped.
 

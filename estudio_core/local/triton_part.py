@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 
 from estudio_core.errors import ConfigurationError, EstudioError, InferenceUnavailableError, MissingDependencyError
@@ -10,6 +11,7 @@ from estudio_core.inference.released import live_models
 from estudio_core.inference.triton_control import TritonControl
 from estudio_core.local.services import ServiceStatus
 from estudio_core.local.triton.__main__ import start_server, state_file, stop_server
+from estudio_core.local.triton.environment import is_installed
 from estudio_core.local.triton.server import TritonServer
 from estudio_core.settings import get_settings
 
@@ -18,6 +20,11 @@ logger = logging.getLogger(__name__)
 NAME = "triton"
 HEALTH_TIMEOUT_S = 5.0
 """Deadline of one golden request."""
+
+
+def must_install_triton() -> bool:
+    """Return whether `start_triton` installs the server first, where that is possible at all."""
+    return sys.platform == "linux" and not is_installed(get_settings().triton_environment.absolute())
 
 
 def start_triton() -> str | None:

@@ -12,10 +12,24 @@ There is no way down. Who has to go back restores a backup.
 
 from __future__ import annotations
 
+import os
+import threading
 from functools import lru_cache
 from pathlib import Path
 
 SCRIPTS = Path(__file__).parent
+
+alembic = threading.RLock()
+"""Held by whatever runs Alembic, MLflow's store included: the `op` of its scripts is one for all threads of a process,
+and the change that one thread makes would go to the other's database."""
+
+
+def _after_fork() -> None:
+    global alembic
+    alembic = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def newest() -> str:

@@ -108,7 +108,7 @@ def _run_scripts(connection: psycopg.Connection) -> None:
             },
         )
         try:
-            with Operations.context(context):
+            with migrations.alembic, Operations.context(context):
                 context.run_migrations()
         except DBAPIError as error:
             if error.orig is None:

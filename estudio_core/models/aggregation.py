@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -32,36 +34,60 @@ class PartTable:
     """Which parts belong to which object.
 
     Attributes:
-        index: int64 [objects, most parts], rows of the part matrix; short rows repeat their first part.
-        share: float32 [objects, most parts], 1/number of parts, and 0 where a row is filled up.
+        rows: int64, rows of the part matrix, those of one object behind those of the other.
+        counts: int64 [objects], parts of each, one or more.
     """
 
-    index: NDArray[np.int64]
-    share: NDArray[np.float32]
+    rows: NDArray[np.int64]
+    counts: NDArray[np.int64]
 
     @classmethod
     def of(cls, parts: Sequence[Sequence[int]]) -> PartTable:
         """Build the table from each object's list of part rows.
 
         >>> table = PartTable.of([[0], [1, 2]])
-        >>> table.index.tolist(), table.share.tolist()
-        ([[0, 0], [1, 2]], [[1.0, 0.0], [0.5, 0.5]])
+        >>> table.rows.tolist(), table.counts.tolist(), table.index.tolist(), table.share.tolist()
+        ([0, 1, 2], [1, 2], [[0, 0], [1, 2]], [[1.0, 0.0], [0.5, 0.5]])
 
         Raises:
             ValueError: an object has no part.
         """
-        if any(len(rows) == 0 for rows in parts):
+        counts = np.array([len(rows) for rows in parts], dtype=np.int64)
+        if (counts == 0).any():
             raise ValueError("Every object needs at least one part.")
-        width = max((len(rows) for rows in parts), default=1)
-        index = np.array([[*rows, *[rows[0]] * (width - len(rows))] for rows in parts], dtype=np.int64)
-        share = np.array([[1 / len(r)] * len(r) + [0.0] * (width - len(r)) for r in parts], dtype=np.float32)
-        return cls(index.reshape(len(parts), width), share.reshape(len(parts), width))
+        rows = np.fromiter(chain.from_iterable(parts), dtype=np.int64, count=int(counts.sum()))
+        return cls(rows, counts)
 
     @classmethod
     def counted(cls, counts: Sequence[int]) -> PartTable:
         """Build the table of objects whose parts lie one after another, `counts` of them each."""
-        ends = np.cumsum(counts).tolist()
-        return cls.of([range(end - count, end) for end, count in zip(ends, counts, strict=True)])
+        given = np.array(counts, dtype=np.int64)
+        if (given == 0).any():
+            raise ValueError("Every object needs at least one part.")
+        return cls(np.arange(int(given.sum())), given)
+
+    @cached_property
+    def owners(self) -> NDArray[np.int64]:
+        """The object of each of `rows`."""
+        return np.repeat(np.arange(len(self.counts)), self.counts)
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """Where the parts of each object begin in `rows`, [objects]."""
+        return np.cumsum(self.counts) - self.counts
+
+    @property
+    def index(self) -> NDArray[np.int64]:
+        """Rows by object, int64 [objects, most parts]; short ones repeat their first part. For a few objects alone."""
+        places = np.arange(int(self.counts.max(initial=1)))
+        real = places < self.counts[:, None]
+        return self.rows[self.starts[:, None] + np.where(real, places, 0)]
+
+    @property
+    def share(self) -> NDArray[np.float32]:
+        """1/number of parts, and 0 where a row of `index` is filled up, float32 [objects, most parts]."""
+        real = np.arange(int(self.counts.max(initial=1))) < self.counts[:, None]
+        return np.where(real, 1 / self.counts[:, None], 0).astype(np.float32)
 
 
 def normalised(vectors: Array) -> Array:
@@ -89,9 +115,15 @@ def similarities(queries: Array, vectors: Array, metric: MetricType) -> Array:
 
 def object_vectors(parts: Array, table: PartTable, metric: MetricType) -> Array:
     """Return one vector per object [objects, dim]: the mean of its parts, normalised again for cosine."""
-    index, share = _like(parts, table)
-    mean: Array = (parts[index] * share[..., None]).sum(-2)
-    return normalised(mean) if metric is MetricType.COSINE else mean
+    mean: Any
+    if isinstance(parts, np.ndarray):
+        sums = np.add.reduceat(parts[table.rows], table.starts, axis=0) if len(table.counts) else parts[:0]
+        mean = sums / table.counts[:, None].astype(parts.dtype)
+    else:
+        rows, owners, counts = _like(parts, table)
+        mean = parts.new_zeros(len(counts), parts.shape[1]).index_add(0, owners, parts[rows]) / counts[:, None]
+    result: Array = normalised(mean) if metric is MetricType.COSINE else mean
+    return result
 
 
 def object_similarities(
@@ -120,15 +152,27 @@ def object_similarities(
     """
     if aggregation is MetricAggregationType.AVG:
         return similarities(queries, object_vectors(parts, table, metric), metric)
-    per_part: Any = similarities(queries, parts, metric)[:, _like(parts, table)[0]]
-    nearest: Array = per_part.max(-1) if isinstance(per_part, np.ndarray) else per_part.amax(-1)
-    return nearest
+    per_part: Any = similarities(queries, parts, metric)
+    nearest: Any
+    if isinstance(per_part, np.ndarray):
+        listed = per_part[:, table.rows]
+        nearest = np.maximum.reduceat(listed, table.starts, axis=1) if len(table.counts) else listed
+    else:
+        rows, owners, counts = _like(parts, table)
+        nearest = per_part[:, rows]
+        if len(rows) > len(counts):
+            empty = nearest.new_full((len(nearest), len(counts)), float("-inf"))
+            nearest = empty.scatter_reduce(1, owners.expand(len(nearest), -1), nearest, "amax")
+    found: Array = nearest
+    return found
 
 
-def _like(parts: Any, table: PartTable) -> tuple[Any, Any]:
-    if isinstance(parts, np.ndarray):
-        return table.index, table.share.astype(parts.dtype)
+def _like(parts: Any, table: PartTable) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return rows, their objects, and parts of each object, where `parts` is."""
     import torch
 
-    index = torch.from_numpy(table.index).to(parts.device)
-    return index, torch.from_numpy(table.share).to(parts.device, parts.dtype)
+    return (
+        torch.from_numpy(table.rows).to(parts.device),
+        torch.from_numpy(table.owners).to(parts.device),
+        torch.from_numpy(table.counts).to(parts.device),
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from estudio_core.errors import ConfigurationError
+from estudio_core.errors import ConfigurationError, ModelError
 from estudio_core.ids import listed
-from estudio_core.models.families import Pooling, family_named
+from estudio_core.models.description import HeadLayer
+from estudio_core.models.families import NEUTRAL, Pooling
+from estudio_core.models.head import make_head
+from estudio_core.models.pooling import pool
 from estudio_core.models.source import open_source
 from estudio_core.models.transformer_layers import find_layers, lower_part, pad, upper_part
 
@@ -21,44 +24,27 @@ LONGEST_INPUT = 512
 """Tokens; what the encoders served here were trained with at most."""
 
 
-def masked_mean(hidden: Tensor, attention_mask: Tensor) -> Tensor:
-    """Return the mean over real tokens, float [n, dim], of `hidden` [n, length, dim]; padding does not count.
-
-    >>> masked_mean(torch.tensor([[[2.0], [4.0], [99.0]]]), torch.tensor([[1, 1, 0]])).tolist()
-    [[3.0]]
-    """
-    mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
-    return (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp_min(1.0)
-
-
-def first_token(hidden: Tensor, attention_mask: Tensor) -> Tensor:
-    """Return the first token's vectors, float [n, dim], of `hidden` [n, length, dim]; padding stands at the right.
-
-    >>> first_token(torch.tensor([[[2.0], [4.0]]]), torch.tensor([[1, 1]])).tolist()
-    [[2.0]]
-    """
-    return hidden[:, 0]
-
-
-POOLINGS: dict[Pooling, Callable[[Tensor, Tensor], Tensor]] = {"masked_mean": masked_mean, "cls": first_token}
-
-
 class EmbeddingModel(nn.Module):
     """A transformer encoder with pooling and L2 normalisation, one tower for queries and items.
+
+    What the source says of its use holds: pooling, modules after it, prompts, longest input, lower case. What cannot be
+    heeded is refused by name (`folder.read_folder`).
 
     Args:
         source: A SentenceTransformer, a folder or hub name, or (transformers model, tokenizer). The encoder, of the
             BERT kind, is taken over: its unused pooler is removed.
         tokenizer: A tokenizer in place of the model's own.
         max_length: Tokens of one input, prefix and special tokens counted; longer ones are cut.
-            None: what tokenizer and positions allow, 512 at most.
-        family: One of `families.FAMILIES`: prefixes and pooling.
-        query_prefix: Put before every query text; None: the family's.
-        item_prefix: Put before every item text; None: the family's.
+            None: what source, tokenizer and positions allow, 512 at most.
+        family: One of `families.FAMILIES`: prefixes and pooling, where the source leaves them open.
+        query_prefix: Put before every query text; None: the source's, else the family's.
+        item_prefix: Put before every item text; None: the source's, else the family's.
+        pooling: How token vectors become one, or several ways one after another; None: as the source says.
+        head: Modules after pooling; None: those of the source.
 
     Raises:
-        ConfigurationError: `source` is of another kind, there is no such family, or `max_length` is beyond what the
-            model has positions for.
+        ConfigurationError: `source` is of another kind, there is no such family, source and family contradict each
+            other, or `max_length` is beyond what the model has positions for or its folder says.
         ModelError: the folder or name cannot be loaded, or the layers of the encoder are not found.
     """
 
@@ -68,23 +54,27 @@ class EmbeddingModel(nn.Module):
         tokenizer: PreTrainedTokenizerBase | None = None,
         max_length: int | None = None,
         *,
-        family: str = "bert",
+        family: str = NEUTRAL,
         query_prefix: str | None = None,
         item_prefix: str | None = None,
+        pooling: Pooling | Sequence[Pooling] | None = None,
+        head: Sequence[HeadLayer] | None = None,
     ) -> None:
         super().__init__()
-        of_family = family_named(family)
-        backbone, own_tokenizer = open_source(source)
-        tokenizer = tokenizer or own_tokenizer
+        opened = open_source(source)
+        backbone, tokenizer = opened.backbone, tokenizer or opened.tokenizer
+        use = opened.says.used_as(family, query_prefix, item_prefix)
         if getattr(backbone, "pooler", None) is not None:
             backbone.register_module("pooler", None)  # a parameter without gradient breaks DDP, and is never used here
         self.backbone = backbone
         self.tokenizer = tokenizer
-        self.family = family
-        self.query_prefix = of_family.query_prefix if query_prefix is None else query_prefix
-        self.item_prefix = of_family.item_prefix if item_prefix is None else item_prefix
-        self.pooling: Pooling = of_family.pooling
-        self.max_length = _checked_length(max_length, backbone, tokenizer)
+        self.family, self.query_prefix, self.item_prefix = use.family, use.query_prefix, use.item_prefix
+        self.pooling = use.pooling if pooling is None else (pooling,) if isinstance(pooling, str) else tuple(pooling)
+        self.head_layers = tuple(opened.says.head if head is None else head)
+        self.head = make_head(self.head_layers)
+        if head is None and self.head_layers:
+            self.load_head(opened.head)
+        self.max_length = _checked_length(max_length, backbone, tokenizer, opened.says.max_length)
         self._layers_path = find_layers(backbone)
         self._frozen_layers = 0
         self._parts: tuple[nn.Module, nn.Module] | None = None
@@ -92,7 +82,8 @@ class EmbeddingModel(nn.Module):
     @property
     def dimensions(self) -> int:
         """Length of one vector."""
-        return int(self.backbone.config.hidden_size)
+        pooled = int(self.backbone.config.hidden_size) * len(self.pooling)
+        return self.head_layers[-1].outputs if self.head_layers else pooled
 
     @property
     def num_layers(self) -> int:
@@ -134,7 +125,18 @@ class EmbeddingModel(nn.Module):
         return self._pool(result, attention_mask)
 
     def _pool(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
-        return nn.functional.normalize(POOLINGS[self.pooling](hidden.float(), attention_mask), dim=-1)
+        return nn.functional.normalize(self.head(pool(hidden.float(), attention_mask, self.pooling)), dim=-1)
+
+    def load_head(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over the weights of the modules after pooling, `<place>.<name>`.
+
+        Raises:
+            ModelError: they do not belong to these modules.
+        """
+        try:
+            self.head.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+        except RuntimeError as error:
+            raise ModelError(f"Weights and configuration of the modules after pooling do not agree: {error}") from error
 
     def _split(self) -> tuple[nn.Module, nn.Module]:
         if self._parts is None:
@@ -239,12 +241,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(before)
 
 
-def _checked_length(wanted: int | None, backbone: PreTrainedModel, tokenizer: Any) -> int:
+def _checked_length(wanted: int | None, backbone: PreTrainedModel, tokenizer: Any, said: int | None) -> int:
     positions = int(getattr(backbone.config, "max_position_embeddings", LONGEST_INPUT))
     if getattr(backbone.config, "model_type", "") in {"xlm-roberta", "roberta", "camembert", "mpnet"}:
         positions -= int(getattr(backbone.config, "pad_token_id", 1) or 0) + 1  # positions start behind the padding id
     if wanted is None:
-        return min(positions, int(tokenizer.model_max_length), LONGEST_INPUT)
+        return min(positions, int(tokenizer.model_max_length), LONGEST_INPUT if said is None else said)
+    if said is not None and said < wanted:
+        raise ConfigurationError(
+            f"max_length is {wanted}; the model's own folder says that it takes {said} tokens (max_seq_length). Give "
+            f"max_tokens={said} at most, or correct the folder."
+        )
     if not 1 < wanted <= positions:
         raise ConfigurationError(f"max_length is {wanted}; this model has positions for 2 to {positions} tokens.")
     return wanted

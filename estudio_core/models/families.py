@@ -1,6 +1,6 @@
 """Families of embedding models: what stands before their texts, and how token vectors become one.
 
-A further family is a line of `FAMILIES`; a further pooling is a function of `embedding_model.POOLINGS` as well.
+A further family is a line of `FAMILIES`; a further pooling is a name here and a function of `pooling.POOLINGS`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Literal
 
 from estudio_core.errors import ConfigurationError, suggest
 
-Pooling = Literal["masked_mean", "cls"]
-"""masked_mean: the mean over real tokens. cls: the first token."""
+Pooling = Literal["masked_mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
+"""How the vectors of real tokens become one: `pooling.POOLINGS` says which does what."""
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,17 @@ class Family:
 
     query_prefix: str = ""
     item_prefix: str = ""
-    pooling: Pooling = "masked_mean"
+    pooling: Pooling | None = None
+    """None: what the model's own folder says, the masked mean where it says nothing."""
 
+
+NEUTRAL = "bert"
+"""The family that says nothing itself: what a model's folder says holds."""
 
 FAMILIES: dict[str, Family] = {
-    "bert": Family(),  # MiniLM, MPNet, DistilBERT and their kind, as sentence-transformers publishes them
+    NEUTRAL: Family(),  # MiniLM, MPNet, DistilBERT and their kind, as sentence-transformers publishes them
     "bge": Family("Represent this sentence for searching relevant passages: ", pooling="cls"),  # BGE v1.5, English
-    "e5": Family("query: ", "passage: "),  # arXiv:2212.03533, section 4
+    "e5": Family("query: ", "passage: ", "masked_mean"),  # arXiv:2212.03533, section 4
 }
 
 

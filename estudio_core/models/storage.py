@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from estudio_core.errors import ConfigurationError, ModelError
+from estudio_core.models.description import DESCRIPTION_FILE, ModelDescription, read_description
 from estudio_core.models.embedding_model import EmbeddingModel
-from estudio_core.models.families import Pooling
+from estudio_core.models.source import HEAD_FILE, read_weights
 
-DESCRIPTION_FILE = "estudio_model.json"
 WEIGHTS_FILE = "model.safetensors"
-
-
-class ModelDescription(BaseModel):
-    """What `estudio_model.json` says: how text becomes a vector with these weights."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
-
-    family: str = Field(validation_alias=AliasChoices("family", "kind"), serialization_alias="kind")
-    query_prefix: str
-    item_prefix: str
-    max_length: int
-    dimensions: int
-    pooling: Pooling = "masked_mean"
-    normalised: Literal[True] = True
-    format_version: Literal[1] = 1
 
 
 def save_model(model: EmbeddingModel, folder: Path | str) -> None:
@@ -43,7 +25,8 @@ def save_model(model: EmbeddingModel, folder: Path | str) -> None:
         item_prefix=model.item_prefix,
         max_length=model.max_length,
         dimensions=model.dimensions,
-        pooling=model.pooling,
+        pooling=model.pooling[0] if len(model.pooling) == 1 else model.pooling,
+        head=model.head_layers,
     )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +34,11 @@ def save_model(model: EmbeddingModel, folder: Path | str) -> None:
     save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     model.backbone.config.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
-    (folder / DESCRIPTION_FILE).write_text(description.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    if head := {name: tensor.detach().cpu().contiguous() for name, tensor in model.head.state_dict().items()}:
+        save_file(head, folder / HEAD_FILE, metadata={"format": "pt"})
+    # Without a head, what is written is what earlier versions wrote and read.
+    text = description.model_dump_json(indent=2, exclude=None if description.head else {"head"})
+    (folder / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def load_model(folder: Path | str) -> EmbeddingModel:
@@ -61,8 +48,8 @@ def load_model(folder: Path | str) -> EmbeddingModel:
         ModelError: a file is missing or corrupt, or weights and configuration do not belong together.
     """
     folder = Path(folder)
-    description = _read_description(folder)
-    weights = _read_weights(folder)
+    description = read_description(folder)
+    weights = read_weights(folder / WEIGHTS_FILE)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -77,35 +64,17 @@ def load_model(folder: Path | str) -> EmbeddingModel:
             family=description.family,
             query_prefix=description.query_prefix,
             item_prefix=description.item_prefix,
+            pooling=description.pooling,
+            head=description.head,
         )
+        if model.head.state_dict():
+            model.load_head(read_weights(folder / HEAD_FILE))
     except ConfigurationError as error:
         raise ModelError(f"{folder / DESCRIPTION_FILE} describes no model that can be made here: {error}") from error
     try:
         model.backbone.load_state_dict(weights)
     except RuntimeError as error:
         raise ModelError(f"Weights and configuration in {folder} do not belong together: {error}") from error
-    if model.pooling != description.pooling:
-        raise ModelError(
-            f"{folder} says pooling {description.pooling}, its family {description.family!r} pools by {model.pooling}."
-        )
     if model.dimensions != description.dimensions:
         raise ModelError(f"{folder} says {description.dimensions} dimensions, its weights have {model.dimensions}.")
     return model.eval()
-
-
-def _read_description(folder: Path) -> ModelDescription:
-    path = folder / DESCRIPTION_FILE
-    try:
-        return ModelDescription.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, ValidationError) as error:
-        raise ModelError(
-            f"{path} is missing or unreadable: {error}. A model folder is written by save_model(model, folder)."
-        ) from error
-
-
-def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    path = folder / WEIGHTS_FILE
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} is missing or corrupt: {error}") from error

@@ -21,7 +21,8 @@ def examined_grades(sessions: Sequence[FineTuningInput], examination: Examinatio
 
     Of the sessions of a query that showed an object, the mean of 1 / examination over those in which it was clicked:
     the chance that it is clicked when it is looked at, under the position-based model; clipped as in training, 1 at
-    most. An object that was never shown has no grade. Queries without a click are left out.
+    most. An object that was never shown has no grade. Queries without a
+    click, and lists that are not by relevance, are left out.
 
     >>> from estudio_core.clickstream.examination_curve import PowerLaw
     >>> first = FineTuningInput("1", "lamp", ("a", "b"), (0, 1), (None, None), (0.0, 1.0))
@@ -33,6 +34,7 @@ def examined_grades(sessions: Sequence[FineTuningInput], examination: Examinatio
     """
     shown: dict[str, dict[str, int]] = {}
     clicked: dict[str, dict[str, float]] = {}
+    sessions = [session for session in sessions if session.by_relevance]
     weights_of = weigh_clicks(sessions, examination)
     for session in sessions:
         shows, clicks = shown.setdefault(session.query, {}), clicked.setdefault(session.query, {})

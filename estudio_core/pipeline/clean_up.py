@@ -20,6 +20,8 @@ def clean_up(plugin_name: str, params: dict[str, Any]) -> CleanUpManifest:
         RepositoryError: the model repository cannot be written.
     """
     from estudio_core.export.triton_repository import list_entries, remove_entry, sweep_unfinished
+    from estudio_core.inference.manifest import split_name
+    from estudio_core.inference.model_store import remove_stored, stored_entries
     from estudio_core.inference.opening import stop_serving
 
     keep = int(params.get("keep_releases") or get_settings().keep_releases)
@@ -33,10 +35,11 @@ def clean_up(plugin_name: str, params: dict[str, Any]) -> CleanUpManifest:
     unused = {name for r in over for name in r.models} - {name for r in kept for name in r.models}
     removed = []
     repository = get_settings().triton_repository
-    for entry in list_entries(repository):
-        if entry.plugin == plugin_name and entry.name in unused:
-            stop_serving(entry.name)
-            remove_entry(repository, entry.name)
-            removed.append(entry.name)
+    for name in sorted({entry.name for entry in list_entries(repository)}.union(stored_entries())):
+        if split_name(name)[0] == plugin_name and name in unused:
+            stop_serving(name)
+            remove_stored(name)
+            remove_entry(repository, name)
+            removed.append(name)
     sweep_unfinished(repository)
     return CleanUpManifest(retired_releases=[release.release_id for release in retired], removed_models=removed)

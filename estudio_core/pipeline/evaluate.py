@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from estudio_core import database
 from estudio_core.artifacts import ArtifactStore
-from estudio_core.clickstream.ranking_data import RankingData
+from estudio_core.clickstream.dataset_files import read_dataset
 from estudio_core.evaluation.gate import decide
 from estudio_core.lexical.settings import Fusion
 from estudio_core.pipeline.evaluation.evaluation_set import EvaluationSet, ModelRanking
@@ -22,7 +22,7 @@ from estudio_core.plugin.registry import open_plugin
 from estudio_core.vectordb.releases import live_release
 
 if TYPE_CHECKING:
-    from estudio_core.evaluation.click_log import ClickLog
+    from estudio_core.clickstream.click_log import ClickLog
     from estudio_core.evaluation.click_verdict import ClickVerdict
     from estudio_core.plugin.plugin import Plugin
 
@@ -41,7 +41,7 @@ def evaluate(plugin_name: str, run_id: str, trained: dict[str, Any]) -> Evaluati
     plugin = open_plugin(plugin_name)
     store = ArtifactStore()
     with store.fetch(training.dataset.uri) as folder:
-        data = RankingData.load(folder)
+        data = read_dataset(folder)
     judgments, groups = questions(plugin.judgments, data)
     # All of them: in a sample that keeps what the champion showed, a candidate's own answers are mostly missing.
     items = list(ItemParts(plugin).of_rows(plugin.loader.iter_items()))
@@ -90,7 +90,7 @@ def _click_verdict(
 
 def _champion(evaluation_set: EvaluationSet, plugin: Plugin, training: TrainingManifest) -> ModelRanking:
     """Rank with what serves now; before the first release, with the version that training started from."""
-    from estudio_core.inference.manifest import entry_of
+    from estudio_core.inference.model_store import entry_of
     from estudio_core.inference.opening import open_bulk_embedder
     from estudio_core.pipeline.publish_model import publish_model
 

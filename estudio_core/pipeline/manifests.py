@@ -26,7 +26,7 @@ class SourceManifest(Manifest):
 
 
 class SessionsManifest(Manifest):
-    """Extracted sessions."""
+    """Extracted sessions: those of the window, or so many of them as a run takes."""
 
     uri: str
     sessions: int
@@ -34,6 +34,16 @@ class SessionsManifest(Manifest):
     simulated_sessions: int
     since: str
     until: str
+    """End of the window: sessions that are younger had not settled."""
+    window_sessions: int = 0
+    """All sessions of the window, of which `sessions` were taken."""
+    waiting_sessions: int = 0
+    """Those that had not settled: they wait for the next run."""
+    queries: int = 0
+    """Distinct queries of the sessions taken."""
+    first: str | None = None
+    """Time of the earliest session taken, ISO 8601; None without any."""
+    last: str | None = None
 
 
 class DatasetManifest(Manifest):
@@ -49,6 +59,14 @@ class DatasetManifest(Manifest):
     missing_items: int
     items_on_both_sides: int
     simulated_sessions: int
+    left_out: dict[str, int] = {}
+    """Sessions that were extracted and not used, by reason."""
+    not_by_relevance: int = 0
+    """Sessions among those used whose lists were sorted otherwise, filtered, or a further page: clicks alone count."""
+    window_sessions: int = 0
+    """Sessions of the window; 0: not known."""
+    extracted_sessions: int = 0
+    """Those of them that were taken."""
     sessions_for_decision: int | None = None
     """Held-out sessions that a decision by clicks is likely to need; None where nothing says."""
 
@@ -82,7 +100,7 @@ class EvaluationManifest(Manifest):
     """Whether there are but clicks, and they cannot tell."""
 
 
-NextStep = Literal["request_release", "approve", "keep_champion"]
+NextStep = Literal["request_release", "approve", "compare", "keep_champion"]
 """Id of the task that follows the registration."""
 
 
@@ -238,6 +256,16 @@ class LiveManifest(Manifest):
     previous_release_id: int | None
     version: str
     took_ms: float
+    note: str = ""
+    """What could not be done beside it, and is mended later."""
+
+
+class ExperimentManifest(Manifest):
+    """An experiment, and the releases that it compares."""
+
+    experiment_id: str
+    champion: int
+    challenger: int
 
 
 class SyncManifest(Manifest):

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from estudio_core import database
+from estudio_core.clickstream.forgetting import expire
 from estudio_core.clickstream.query_retriever import query_key
 from estudio_core.log_context import bind_release
 from estudio_core.monitoring import ledger
@@ -17,6 +18,7 @@ from estudio_core.plugin.registry import open_plugin
 from estudio_core.plugin.run_params import WatchParams
 from estudio_core.progress import report
 from estudio_core.promotion.trainings import trained_until
+from estudio_core.settings import get_settings
 from estudio_core.vectordb.releases import Release, require_live
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ class _Seen:
 def measure(plugin_name: str, run_id: str, params: dict[str, Any]) -> WatchManifest:
     """Measure the live release and its users, write the row, and say what follows. A rerun replaces the row.
 
+    Searches and events that are older than `ESTUDIO_CLICKSTREAM_DAYS` are deleted first.
+
     Measured: sessions; click-through by position; nDCG@10 of what the live release answers to the queries of fresh
     sessions, with their clicks, corrected for position, as grades (`live_quality`); size of the index; recall@10 of the
     index against exact search on those queries, or where there are none on those of the last training; time to encode
@@ -64,6 +68,8 @@ def measure(plugin_name: str, run_id: str, params: dict[str, Any]) -> WatchManif
     until = datetime.now(UTC)
     with database.connect(autocommit=True) as connection:
         database.require_schema(connection)
+        if (kept := get_settings().clickstream_days) is not None:  # whether anything is live or not
+            expire(connection, kept, plugin_name)
         release = require_live(connection, plugin_name)
         bind_release(release.release_id)
         trained = trained_until(connection, plugin_name)
@@ -114,6 +120,7 @@ def _sessions(
     until: datetime,
     trained: datetime | None,
 ) -> _Seen:
+    from estudio_core.clickstream.clients import counted_sessions
     from estudio_core.clickstream.converter import usable_inputs
     from estudio_core.clickstream.examination import estimate_examination
     from estudio_core.clickstream.ranking_data import with_one_spelling
@@ -125,11 +132,11 @@ def _sessions(
 
     def read(start: datetime, end: datetime) -> list[FineTuningInput]:
         sessions = store.sessions(plugin.meta.name, since=start, until=end, limit=wanted.max_sessions)
-        return list(usable_inputs(sessions, plugin.converter, plugin.query_retriever))
+        return list(counted_sessions(usable_inputs(sessions, plugin.converter, plugin.query_retriever))[0])
 
     reference = [] if trained is None else read(trained - timedelta(days=wanted.reference_days), trained)
     # Both sides under one spelling: else a change of habit in spelling would be one in what is asked.
-    both = with_one_spelling([*reference, *read(since, until)])
+    both = list(with_one_spelling([*reference, *read(since, until)]))
     reference, fresh = both[: len(reference)], both[len(reference) :]
     known = reference or fresh
     try:
@@ -157,7 +164,7 @@ def _encoder(release: Release) -> dict[str, float]:
     """Return the time to encode one query, milliseconds, over the golden texts of the entry, after a first round."""
     import numpy as np
 
-    from estudio_core.inference.manifest import entry_of
+    from estudio_core.inference.model_store import entry_of
     from estudio_core.inference.opening import open_query_embedder
 
     texts = entry_of(release.model_name).golden.texts
@@ -250,7 +257,10 @@ def _drift(release: Release, seen: _Seen, wanted: WatchParams) -> tuple[dict[str
         ),
     }
     try:
-        clicks = click_change(Impressions.of(seen.reference), Impressions.of(seen.fresh), confidence=wanted.confidence)
+        reference_log, fresh_log = (
+            Impressions.of(session for session in side if session.by_relevance) for side in (seen.reference, seen.fresh)
+        )
+        clicks = click_change(reference_log, fresh_log, confidence=wanted.confidence)
     except DataError:
         pass  # no click, or nothing shown, on one of the sides: nothing to compare
     else:

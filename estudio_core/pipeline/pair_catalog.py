@@ -30,6 +30,7 @@ def pair_catalog(plugin_name: str, run_id: str) -> PairsManifest:
         NotEnoughDataError: too few items have a text that can be cut in two.
         ConfigurationError, DataError: the plugin's teacher is none, or does not answer as one.
     """
+    from estudio_core.clickstream.dataset_files import write_dataset
     from estudio_core.clickstream.ranking_data import ItemsSet, RankingData
     from estudio_core.pipeline.pretraining.teaching import taught
     from estudio_core.preprocessing.catalog.known_items import divide, known_items, training_queries
@@ -73,7 +74,7 @@ def pair_catalog(plugin_name: str, run_id: str) -> PairsManifest:
     data = RankingData({"train": sessions}, ItemsSet(parts))
     store = ArtifactStore()
     with store.publish(plugin_name, run_id, "pairs") as folder:
-        data.save(folder)
+        write_dataset(data, folder)
         (folder / KNOWN_ITEMS_FILE).write_text(json.dumps([asdict(item) for item in known]), encoding="utf-8")
     return PairsManifest(
         uri=store.uri(plugin_name, run_id, "pairs"),

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from estudio_core.artifacts import ArtifactStore
+from estudio_core.clickstream.dataset_files import write_dataset
 from estudio_core.clickstream.ranking_data import SPLITS, RankingData
 from estudio_core.errors import NotEnoughDataError
 from estudio_core.pipeline.manifests import DatasetManifest, SessionsManifest
-from estudio_core.pipeline.training.sessions import read_sessions
+from estudio_core.pipeline.training.sessions import stored_sessions
 from estudio_core.plugin.plugin import prepare
 from estudio_core.plugin.registry import open_plugin
 
@@ -17,6 +21,9 @@ if TYPE_CHECKING:
     from estudio_core.plugin.plugin import Plugin
 
 logger = logging.getLogger(__name__)
+
+_ENOUGH_HELD_OUT = 200_000
+"""Held-out sessions that say how many a decision needs; of more, those of queries drawn by lot do."""
 
 
 def preprocess(plugin_name: str, run_id: str, sessions: dict[str, Any]) -> DatasetManifest:
@@ -30,23 +37,23 @@ def preprocess(plugin_name: str, run_id: str, sessions: dict[str, Any]) -> Datas
 
     extracted = SessionsManifest.model_validate(sessions)
     store = ArtifactStore()
-    clickstream = read_sessions(store, extracted.uri)
     plugin = open_plugin(plugin_name)
-    data = prepare(plugin, clickstream)
-    if all(session.is_clickless for session in data.splits["train"]):
+    with stored_sessions(store, extracted.uri) as clickstream:
+        data = prepare(plugin, clickstream)
+    if not data.table("train").clicked.any():
         raise NotEnoughDataError(
             f"None of the {len(data.splits['train'])} training sessions has a click on an item that still exists."
         )
-    if all(session.is_clickless for session in data.splits["dev"]):
+    if not data.table("dev").clicked.any():
         raise NotEnoughDataError(
             f"None of the {len(data.splits['dev'])} development sessions has a click, so nothing can say when to "
             "stop training. Collect more sessions, or raise test_size_ratio."
         )
-    if plugin.judgments is None:
+    if plugin.judgments is None or plugin.gate.decided_by == "clicks":
         _check_held_out(data, plugin.gate.minimum_queries)
     needed = _sessions_for_decision(plugin, data)
     with store.publish(plugin_name, run_id, "dataset") as folder:
-        data.save(folder)
+        write_dataset(data, folder)
     return DatasetManifest(
         plugin=plugin_name,
         uri=store.uri(plugin_name, run_id, "dataset"),
@@ -58,16 +65,18 @@ def preprocess(plugin_name: str, run_id: str, sessions: dict[str, Any]) -> Datas
         missing_items=len(data.missing_items),
         items_on_both_sides=len(items_on_both_sides(data)),
         simulated_sessions=extracted.simulated_sessions,
+        left_out=dict(data.left_out),
+        not_by_relevance=sum(int((~data.table(split).of_session("by_relevance")).sum()) for split in SPLITS),
+        window_sessions=extracted.window_sessions,
+        extracted_sessions=extracted.sessions,
         sessions_for_decision=needed,
     )
 
 
 def _check_held_out(data: RankingData, fewest: int) -> None:
     """Refuse an empty held-out side, and warn of one on which no gate can decide, before anything is trained for it."""
-    clicked = {
-        split: len({session.query_key for session in data.splits[split] if not session.is_clickless})
-        for split in SPLITS
-    }
+    tables = {split: data.table(split) for split in SPLITS}
+    clicked = {split: len(np.unique(table.where(table.clicked).keys)) for split, table in tables.items()}
     if clicked["holdout"] >= fewest:
         return
     said = (
@@ -85,12 +94,18 @@ def _sessions_for_decision(plugin: Plugin, data: RankingData) -> int | None:
     from estudio_core.evaluation.click_verdict import sessions_for_decision
     from estudio_core.pipeline.evaluation.questions import held_out_clicks
 
-    log = held_out_clicks(data, set(data.items))
+    held_out = data.table("holdout").some_queries(_ENOUGH_HELD_OUT)
+    nothing = held_out[:0]
+    some = replace(data, splits={"train": nothing, "dev": nothing, "holdout": held_out})
+    log = held_out_clicks(some, set(data.items))
     needed = None if log is None else sessions_for_decision(log, plugin.gate, plugin.training.examination_exponent)
-    if log is not None and needed is not None and needed > len(log.clients):
+    if log is None or needed is None:
+        return None
+    there = round(len(log.clients) * len(data.splits["holdout"]) / len(held_out))
+    if needed > there:
         logger.warning(
             "%d sessions are held out; to find a gain of %g by clicks about %d are needed.",
-            len(log.clients),
+            there,
             plugin.gate.told_gain,
             needed,
         )

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from estudio_core.artifacts import ArtifactStore
+from estudio_core.pipeline.items.base_version import registered_base
 from estudio_core.pipeline.manifests import PairsManifest, PretrainingManifest
 from estudio_core.pipeline.training.child import run_process
 from estudio_core.plugin.precedence import resolve
@@ -34,7 +35,7 @@ def pretrain(plugin_name: str, run_id: str, paired: dict[str, Any]) -> Pretraini
     pairs = PairsManifest.model_validate(paired)
     plugin = open_plugin(plugin_name)
     manager = plugin.experiments
-    base = manager.upload_initial_model(plugin.base_model())
+    base = registered_base(plugin)
     index = plugin.index
     said = resolve({}, plugin=plugin.fine_tune, training=plugin.training.given).training.given
     training = TrainingConfig(

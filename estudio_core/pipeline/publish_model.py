@@ -62,7 +62,8 @@ def _published(
     from estudio_core.errors import DimensionError, RepositoryError
     from estudio_core.export.triton_repository import ExportOptions, publish_entry
     from estudio_core.inference.host import usable_cores
-    from estudio_core.inference.manifest import entry_name, entry_of
+    from estudio_core.inference.manifest import entry_name
+    from estudio_core.inference.model_store import entry_of, local_entry, push_entry
     from estudio_core.inference.opening import ensure_served
     from estudio_core.models.storage import load_model
     from estudio_core.pipeline.evaluation.export_quality import ranking_check
@@ -72,6 +73,7 @@ def _published(
     if only_missing:
         with contextlib.suppress(RepositoryError):  # not there, or damaged: it is made
             ensure_served(name)
+            push_entry(name)
             return entry_of(name)
     folder = plugin.experiments.download_model(number)
     model = load_model(folder)
@@ -82,6 +84,7 @@ def _published(
             f"the plugin's index has {wanted}. Correct the plugin's dimensions, or its model."
         )
     settings = get_settings()
+    local_entry(name)  # published elsewhere before, it need not be made again
     precision, check = ranking_check(plugin, name, None if items is None else items.name)
     entry = publish_entry(
         settings.triton_repository,
@@ -95,5 +98,6 @@ def _published(
         ),
         ranking_check=check,
     )
+    push_entry(name)
     ensure_served(name)
     return entry

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from estudio_core import database
-from estudio_core.experiments.model_registry import FAILURE_TAG
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.promotion import ledger
 from estudio_core.vectordb.releases import live_release
@@ -26,9 +25,9 @@ def put_back(plugin_name: str, run_id: str, errors: Sequence[str]) -> str:
         live = live_release(connection, plugin_name)
     if promotion.outcome == "failed":
         reason = promotion.reason  # of the first attempt, where this one is repeated
-        registry.set_tags(int(promotion.to_version), {FAILURE_TAG: f"failed: {reason}"[:2000]})
         if promotion.alias == "challenger":
             registry.put_back("challenger", promotion.alias_before, reason=reason, actor=f"release {run_id}")
         if live is not None:
             registry.put_back("champion", int(live.model_version), reason=reason, actor=f"release {run_id}")
+        registry.tell_failure(int(promotion.to_version), reason)
     return reason

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from estudio_core import database
 from estudio_core.models.towers import ITEM_VERSION_TAG
@@ -12,9 +12,6 @@ from estudio_core.plugin.precedence import resolve
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.plugin.run_params import FineTuneRun
 from estudio_core.promotion.trainings import note_training
-
-if TYPE_CHECKING:
-    from estudio_core.evaluation.gate_settings import GateSettings
 
 
 def register(plugin_name: str, run_id: str, evaluated: dict[str, Any], params: dict[str, Any]) -> RegistrationManifest:
@@ -47,7 +44,6 @@ def register(plugin_name: str, run_id: str, evaluated: dict[str, Any], params: d
                 "estudio.gate.reason": evaluation.reason,
                 "estudio.dataset_id": evaluation.training.dataset.dataset_id,
                 "estudio.start_version": evaluation.training.start_version,
-                **_online_comparison(evaluation, plugin.gate),
             }
             | (
                 {} if evaluation.training.item_version is None else {ITEM_VERSION_TAG: evaluation.training.item_version}
@@ -86,17 +82,11 @@ def _gate(evaluation: EvaluationManifest) -> str:
     return "passed" if evaluation.promoted else "refused"
 
 
-def _online_comparison(evaluation: EvaluationManifest, gate: GateSettings) -> dict[str, str]:
-    """Return the tag by which a challenger asks to be compared with the champion online; none where it need not be.
-
-    The hook of whoever serves both: challengers that have the tag, and no result yet.
-    """
-    return {"estudio.online_comparison": "wanted"} if evaluation.undecided and gate.cannot_tell == "online" else {}
-
-
 def _next_step(run: FineTuneRun, evaluation: EvaluationManifest) -> NextStep:
     if run.promotion == "approval":
         return "approve"
-    if run.promotion == "auto" and evaluation.promoted:
+    if run.promotion in ("auto", "experiment") and evaluation.promoted:
         return "request_release"
+    if run.promotion == "experiment" and evaluation.undecided:
+        return "compare"
     return "keep_champion"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from estudio_core import database
 from estudio_core.artifacts import ArtifactStore
 from estudio_core.experiments.iteration import KIND_TAG
+from estudio_core.pipeline.items.base_version import registered_base
 from estudio_core.pipeline.manifests import JudgedManifest
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.promotion import ledger
@@ -37,12 +38,13 @@ def register_base_model(plugin_name: str, run_id: str, actor: str, judged: dict[
     """
     plugin = open_plugin(plugin_name)
     manager = plugin.experiments
-    version = manager.upload_initial_model(plugin.base_model())
     reason, numbers = "base model", {}
-    if judged is not None:
+    if judged is None:
+        version = registered_base(plugin)
+    else:
         verdict = JudgedManifest.model_validate(judged)
         reason, numbers = f"adaptation of the base model to the catalog: {verdict.reason}", verdict.metrics
-        version = _registered(manager, verdict, version, run_id)
+        version = _registered(manager, verdict, int(verdict.training.base_version), run_id)
         logger.info("Version %d goes live; %s\n\n%s", version, reason, verdict.summary)
     with database.connect(autocommit=True) as connection:
         promotion = ledger.request(

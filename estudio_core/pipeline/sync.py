@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from estudio_core import database
 from estudio_core.errors import DataError
 from estudio_core.log_context import bind_release
+from estudio_core.pipeline.items.embed_writes import embed_writes
 from estudio_core.pipeline.items.garbage import spare_what_is_loaded
 from estudio_core.pipeline.items.writer import READ_BATCH, ItemWriter
 from estudio_core.pipeline.manifests import SyncManifest
@@ -35,6 +36,7 @@ from estudio_core.progress import report
 from estudio_core.streams import prefetched
 from estudio_core.vectordb.locks import sync_lock
 from estudio_core.vectordb.search import count
+from estudio_core.vectordb.switching import keep_log_short
 from estudio_core.vectordb.sync_state import (
     SyncState,
     forget_release,
@@ -98,6 +100,7 @@ def sync(plugin_name: str, params: dict[str, Any]) -> SyncManifest:
             live = writer.live()
             if counts.embedded or counts.deleted:
                 compact_terms(connection, live.collection)
+            keep_log_short(connection, plugin_name, embed_writes(plugin_name))
             save_sync_state(
                 connection,
                 plugin_name,
@@ -114,7 +117,7 @@ def sync(plugin_name: str, params: dict[str, Any]) -> SyncManifest:
         method=method,
         compared_at=done.compared_at.astimezone(UTC).isoformat(timespec="seconds"),
         compare_hours=wanted.compare_hours,
-        invalid=dict(list(counts.invalid.items())[:_LISTED_INVALID]),
+        invalid=dict(list(counts.left_out.items())[:_LISTED_INVALID]),
         seconds=round(time.monotonic() - began, 2),
         **counts.numbers,
     )

@@ -36,7 +36,7 @@ def verify(plugin_name: str, built: dict[str, Any] | None, run_id: str | None = 
         ModelError: the encoder does not give its golden vectors.
     """
     from estudio_core.inference.golden import check_golden
-    from estudio_core.inference.manifest import entry_of
+    from estudio_core.inference.model_store import entry_of
     from estudio_core.inference.opening import ensure_served, open_query_embedder
 
     manifest = None if built is None else BuiltManifest.model_validate(built)
@@ -62,7 +62,7 @@ def verify(plugin_name: str, built: dict[str, Any] | None, run_id: str | None = 
             samples = _samples(connection, plugin_name, release)
             verify_release(connection, release, samples, None if manifest is None else manifest.items)
             release = get_release(connection, release.release_id)
-    if release.state not in {"verified", "live", "previous"}:
+    if release.state not in {"verified", "challenger", "live", "previous"}:
         raise VerificationError(
             f"Release {release.release_id} of {plugin_name!r} is {release.state}; only a built one can be verified. "
             "Start a new release run."

@@ -8,9 +8,10 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from estudio_core.plugin.run_params import WatchParams
+from estudio_core.plugin.schedules import comes_true, problem_with
 from estudio_core.strict_model import StrictModel
 
-DagKind = Literal["fine_tune", "improve", "initialize", "release", "rollback", "sync", "watch"]
+DagKind = Literal["experiment", "fine_tune", "improve", "initialize", "release", "rollback", "sync", "watch"]
 """What comes after `<plugin>__` in a DAG's id."""
 
 _EVERY_SESSIONS = re.compile(r"every ([1-9][0-9]{0,8}) new sessions")
@@ -59,10 +60,15 @@ class DagSettings(StrictModel):
     owner: str = "estudio"
     tags: tuple[str, ...] = ()
     shards: int = Field(default=4, ge=1, le=256)
-    """Mapped tasks into which embedding of the items is divided."""
+    """Mapped tasks into which embedding of the items is divided, at least."""
+    shard_items: int = Field(default=250_000, ge=1_000)
+    """Most items of such a task, as long as there are no more than 1,000 of them."""
     retries: int = Field(default=2, ge=0, le=10)
     """Retries of a task after a connection error; wrong data is never retried."""
     task_timeout_minutes: int = Field(default=60, ge=1)
+    """Time limit of a task. One that embeds items goes on where it was when it is tried again."""
+    index_timeout_minutes: int = Field(default=720, ge=1)
+    """Time limit of the task that builds the index: one statement, which begins anew when it is tried again."""
     training_timeout_minutes: int = Field(default=360, ge=1)
 
     @property
@@ -86,8 +92,26 @@ class DagSettings(StrictModel):
     @field_validator("schedule", "sync_schedule", "improve_schedule", "watch_schedule")
     @classmethod
     def _cron_or_sessions(cls, schedule: str | None, info: ValidationInfo) -> str | None:
-        by_sessions = info.field_name == "schedule" and _EVERY_SESSIONS.fullmatch(schedule or "")
-        if schedule is None or by_sessions or schedule.startswith("@") or len(schedule.split()) == 5:
+        if schedule is None or (info.field_name == "schedule" and _EVERY_SESSIONS.fullmatch(schedule)):
+            return schedule
+        problem = problem_with(schedule)
+        if problem is None:
             return schedule
         also = ' or "every 500 new sessions"' if info.field_name == "schedule" else ""
-        raise ValueError(f'{schedule!r} is no schedule: use a cron expression such as "30 2 * * *"{also}')
+        raise ValueError(
+            f"{schedule!r} is no schedule that Airflow can carry out ({problem}): use a cron expression such as "
+            f'"30 2 * * *"{also}'
+        )
+
+    @property
+    def never(self) -> dict[str, str]:
+        """Schedules by field that name no moment that ever comes, such as 30 February.
+
+        >>> DagSettings(sync_schedule="0 0 30 2 *").never
+        {'sync_schedule': '0 0 30 2 *'}
+        """
+        names = ("schedule", "sync_schedule", "improve_schedule", "watch_schedule")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if self.every_sessions is not None:
+            del given["schedule"]
+        return {name: value for name, value in given.items() if not comes_true(value)}

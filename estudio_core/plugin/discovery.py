@@ -1,31 +1,17 @@
-"""Plugin files: which there are, what they define, and what the DAG factory may know without importing them.
-
-A module is imported as `estudio_plugins.<file name>`, so that a plugin file called `mlflow.py` shadows nothing.
-"""
+"""What the DAG factory may know of a plugin without importing anything heavy: its card."""
 
 from __future__ import annotations
 
 import ast
-import importlib.util
-import inspect
-import re
-import sys
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 from estudio_core.errors import PluginError, suggest
 from estudio_core.plugin.dag_settings import DagSettings
+from estudio_core.plugin.places import ENTRY_POINT_GROUP, Definition, Place, likeliest
 from estudio_core.plugin.plugin import Plugin, PluginMeta
 from estudio_core.plugin.run_params import FineTuneParams
-from estudio_core.plugin.tutorial import FineTuningMethod
 from estudio_core.settings import get_settings
-
-MODULE_PREFIX = "estudio_plugins"
-
-Definition = Plugin | FineTuningMethod | type[FineTuningMethod]
-"""What a plugin file may define."""
 
 HEAVY_MODULES = frozenset(
     [
@@ -58,78 +44,18 @@ class PluginCard:
     """Whether `initialize` adapts the base model to the catalog."""
 
 
-def plugin_files(path: Path) -> list[Path]:
-    """Return the plugin files below `path`: its own, then those of `custom/`, each sorted by name."""
-    return [
-        file
-        for folder in (path.resolve(), path.resolve() / "custom")
-        if folder.is_dir()
-        for file in sorted(folder.glob("*.py"))
-        if not file.name.startswith("_")
-    ]
-
-
-def find_plugin_file(path: Path, name: str) -> Path | None:
-    """Return the file that defines plugin `name`: by its file name, else by what stands in it."""
-    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-    for stem in dict.fromkeys((name, snake)):
-        for folder in (path.resolve(), path.resolve() / "custom"):
-            file = folder / f"{stem}.py"
-            if file.is_file():
-                return file
-    quoted = re.compile(rf"""["']{re.escape(name)}["']""")
-    for file in plugin_files(path):
-        if quoted.search(file.read_text(encoding="utf-8", errors="replace")):
-            return file
-    return None
-
-
-def import_plugin_file(file: Path) -> ModuleType:
-    """Import a plugin file as `estudio_plugins.<stem>`; an import that stands is used again.
-
-    Raises:
-        PluginError: the file does not import; the message holds file, line and reason.
-    """
-    name = f"{MODULE_PREFIX}.{file.stem}"
-    loaded = sys.modules.get(name)
-    if loaded is not None and getattr(loaded, "__file__", None) == str(file):
-        return loaded
-    if MODULE_PREFIX not in sys.modules:
-        package = ModuleType(MODULE_PREFIX)
-        package.__path__ = []
-        sys.modules[MODULE_PREFIX] = package
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise PluginError(f"{file} is not a Python file.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except SyntaxError as error:
-        del sys.modules[name]
-        raise PluginError(f"{file}, line {error.lineno}: {error.msg}. Correct the line.") from error
-    except Exception as error:
-        del sys.modules[name]
-        line = next(
-            (f.lineno for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename == str(file)), "?"
-        )
-        raise PluginError(f"{file}, line {line}: {type(error).__name__}: {error}") from error
-    return module
-
-
-def definitions_in(module: ModuleType) -> list[Definition]:
-    """Return the plugins a module defines: values, and concrete classes with a `meta` of their own."""
-    found: list[Definition] = []
-    for value in vars(module).values():
-        is_own_class = (
-            inspect.isclass(value)
-            and issubclass(value, FineTuningMethod)
-            and value.__module__ == module.__name__
-            and "meta" in vars(value)
-            and not inspect.isabstract(value)
-        )
-        if (is_own_class or isinstance(value, Plugin | FineTuningMethod)) and value not in found:
-            found.append(value)
+def defining_files(path: Path, name: str) -> list[Path]:
+    """Return the files that define plugin `name`, or are named like it and do not load."""
+    found = []
+    for place in likeliest(path, name):
+        if place.path is None:
+            continue
+        try:
+            defines = name in _cards_of(place, name)
+        except PluginError:
+            defines = place.name == name
+        if defines:
+            found.append(place.path)
     return found
 
 
@@ -140,36 +66,66 @@ def read_card(name: str, path: Path | None = None) -> PluginCard:
     `meta`, `dag_settings` and `fine_tune_params` have to be written as literal calls.
 
     Raises:
-        PluginError: no file defines that plugin, or it cannot be read.
+        PluginError: nothing defines that plugin, or it cannot be read.
     """
     root = path or get_settings().plugins_path
-    file = find_plugin_file(root, name)
+    problems: list[PluginError] = []
+    likely: list[PluginError] = []
+    names: list[str] = []
+    for place in likeliest(root, name):
+        try:
+            cards = _cards_of(place, name)
+        except PluginError as error:
+            (likely if place.mentions(name) else problems).append(error)
+            continue
+        if name in cards:
+            return cards[name]
+        names += cards
+    if likely:
+        raise likely[0]
+    broken = "".join(f"\n{problem}" for problem in problems)
+    raise PluginError(
+        f"No file in {root}, and no installed package by an entry point of the group {ENTRY_POINT_GROUP}, defines "
+        f"a plugin {name!r}. {suggest(name, names)} Give a FineTuningMethod subclass "
+        f"`meta = PluginMeta(name={name!r}, ...)`, or call create_text_plugin(name={name!r}, ...).{broken}"
+    )
+
+
+def _cards_of(place: Place, name: str) -> dict[str, PluginCard]:
+    """Return the cards of a place by plugin, importing it unless that is heavy; `name` is what is looked for."""
+    file = place.file()
     if file is None:
-        names = [f.stem for f in plugin_files(root)]
-        raise PluginError(f"No file in {root} defines a plugin {name!r}. {suggest(name, names)}")
+        return {d.meta.name: _card_of(d, place.label) for d in place.definitions()}
     try:
         tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
     except SyntaxError as error:
         raise PluginError(f"{file}, line {error.lineno}: {error.msg}. Correct the line.") from error
-    if not _top_level_imports(tree) & HEAVY_MODULES:
-        for definition in definitions_in(import_plugin_file(file)):
-            if definition.meta.name == name:
-                return _card_of(definition, file.name)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef):
-            card = _card_from_class(node, file)
-            if card is not None and card.meta.name == name:
-                return card
+    except (OSError, ValueError) as error:
+        raise PluginError(f"{file} cannot be read: {error}") from error
     heavy = _top_level_imports(tree) & HEAVY_MODULES
-    if heavy and any(isinstance(node, ast.Name) and node.id == "create_text_plugin" for node in ast.walk(tree)):
+    if not heavy:
+        source = place.label if place.path is None else file.name
+        return {d.meta.name: _card_of(d, source) for d in place.definitions()}
+    found = [_card_from_class(node, file) for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    cards = {card.meta.name: card for card in found if card is not None}
+    calls = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "create_text_plugin"
+    ]
+    if name not in cards and any(_names_plugin(call, name) for call in calls):
         raise PluginError(
             f"{file} calls create_text_plugin and imports {', '.join(sorted(heavy))} at its top, which would slow down "
             "every parsing of DAGs. Import inside the functions that need it, such as TextTraining(loss=a function)."
         )
-    raise PluginError(
-        f"{file} mentions {name!r} and defines no plugin of that name: give a FineTuningMethod subclass "
-        f"`meta = PluginMeta(name={name!r}, ...)`, or call create_text_plugin(name={name!r}, ...)."
-    )
+    return cards
+
+
+def _names_plugin(call: ast.Call, name: str) -> bool:
+    """Whether a call gives the plugin's name, or one that is only known when it runs."""
+    named = [keyword.value for keyword in call.keywords if keyword.arg == "name"]
+    given = next(iter([*named, *call.args]), None)
+    return not isinstance(given, ast.Constant) or given.value == name
 
 
 def _card_of(definition: Definition, source: str) -> PluginCard:

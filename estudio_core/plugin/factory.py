@@ -51,6 +51,7 @@ def create_text_plugin(
     judgments: Callable[[], Judgments] | None = None,
     optimizations: Sequence[Optimization] = (),
     preprocessor: ItemPreprocessor | None = None,
+    public: bool = False,
     pretrain: Literal["catalog"] | CatalogPretraining | None = None,
     query_generator: GeneratorArgument | None = None,
     query_retriever: QueryRetriever | None = None,
@@ -79,6 +80,8 @@ def create_text_plugin(
         optimizations: Applied once to each new collection.
         preprocessor: Turns what the loader gives for an item into its text; by default a text stays as it is, and the
             fields of a dict (the text columns of the table) are joined.
+        public: Whether everybody may search it through the HTTP service, without a key: it is then as open as a page of
+            a website.
         pretrain: "catalog": `initialize` adapts the base model to the items' texts, and serves that where it is better;
             `CatalogPretraining(...)` says how, with a teacher if there is one. None: only where a run asks for it.
         query_generator: Builds the SQL of `PostgresItems`.
@@ -107,6 +110,8 @@ def create_text_plugin(
         raise ConfigurationError(
             f'pretrain is {pretrain!r}: give "catalog", CatalogPretraining(...), or None for the base model as it is.'
         )
+    if not isinstance(public, bool):
+        raise ConfigurationError(f"public is {public!r}: give True, or False for plugins that are searched with a key.")
     try:
         meta = PluginMeta(name=name, version=version, description=description)
         base = TextModel(name=model) if isinstance(model, str) else model
@@ -142,5 +147,6 @@ def create_text_plugin(
         build_vectors_adjuster=lambda: vectors_adjuster or text_parts.vectors_adjuster(vectors()),
         build_optimizations=lambda: tuple(optimizations),
         build_judgments=lambda: judgments() if judgments is not None else None,
+        public=public,
         pretrain=CatalogPretraining() if pretrain == "catalog" else pretrain,
     )

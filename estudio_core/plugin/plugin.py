@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import field_validator
 
+from estudio_core.ids import PLUGIN_NAME
 from estudio_core.strict_model import StrictModel
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from estudio_core.clickstream.converter import ClickstreamSessionConverter
     from estudio_core.clickstream.query_retriever import QueryRetriever
     from estudio_core.clickstream.ranking_data import RankingData
+    from estudio_core.clickstream.session_files import StoredSessions
     from estudio_core.clickstream.sessions import SessionWithEvents
     from estudio_core.clickstream.splitter import TrainTestSplitter
     from estudio_core.evaluation.gate_settings import GateSettings
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from estudio_core.vectordb.optimization import Optimization
     from lightning_modules.config import TrainingConfig
 
-_PLUGIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
-
 
 class PluginMeta(StrictModel):
     """Identity of a plugin. The name becomes part of DAG ids, tables and model names."""
@@ -48,7 +47,7 @@ class PluginMeta(StrictModel):
     @field_validator("name")
     @classmethod
     def _usable_everywhere(cls, name: str) -> str:
-        if not _PLUGIN_NAME.fullmatch(name) or "__" in name:
+        if not PLUGIN_NAME.fullmatch(name) or "__" in name:
             raise ValueError(
                 f"{name!r} cannot name a plugin: use a letter, then letters, digits and single underscores, 40 at most"
             )
@@ -86,6 +85,8 @@ class Plugin:
     build_vectors_adjuster: Callable[[], VectorsAdjuster]
     build_optimizations: Callable[[], Sequence[Optimization]]
     build_judgments: Callable[[], Judgments | None]
+    public: bool = False
+    """Whether everybody may search it through the HTTP service, without a key."""
     pretrain: CatalogPretraining | None = None
     """How `initialize` adapts the base model to the catalog; None: it does not, unless a run asks for it."""
 
@@ -145,7 +146,7 @@ class Plugin:
         return self.build_judgments()
 
 
-def prepare(plugin: Plugin, sessions: Sequence[SessionWithEvents]) -> RankingData:
+def prepare(plugin: Plugin, sessions: Sequence[SessionWithEvents] | StoredSessions) -> RankingData:
     """Return the dataset that `sessions` make with the plugin's parts. Raises: as `prepare_data`."""
     from functools import partial
 

@@ -5,25 +5,14 @@ A plugin that cannot be loaded is reported by name and leaves the others alone.
 
 from __future__ import annotations
 
-import traceback
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
 
 from estudio_core.errors import PluginError, suggest
-from estudio_core.plugin.discovery import (
-    Definition,
-    definitions_in,
-    find_plugin_file,
-    import_plugin_file,
-    plugin_files,
-)
+from estudio_core.plugin.places import Definition, Place, likeliest, places
 from estudio_core.plugin.plugin import Plugin, PluginMeta
 from estudio_core.plugin.tutorial import FineTuningMethod, adapt
 from estudio_core.settings import get_settings
-
-ENTRY_POINT_GROUP = "estudio.plugins"
 
 
 class PluginManager:
@@ -54,7 +43,7 @@ class PluginManager:
 
     @property
     def errors(self) -> dict[str, str]:
-        """Traceback by file (or plugin name) of everything that could not be loaded."""
+        """What is wrong by file or entry point, for everything that could not be loaded."""
         self._discovered()
         return dict(self._errors)
 
@@ -64,10 +53,15 @@ class PluginManager:
         Raises:
             PluginError: there is no such plugin.
         """
-        found = self._find(name)
-        if found is None:
-            raise PluginError(f"There is no plugin {name!r} in {self.path}. {suggest(name, self.plugin_names)}")
-        return found[0].meta
+        return self._required(name)[0].meta
+
+    def place(self, name: str) -> str:
+        """Return the file, or the entry point, that plugin `name` was read from.
+
+        Raises:
+            PluginError: there is no such plugin.
+        """
+        return self._required(name)[1]
 
     def get_plugin(self, name: str) -> Plugin | FineTuningMethod | None:
         """Return what its author calls the plugin `name`: a value, or an instance of a class with ten methods.
@@ -98,21 +92,34 @@ class PluginManager:
         if name not in self._opened:
             found = self.get_plugin(name)
             if found is None:
-                broken = [f"\n{file} does not load: {_last_line(text)}" for file, text in sorted(self.errors.items())]
-                raise PluginError(
-                    f"There is no plugin {name!r} in {self.path}. {suggest(name, self.plugin_names)}{''.join(broken)}"
-                )
+                raise self._unknown(name)
             self._opened[name] = found if isinstance(found, Plugin) else adapt(found)
         return self._opened[name]
 
+    def _required(self, name: str) -> tuple[Definition, str]:
+        found = self._find(name)
+        if found is None:
+            raise self._unknown(name)
+        return found
+
+    def _unknown(self, name: str) -> PluginError:
+        broken = [f"\n{file} does not load: {_last_line(text)}" for file, text in sorted(self.errors.items())]
+        return PluginError(
+            f"There is no plugin {name!r} in {self.path} or in installed packages. "
+            f"{suggest(name, self.plugin_names)}{''.join(broken)}"
+        )
+
     def _find(self, name: str) -> tuple[Definition, str] | None:
-        """Look in the file of that name first, so that a task imports one plugin, not all."""
+        """Look in the likeliest places first, so that a task imports one plugin, not all."""
         if self._definitions is None and not self._restricts(name):
-            file = find_plugin_file(self.path, name)
-            if file is not None:
-                for definition in definitions_in(import_plugin_file(file)):
+            for place in likeliest(self.path, name):
+                try:
+                    definitions = place.definitions()
+                except PluginError:
+                    continue  # told by `errors`, where nothing else defines it
+                for definition in definitions:
                     if definition.meta.name == name:
-                        return definition, str(file)
+                        return definition, place.label
         return self._discovered().get(name)
 
     def _restricts(self, name: str) -> bool:
@@ -122,27 +129,22 @@ class PluginManager:
     def _discovered(self) -> dict[str, tuple[Definition, str]]:
         if self._definitions is None:
             self._definitions = {}
-            for file in plugin_files(self.path):
+            for place in places(self.path):
                 try:
-                    self._add(import_plugin_file(file), str(file))
+                    self._add(place)
                 except PluginError as error:
-                    self._errors[str(file)] = str(error)
-            for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda p: p.name):
-                try:
-                    self._add(point.load(), point.value)
-                except Exception:
-                    self._errors[point.value] = traceback.format_exc()
+                    self._errors[place.label] = str(error)
         return self._definitions
 
-    def _add(self, module: ModuleType, source: str) -> None:
+    def _add(self, place: Place) -> None:
         assert self._definitions is not None
-        for definition in definitions_in(module):
+        for definition in place.definitions():
             name = definition.meta.name
             if self._restricts(name):
                 continue
             if name in self._definitions:
-                raise PluginError(f"Two plugins are called {name!r}: {self._definitions[name][1]} and {source}.")
-            self._definitions[name] = (definition, source)
+                raise PluginError(f"Two plugins are called {name!r}: {self._definitions[name][1]} and {place.label}.")
+            self._definitions[name] = (definition, place.label)
 
 
 @cache

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, JsonValue, create_model
 from pydantic.fields import FieldInfo
 
+from estudio_core.clickstream.sessions import SETTLE_MINUTES
+from estudio_core.comparing.settings import ExperimentSettings, Form
+from estudio_core.lexical.settings import MOST_WEIGHT
 from estudio_core.strict_model import StrictModel
 from lightning_modules.config import TrainingConfig
 
@@ -14,6 +18,13 @@ from lightning_modules.config import TrainingConfig
 def _in(section: str) -> dict[str, JsonValue]:
     """Return what puts a field into a section of the form."""
     return {"section": section}
+
+
+def _of_experiment(name: str, description: str) -> Any:
+    """Return a field of the form that sets one of `ExperimentSettings`: range and default are said there."""
+    field = copy(ExperimentSettings.model_fields[name])
+    field.description = description
+    return field
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -30,7 +41,7 @@ class _FineTune(StrictModel):
     preset: Literal["plugin", "quick", "thorough"] = Field(
         default="plugin",
         title="Preset",
-        description="quick: one epoch on the newest 5,000 sessions. thorough: twelve trials. "
+        description="quick: one epoch on 5,000 sessions. thorough: twelve trials. "
         "Sets what is left empty below; plugin: what the plugin says.",
     )
     window_days: int = Field(
@@ -47,7 +58,15 @@ class _FineTune(StrictModel):
         ge=1,
         le=10_000_000,
         title="Most sessions",
-        description="The newest ones are taken.",
+        description="Of more, these are drawn by lot from the whole window, and no query takes the place of others.",
+    )
+    settle_minutes: int = Field(
+        json_schema_extra=_in("Sessions"),
+        default=SETTLE_MINUTES,
+        ge=0,
+        le=10_080,
+        title="Minutes to settle",
+        description="Time within which clicks on a search arrive. Newer sessions wait for the next run.",
     )
     min_sessions: int = Field(
         json_schema_extra=_in("Sessions"),
@@ -71,11 +90,12 @@ class _FineTune(StrictModel):
         description="Model version to train from: champion, base, or a version number.",
         pattern=r"^(champion|base|[1-9][0-9]*)$",
     )
-    promotion: Literal["auto", "manual", "approval"] = Field(
+    promotion: Literal["auto", "manual", "approval", "experiment"] = Field(
         json_schema_extra=_in("Decision"),
         default="auto",
         title="Promotion",
-        description="auto: release when the gate passes. manual: somebody moves the alias. approval: ask in this UI.",
+        description="auto: release when the gate passes. manual: somebody moves the alias. approval: ask in this UI. "
+        "experiment: as auto, and where clicks cannot tell, users decide between both releases.",
     )
     dry_run: bool = Field(
         json_schema_extra=_in("Decision"),
@@ -155,6 +175,10 @@ KeepReleases = Annotated[
 ]
 
 
+_VERSION = r"^(challenger|champion|base|previous|[1-9][0-9]*)$"
+"""A version of a model, by its alias or its number."""
+
+
 class ReleaseParams(StrictModel):
     """Parameters of one `release` run."""
 
@@ -162,7 +186,7 @@ class ReleaseParams(StrictModel):
         default="challenger",
         title="Model version",
         description="An alias (challenger, champion, base, previous) or a version number.",
-        pattern=r"^(challenger|champion|base|previous|[1-9][0-9]*)$",
+        pattern=_VERSION,
     )
     keep_releases: KeepReleases = None
 
@@ -177,6 +201,51 @@ class InitializeParams(StrictModel):
         "items that it has not seen, and by judgments where there are some. off: serve the base model as it is.",
     )
     keep_releases: KeepReleases = None
+
+
+class ExperimentParams(StrictModel):
+    """Parameters of one `experiment` run."""
+
+    version: str = Field(
+        default="challenger",
+        title="Model version",
+        description="What is compared with the live release: an alias or a version number. 'champion' with another "
+        "weight of words compares two settings of what is live.",
+        pattern=_VERSION,
+    )
+    words_weight: float | None = Field(
+        default=None,
+        title="Weight of words",
+        description="Of BM25 beside similarity, for the challenger. Empty: what the version was trained for.",
+        ge=0,
+        le=MOST_WEIGHT,
+    )
+    name: str = Field(
+        default="",
+        title="Name",
+        description="Of the experiment: letters, digits and _.+:-. Empty: that of the run.",
+        max_length=200,
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9_.+:-]*)?$",
+    )
+    form: Form = Field(
+        default="interleaving",
+        title="Form",
+        description="interleaving: both releases' results in one list. ab: each client is served by one of them.",
+    )
+    confidence: float = _of_experiment("confidence", "Level of the verdict, whenever one looks.")
+    minimum_visits: int = _of_experiment("minimum_visits", "That decide, before a challenger may be called better.")
+    harm_bound: float = _of_experiment("harm_bound", "Credit below minus this, likely, ends the experiment at once.")
+    harm_confidence: float = _of_experiment("harm_confidence", "Level at which that is likely.")
+    equal_within: float = _of_experiment("equal_within", "Credit certainly nearer to zero is no difference. 0: never.")
+    most_days: float = _of_experiment("most_days", "Then it ends and the champion stays.")
+    settle_minutes: float = _of_experiment("settle_minutes", "Time within which clicks arrive; length of a visit.")
+    share: float = _of_experiment("share", "Of searches, or of clients, that take part.")
+    usual_success: float = _of_experiment("usual_success", "For ab: share of searches that are clicked, about.")
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """Those that are of the experiment itself."""
+        return {name: getattr(self, name) for name in ExperimentSettings.model_fields if hasattr(self, name)}
 
 
 class SyncParams(StrictModel):
@@ -242,7 +311,7 @@ class ImproveParams(StrictModel):
         description="With fewer, nothing is measured and nothing moved.",
     )
     settle_minutes: int = Field(
-        default=30,
+        default=SETTLE_MINUTES,
         ge=0,
         le=10_080,
         title="Minutes to settle",

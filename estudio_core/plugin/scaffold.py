@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -20,7 +22,7 @@ plugin = create_text_plugin(
         table={table},
         id_column={id_column},
         text={text},
-        payload=(),  # columns to show, filter and sort by
+        payload={payload},  # columns to show, filter and sort by
         {source}
     ),
     model={model},
@@ -35,50 +37,85 @@ globals().update(build_dags("{name}"))
 '''
 
 
-def write_plugin(
-    name: str,
-    *,
-    plugins_path: Path,
-    dags_path: Path,
-    table: str,
-    id_column: str,
-    text: list[str],
-    model: str,
-    connection_id: str | None,
-) -> tuple[Path, Path]:
+@dataclass(frozen=True)
+class NewPlugin:
+    """A plugin to write: where its items are, and the model that it starts from."""
+
+    name: str
+    table: str
+    text: tuple[str, ...]
+    model: str
+    id_column: str = "id"
+    payload: tuple[str, ...] = ()
+    """Columns to show; empty: the first text column."""
+    connection_id: str | None = None
+
+
+def write_plugin(new: NewPlugin, *, plugins_path: Path, dags_path: Path) -> tuple[Path, Path]:
     """Write `<plugins_path>/custom/<name>.py` and `<dags_path>/<name>.py`; return both paths.
 
     Raises:
         ConfigurationError: the name is not usable, or a file of that name exists.
     """
+    _require_free(dags_path / f"{new.name}.py")
+    plugin_file = write_plugin_file(new, plugins_path)
+    dags_path.mkdir(parents=True, exist_ok=True)
+    return plugin_file, write_stub(new.name, dags_path)
+
+
+def write_plugin_file(new: NewPlugin, plugins_path: Path) -> Path:
+    """Write `<plugins_path>/custom/<name>.py`; return its path. Raises: as `write_plugin`."""
     try:
-        PluginMeta(name=name)
+        PluginMeta(name=new.name)
     except (ValidationError, ConfigurationError) as error:
         raise ConfigurationError(str(error)) from error
-    plugin_file = plugins_path / "custom" / f"{name}.py"
-    stub = dags_path / f"{name}.py"
-    for file in (plugin_file, plugins_path / f"{name}.py", stub):
-        if file.exists():
-            raise ConfigurationError(f"{file} exists already. Choose another name, or delete it first.")
+    plugin_file = plugins_path / "custom" / f"{new.name}.py"
+    _require_free(plugin_file, plugins_path / f"{new.name}.py")
     source = (
-        f"connection_id={_quoted(connection_id)},  # an Airflow connection of type postgres"
-        if connection_id
+        f"connection_id={_quoted(new.connection_id)},  # an Airflow connection of type postgres"
+        if new.connection_id
         else "# connection_id=... or url=... say where the table is; without them, it is Estudio's own database"
     )
-    columns = [_quoted(column) for column in text]
+    columns = [_quoted(column) for column in new.text]
     content = _PLUGIN.format(
-        name=name,
-        table=_quoted(table),
-        id_column=_quoted(id_column),
+        name=new.name,
+        table=_quoted(new.table),
+        id_column=_quoted(new.id_column),
+        payload=f"({', '.join(_quoted(column) for column in new.payload or new.text[:1])},)",
         text=columns[0] if len(columns) == 1 else f"({', '.join(columns)})",
         source=source,
-        model=_quoted(model),
+        model=_quoted(new.model),
     )
     plugin_file.parent.mkdir(parents=True, exist_ok=True)
-    dags_path.mkdir(parents=True, exist_ok=True)
     plugin_file.write_text(content, encoding="utf-8")
-    stub.write_text(_STUB.format(name=name), encoding="utf-8")
-    return plugin_file, stub
+    return plugin_file
+
+
+def _require_free(*files: Path) -> None:
+    for file in files:
+        if file.exists():
+            raise ConfigurationError(f"{file} exists already. Choose another name, or delete it first.")
+
+
+def write_stub(name: str, dags_path: Path) -> Path:
+    """Write `<dags_path>/<name>.py`, from which Airflow gets the DAGs of plugin `name`; return its path."""
+    stub = dags_path / f"{name}.py"
+    stub.write_text(stub_text(name), encoding="utf-8")
+    return stub
+
+
+def stub_text(name: str) -> str:
+    """Return the file that gives Airflow the DAGs of plugin `name`."""
+    return _STUB.format(name=name)
+
+
+def find_stub(name: str, dags_path: Path) -> Path | None:
+    """Return a file below `dags_path` that builds the DAGs of plugin `name`, under whatever name it has."""
+    builds = re.compile(rf"""build_dags\(\s*["']{re.escape(name)}["']""")
+    for file in sorted(dags_path.rglob("*.py")):
+        if builds.search(file.read_text(encoding="utf-8", errors="replace")):
+            return file
+    return None
 
 
 def _quoted(text: str) -> str:

@@ -13,7 +13,14 @@ from estudio_core.experiments.search_space import SearchSpace
 from estudio_core.lexical.settings import Bm25Settings
 from estudio_core.models.families import FAMILIES
 from estudio_core.strict_model import StrictModel
-from estudio_core.vectordb.index_info import HnswParameters, MetricAggregationType, MetricType
+from estudio_core.vectordb.index_info import (
+    MOST_FIELDS,
+    FieldKind,
+    HnswParameters,
+    MetricAggregationType,
+    MetricType,
+    VectorStorage,
+)
 from lightning_modules.config import TrainingConfig
 
 
@@ -46,10 +53,16 @@ class TextModel(StrictModel):
     name: str
     """Folder, installed model package, or name on the model hub."""
     family: str = "bert"
-    """What stands before texts and how token vectors become one: a name of `models.families.FAMILIES`. bert: nothing,
-    masked mean; e5: "query: " and "passage: ", masked mean; bge: its instruction before queries, the first token."""
+    """What stands before texts and how token vectors become one: a name of `models.families.FAMILIES`. bert: what the
+    model's own folder says (pooling, prompts), else nothing and the masked mean; e5: "query: " and "passage: ", masked
+    mean; bge: its instruction before queries, the first token. A folder that says otherwise is refused."""
+    query_prefix: str | None = None
+    """What stands before queries, in place of what folder and family say."""
+    item_prefix: str | None = None
+    """What stands before texts of items, in place of what folder and family say."""
     max_tokens: int = Field(default=128, ge=8, le=8192)
-    """Longest part of an item, special tokens and prefix included; longer texts become several parts."""
+    """Longest part of an item, special tokens and prefix included; longer texts become several parts. Left out, it is
+    less where the model's folder says so (`max_seq_length`); more than that is refused."""
 
     @field_validator("family")
     @classmethod
@@ -121,8 +134,13 @@ class TextIndex(StrictModel):
     metric: MetricType = MetricType.COSINE
     aggregation: MetricAggregationType = MetricAggregationType.MIN
     hnsw: HnswParameters = HnswParameters()
+    storage: VectorStorage = VectorStorage.VECTOR
+    """`halfvec` stores numbers in 16 bits instead of 32, see `VectorStorage`."""
     text_config: str = "english"
     """PostgreSQL's text search configuration: how texts and queries become words. `simple` takes them as they are,
     `english` and other languages reduce them to their stems."""
     lexical: Bm25Settings | None = Bm25Settings()
     """How words are ranked beside vectors; None: vectors alone are."""
+    fields: Mapping[str, FieldKind] = Field(default_factory=dict, max_length=MOST_FIELDS)
+    """Fields of the payload that searches filter or sort by, with what they hold: `number`, `time` or `text`, as
+    `{"price": "number", "added": "time", "title": "text"}`. Each gets an index of its own with the next release."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from estudio_core.errors import ConfigurationError
-from estudio_core.models.families import family_named
+from estudio_core.models.folder import FolderSays, read_folder
 from estudio_core.plugin.specs import PostgresItems, TextIndex, TextModel, TextTraining
-from estudio_core.vectordb.index_info import SearchIndexInfo
+from estudio_core.vectordb.index_info import IndexedField, SearchIndexInfo
 from lightning_modules.config import TrainingConfig, about
 
 if TYPE_CHECKING:
@@ -74,11 +74,14 @@ def item_texts(
         separator=PostgresItems.model_fields["separator"].default if table is None else table.separator,
         field_names=False,
     )
-    item_splitter = item_splitter or TokenGroupTextSplitter(
+    if item_splitter is not None:
+        return ItemSetManager(preprocessor, ItemsSetSplitter(item_splitter), augmenter)
+    says = _says(_folder(model))
+    item_splitter = TokenGroupTextSplitter(
         tokenizer=lambda: _folder(model),
         blocks_splitter=DummySentenceSplitter(),
-        max_tokens=model.max_tokens,
-        prefix=family_named(model.family).item_prefix,
+        max_tokens=_max_tokens(model, says),
+        prefix=says.used_as(model.family, model.query_prefix, model.item_prefix).item_prefix,
     )
     return ItemSetManager(preprocessor, ItemsSetSplitter(item_splitter), augmenter)
 
@@ -161,17 +164,23 @@ def base_model(model: TextModel) -> EmbeddingModel:
     """Load the model to start from."""
     from estudio_core.models.embedding_model import EmbeddingModel
 
-    return EmbeddingModel(_folder(model), max_length=model.max_tokens, family=model.family)
+    folder = _folder(model)
+    return EmbeddingModel(
+        folder,
+        max_length=_max_tokens(model, _says(folder)),
+        family=model.family,
+        query_prefix=model.query_prefix,
+        item_prefix=model.item_prefix,
+    )
 
 
 def index_info(model: TextModel, index: TextIndex) -> SearchIndexInfo:
-    """Return how vectors are stored and compared; their length is the hidden size that the model's `config.json` names.
+    """Return how vectors are stored and compared; their length is what the model's folder says.
 
     Raises:
-        ConfigurationError: the configuration cannot be read or names no hidden size.
+        ConfigurationError: it names no hidden size, or something else that cannot be heeded.
     """
-    config = _config(_folder(model))
-    dimensions = next((int(config[name]) for name in ("hidden_size", "dim", "d_model") if name in config), None)
+    dimensions = _says(_folder(model)).dimensions
     if dimensions is None:
         raise ConfigurationError(f"{model.name!r}: config.json names no hidden size. Use a transformer encoder.")
     return SearchIndexInfo(
@@ -179,22 +188,29 @@ def index_info(model: TextModel, index: TextIndex) -> SearchIndexInfo:
         metric_type=index.metric,
         metric_aggregation_type=index.aggregation,
         hnsw=index.hnsw,
+        storage=index.storage,
         text_config=index.text_config,
         lexical=index.lexical,
+        fields=tuple(IndexedField(name=name, kind=kind) for name, kind in index.fields.items()),
     )
 
 
-def _config(model: str) -> dict[str, Any]:
-    file = Path(model) / "config.json"
-    if file.is_file():
-        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return config
-    from transformers import AutoConfig
+def _says(folder: str | Path) -> FolderSays:
+    """Return what a model says of its use, read once: the hub is asked for its files each time otherwise."""
+    files = sorted(Path(folder).rglob("*.json")) if Path(folder).is_dir() else []
+    return _read(folder, tuple((file, file.stat().st_mtime_ns) for file in files))
 
-    try:
-        return dict(AutoConfig.from_pretrained(model).to_dict())
-    except OSError as error:
-        raise ConfigurationError(f"The model {model!r} cannot be read: {error}") from error
+
+@lru_cache(maxsize=32)
+def _read(folder: str | Path, files: tuple[tuple[Path, int], ...]) -> FolderSays:
+    return read_folder(folder)
+
+
+def _max_tokens(model: TextModel, says: FolderSays) -> int:
+    """Return the longest input: what the plugin says, else its default, or less where the model takes less."""
+    if "max_tokens" in model.model_fields_set or says.max_length is None:
+        return model.max_tokens
+    return min(model.max_tokens, says.max_length)
 
 
 def _folder(model: TextModel) -> str:

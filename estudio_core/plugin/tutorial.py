@@ -172,6 +172,7 @@ class FineTuningMethod(ABC):
     gate_settings: ClassVar[GateSettings] = GateSettings()
     export_settings: ClassVar[ExportSettings] = ExportSettings()
     fine_tune_params: ClassVar[FineTuneParams] = FineTuneParams()
+    public: ClassVar[bool] = False
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Plugins update their search space in place; what they assign is shared, or cannot be changed.
@@ -302,6 +303,7 @@ def adapt(method: FineTuningMethod) -> Plugin:
         build_vectors_adjuster=method.get_vectors_adjuster,
         build_optimizations=method.get_vectordb_optimizations,
         build_judgments=method.get_judgments,
+        public=method.public,
     )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from estudio_core.errors import ConfigurationError, DataError, EstudioError
 from estudio_core.experiments.search_space import SearchSpace
+from estudio_core.plugin.dag_settings import DagSettings
+from estudio_core.plugin.discovery import read_card
 from estudio_core.plugin.plugin import Plugin
 from estudio_core.plugin.registry import PluginManager
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from estudio_core.models.embedding_model import EmbeddingModel
 
 _SAMPLE = 2
+_LOOKED_AT = 20
+"""Rows among which so many usable ones are looked for."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Check:
     what: str
     passed: bool
     detail: str
+    warns: bool = False
+    """Whether it works, and is probably not what was meant."""
 
 
 def validate_plugin(manager: PluginManager, name: str) -> Iterator[Check]:
@@ -35,13 +40,18 @@ def validate_plugin(manager: PluginManager, name: str) -> Iterator[Check]:
     yield check
     if plugin is None:
         return
+    check, card = _try("DAGs", lambda: read_card(name, manager.path), lambda card: f"from {card.source}")
+    yield check
+    if card is not None:
+        yield _schedules(card.dag_settings)
     check, texts = _try("items", lambda: _sample_texts(plugin), lambda found: f"{len(found)} loaded and split")
     yield check
-    check, model = _try("model", plugin.base_model, lambda m: f"{m.dimensions} dimensions, {m.max_length} tokens")
+    check, model = _try("model", plugin.base_model, _described)
     yield check
     if model is None:
         return
     yield _attempt("dimensions", lambda: _dimensions(plugin, model))
+    yield _attempt("trained layers", lambda: _trained_layers(plugin, model))
     yield _attempt("prefixes", lambda: _prefixes(plugin, model))
     if texts:
         yield _attempt("part length", lambda: _part_length(texts, model))
@@ -71,12 +81,18 @@ def _attempt(what: str, action: Callable[[], str]) -> Check:
     return _try(what, action, str)[0]
 
 
+def _schedules(settings: DagSettings) -> Check:
+    if settings.never:
+        told = ", ".join(f"{name} = {value!r}" for name, value in settings.never.items())
+        return Check("schedules", True, f"{told} names a date that never comes: that DAG runs by hand only", warns=True)
+    given = [settings.schedule, settings.sync_schedule, settings.improve_schedule, settings.watch_schedule]
+    return Check("schedules", True, f"{sum(value is not None for value in given)} of 4 are set")
+
+
 def _sample_texts(plugin: Plugin) -> list[str]:
     plugin.loader.check()
     preprocess, split = plugin.item_texts.preprocessor, plugin.item_texts.item_splitter
-    items = [item for batch in islice(plugin.loader.iter_items(batch_size=_SAMPLE), 1) for item in batch.items][
-        :_SAMPLE
-    ]
+    items = plugin.loader.first_items(_LOOKED_AT).items[:_SAMPLE]
     if not items:
         raise DataError("The source has no usable item among its first rows. Fill the table, or check the text column.")
     return [part for item in items for part in split(preprocess(item.data))]
@@ -91,10 +107,22 @@ def _dimensions(plugin: Plugin, model: EmbeddingModel) -> str:
     return f"{wanted} in index and model"
 
 
+def _described(model: EmbeddingModel) -> str:
+    after = f", then {', '.join(layer.kind for layer in model.head_layers)}" if model.head_layers else ""
+    pooled = f"pooled by {' and '.join(model.pooling)}{after}"
+    return f"{model.dimensions} dimensions, {model.max_length} tokens, {pooled}"
+
+
 def _loss(plugin: Plugin) -> nn.Module:
     from lightning_modules.losses.pair_loss import configured
 
     return configured(plugin.make_loss(), plugin.training)
+
+
+def _trained_layers(plugin: Plugin, model: EmbeddingModel) -> str:
+    from lightning_modules.fit import trained_layers
+
+    return f"{trained_layers(model, plugin.training)} of {model.num_layers}"
 
 
 def _prefixes(plugin: Plugin, model: EmbeddingModel) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from estudio_core import progress
 from estudio_core.clickstream.ranking_data import SPLITS, FineTuningInput, ItemsSet, Split
+from estudio_core.clickstream.table_builder import table_of
 from estudio_core.errors import ItemError
 from estudio_core.preprocessing.augmentations import ItemsSetAugmentationApplier
 from estudio_core.preprocessing.preprocessor import ItemPreprocessor
@@ -26,6 +27,19 @@ class PreparedItems:
     texts: dict[str, str]
     parts: dict[str, tuple[str, ...]]
     invalid: dict[str, str]
+
+    def update(self, others: PreparedItems) -> None:
+        """Add further items.
+
+        Raises:
+            ItemError: an id stands on both sides.
+        """
+        twice = [key for key in (*others.texts, *others.invalid) if key in self.texts]
+        if twice:
+            raise _twice(twice)
+        self.texts.update(others.texts)
+        self.parts.update(others.parts)
+        self.invalid.update(others.invalid)
 
 
 class ItemSetManager:
@@ -73,9 +87,7 @@ class ItemSetManager:
             except ItemError as error:
                 invalid[item.id] = str(error)
         if twice:
-            raise ItemError(
-                f"{len(twice)} items have an id that another item has: {twice[:10]}. Choose a unique id column.", twice
-            )
+            raise _twice(twice)
         split = self.items_set_splitter(texts)
         usable = {object_id: texts[object_id] for object_id in split.parts}
         return PreparedItems(usable, split.parts, invalid | split.invalid)
@@ -86,7 +98,7 @@ class ItemSetManager:
         Raises:
             ItemError: an item that occurs is not among them; names the ids.
         """
-        occurring = {split: _shown(splits.get(split, ())) for split in SPLITS}
+        occurring = {split: table_of(splits.get(split, ())).shown_ids() for split in SPLITS}
         every = dict.fromkeys(object_id for split in SPLITS for object_id in occurring[split])
         lacking = [object_id for object_id in every if object_id not in prepared.parts]
         if lacking:
@@ -114,5 +126,5 @@ class ItemSetManager:
         return result
 
 
-def _shown(sessions: Sequence[FineTuningInput]) -> dict[str, None]:
-    return dict.fromkeys(object_id for session in sessions for object_id in session.results)
+def _twice(ids: list[str]) -> ItemError:
+    return ItemError(f"{len(ids)} items have an id that another item has: {ids[:10]}. Choose a unique id column.", ids)

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from estudio_core.errors import UnavailableError
 from estudio_core.experiments.alias_audit import AliasMove, foreign_moves_of
+from estudio_core.experiments.mlflow_client import is_connection_error
 from estudio_core.experiments.model_registry import ModelRegistry
 from estudio_core.promotion import ledger, reconcile
 from estudio_core.vectordb.releases import live_release
@@ -44,10 +44,8 @@ def observe_all(connection: psycopg.Connection, wrapper: MLflowClientWrapper) ->
             registry = ModelRegistry(wrapper, model.name)
             _observe(connection, registry, foreign_moves_of(model))
             reconcile.put_right(connection, registry, model)
-        except UnavailableError:
-            raise
-        except Exception:
-            if connection.broken:
+        except Exception as error:
+            if connection.broken or is_connection_error(error):
                 raise
             logger.exception("The aliases of the model %r were not looked at", model.name)
     return ledger.waiting(connection)

@@ -22,7 +22,7 @@ from estudio_core.errors import SupersededError
 from estudio_core.vectordb.locks import lock_key
 from estudio_core.vectordb.releases import live_release
 
-Way = Literal["initialize", "gate", "approval", "alias", "manual", "rollback"]
+Way = Literal["initialize", "gate", "approval", "alias", "manual", "rollback", "experiment"]
 Outcome = Literal["open", "live", "failed", "superseded", "refused"]
 
 _COLUMNS = (
@@ -123,18 +123,22 @@ def refuse(
     run_id: str,
     reason: str,
     numbers: Mapping[str, float] | None = None,
+    way: Literal["approval", "experiment"] = "approval",
 ) -> None:
-    """Write down that a person refused a candidate, whose release the run `run_id` would have carried out.
+    """Write down that a person, or an experiment, refused a candidate, whose release `run_id` would have carried out.
 
     What else is under way goes on: nothing was asked for. What has gone live stays so.
     """
     live = live_release(conn, plugin)
     conn.execute(
         "INSERT INTO estudio.promotions (plugin, way, actor, from_version, to_version, run_id, outcome, reason,"
-        " numbers, ended_at) VALUES (%s, 'approval', %s, %s, %s, %s, 'refused', %s, %s, clock_timestamp())"
+        " numbers, ended_at) VALUES (%s, %s, %s, %s, %s, %s, 'refused', %s, %s, clock_timestamp())"
         " ON CONFLICT (plugin, run_id) DO UPDATE SET outcome = 'refused', actor = EXCLUDED.actor,"
         " reason = EXCLUDED.reason, ended_at = EXCLUDED.ended_at WHERE promotions.outcome IN ('open', 'failed')",
-        (plugin, actor, live.model_version if live else None, to_version, run_id, reason, Jsonb(dict(numbers or {}))),
+        (
+            *(plugin, way, actor, live.model_version if live else None, to_version, run_id, reason),
+            Jsonb(dict(numbers or {})),
+        ),
     )
 
 
@@ -263,6 +267,15 @@ def end(
         },
     )
     return get(conn, promotion.promotion_id)
+
+
+def note(conn: psycopg.Connection, promotion: Promotion, text: str) -> None:
+    """Add to what is said of a promotion that is over, once."""
+    conn.execute(
+        "UPDATE estudio.promotions SET reason = ltrim(reason || ' ' || %(text)s)"
+        " WHERE promotion_id = %(id)s AND strpos(reason, %(text)s) = 0",
+        {"text": text, "id": promotion.promotion_id},
+    )
 
 
 def get(conn: psycopg.Connection, promotion_id: int) -> Promotion:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from estudio_core.experiments.alias_audit import entries_of, foreign_moves_of
-from estudio_core.experiments.model_registry import FAILURE_TAG, ModelRegistry
+from estudio_core.experiments.model_registry import ModelRegistry
 from estudio_core.promotion import ledger
 from estudio_core.promotion.turns import try_one_at_a_time
 from estudio_core.vectordb.releases import Release, live_release, previous_release
@@ -22,21 +22,32 @@ all the same loses nothing: its switch opens the promotion again."""
 
 
 def end_abandoned(conn: psycopg.Connection) -> None:
-    """End as failed the open promotions whose runs have shown no sign of life for `ABANDONED_H` hours."""
+    """End as failed the open promotions that no run works on: for `ABANDONED_H` hours no sign of life, or none came."""
     rows = conn.execute(
         "SELECT promotion_id FROM estudio.promotions p WHERE outcome = 'open' AND run_id IS NOT NULL"
         " AND GREATEST(requested_at, (SELECT max(updated_at) FROM estudio.progress g WHERE g.run_id = p.run_id"
         " AND g.dag_id LIKE p.plugin || '\\_\\_%%')) < clock_timestamp() - make_interval(hours => %s)",
         (ABANDONED_H,),
     ).fetchall()
-    for (promotion_id,) in rows:
+    unheard = conn.execute(
+        "SELECT promotion_id FROM estudio.promotions WHERE outcome = 'open' AND run_id IS NULL"
+        " AND requested_at < clock_timestamp() - make_interval(hours => %s)",
+        (ABANDONED_H,),
+    ).fetchall()
+    for (promotion_id,) in [*rows, *unheard]:
         promotion = ledger.get(conn, promotion_id)
-        reason = f"Run {promotion.run_id} has shown no sign of life for {ABANDONED_H} hours."
+        reason = (
+            f"No run has taken it up for {ABANDONED_H} hours: is {promotion.plugin}__release in Airflow and not paused?"
+            if promotion.run_id is None
+            else f"Run {promotion.run_id} has shown no sign of life for {ABANDONED_H} hours."
+        )
         ledger.end(conn, promotion, "failed", reason=reason)
 
 
 def put_right(conn: psycopg.Connection, registry: ModelRegistry, model: RegisteredModel) -> None:
     """Let `champion` name the version that serves, and a failed challenger's alias what it named before.
+
+    Where the version that serves is not registered any more, `champion` names nothing.
 
     Only where nothing is under way and nobody has moved the alias since: a run whose task to put it back did not reach
     MLflow, or was never run, has left it so.
@@ -53,7 +64,8 @@ def put_right(conn: psycopg.Connection, registry: ModelRegistry, model: Register
             return
         if latest.outcome == "failed":
             _take_back(registry, model, latest)
-        if registry.aliases().get("champion") != int(live.model_version):
+        serving = int(live.model_version)
+        if registry.aliases().get("champion") != (serving if serving in registry.versions() else None):
             _follow_pointer(conn, registry, latest, live)
 
 
@@ -74,7 +86,7 @@ def _is_left_behind(model: RegisteredModel, failed: ledger.Promotion) -> bool:
 
 
 def _take_back(registry: ModelRegistry, model: RegisteredModel, failed: ledger.Promotion) -> None:
-    registry.set_tags(int(failed.to_version), {FAILURE_TAG: f"failed: {failed.reason}"[:2000]})
+    registry.tell_failure(int(failed.to_version), failed.reason)
     if _is_left_behind(model, failed):
         registry.put_back("challenger", failed.alias_before, reason=failed.reason, actor=ACTOR)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
+
+from estudio_core.clickstream.sessions import SETTLE_MINUTES
 
 if TYPE_CHECKING:
     import psycopg
@@ -67,12 +69,14 @@ def new_sessions(
     since: datetime | None = None,
     until: datetime | None = None,
     for_run: str | None = None,
+    settle_minutes: int = SETTLE_MINUTES,
     most: int | None = None,
 ) -> int:
     """Return the number of clicked sessions that were logged since sessions were last read to train on.
 
     When they were logged counts, not their own time: a log that is imported a day late is new. Of one that is being
-    imported while sessions are read, those written before are trained on next time and not counted.
+    imported while sessions are read, those written before are trained on next time and not counted. Sessions that had
+    not settled by then (`settle_minutes`) have waited, and are new as well.
 
     Args:
         conn: Connection to Estudio's database.
@@ -80,13 +84,15 @@ def new_sessions(
         since: Earliest own time of the sessions to count, that of the window which training reads; all by default.
         until: End of the sessions to count; all by default.
         for_run: A run that asks how many are new to it: its own earlier training does not count.
+        settle_minutes: How old a session was before a training read it (`FineTuneParams.settle_minutes`).
         most: Where counting ends; all by default.
     """
     from estudio_core.clickstream.store import ClickstreamStore
 
     trained = trained_until(conn, plugin, for_run=for_run)
+    settled = None if trained is None else trained - timedelta(minutes=settle_minutes)
     return ClickstreamStore(conn).count_sessions(
-        plugin, since=since, until=until, logged_since=trained, clicked_only=True, most=most
+        plugin, since=since, until=until, logged_since=trained, or_since=settled, clicked_only=True, most=most
     )
 
 

@@ -38,13 +38,17 @@ class LoadResult:
     invalid: dict[str, str] = field(default_factory=dict)
     watermark: datetime | None = None
     """Latest change time among these rows; set by `iter_changed` only."""
+    duplicates: dict[str, int] = field(default_factory=dict)
+    """Ids that stand in several rows, with the number of rows left out: one of them is among `items` or `invalid`."""
+    checkpoint: str | None = None
+    """Key behind which `iter_items(KeyRange(after=…))` goes on after these rows, whenever; None: not from here."""
 
 
 @dataclass(frozen=True)
 class KeyRange:
     """Keys greater than `after` and up to and including `until`, in key order; None is no bound.
 
-    `count` is the number of rows it held when it was made. `dataclasses.asdict` gives its JSON form.
+    `count` is about the number of rows it held when it was made. `dataclasses.asdict` gives its JSON form.
     """
 
     after: str | None = None
@@ -68,20 +72,24 @@ class DataLoader(ABC):
 
     @abstractmethod
     def find_items(self, metas: Sequence[ItemMeta]) -> LoadResult:
-        """Load the items of `metas` in their order, each id once.
+        """Load the items of `metas` in their order, each id once; of several rows of an id always the same one.
 
         Raises:
             SourceSchemaError: a table or column does not exist.
-            ItemError: an id stands twice in the source.
             UnavailableError: the source does not answer.
         """
 
     @abstractmethod
     def iter_items(self, key_range: KeyRange | None = None, batch_size: int = 1000) -> Iterator[LoadResult]:
-        """Yield all items of a range (of the whole source by default) in key order, as of one moment.
+        """Yield all items of a range (of the whole source by default) in key order.
 
-        Raises: as `find_items`.
+        A row that changes meanwhile may come as it was before or after. No transaction on the source stays open while
+        the caller works with what was yielded. Raises: as `find_items`.
         """
+
+    def first_items(self, rows: int) -> LoadResult:
+        """Return the items of about the first `rows` rows, to look at what there is. Raises: as `find_items`."""
+        return next(self.iter_items(batch_size=rows), LoadResult())
 
     @abstractmethod
     def key_ranges(self, shards: int) -> list[KeyRange]:
@@ -92,7 +100,7 @@ class DataLoader(ABC):
 
     @abstractmethod
     def total_count(self) -> int:
-        """Return the number of rows."""
+        """Return the number of rows, or an estimate where counting takes too long: it tells how much there is to do."""
 
     @abstractmethod
     def check(self) -> None:
@@ -135,10 +143,22 @@ class DataLoader(ABC):
         found = self.find_items(metas)
         if found.missing:
             logger.warning("%d items are not in the source: %s", len(found.missing), shorten_ids(found.missing))
+        if found.duplicates:
+            reasons = [f"{item_id}: {duplicate_reason(rows)}" for item_id, rows in found.duplicates.items()]
+            logger.warning("%d ids stand in several rows: %s", len(reasons), shorten_ids(reasons))
         if found.invalid:
             reasons = [f"{item_id}: {reason}" for item_id, reason in found.invalid.items()]
             logger.warning("%d items cannot be used: %s", len(reasons), shorten_ids(reasons))
         return found.items
+
+
+def duplicate_reason(left_out: int) -> str:
+    """Say what became of the rows of one id.
+
+    >>> duplicate_reason(1)
+    '2 rows have this id: one is used, the same at each reading, the others are left out'
+    """
+    return f"{left_out + 1} rows have this id: one is used, the same at each reading, the others are left out"
 
 
 def shorten_ids(ids: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, ColumnElement, Text, Uuid, any_, cast, collate, literal
+from sqlalchemy import ARRAY, BigInteger, ColumnElement, LargeBinary, Text, Uuid, any_, cast, collate, func, literal
 from sqlalchemy.types import TypeEngine
 
 from estudio_core.errors import SourceSchemaError
@@ -89,12 +89,14 @@ class KeyType:
             return collate(column, "C")
         return collate(cast(column, Text), "C") if self._is_cast else column
 
-    def bind(self, object_id: str) -> ColumnElement[Any]:
-        """Return `object_id` as a bound value to compare with `sortable`.
+    def bind(self, object_id: str | bytes) -> ColumnElement[Any]:
+        """Return `object_id` as a bound value to compare with `sortable`; bytes are a text that is no UTF-8.
 
         Raises:
             SourceSchemaError: it cannot be a key of this type.
         """
+        if isinstance(object_id, bytes):
+            return func.convert_from(literal(object_id, LargeBinary()), "SQL_ASCII")
         key = self.parse(object_id)
         if key is None:
             raise SourceSchemaError(

@@ -7,25 +7,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, cast
 
-from sqlalchemy import ARRAY, BigInteger, Connection, Engine, Select, any_, func, literal, select
+from sqlalchemy import Connection, Engine, Select, func, select
 
-from estudio_core.errors import ConfigurationError, ItemError, SourceSchemaError
+from estudio_core.errors import ConfigurationError, SourceSchemaError
 from estudio_core.sources.change_queue import ChangeQueue, queue_sql
 from estudio_core.sources.columns import BYTEA, Column, item_column, payload_column, type_categories
-from estudio_core.sources.data_loader import DataLoader, DownloadedItem, KeyRange, LoadResult, shorten_ids
+from estudio_core.sources.data_loader import DataLoader, DownloadedItem, KeyRange, LoadResult
 from estudio_core.sources.generator_factory import GeneratorArgument, generator_factory
 from estudio_core.sources.item_meta import ItemMeta, PgsqlFileMeta
+from estudio_core.sources.paging import PAGE_ROWS, Row, count_rows, key_ranges, read_pages
 from estudio_core.sources.query_generator import QueryGenerator
 from estudio_core.sources.source_database import SourceDatabase
-
-Row = Mapping[str, Any]
-"""Values of an item's columns, by name."""
 
 NO_ID = "(no id)"
 """Stands for all rows without an id among items that cannot be used."""
 _KEY = "key of the item"
 _IDS_PER_QUERY = 5000
-_NAMED_DUPLICATES = 100
+_IDS_PER_PAGE = 100_000
 _TIMESTAMP_OIDS = {1114, 1184}  # timestamp, timestamp with time zone
 
 
@@ -37,7 +35,8 @@ class PgsqlDataLoader(DataLoader):
             `query_generator`, else Estudio's own.
         query_generator: `QueryGenerator` for one table; a subclass, an instance, or a callable from an engine to one.
         table_name: Table, view or materialised view; needed unless the generator knows its own.
-        id_column: Key: integer, UUID or text, unique. None: the generator's, which is `id` unless it says otherwise.
+        id_column: Key: integer, UUID or text, unique; of several rows of a key the first by content is used. None: the
+            generator's, which is `id` unless it says otherwise.
         schema: Schema of the table; None: the search path.
         payload_columns: Columns that go into `meta.payload` as JSON values.
         connection_id: Airflow connection, in place of `connection_string`.
@@ -93,31 +92,38 @@ class PgsqlDataLoader(DataLoader):
         wanted: dict[str, ItemMeta] = {}
         for meta in metas:
             wanted.setdefault(meta.id, meta)
-        rows = self._database.read(lambda connection: self._rows_by_id(connection, list(wanted))) if wanted else {}
-        result = self._result(((i, rows[i]) for i in wanted if i in rows), wanted)
+        if not wanted:
+            return LoadResult()
+        rows, twice = self._database.read(lambda connection: self._rows_by_id(connection, list(wanted)))
+        result = self._result(((i, rows[i]) for i in wanted if i in rows), twice, wanted)
         result.missing.extend(i for i in wanted if i not in rows)
         return result
 
     def iter_items(self, key_range: KeyRange | None = None, batch_size: int = 1000) -> Iterator[LoadResult]:
-        """Yield all items of a range through a server-side cursor. Raises: as `DataLoader.find_items`."""
+        """Yield all items of a range, page by page. Raises: as `DataLoader.find_items`."""
         bounds = key_range or KeyRange()
-        with self._database.stream() as connection:
-            generator = self._ready()
-            query = generator.after(bounds.after, until=bounds.until)
-            for rows in self._stream(connection, generator, query, self._read, batch_size):
-                yield self._result(rows)
-            if bounds.until is None and (without := self._without_id(connection, generator)):
-                yield LoadResult(invalid={NO_ID: f"{without} rows have no {generator.id_column!r}"})
+        for page in self._in_key_order(bounds, max(PAGE_ROWS, batch_size)):
+            for rows, twice in _batches(page, self._ready(), batch_size):
+                yield self._result(rows, twice, checkpoint=_checkpoint(rows))
+        if bounds.until is None and (without := self._database.read(self._without_id)):
+            yield LoadResult(invalid={NO_ID: f"{without} rows have no {self._ready().id_column!r}"})
+
+    def first_items(self, rows: int) -> LoadResult:
+        """Return the items of the first rows in key order, and read no others. Raises: as `DataLoader.find_items`."""
+        # One more: the rows of the last key of a page may go on in the next one, which tells that they do not.
+        page = next(self._in_key_order(KeyRange(), rows + 1), [])
+        batches = [self._result(*batch) for batch in _batches(page, self._ready(), max(1, len(page)))]
+        return batches[0] if batches else LoadResult()
 
     def iter_ids(self) -> Iterator[str]:
         """Yield the ids of all rows in key order, those of unusable items included."""
-        with self._database.stream() as connection:
-            generator = self._ready()
-            for rows in self._stream(connection, generator, generator.after(None), (), 10_000):
-                yield from (item_id for item_id, _ in rows)
+        for page in self._in_key_order(KeyRange(), _IDS_PER_PAGE, ids_only=True):
+            yield from dict.fromkeys(self._ready().key_type.format(row[_KEY]) for row in page)
 
     def iter_changed(self, since: datetime, batch_size: int = 1000) -> Iterator[LoadResult]:
         """Yield the items changed after `since`, oldest change first; rows without a time of change never come.
+
+        What is changed again after this began may be left to the next call.
 
         `watermark` of each result is the `since` to go on from. A transaction that commits late may carry an earlier
         time: subtract the longest one that can happen, and skip what did not change.
@@ -133,11 +139,24 @@ class PgsqlDataLoader(DataLoader):
             )
         if since.tzinfo is None:
             raise ConfigurationError(f"since={since.isoformat()} has no time zone. Write datetime(…, tzinfo=UTC).")
-        with self._database.stream() as connection:
+        newest = self._database.read(lambda connection: connection.scalar(self._ready().newest_change(column)))
+        if newest is None:
+            return
+        until = newest if isinstance(newest, str) else _aware(newest)
+
+        def query(behind: Row | None) -> Select[Any]:
             generator = self._ready()
-            query = generator.changed(column, since)
-            for rows in self._stream(connection, generator, query, self._read, batch_size, column):
-                yield self._result(rows, watermark=_aware(rows[-1][1][column]))
+            if behind is None:
+                return self._selected(generator.changed(column, since, until=until), self._read, column)
+            at = behind[column]
+            begin = at if isinstance(at, str) else _aware(at)
+            assert begin is not None
+            key = self._resumed(behind)
+            return self._selected(generator.changed(column, begin, key, until), self._read, column)
+
+        for page in read_pages(self._database, query, lambda row: (row[column], row[_KEY]), max(PAGE_ROWS, batch_size)):
+            for rows, twice in _batches(page, self._ready(), batch_size):
+                yield self._result(rows, twice, watermark=_aware(rows[-1][1][column]))
 
     def clock(self) -> datetime:
         """Return the time by the clock of the database."""
@@ -192,11 +211,11 @@ class PgsqlDataLoader(DataLoader):
         """
         if shards < 1:
             raise ConfigurationError(f"shards={shards}: give 1 or more.")
-        return self._database.read(lambda connection: self._ranges(connection, shards))
+        return key_ranges(self._database, self._ready, shards)
 
     def total_count(self) -> int:
-        """Return the number of rows."""
-        return int(self._database.read(lambda connection: connection.scalar(self._ready().count())))
+        """Return the number of rows that have a key; what the planner estimates where counting takes too long."""
+        return count_rows(self._database, self._ready)
 
     def check(self) -> None:
         """Look up table and columns anew; no row is read. Raises: as `DataLoader.check`."""
@@ -242,12 +261,13 @@ class PgsqlDataLoader(DataLoader):
             payload_column(name, types[name], place) for place, name in enumerate(dict.fromkeys(self.payload_columns))
         ]
 
-    def _rows_by_id(self, connection: Connection, ids: list[str]) -> dict[str, Row]:
+    def _rows_by_id(self, connection: Connection, ids: list[str]) -> tuple[dict[str, Row], dict[str, int]]:
+        """Return a row for each id that there is, and how many others of that id were left out."""
         generator = self._ready()
         key_type = generator.key_type
         keys = [key for item_id in ids if (key := key_type.parse(item_id)) is not None]
         found: dict[str, Row] = {}
-        duplicates: list[str] = []
+        twice: dict[str, int] = {}
         wanted = set(ids)
         for start in range(0, len(keys), _IDS_PER_QUERY):
             rows = generator.fetch_all(keys[start : start + _IDS_PER_QUERY]).subquery("found")
@@ -262,80 +282,50 @@ class PgsqlDataLoader(DataLoader):
             for row in connection.execute(select(*selected)).mappings():
                 item_id = key_type.format(row[_KEY])
                 if item_id in found:
-                    duplicates.append(item_id)
+                    found[item_id] = min(found[item_id], cast(Row, row), key=_content)
+                    twice[item_id] = twice.get(item_id, 0) + 1
                 elif item_id in wanted:
                     found[item_id] = cast(Row, row)
-        if duplicates:
-            raise _duplicate_ids(generator, sorted(set(duplicates)))
-        return found
+        return found, twice
 
-    def _stream(
-        self,
-        connection: Connection,
-        generator: QueryGenerator,
-        query: Select[Any],
-        columns: Iterable[Column],
-        batch_size: int,
-        *further: str,
-    ) -> Iterator[list[tuple[str, Row]]]:
-        """Yield rows with their ids, `batch_size` at a time, and make sure that equal ids do not follow each other."""
+    def _in_key_order(self, bounds: KeyRange, page_rows: int, *, ids_only: bool = False) -> Iterator[list[Row]]:
+        """Yield pages of the rows of a range."""
+
+        def query(behind: Row | None) -> Select[Any]:
+            after = bounds.after if behind is None else self._resumed(behind)
+            generator = self._ready()
+            return self._selected(generator.after(after, until=bounds.until), () if ids_only else self._read)
+
+        return read_pages(self._database, query, lambda row: row[_KEY], page_rows)
+
+    def _selected(self, query: Select[Any], columns: Iterable[Column], *further: str) -> Select[Any]:
+        """Return a query of `rows` with the key and these columns alone."""
         given = query.selected_columns
-        key = given[generator.id_column].label(_KEY)
-        query = query.with_only_columns(
+        key = given[self._ready().id_column].label(_KEY)
+        return query.with_only_columns(
             key, *(column.selected(given) for column in columns), *(given[name] for name in further)
         )
-        result = connection.execution_options(yield_per=batch_size).execute(query)
-        before: str | None = None
-        for batch in result.mappings().partitions():
-            rows = []
-            for row in batch:
-                item_id = generator.key_type.format(row[_KEY])
-                if item_id == before:
-                    raise _duplicate_ids(generator, self._duplicates(connection, generator))
-                before = item_id
-                rows.append((item_id, cast(Row, row)))
-            yield rows
 
-    def _ranges(self, connection: Connection, shards: int) -> list[KeyRange]:
+    def _resumed(self, row: Row) -> str | bytes:
+        """Return the key of a row as a query begins behind it."""
+        key = row[_KEY]
+        return key if isinstance(key, bytes) else self._ready().key_type.format(key)
+
+    def _without_id(self, connection: Connection) -> int:
         generator = self._ready()
-        key = generator.sort_key
-        total = connection.execute(select(func.count(key)).select_from(generator.rows)).scalar_one()
-        ends = sorted({total * shard // shards for shard in range(1, shards + 1)} - {0})
-        if not ends:
-            return []
-        numbered = (
-            select(key.label("key"), func.row_number().over(order_by=key).label("number"))
-            .where(key.is_not(None))
-            .subquery("numbered")
-        )
-        bounds_query = (
-            select(numbered.c.key)
-            .where(numbered.c.number == any_(literal(ends[:-1], ARRAY(BigInteger()))))
-            .order_by(numbered.c.number)
-        )
-        bounds = [generator.key_type.format(bound) for bound in connection.execute(bounds_query).scalars()]
-        if len(set(bounds)) < len(bounds):
-            raise _duplicate_ids(generator, self._duplicates(connection, generator))
-        starts = zip([None, *bounds], [*bounds, None], [0, *ends], ends, strict=False)
-        return [KeyRange(after, until, end - start) for after, until, start, end in starts]
-
-    def _without_id(self, connection: Connection, generator: QueryGenerator) -> int:
         rows = generator.rows
         counted = select(func.count()).select_from(rows).where(rows.c[generator.id_column].is_(None))
         return int(connection.execute(counted).scalar_one())
 
-    def _duplicates(self, connection: Connection, generator: QueryGenerator) -> list[str]:
-        key = generator.sort_key
-        query = select(key).group_by(key).having(func.count() > 1).order_by(key).limit(_NAMED_DUPLICATES)
-        return [generator.key_type.format(found) for found in connection.execute(query).scalars()]
-
     def _result(
         self,
         rows: Iterable[tuple[str, Row]],
+        duplicates: dict[str, int],
         metas: Mapping[str, ItemMeta] | None = None,
         watermark: datetime | None = None,
+        checkpoint: str | None = None,
     ) -> LoadResult:
-        result = LoadResult(watermark=watermark)
+        result = LoadResult(watermark=watermark, duplicates=duplicates, checkpoint=checkpoint)
         for item_id, row in rows:
             given = None if metas is None else metas[item_id]
             if isinstance(row[_KEY], bytes):
@@ -364,9 +354,34 @@ def _aware(time: Any) -> datetime | None:
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def _duplicate_ids(generator: QueryGenerator, ids: list[str]) -> ItemError:
-    return ItemError(
-        f"Ids that stand more than once among the items of {generator.table_name!r}: {shorten_ids(ids)}. "
-        "An item is one row: choose a unique id_column, or aggregate the joined rows in the query generator.",
-        ids,
-    )
+def _content(row: Row) -> str:
+    """Return the values of a row as a text to order by: which row of an id is used depends on nothing else."""
+    return repr(tuple(row.values()))
+
+
+def _batches(
+    page: Sequence[Row], generator: QueryGenerator, batch_size: int
+) -> Iterator[tuple[list[tuple[str, Row]], dict[str, int]]]:
+    """Yield rows with their ids, `batch_size` at a time, and by id how many rows of the same id were left out.
+
+    Of rows of one id, which follow each other, the first by content stays, as in `_rows_by_id`.
+    """
+    rows: list[tuple[str, Row]] = []
+    twice: dict[str, int] = {}
+    for row in page:
+        item_id = generator.key_type.format(row[_KEY])
+        if rows and rows[-1][0] == item_id:
+            rows[-1] = item_id, min(rows[-1][1], row, key=_content)
+            twice[item_id] = twice.get(item_id, 0) + 1
+            continue
+        if len(rows) == batch_size:
+            yield rows, twice
+            rows, twice = [], {}
+        rows.append((item_id, row))
+    if rows:
+        yield rows, twice
+
+
+def _checkpoint(rows: Sequence[tuple[str, Row]]) -> str | None:
+    item_id, row = rows[-1]
+    return None if isinstance(row[_KEY], bytes) else item_id

@@ -7,7 +7,8 @@ from typing import Any
 
 from estudio_core.errors import ConfigurationError
 from estudio_core.sources.generator_factory import GeneratorArgument
-from estudio_core.sources.pgsql_data_loader import PgsqlDataLoader, Row
+from estudio_core.sources.paging import Row
+from estudio_core.sources.pgsql_data_loader import PgsqlDataLoader
 from estudio_core.sources.query_generator import QueryGenerator
 
 

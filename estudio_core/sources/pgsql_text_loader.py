@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from estudio_core.sources.generator_factory import GeneratorArgument
-from estudio_core.sources.pgsql_data_loader import PgsqlDataLoader, Row
+from estudio_core.sources.paging import Row
+from estudio_core.sources.pgsql_data_loader import PgsqlDataLoader
 from estudio_core.sources.query_generator import QueryGenerator
 from estudio_core.sources.texts import text_of
 

@@ -17,9 +17,13 @@ from sqlalchemy import (
     Select,
     Subquery,
     Table,
+    Text,
+    and_,
+    cast,
     exc,
     func,
     literal,
+    or_,
     select,
 )
 from sqlalchemy.sql.selectable import GenerativeSelect
@@ -92,10 +96,15 @@ class QueryGenerator:
         )
 
     def count(self) -> Select[Any]:
-        """Return the query for the number of items."""
-        return select(func.count()).select_from(self.rows)
+        """Return the query for the number of items; rows without a key are none."""
+        return select(func.count(self.sort_key)).select_from(self.rows)
 
-    def after(self, key: str | None, limit: int | None = None, until: str | None = None) -> Select[Any]:
+    def keys(self, after: str | None = None) -> Select[Any]:
+        """Return the query for the keys, as `key`, greater than `after` or all there are, in no order."""
+        behind = self.sort_key.is_not(None) if after is None else self.behind(after)
+        return select(self.sort_key.label("key")).select_from(self.rows).where(behind)
+
+    def after(self, key: str | bytes | None, limit: int | None = None, until: str | None = None) -> Select[Any]:
         """Return the query for items with a key greater than `key` and not greater than `until`, in key order.
 
         Rows without a key are left out.
@@ -107,16 +116,42 @@ class QueryGenerator:
         if key is None and until is None:
             query = query.where(ordered.is_not(None))
         if key is not None:
-            query = query.where(ordered > self.key_type.bind(key))
+            query = query.where(self.behind(key))
         if until is not None:
             query = query.where(ordered <= self.key_type.bind(until))
         return query.order_by(ordered).limit(limit)
 
-    def changed(self, column: str, since: datetime) -> Select[Any]:
-        """Return the query for items with `column` later than `since`, ordered by `(column, key)`."""
+    def behind(self, key: str | bytes) -> ColumnElement[bool]:
+        """Return the condition that the key of an item is greater than `key`; bytes are those of a text."""
+        return self.sort_key > self.key_type.bind(key)
+
+    def changed(
+        self,
+        column: str,
+        since: datetime | str,
+        key: str | bytes | None = None,
+        until: datetime | str | None = None,
+    ) -> Select[Any]:
+        """Return the query for items with `column` later than `since`, ordered by `(column, key)`.
+
+        Args:
+            column: The time of change.
+            since: A time with a time zone, or what PostgreSQL writes for one that Python has not.
+            key: Items of exactly that time come too, those with a greater key.
+            until: Latest time of change.
+        """
         changed_at = self._column(self.rows.c, column)
-        later = changed_at > literal(since, DateTime(timezone=True))
-        return select(self.rows).where(later, self.sort_key.is_not(None)).order_by(changed_at, self.sort_key)
+        later: ColumnElement[bool] = changed_at > _moment(since)
+        if key is not None:
+            later = or_(later, and_(changed_at == _moment(since), self.behind(key)))
+        query = select(self.rows).where(later, self.sort_key.is_not(None))
+        if until is not None:
+            query = query.where(changed_at <= _moment(until))
+        return query.order_by(changed_at, self.sort_key)
+
+    def newest_change(self, column: str) -> Select[Any]:
+        """Return the query for the latest time of change."""
+        return select(func.max(self._column(self.rows.c, column))).where(self.sort_key.is_not(None))
 
     @cached_property
     def rows(self) -> Subquery:
@@ -183,3 +218,8 @@ class QueryGenerator:
     def _missing(self, name: str, legal: Iterable[str]) -> SourceSchemaError:
         table = f"{self.schema}.{self.table_name}" if self.schema else self.table_name
         return SourceSchemaError(f"The items of {table!r} have no column {name!r}. {suggest(name, legal)}")
+
+
+def _moment(time: datetime | str) -> ColumnElement[Any]:
+    moment = DateTime(timezone=True)
+    return literal(time, moment) if isinstance(time, datetime) else cast(literal(time, Text()), moment)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import psycopg
@@ -14,16 +14,23 @@ from psycopg.types.string import TextLoader
 from sqlalchemy import Connection, Engine, create_engine, event, exc, inspect
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from estudio_core.errors import ConfigurationError, DatabaseUnavailableError, DataError, SourceSchemaError, suggest
-from estudio_core.postgres_url import connection_parameters, describe
+from estudio_core.errors import (
+    ConfigurationError,
+    DatabaseUnavailableError,
+    DataError,
+    SourceSchemaError,
+    SourceTimeoutError,
+    suggest,
+)
+from estudio_core.postgres_url import connection_parameters, describe, noticing
 from estudio_core.session_settings import PATIENCE, SET, SPELLING
+from estudio_core.settings import get_settings
 from estudio_core.sources.connections import resolve_url
 
 T = TypeVar("T")
 
 _ATTEMPTS = 3
 _FIRST_WAIT_S = 0.25
-_CONNECT_TIMEOUT_S = 10
 _SETTINGS = SPELLING | PATIENCE
 
 # Error classes 08 (connection) and 57P (server goes down or comes up), and "too many connections".
@@ -83,9 +90,10 @@ class SourceDatabase:
 
     @property
     def identity(self) -> str:
-        """Which database it is: host, port and name, whoever connects."""
+        """Which database it is: host, port and name, whoever connects, and options such as a search path."""
         known = connection_parameters(self._url())
-        return "/".join(str(known.get(name, "")) for name in ("host", "port", "dbname"))
+        place = "/".join(str(known.get(name, "")) for name in ("host", "port", "dbname"))
+        return f"{place} {known['options']}" if known.get("options") else place
 
     @property
     def engine(self) -> Engine:
@@ -94,8 +102,7 @@ class SourceDatabase:
             self._engine.dispose(close=False)  # its sockets belong to the parent process
             self._engine = None
         if self._engine is None:
-            parameters = connection_parameters(self._url())
-            parameters.setdefault("connect_timeout", _CONNECT_TIMEOUT_S)
+            parameters = connection_parameters(self._url()) | noticing(self._url())
             parameters.setdefault("application_name", "estudio")
             parameters["client_encoding"] = "utf8"
             self._engine = create_engine(
@@ -138,16 +145,11 @@ class SourceDatabase:
         _retrying()(once)
 
     @contextmanager
-    def stream(self) -> Iterator[Connection]:
-        """Yield a connection that sees one moment. Opening it is retried; what is read from it is not."""
-        with ExitStack() as stack:
-            yield _retrying()(lambda: stack.enter_context(self._snapshot()))
-
-    @contextmanager
     def _snapshot(self) -> Iterator[Connection]:
         with self._transaction(isolation_level="REPEATABLE READ", postgresql_readonly=True) as connection:
             # Columns without time zone are read as UTC, wherever the server stands.
-            names, values = list(_SETTINGS), list(_SETTINGS.values())
+            longest = {"statement_timeout": f"{get_settings().source_timeout_s:g}s"}
+            names, values = [*_SETTINGS, *longest], [*_SETTINGS.values(), *longest.values()]
             connection.exec_driver_sql(SET.format(local=True), (names, values))
             yield connection
 
@@ -169,6 +171,13 @@ class SourceDatabase:
         if lost or unreached or (state or "").startswith(_CONNECTION_STATES):
             return DatabaseUnavailableError(
                 f"PostgreSQL at {where} does not answer: {said}. Check that it runs, and the connection of the items."
+            )
+        if isinstance(cause, psycopg.errors.QueryCanceled):
+            return SourceTimeoutError(
+                f"A query for items at {where} takes more than {get_settings().source_timeout_s:g} s: {said}. Items "
+                "are read in pages by their key, changes by their time and key, so these need an index: of a text "
+                'CREATE INDEX ON … (id COLLATE "C"), of changes (updated_at, id), of a view that computes a lot, a '
+                "materialised one with an index. Or let ESTUDIO_SOURCE_TIMEOUT_S allow more."
             )
         if isinstance(cause, psycopg.errors.InsufficientPrivilege):
             return ConfigurationError(f"PostgreSQL at {where} refuses: {said}. Grant the user that right.")

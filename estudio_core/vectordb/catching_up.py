@@ -1,4 +1,4 @@
-"""How a collection that is not live (being built, or kept for a rollback) gets the writes that it lacks.
+"""How a collection that is not live (being built, a challenger's, kept for a rollback) gets the writes that it lacks.
 
 Which entries of the change log it has is told by two marks, because a sequence number is handed out before its
 transaction commits, and a smaller one may commit after a larger one:
@@ -28,6 +28,7 @@ import psycopg
 from psycopg import sql
 
 from estudio_core.vectordb.change_log import LAST, PERSONAL, EmbedWrites, ItemWrite, embedded
+from estudio_core.vectordb.cluster import settle_cluster
 from estudio_core.vectordb.releases import Release, add_stats, get_release, live_for_write
 
 SERVES = sql.SQL(
@@ -37,6 +38,8 @@ SERVES = sql.SQL(
 """Condition of releases `d`: their collection is live."""
 APPLY_BATCH = 500
 """Objects that are embedded and written together."""
+READ_ENTRIES = 20_000
+"""Entries that are read at once without holding off writers: a build that took a day may lack millions."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,23 @@ class ChangeEntry:
     write: ItemWrite | None
 
 
-def pending(conn: psycopg.Connection, release: Release, but: Collection[int] = ()) -> list[ChangeEntry]:
-    """Return the last visible entry of each object that `release` may lack, without the sequence numbers `but`."""
+def pending(
+    conn: psycopg.Connection,
+    release: Release,
+    but: Collection[int] = (),
+    *,
+    after: str | None = None,
+    limit: int | None = None,
+) -> list[ChangeEntry]:
+    """Return the last visible entry of each object that `release` may lack, by object id.
+
+    Args:
+        conn: Connection.
+        release: The release.
+        but: Sequence numbers of entries that are left out.
+        after: Only those of objects whose ids come after this one.
+        limit: Most of them.
+    """
     # Read first, as the planner needs the marks to see that few entries follow them. They only grow: older ones name
     # entries too many, never too few.
     marks = conn.execute(
@@ -69,12 +87,15 @@ def pending(conn: psycopg.Connection, release: Release, but: Collection[int] = (
             " WHERE c.plugin = %(plugin)s AND c.seq > %(seq)s AND c.xid >= %(xid)s::xid8"
             " UNION SELECT c.seq FROM estudio.change_log c"
             " WHERE %(never_live)s AND c.plugin = %(plugin)s AND {}"
-            ") lacking JOIN estudio.change_log c USING (seq) WHERE c.seq <> ALL(%(but)s) AND {} ORDER BY c.object_id"
+            ") lacking JOIN estudio.change_log c USING (seq) WHERE c.seq <> ALL(%(but)s) AND {}"
+            " AND (%(after)s::text IS NULL OR c.object_id > %(after)s) ORDER BY c.object_id LIMIT %(limit)s"
         ).format(PERSONAL, LAST),
         {
             "plugin": release.plugin,
             **dict(zip(("seq", "xid", "never_live"), marks, strict=True)),
             "but": list(but),
+            "after": after,
+            "limit": limit,
         },
     )
     return [
@@ -97,19 +118,28 @@ def catch_up(
     Returns:
         `done` and the entries applied now: until older transactions have ended they remain pending by the marks.
     """
+    settle_cluster(conn)
     with conn.transaction():
         row = conn.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text").fetchone()
         assert row is not None
-        # Read after the mark: every entry below the mark is visible to this later statement.
-        entries = pending(conn, release, done)
-    for start in range(0, len(entries), APPLY_BATCH):
-        apply(conn, release, entries[start : start + APPLY_BATCH], embed)
+    # Read after the mark: every entry below the mark is visible to these later statements.
+    applied: set[int] = set()
+    last: str | None = None
+    while True:
+        with conn.transaction():
+            entries = pending(conn, release, done, after=last, limit=READ_ENTRIES)
+        if not entries:
+            break
+        for start in range(0, len(entries), APPLY_BATCH):
+            apply(conn, release, entries[start : start + APPLY_BATCH], embed)
+        applied.update(entry.seq for entry in entries)
+        last = entries[-1].object_id
     with conn.transaction():
         conn.execute(
             "UPDATE estudio.deployments SET applied_xid = %s::xid8 WHERE collection_id = %s AND applied_xid < %s::xid8",
             (row[0], release.collection_id, row[0]),
         )
-    return frozenset(done) | {entry.seq for entry in entries}
+    return frozenset(done) | applied
 
 
 def apply(conn: psycopg.Connection, release: Release, entries: Sequence[ChangeEntry], embed: EmbedWrites) -> None:
@@ -152,7 +182,7 @@ def prune(conn: psycopg.Connection, plugin: str) -> int:
             "WITH needed AS (SELECT c.object_id, min(c.seq) AS seq FROM estudio.change_log c"
             " WHERE c.plugin = %(plugin)s AND (c.xid >= pg_snapshot_xmin(pg_current_snapshot()) OR EXISTS"
             " (SELECT 1 FROM estudio.deployments d WHERE d.plugin = c.plugin"
-            " AND d.state IN ('building', 'built', 'verified', 'previous')"
+            " AND d.state IN ('building', 'built', 'verified', 'challenger', 'previous')"
             " AND NOT {} AND c.seq > d.applied_seq AND c.xid >= d.applied_xid)) GROUP BY c.object_id)"
             " DELETE FROM estudio.change_log c WHERE c.plugin = %(plugin)s AND NOT ({} AND {})"
             " AND NOT EXISTS (SELECT 1 FROM needed n WHERE n.object_id = c.object_id AND n.seq <= c.seq)"

@@ -20,6 +20,7 @@ from psycopg.types.json import Jsonb
 from estudio_core import exact_json
 from estudio_core.errors import ItemError, ModelError
 from estudio_core.ids import as_id
+from estudio_core.vectordb.cluster import settle_for_write
 from estudio_core.vectordb.locks import lock_objects
 from estudio_core.vectordb.objects import IndexedObject, KeptObject, check_id, check_text, source_hash
 from estudio_core.vectordb.releases import Release, live_for_write, live_release
@@ -112,6 +113,7 @@ def write(
         DimensionError: a vector does not fit the live collection.
     """
     _check_batch(upserts, deletes)
+    settle_for_write(conn)
     stale: set[str] = set()
     while True:
         ids = [item.object_id for item in upserts]

@@ -18,7 +18,8 @@ from estudio_core.streams import batched, prefetched
 from estudio_core.vectordb.copying import CopyChunk, pack, send, send_parts
 from estudio_core.vectordb.index_info import MetricAggregationType, MetricType, SearchIndexInfo
 from estudio_core.vectordb.locks import lock_objects
-from estudio_core.vectordb.objects import VECTOR_MAX_DIMENSIONS, IndexedObject, KeptObject, check_ids, payload_json
+from estudio_core.vectordb.objects import IndexedObject, KeptObject, check_ids, payload_json
+from estudio_core.vectordb.roles import grant_collection
 
 COPY_CHUNK = 2000
 """Objects of one COPY: about 3 MB per part and 384 dimensions, and one DELETE for reruns."""
@@ -71,6 +72,8 @@ def register_vectors(conn: psycopg.Connection) -> None:
 class Collection:
     """Tables in schema `estudio`: `c_<id>_objects` and `c_<id>_parts`; with an index, `_words` and `_terms` too.
 
+    While it is loaded in shards there is `_loading`, see `loading`.
+
     MIN searches the parts; for AVG each object has one more row, the average of its parts, and that is searched.
 
     Attributes:
@@ -108,9 +111,14 @@ class Collection:
         return sql.Identifier(SCHEMA, self.name("terms"))
 
     @property
+    def loading(self) -> sql.Identifier:
+        """The quoted table of the marks of shards, see `loading`."""
+        return sql.Identifier(SCHEMA, self.name("loading"))
+
+    @property
     def vector_type(self) -> str:
-        """`vector`, or `halfvec` above 2,000 dimensions."""
-        return "halfvec" if self.index_info.dimensions > VECTOR_MAX_DIMENSIONS else "vector"
+        """Pgvector's type of the stored vectors."""
+        return self.index_info.vector_type.value
 
     @property
     def distance_operator(self) -> sql.SQL:
@@ -185,8 +193,9 @@ class Collection:
                 self.mark(conn, table)
 
     def mark(self, conn: psycopg.Connection, table: sql.Identifier) -> None:
-        """Write on a table whose it is."""
+        """Write on a table whose it is, and let the installation's roles have it."""
         conn.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(table, sql.Literal(self._mark)))
+        grant_collection(conn, [table])
 
     def _create_objects(self, conn: psycopg.Connection) -> None:
         conn.execute(
@@ -216,7 +225,7 @@ class Collection:
         """
         with conn.transaction():
             existed = self.exists(conn)
-            tables = (self.parts, self.objects, self.words, self.terms)
+            tables = (self.parts, self.objects, self.words, self.terms, self.loading)
             conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.SQL(", ").join(tables)))
             conn.execute("DELETE FROM estudio.optimizations WHERE collection_id = %s", (self.collection_id,))
         return existed
@@ -235,7 +244,17 @@ class Collection:
         """
         with conn.transaction():
             chunks = prefetched(self._packed(objects, conn.info.encoding), ahead=1)
-            return self._copy(conn, chunks, empty=self._is_empty(conn))
+            return self._copy(conn, chunks, empty=self.is_empty(conn))
+
+    def copy_chunk(self, conn: psycopg.Connection, chunk: CopyChunk, *, empty: bool) -> None:
+        """Write objects that `pack` has checked, in the caller's transaction.
+
+        Args:
+            conn: Connection.
+            chunk: Objects, each id once.
+            empty: Whether the collection has none of their ids, so that nothing has to give way.
+        """
+        self._copy(conn, [chunk], empty=empty)
 
     def _packed(self, objects: Iterable[IndexedObject], encoding: str) -> Iterator[CopyChunk]:
         seen: set[str] = set()
@@ -352,7 +371,8 @@ class Collection:
         assert row is not None
         return CollectionStats(*row)
 
-    def _is_empty(self, conn: psycopg.Connection) -> bool:
+    def is_empty(self, conn: psycopg.Connection) -> bool:
+        """Return whether it has no object."""
         found = conn.execute(sql.SQL("SELECT EXISTS (SELECT 1 FROM {})").format(self.objects)).fetchone()
         return found == (False,)
 

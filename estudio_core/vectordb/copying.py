@@ -18,7 +18,6 @@ from psycopg import sql
 
 from estudio_core.vectordb.index_info import MetricAggregationType, SearchIndexInfo
 from estudio_core.vectordb.objects import (
-    VECTOR_MAX_DIMENSIONS,
     IndexedObject,
     average_vector,
     checked_vectors,
@@ -158,7 +157,7 @@ def _part_rows(
 
 
 def _part_row(id_bytes: int, user_bytes: int, info: SearchIndexInfo) -> np.dtype[np.void]:
-    number = ">f2" if info.dimensions > VECTOR_MAX_DIMENSIONS else ">f4"
+    number = f">f{info.number_bytes}"
     return np.dtype(
         [
             ("columns", ">i2"),

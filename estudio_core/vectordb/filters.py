@@ -15,7 +15,7 @@
 Numbers, texts and truth values are different: 1 is neither "1" nor true. A dot in a field name descends; a list of
 names (`["a.b"]`, as `{"term": {"field": ["a.b"], "value": 1}}`) takes names with dots as they are.
 A field of another type than the filter's does not match, and never raises. What comes from strangers is bounded: by
-`MAX_DEPTH`, `MAX_CONDITIONS`, `MAX_VALUES`, `MAX_TEXT`, `MAX_PATTERN`; of a payload's text, `filter_sql.WORDS_READ`.
+`MAX_DEPTH`, `MAX_CONDITIONS`, `MAX_VALUES`, `MAX_TEXT`, `MAX_PATTERN`; of a payload's text, `field_indexes.WORDS_READ`.
 """
 
 from __future__ import annotations
@@ -142,6 +142,16 @@ def parse_filter(given: Mapping[str, Any] | Filter) -> Filter:
             f"A filter of {conditions:,} conditions; at most {MAX_CONDITIONS:,} are taken. 'terms' takes many values."
         )
     return parsed
+
+
+def all_of(*given: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return filters in their JSON form as one that is met where all of them are; None stands for no condition.
+
+    >>> all_of(None, {"exists": {"field": "price"}})
+    {'exists': {'field': 'price'}}
+    """
+    found = [dict(each) for each in given if each is not None]
+    return {"bool": {"must": found}} if len(found) > 1 else found[0] if found else None
 
 
 def _conditions(node: Filter) -> int:

@@ -19,9 +19,8 @@ import time
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any
+from typing import Any, LiteralString
 
-import psycopg
 from psycopg import sql
 
 from estudio_core.database import SCHEMA
@@ -32,36 +31,40 @@ from estudio_core.vectordb.index_build import searched_rows
 from estudio_core.vectordb.ordering import EXACT_ROWS, FIRST_BLOCK, Request
 from estudio_core.vectordb.search_session import BREADTH, SETTINGS, is_search_session, set_breadth
 from estudio_core.vectordb.serving import Serving
+from estudio_core.vectordb.statements import Statements
 
 SHAPE_S = 5.0
 """What is known of a collection's shape is asked anew after this time."""
-_SETTINGS = "SELECT set_config(%s, %s, true)" + "".join(
-    f", set_config('{name}', '{value}', true)" for name, value in SETTINGS.items()
-)
+_SETTINGS = (
+    "SELECT set_config(%s, %s, true)"
+    + "".join(f", set_config('{name}', '{value}', true)" for name, value in SETTINGS.items())
+).encode()
 
 
 @dataclass(frozen=True)
-class _Shape:
+class Shape:
     """What decides on the statement.
 
     Attributes:
         large: More rows than are compared one by one, by the server's own estimate, which it renews now and then.
         several: An object may have several parts. If not, the statement itself makes sure that this is still so.
         words: It has words to search for.
+        objects: Rows of objects, by the same estimate.
         seen: By `time.monotonic()`.
     """
 
     large: bool
     several: bool
     words: bool
+    objects: float
     seen: float
 
 
-_shapes: dict[Collection, _Shape] = {}
+_shapes: dict[Collection, Shape] = {}
 
 
-def first_page(
-    conn: psycopg.Connection,
+async def first_page(
+    at: Statements,
     request: Request,
     limit: int,
     offset: int,
@@ -77,7 +80,7 @@ def first_page(
     `while_live` is not live any more.
 
     Args:
-        conn: Idle connection in autocommit mode.
+        at: Idle connection in autocommit mode.
         request: What is searched for.
         limit: Most objects to return.
         offset: Objects of the order to leave out first.
@@ -90,18 +93,19 @@ def first_page(
     if not 0 < limit <= wanted <= most <= ef_search or request.filter is not None or request.user_id is not None:
         return None
     collection = request.collection
-    shape = _shape(conn, collection)
+    shape = await shape_of(at, collection)
     if not (shape.large or by_index):
         return None
     values = {"q": request.vector, "limit": limit, "offset": offset}
+    condition = None if while_live is None else while_live.condition
     if while_live is not None:
         values |= while_live.values
     if request.text is not None:
-        return _fused_page(conn, request, values, ef_search, checked=while_live is not None) if shape.words else None
-    rows = _rows(conn, _statement(collection, while_live is not None, shape.several), values, ef_search)
-    if not rows and not (shape.several or collection.averages) and _shape(conn, collection, anew=True).several:
+        return await _fused_page(at, request, values, ef_search, condition=condition) if shape.words else None
+    rows = await _rows(at, _statement(collection, condition, shape.several), values, ef_search)
+    if not rows and not (shape.several or collection.averages) and (await shape_of(at, collection, anew=True)).several:
         # An object of several parts has been written since.
-        rows = _rows(conn, _statement(collection, while_live is not None, True), values, ef_search)
+        rows = await _rows(at, _statement(collection, condition, True), values, ef_search)
     if not rows:
         return None
     *_, met_at, scanned = zip(*rows, strict=True)
@@ -111,11 +115,11 @@ def first_page(
     return hits if len(hits) == limit else None
 
 
-def _fused_page(
-    conn: psycopg.Connection, request: Request, values: dict[str, Any], ef_search: int, *, checked: bool
+async def _fused_page(
+    at: Statements, request: Request, values: dict[str, Any], ef_search: int, *, condition: LiteralString | None
 ) -> list[SearchHit] | None:
     values = request.values(**values, scanned=HEADS[0][0] * ef_search, places=HEADS[0][1])
-    rows = _rows(conn, _fused_statement(request.collection, checked), values, ef_search)
+    rows = await _rows(at, _fused_statement(request.collection, condition), values, ef_search)
     averages = request.collection.averages
     hits = [
         SearchHit(object_id, distance, payload, None if averages else part, words=words / request.weight)
@@ -124,20 +128,22 @@ def _fused_page(
     return hits if len(hits) == values["limit"] else None
 
 
-def _shape(conn: psycopg.Connection, collection: Collection, *, anew: bool = False) -> _Shape:
+async def shape_of(at: Statements, collection: Collection, *, anew: bool = False) -> Shape:
     """Return the shape of a collection as it was at most `SHAPE_S` ago."""
     known = _shapes.get(collection)
     if anew or known is None or time.monotonic() - known.seen > SHAPE_S:
         statement = sql.SQL(
-            "SELECT (SELECT reltuples FROM pg_class WHERE oid = %s::regclass) > %s, to_regclass(%s) IS NULL OR {},"
-            " to_regclass(%s) IS NOT NULL"
+            "SELECT (SELECT reltuples FROM pg_class WHERE oid = %s::regclass), to_regclass(%s) IS NULL OR {},"
+            " to_regclass(%s) IS NOT NULL, (SELECT reltuples FROM pg_class WHERE oid = %s::regclass)"
         ).format(_exists_several(collection))
         index = sql.Identifier(SCHEMA, collection.name("several"))
-        names = (collection.parts.as_string(conn), index.as_string(conn), collection.words.as_string(conn))
-        values = (names[0], EXACT_ROWS, *names[1:])
-        row = conn.execute(statement, values).fetchone()
-        assert row is not None
-        known = _shapes[collection] = _Shape(row[0], row[1] and not collection.averages, row[2], time.monotonic())
+        connection = at.connection
+        names = (
+            table.as_string(connection) for table in (collection.parts, index, collection.words, collection.objects)
+        )
+        [row] = await at.rows(statement, tuple(names))
+        several = row[1] and not collection.averages
+        known = _shapes[collection] = Shape(row[0] > EXACT_ROWS, several, row[2], row[3], time.monotonic())
     return known
 
 
@@ -145,16 +151,12 @@ def _exists_several(collection: Collection) -> sql.Composable:
     return sql.SQL("EXISTS (SELECT FROM {} x WHERE x.part > 0)").format(collection.parts)
 
 
-def _rows(conn: psycopg.Connection, statement: bytes, values: dict[str, Any], ef_search: int) -> list[tuple[Any, ...]]:
+async def _rows(at: Statements, statement: bytes, values: dict[str, Any], ef_search: int) -> list[tuple[Any, ...]]:
     """Run the statement with its settings, which on a search session are there already."""
-    if is_search_session(conn):
-        set_breadth(conn, ef_search)
-        return conn.execute(statement, values, prepare=True).fetchall()
-    # What is sent in one pipeline is one transaction, so that the settings end with it.
-    with conn.pipeline():
-        conn.execute(_SETTINGS, (BREADTH, str(ef_search)), prepare=True)
-        cursor = conn.execute(statement, values)
-    return cursor.fetchall()
+    if is_search_session(at.connection):
+        await set_breadth(at, ef_search)
+        return await at.rows(statement, values, prepare=True)
+    return await at.at_once((_SETTINGS, (BREADTH, str(ef_search))), statement, values)
 
 
 def _hits(collection: Collection, rows: list[tuple[Any, ...]]) -> list[SearchHit]:
@@ -170,7 +172,7 @@ def _hits(collection: Collection, rows: list[tuple[Any, ...]]) -> list[SearchHit
 
 
 @lru_cache(maxsize=64)
-def _statement(collection: Collection, checked: bool, several: bool) -> bytes:
+def _statement(collection: Collection, condition: LiteralString | None, several: bool) -> bytes:
     """Return the statement: all parts of the page's objects, in any order; one of each object has its payload.
 
     Behind them the distance at which the scan met the object, and how many rows it met in all. Without
@@ -178,8 +180,8 @@ def _statement(collection: Collection, checked: bool, several: bool) -> bytes:
     """
     request = Request(collection, None, None, None, None)
     conditions = [searched_rows(collection, sql.SQL("p."))]
-    if checked:
-        conditions.append(Serving.holds)
+    if condition is not None:
+        conditions.append(sql.SQL(condition))
     if not several and not collection.averages:
         conditions.append(sql.SQL("NOT {}").format(_exists_several(collection)))
     scan = sql.SQL(
@@ -201,7 +203,7 @@ def _statement(collection: Collection, checked: bool, several: bool) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def _fused_statement(collection: Collection, checked: bool) -> bytes:
+def _fused_statement(collection: Collection, condition: LiteralString | None) -> bytes:
     """Return the statement of the page's objects in the order of words and vectors, each with its nearest part."""
     request = Request(collection, None, None, None, None)
     scanned = sql.SQL(
@@ -210,9 +212,7 @@ def _fused_statement(collection: Collection, checked: bool) -> bytes:
     ).format(
         distance=request.distance,
         parts=collection.parts,
-        conditions=sql.SQL(" AND ").join(
-            [searched_rows(collection, sql.SQL("p.")), Serving.holds if checked else sql.SQL("true")]
-        ),
+        conditions=sql.SQL(" AND ").join([searched_rows(collection, sql.SQL("p.")), sql.SQL(condition or "true")]),
     )
     return (
         sql.SQL(

@@ -20,11 +20,11 @@ By words alone, the texts with the rarest word of the query set the threshold, a
 
 from __future__ import annotations
 
-import psycopg
 from psycopg import sql
 
 from estudio_core.vectordb.collection import Collection
 from estudio_core.vectordb.ordering import FAR_BLOCK, FIRST_BLOCK, Request, Row, index_rows, scan
+from estudio_core.vectordb.statements import Statements
 
 HEADS = ((1, 10), (2, 40), (8, 200))
 """How many times the breadth of the index scan is looked at for how many first places."""
@@ -41,32 +41,32 @@ whose vectors are compared, the best by words."""
 SAMPLE = 5_000
 """Texts with the rarest word that set the threshold of an order by words alone."""
 
-_BY_INDEXES = "SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = on"
+_BY_INDEXES = b"SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = on"
 """What makes the planner take the vector index and the index of words."""
-_AS_USUAL = "SET LOCAL enable_seqscan = on; SET LOCAL enable_sort = on"
+_AS_USUAL = b"SET LOCAL enable_seqscan = on; SET LOCAL enable_sort = on"
 
 
-def fused_rows(
-    conn: psycopg.Connection, request: Request, limit: int, offset: int, breadth: int, block: int = FIRST_BLOCK
+async def fused_rows(
+    at: Statements, request: Request, limit: int, offset: int, breadth: int, block: int = FIRST_BLOCK
 ) -> list[Row]:
     """Return a slice of the order by vectors and words, as far as the vector index hands out objects.
 
     Args:
-        conn: Connection.
+        at: Connection.
         request: What is searched for.
         limit: Most rows.
         offset: Rows of the order to leave out first.
         breadth: Rows of the vector index that are looked at first.
         block: As of `ordering.index_rows`; so many are, where that is more.
     """
-    conn.execute(_BY_INDEXES)
+    await at.execute(_BY_INDEXES)
     ordered: dict[str, Row] = {}
     for times, places in HEADS:
         statement = _head(request)
-        rows = conn.execute(statement, request.values(scanned=max(times * breadth, block), places=places)).fetchall()
+        rows = await at.rows(statement, request.values(scanned=max(times * breadth, block), places=places))
         if block == FAR_BLOCK and (not rows or rows[0][2] < block):
-            conn.execute(_AS_USUAL)
-            return exact_fused_rows(conn, request, limit, offset)
+            await at.execute(_AS_USUAL)
+            return await exact_fused_rows(at, request, limit, offset)
         for row in [Row(*row[:2]) for row in rows]:
             if len(ordered) < places:
                 ordered.setdefault(row.stored_id, row)
@@ -74,20 +74,25 @@ def fused_rows(
             break
     found = list(ordered.values())
     if len(found) < offset + limit:
-        behind = index_rows(conn, request, offset + limit + len(found), 0, block)
+        behind = await index_rows(at, request, offset + limit + len(found), 0, block)
         found += [row for row in behind if row.stored_id not in ordered]
     return found[offset : offset + limit]
 
 
-def exact_fused_rows(conn: psycopg.Connection, request: Request, limit: int, offset: int) -> list[Row]:
+async def exact_fused_rows(at: Statements, request: Request, limit: int, offset: int) -> list[Row]:
     """Compare all objects that match, and return a slice by (score, id)."""
-    statement = sql.SQL(
-        "WITH {asked} SELECT v.object_id, v.result_id FROM ({visible}) v {worded}"
+    statement = sql.SQL("WITH {} {}").format(asked(request.collection), exact_fused_select(request))
+    return [Row(*row) for row in await at.rows(statement, request.values(limit=limit, offset=offset))]
+
+
+def exact_fused_select(request: Request) -> sql.Composed:
+    """Return the statement of `exact_fused_rows`, which follows the CTEs of `asked`."""
+    return sql.SQL(
+        "SELECT v.object_id, v.result_id FROM ({visible}) v {worded}"
         " CROSS JOIN LATERAL (SELECT min({distance}) AS distance FROM {parts} p"
         " WHERE p.object_id = v.object_id AND {compared}) AS n WHERE {near_enough}"
         " ORDER BY {score} - n.distance DESC, v.result_id LIMIT %(limit)s OFFSET %(offset)s"
     ).format(
-        asked=asked(request.collection),
         visible=request.visible,
         worded=worded(request.collection),
         distance=request.distance,
@@ -96,18 +101,21 @@ def exact_fused_rows(conn: psycopg.Connection, request: Request, limit: int, off
         near_enough=_near_enough(sql.SQL("n.distance")),
         score=EITHER_SCORE,
     )
-    return [Row(*row) for row in conn.execute(statement, request.values(limit=limit, offset=offset))]
 
 
-def worded_rows(conn: psycopg.Connection, request: Request, limit: int, offset: int) -> list[Row]:
+async def worded_rows(at: Statements, request: Request, limit: int, offset: int) -> list[Row]:
     """Return a slice of the objects that hold a word of the query, by (score of their words, id)."""
-    conn.execute(_BY_INDEXES)
-    statement = sql.SQL(
-        "WITH {asked}, sample AS MATERIALIZED (SELECT {score} AS words FROM {found} AND {rarest} LIMIT {most}),"
-        " bound AS MATERIALIZED (SELECT {least} AS least),"
-        " {needed} SELECT x.object_id, x.result_id"
-        ' FROM (SELECT w.object_id, w.object_id COLLATE "C" AS result_id, {score} AS words FROM {found} AND {reaching}'
-        " {personal}) x WHERE x.words > 0 ORDER BY x.words DESC, x.result_id LIMIT %(limit)s OFFSET %(offset)s"
+    await at.execute(_BY_INDEXES)
+    statement = sql.SQL("WITH {} {}").format(*worded_parts(request))
+    values = request.values(limit=limit, offset=offset, places=limit + offset)
+    return [Row(*row) for row in await at.rows(statement, values)]
+
+
+def worded_parts(request: Request) -> tuple[sql.Composable, sql.Composable]:
+    """Return the CTEs and the statement of `worded_rows`."""
+    ctes = sql.SQL(
+        "{asked}, sample AS MATERIALIZED (SELECT {score} AS words FROM {found} AND {rarest} LIMIT {most}),"
+        " bound AS MATERIALIZED (SELECT {least} AS least), {needed}"
     ).format(
         asked=asked(request.collection),
         score=SCORE,
@@ -116,11 +124,18 @@ def worded_rows(conn: psycopg.Connection, request: Request, limit: int, offset: 
         most=sql.Literal(SAMPLE),
         least=_least(sql.SQL("SELECT words FROM sample")),
         needed=_needed(None),
+    )
+    select = sql.SQL(
+        "SELECT x.object_id, x.result_id"
+        ' FROM (SELECT w.object_id, w.object_id COLLATE "C" AS result_id, {score} AS words FROM {found} AND {reaching}'
+        " {personal}) x WHERE x.words > 0 ORDER BY x.words DESC, x.result_id LIMIT %(limit)s OFFSET %(offset)s"
+    ).format(
+        score=SCORE,
+        found=_found(request),
         reaching=_REACHING,
         personal=_personal(request, sql.SQL("SELECT v.object_id, v.result_id, {}").format(EITHER_SCORE)),
     )
-    values = request.values(limit=limit, offset=offset, places=limit + offset)
-    return [Row(*row) for row in conn.execute(statement, values)]
+    return ctes, select
 
 
 def head_ctes(request: Request, scanned: sql.Composable) -> sql.Composable:

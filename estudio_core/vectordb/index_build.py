@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,14 +13,10 @@ from psycopg import sql
 from estudio_core import database, progress
 from estudio_core.database import SCHEMA
 from estudio_core.errors import DatabaseUnavailableError
-from estudio_core.settings import get_settings
 from estudio_core.vectordb.collection import Collection
+from estudio_core.vectordb.field_indexes import field_indexes
+from estudio_core.vectordb.sizing import build_memory_mb, count_rows, server
 from estudio_core.vectordb.words import build_words
-
-LEAST_MEMORY_MB, MOST_REMOTE_MEMORY_MB = 128, 512
-"""PostgreSQL's own 64 MB build very slowly; of a server elsewhere we do not know how much it has."""
-MOST_SHARE_OF_MEMORY = 0.25
-"""Of this machine's memory, where the server is here."""
 
 
 def build_index(
@@ -32,21 +27,25 @@ def build_index(
     parallel_workers: int | None = None,
     progress_interval_s: float = 1.0,
 ) -> list[str]:
-    """Create the indexes that are missing, in one transaction, and ANALYZE; a valid index is left as it is.
+    """Create the indexes that are missing, and ANALYZE; a valid index is left as it is.
+
+    Each is a transaction of its own, so that a build that is killed late keeps the vector index, which takes longest.
 
     Args:
         conn: Connection to Estudio's database.
         collection: A loaded collection.
         maintenance_memory_mb: Memory of the build; the graph should fit (PostgreSQL notes it when it does not, and goes
-            on many times slower). None: the setting `index_memory_mb`, else `build_memory_mb`.
-        parallel_workers: Processes beside this one; None takes one less than there are cores.
+            on many times slower). None: what the graph needs, as far as `sizing.server` gives it.
+        parallel_workers: Processes beside this one; None takes what the server gives.
         progress_interval_s: Seconds between two reports of `estudio_core.progress`.
 
     Returns:
         The notices of PostgreSQL, e.g. that the graph no longer fits into memory.
     """
-    workers = max(0, (os.cpu_count() or 1) - 1) if parallel_workers is None else parallel_workers
-    memory_mb = maintenance_memory_mb or get_settings().index_memory_mb or build_memory_mb(conn, collection)
+    given = server(conn)
+    workers = given.workers if parallel_workers is None else parallel_workers
+    needed = build_memory_mb(count_rows(conn, collection.parts, searched_rows(collection)), collection.index_info)
+    memory_mb = maintenance_memory_mb or min(needed, given.memory_mb)
     notices: list[str] = []
 
     def note(diagnostic: psycopg.errors.Diagnostic) -> None:
@@ -65,27 +64,6 @@ def build_index(
     return notices
 
 
-def build_memory_mb(conn: psycopg.Connection, collection: Collection) -> int:
-    """Return the memory that the graph of a loaded collection needs, MB, as far as its server can be asked for it."""
-    row = conn.execute(
-        sql.SQL("SELECT count(*) FROM {} WHERE {}").format(collection.parts, searched_rows(collection))
-    ).fetchone()
-    assert row is not None
-    info = collection.index_info
-    number_bytes = 2 if collection.vector_type == "halfvec" else 4
-    # A vector, its place in the table, and 16 bytes for each neighbour: 2 m on the lowest level, m on those above.
-    needed = int(row[0]) * (info.dimensions * number_bytes + 40 * info.hnsw.m + 200) / 2**20 * 1.1
-    return max(LEAST_MEMORY_MB, min(round(needed), _most_memory_mb(conn)))
-
-
-def _most_memory_mb(conn: psycopg.Connection) -> int:
-    host = conn.info.host
-    if not (host.startswith("/") or host in {"localhost", "127.0.0.1", "::1"}):
-        return MOST_REMOTE_MEMORY_MB
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(MOST_REMOTE_MEMORY_MB, int(memory * MOST_SHARE_OF_MEMORY / 2**20))
-
-
 def index_is_valid(conn: psycopg.Connection, collection: Collection) -> bool:
     """Return whether the collection has its vector index, complete and usable."""
     return _validity(conn, collection.name("hnsw")) is True
@@ -93,12 +71,7 @@ def index_is_valid(conn: psycopg.Connection, collection: Collection) -> bool:
 
 def _build(conn: psycopg.Connection, collection: Collection, memory_mb: int, workers: int) -> None:
     info = collection.index_info.hnsw
-    with conn.transaction():
-        before = conn.execute(
-            "SELECT current_setting('maintenance_work_mem'), current_setting('max_parallel_maintenance_workers')"
-        ).fetchone()
-        assert before is not None
-        _set_build(conn, f"{memory_mb}MB", str(workers))
+    with _memory(conn, memory_mb, workers):
         _create(
             conn,
             collection.name("hnsw"),
@@ -113,6 +86,7 @@ def _build(conn: psycopg.Connection, collection: Collection, memory_mb: int, wor
                 searched_rows(collection),
             ),
         )
+    with _memory(conn, memory_mb, workers):
         _create(
             conn,
             collection.name("payload"),
@@ -121,6 +95,14 @@ def _build(conn: psycopg.Connection, collection: Collection, memory_mb: int, wor
                 sql.Identifier(collection.name("payload")), collection.objects
             ),
         )
+        for index in field_indexes(collection.index_info):
+            _create(
+                conn,
+                collection.name(index.suffix),
+                sql.SQL("CREATE INDEX {} ON {} USING {} ({}) WHERE user_id IS NULL").format(
+                    sql.Identifier(collection.name(index.suffix)), collection.objects, index.method, index.on
+                ),
+            )
         _create(
             conn,
             collection.name("user"),
@@ -135,8 +117,9 @@ def _build(conn: psycopg.Connection, collection: Collection, memory_mb: int, wor
                     collection.parts, sql.Identifier(collection.name("object")), collection.objects
                 )
             )
+    with _memory(conn, memory_mb, workers):
         build_words(conn, collection)
-        _set_build(conn, *before)
+    with conn.transaction():
         conn.execute(sql.SQL("ANALYZE {}, {}").format(collection.objects, collection.parts))
 
 
@@ -149,6 +132,19 @@ def searched_rows(collection: Collection, table: sql.SQL = sql.SQL("")) -> sql.C
     """
     condition = sql.SQL("{0}user_id IS NULL AND {0}is_average" if collection.averages else "{0}user_id IS NULL")
     return condition.format(table)
+
+
+@contextmanager
+def _memory(conn: psycopg.Connection, memory_mb: int, workers: int) -> Iterator[None]:
+    """Hold a transaction in which the server builds indexes with this memory and so many further processes."""
+    with conn.transaction():
+        before = conn.execute(
+            "SELECT current_setting('maintenance_work_mem'), current_setting('max_parallel_maintenance_workers')"
+        ).fetchone()
+        assert before is not None
+        _set_build(conn, f"{memory_mb}MB", str(workers))
+        yield
+        _set_build(conn, *before)
 
 
 def _set_build(conn: psycopg.Connection, memory: str, workers: str) -> None:

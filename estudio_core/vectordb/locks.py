@@ -12,6 +12,8 @@ Five kinds, taken always in this order:
 from __future__ import annotations
 
 import hashlib
+import random
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import LiteralString
@@ -22,8 +24,12 @@ from psycopg.pq import TransactionStatus
 
 from estudio_core.errors import ConcurrentReleaseError
 
-_BUCKETS = 64
-"""Locks shared by all objects of a scope: bounded whatever the batch; 64 small writers rarely meet."""
+_BUCKETS = 4_096
+"""Locks shared by all objects of a scope. A batch of 128 takes 126 of them, so that two such rarely meet; of the 6,400
+that PostgreSQL has room for by default, a batch of 500 takes 470."""
+SWITCH_TRY_S = 0.2
+"""How long one try of a switch waits for writers: others wait behind it. Between two tries they go on."""
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
 
 
 def lock_key(*names: str) -> int:
@@ -53,17 +59,27 @@ def lock_timeout(conn: psycopg.Connection, timeout_s: float) -> Iterator[None]:
 def own_switch(conn: psycopg.Connection, plugin: str, timeout_s: float) -> None:
     """Hold off writers and other switches of `plugin` until this transaction ends.
 
+    It is tried for short moments, with pauses: whoever writes in an open transaction keeps the switch waiting, and not
+    all other writers behind it.
+
     Raises:
         ConcurrentReleaseError: a writer or another switch did not end within `timeout_s` seconds.
     """
-    try:
-        with conn.transaction(), lock_timeout(conn, timeout_s):
-            conn.execute("SELECT pg_advisory_xact_lock(%s)", (lock_key("switch", plugin),))
-    except psycopg.errors.LockNotAvailable as error:
-        raise ConcurrentReleaseError(
-            f"A write or switch of plugin {plugin!r} is still open after {timeout_s:g} s. "
-            "Nothing was changed; try again."
-        ) from error
+    until = time.monotonic() + timeout_s
+    pause_s = _FIRST_PAUSE_S
+    while True:
+        try:
+            with conn.transaction(), lock_timeout(conn, max(0.001, min(SWITCH_TRY_S, until - time.monotonic()))):
+                conn.execute("SELECT pg_advisory_xact_lock(%s)", (lock_key("switch", plugin),))
+            return
+        except psycopg.errors.LockNotAvailable as error:
+            if time.monotonic() + pause_s > until:
+                raise ConcurrentReleaseError(
+                    f"A write or switch of plugin {plugin!r} is still open after {timeout_s:g} s. "
+                    "Nothing was changed; try again."
+                ) from error
+        time.sleep(pause_s * random.uniform(0.5, 1.0))
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
 def lock_objects(conn: psycopg.Connection, scope: str, object_ids: Iterable[str]) -> None:

@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 
 from estudio_core import exact_json
 from estudio_core.errors import DimensionError, ItemError
-from estudio_core.vectordb.index_info import MetricAggregationType, MetricType, SearchIndexInfo
+from estudio_core.vectordb.index_info import MetricAggregationType, MetricType, SearchIndexInfo, VectorStorage
 
 HALF_MAX = 65504.0
 """Largest finite half-precision number."""
-VECTOR_MAX_DIMENSIONS = 2000
-"""HNSW indexes `vector` up to here; longer vectors are stored as `halfvec`."""
 ID_LIMIT = 1_200
 """Bytes of the id of an object or a user: an entry of PostgreSQL's B-tree, which may hold both, has 2,704."""
 PAYLOAD_LIMIT = 16_000_000
@@ -259,7 +257,7 @@ def checked_vectors(obj: IndexedObject, info: SearchIndexInfo) -> NDArray[np.flo
 
 def values_fit(vectors: NDArray[np.float32], info: SearchIndexInfo) -> bool:
     """Return whether all rows of `vectors` [rows, dimensions] are finite and not zero in the index's precision."""
-    if info.dimensions <= VECTOR_MAX_DIMENSIONS:
+    if info.vector_type == VectorStorage.VECTOR:
         squares = np.einsum("ij,ij->i", vectors, vectors)  # in one pass; beyond these bounds it says nothing
         if np.all((squares > np.finfo(np.float32).tiny) & (squares <= np.finfo(np.float32).max)):
             return True
@@ -269,7 +267,7 @@ def values_fit(vectors: NDArray[np.float32], info: SearchIndexInfo) -> bool:
 
 
 def _bounds(info: SearchIndexInfo) -> tuple[float, float]:
-    if info.dimensions > VECTOR_MAX_DIMENSIONS:
+    if info.vector_type == VectorStorage.HALFVEC:
         return float(np.finfo(np.float16).tiny), HALF_MAX
     return 0.0, float(np.finfo(np.float32).max)
 

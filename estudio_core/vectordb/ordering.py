@@ -21,13 +21,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import psycopg
 from psycopg import sql
 
+from estudio_core.vectordb import field_indexes
 from estudio_core.vectordb.collection import Collection
 from estudio_core.vectordb.filter_sql import filter_sql
 from estudio_core.vectordb.filters import Filter, field_path
 from estudio_core.vectordb.index_build import searched_rows
+from estudio_core.vectordb.statements import Statements
 
 EXACT_ROWS = 2000
 """Up to so many matching objects, or rows of the whole collection, are compared one by one: some milliseconds."""
@@ -100,7 +101,9 @@ class Request:
         shared = sql.SQL(
             'SELECT o.object_id, o.object_id COLLATE "C" AS result_id, o.payload FROM {} o'
             " WHERE o.user_id IS NULL AND {} AND {}"
-        ).format(self.collection.objects, self.matches(sql.SQL("o.payload")), self.not_replaced(sql.SQL("o")))
+        ).format(
+            self.collection.objects, self.matches(sql.SQL("o.payload"), by_index=True), self.not_replaced(sql.SQL("o"))
+        )
         return shared if self.user_id is None else sql.SQL("{} UNION ALL {}").format(shared, self.personal)
 
     @property
@@ -120,44 +123,45 @@ class Request:
             "NOT EXISTS (SELECT 1 FROM {} u WHERE u.user_id = %(u)s AND u.original_id = {}.object_id)"
         ).format(self.collection.objects, table)
 
-    def matches(self, payload: sql.Composable) -> sql.Composable:
-        """Condition of the filter on `payload`."""
-        return sql.SQL("true") if self.filter is None else filter_sql(self.filter, payload, self.binds)
+    def matches(self, payload: sql.Composable, *, by_index: bool = False) -> sql.Composable:
+        """Condition of the filter on `payload`; `by_index`: rows are to be found by it, not only looked at."""
+        if self.filter is None:
+            return sql.SQL("true")
+        info = self.collection.index_info
+        return filter_sql(self.filter, payload, self.binds, info if by_index else info.times_alone)
 
 
-def is_small(conn: psycopg.Connection, request: Request) -> bool:
+async def is_small(at: Statements, request: Request) -> bool:
     """Return whether comparing one by one is cheap: few rows at all, or few that match the filter."""
-    if _estimated_rows(conn, request.collection.parts) <= EXACT_ROWS:  # -1: never analysed, thus not indexed either
+    if await _estimated_rows(at, request.collection.parts) <= EXACT_ROWS:  # -1: never analysed, thus not indexed either
         return True
     if request.filter is None:
         return False
-    few = conn.execute(
+    [(few,)] = await at.rows(
         sql.SQL("SELECT count(*) FROM (SELECT 1 FROM ({}) v LIMIT %(few)s) w").format(request.visible),
         request.values(few=EXACT_ROWS + 1),
-    ).fetchone()
-    assert few is not None
-    return int(few[0]) <= EXACT_ROWS
+    )
+    return int(few) <= EXACT_ROWS
 
 
-def reach(conn: psycopg.Connection, request: Request) -> int:
+async def reach(at: Statements, request: Request) -> int:
     """Return how many rows of the index the first block takes; 0 where comparing one by one is as cheap and is exact.
 
     The same for all pages of a search.
     """
     if request.filter is None:
         return FIRST_BLOCK
-    total = float(_estimated_rows(conn, request.collection.objects))
-    sampled = conn.execute(
+    total = float(await _estimated_rows(at, request.collection.objects))
+    [sampled] = await at.rows(
         sql.SQL(
             "SELECT count(*), count(*) FILTER (WHERE {}) FROM {} o TABLESAMPLE SYSTEM (%(percent)s) REPEATABLE (0)"
             " WHERE o.user_id IS NULL"
         ).format(request.matches(sql.SQL("o.payload")), request.collection.objects),
         request.values(percent=min(100.0, 100.0 * SHARE_SAMPLE / max(total, 1.0))),
-    ).fetchone()
-    assert sampled is not None
+    )
     share = (sampled[1] + 1) / (sampled[0] + 1)
     looked_at = min(MOST_NEAR, int(NEAR_SAMPLE / share) + 1)
-    near = conn.execute(
+    [near] = await at.rows(
         sql.SQL(
             "WITH near AS MATERIALIZED (SELECT p.object_id FROM {parts} p WHERE {searched} ORDER BY {distance}"
             " LIMIT %(near)s) SELECT count(DISTINCT object_id), count(DISTINCT object_id) FILTER (WHERE {matches})"
@@ -170,24 +174,30 @@ def reach(conn: psycopg.Connection, request: Request) -> int:
             objects=request.collection.objects,
         ),
         request.values(near=looked_at),
-    ).fetchone()
-    assert near is not None
+    )
     if near[1] >= near[0] * share / 2:
         return FIRST_BLOCK
     return 0 if share * total <= EXACT_FAR_ROWS else FAR_BLOCK
 
 
-def _estimated_rows(conn: psycopg.Connection, table: sql.Identifier) -> float:
-    row = conn.execute("SELECT reltuples FROM pg_class WHERE oid = %s::regclass", (table.as_string(conn),)).fetchone()
-    assert row is not None
-    return float(row[0])
+async def _estimated_rows(at: Statements, table: sql.Identifier) -> float:
+    name = table.as_string(at.connection)
+    [(estimate,)] = await at.rows(b"SELECT reltuples FROM pg_class WHERE oid = %s::regclass", (name,))
+    return float(estimate)
 
 
-def exact_rows(
-    conn: psycopg.Connection, request: Request, limit: int, offset: int, without: tuple[str, ...] = ()
+async def exact_rows(
+    at: Statements, request: Request, limit: int, offset: int, without: tuple[str, ...] = ()
 ) -> list[Row]:
     """Compare all objects that match, except the stored ids `without`, and return a slice by (distance, id)."""
-    statement = sql.SQL(
+    statement = exact_select(request)  # before its values: it adds those of the filter
+    values = request.values(limit=limit, offset=offset, without=list(without))
+    return [Row(*row) for row in await at.rows(statement, values)]
+
+
+def exact_select(request: Request) -> sql.Composed:
+    """Return the statement of `exact_rows`; its values are `limit`, `offset`, `without`, and those of the request."""
+    return sql.SQL(
         "SELECT v.object_id, v.result_id FROM ({visible}) v JOIN {parts} p ON p.object_id = v.object_id"
         " WHERE {compared} AND v.object_id <> ALL(%(without)s::text[]) GROUP BY v.object_id, v.result_id"
         " HAVING %(far)s::float8 IS NULL OR min({distance}) <= %(far)s::float8"
@@ -198,39 +208,56 @@ def exact_rows(
         compared=request.compared,
         distance=request.distance,
     )
-    values = request.values(limit=limit, offset=offset, without=list(without))
-    return [Row(*row) for row in conn.execute(statement, values)]
 
 
-def sorted_rows(conn: psycopg.Connection, request: Request, sort: SortBy | None, limit: int, offset: int) -> list[Row]:
+async def sorted_rows(at: Statements, request: Request, sort: SortBy | None, limit: int, offset: int) -> list[Row]:
     """Return a slice of all objects that match and are near enough, ordered by a payload field or by id."""
-    order: sql.Composable = sql.SQL("")
-    binds: dict[str, Any] = {}
-    if sort is not None:
-        binds["path"] = list(field_path(sort.field, "sort_by").path)
-        direction = sql.SQL("DESC" if sort.descending else "ASC")
-        order = sql.SQL("NULLIF(v.payload #> %(path)s::text[], 'null') {} NULLS LAST, ").format(direction)
+    statement = sorted_select(request, sort)
+    values = request.values(limit=limit, offset=offset, places=limit + offset)
+    return [Row(*row) for row in await at.rows(statement, values)]
+
+
+def sorted_select(request: Request, sort: SortBy | None) -> sql.Composed:
+    """Return the statement of `sorted_rows`; its values are `limit`, `offset`, their sum `places`, and the request's.
+
+    Of a field that has an index, the order is read there.
+    """
     near: sql.Composable = sql.SQL("true")
     if request.max_distance is not None:
         near = sql.SQL("(SELECT min({}) FROM {} p WHERE p.object_id = v.object_id AND {}) <= %(far)s::float8").format(
             request.distance, request.collection.parts, request.compared
         )
-    statement = sql.SQL(
+    indexed = None if sort is None else request.collection.index_info.field_of(field_path(sort.field, "sort_by").path)
+    if sort is not None and sort.descending and indexed is not None:
+        # Backwards, the index begins with what has nothing to sort by, which comes last.
+        return sql.SQL(
+            "SELECT s.object_id, s.result_id FROM ("
+            "(SELECT v.object_id, v.result_id, {key} AS key FROM ({visible}) v WHERE {near} AND {key} IS NOT NULL"
+            " ORDER BY {key} DESC, v.result_id LIMIT %(places)s)"
+            " UNION ALL (SELECT v.object_id, v.result_id, NULL FROM ({visible}) v WHERE {near} AND {key} IS NULL"
+            " ORDER BY v.result_id LIMIT %(places)s)"
+            ") s ORDER BY s.key DESC NULLS LAST, s.result_id LIMIT %(limit)s OFFSET %(offset)s"
+        ).format(key=field_indexes.key(indexed[1], sql.SQL("v.payload")), visible=request.visible, near=near)
+    order: sql.Composable = sql.SQL("")
+    if sort is not None and indexed is not None:
+        order = sql.SQL("{} ASC NULLS LAST, ").format(field_indexes.key(indexed[1], sql.SQL("v.payload")))
+    elif sort is not None:
+        direction = sql.SQL("DESC" if sort.descending else "ASC")
+        request.binds["sort_path"] = list(field_path(sort.field, "sort_by").path)
+        order = sql.SQL("NULLIF(v.payload #> %(sort_path)s::text[], 'null') {} NULLS LAST, ").format(direction)
+    return sql.SQL(
         "SELECT v.object_id, v.result_id FROM ({}) v WHERE {} ORDER BY {} v.result_id LIMIT %(limit)s OFFSET %(offset)s"
     ).format(request.visible, near, order)
-    return [Row(*row) for row in conn.execute(statement, request.values(limit=limit, offset=offset, **binds))]
 
 
-def index_rows(
-    conn: psycopg.Connection, request: Request, limit: int, offset: int, block: int = FIRST_BLOCK
-) -> list[Row]:
+async def index_rows(at: Statements, request: Request, limit: int, offset: int, block: int = FIRST_BLOCK) -> list[Row]:
     """Return a slice of the index's order, continued by exact order where the index hands out no more.
 
     Where it does not hand out a block of `FAR_BLOCK` rows, all is exact: what it has met by then may be anything.
     """
     # The order has to be the index's own whatever the planner thinks of a table, and of a page's place in it.
-    conn.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off")
-    personal = _personal_distances(conn, request)
+    await at.execute(b"SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off")
+    personal = await _personal_distances(at, request)
     wanted = offset + limit
     rows = block
     statement = scan(request)
@@ -238,7 +265,7 @@ def index_rows(
     while True:
         while rows < wanted:
             rows *= 2
-        scanned = conn.execute(statement, request.values(scanned=rows)).fetchall()
+        scanned: list[Any] = await at.rows(statement, request.values(scanned=rows))
         if block == FAR_BLOCK and len(scanned) < block:
             break
         ordered, beyond = blocked(scanned, personal, request.max_distance, block)
@@ -247,20 +274,24 @@ def index_rows(
         if len(scanned) < rows:
             break
         rows *= 4
-    conn.execute("SET LOCAL enable_seqscan = on; SET LOCAL enable_sort = on; SET LOCAL enable_bitmapscan = on")
+    await at.execute(b"SET LOCAL enable_seqscan = on; SET LOCAL enable_sort = on; SET LOCAL enable_bitmapscan = on")
     page = ordered[offset:wanted]
     known = tuple(row.stored_id for row in ordered)
-    return page + exact_rows(conn, request, limit - len(page), max(0, offset - len(ordered)), known)
+    return page + await exact_rows(at, request, limit - len(page), max(0, offset - len(ordered)), known)
 
 
-def scan(request: Request) -> sql.Composed:
-    """Return the statement of (object_id, distance) of the first `scanned` parts that the index hands out."""
+def scan(
+    request: Request,
+    also: sql.SQL = sql.SQL("true"),  # noqa: B008 (immutable)
+    most: sql.SQL = sql.SQL("%(scanned)s"),  # noqa: B008
+) -> sql.Composed:
+    """Return the statement of (object_id, distance) of the first `most` parts that the index hands out, if `also`."""
     join: sql.Composable = sql.SQL("")
     if request.filter is not None:
         join = sql.SQL("JOIN {} o ON o.object_id = p.object_id").format(request.collection.objects)
     return sql.SQL(
         "SELECT p.object_id, {distance} AS distance FROM {parts} p {join} WHERE {searched} AND {matches}"
-        " AND {not_replaced} ORDER BY {distance} LIMIT %(scanned)s"
+        " AND {not_replaced} AND {also} ORDER BY {distance} LIMIT {most}"
     ).format(
         distance=request.distance,
         parts=request.collection.parts,
@@ -268,15 +299,22 @@ def scan(request: Request) -> sql.Composed:
         searched=searched_rows(request.collection, sql.SQL("p.")),
         matches=request.matches(sql.SQL("o.payload")),
         not_replaced=request.not_replaced(sql.SQL("p")),
+        also=also,
+        most=most,
     )
 
 
-def _personal_distances(conn: psycopg.Connection, request: Request) -> list[tuple[str, str, float]]:
+async def _personal_distances(at: Statements, request: Request) -> list[tuple[str, str, float]]:
     """Return (object_id, result_id, distance) of the user's own objects that match; there are few."""
     if request.user_id is None:
         return []
-    statement = sql.SQL(
-        "SELECT v.object_id, v.result_id, min({distance}) FROM ({personal}) v"
+    return await at.rows(personal_distances(request), request.values())
+
+
+def personal_distances(request: Request) -> sql.Composed:
+    """Return a statement for object_id, result_id and distance of the user's own objects that match; there are few."""
+    return sql.SQL(
+        "SELECT v.object_id, v.result_id, min({distance}) AS distance FROM ({personal}) v"
         " JOIN {parts} p ON p.object_id = v.object_id WHERE {compared} GROUP BY v.object_id, v.result_id"
     ).format(
         distance=request.distance,
@@ -284,7 +322,6 @@ def _personal_distances(conn: psycopg.Connection, request: Request) -> list[tupl
         parts=request.collection.parts,
         compared=request.compared,
     )
-    return conn.execute(statement, request.values()).fetchall()
 
 
 def blocked(

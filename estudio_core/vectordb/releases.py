@@ -1,7 +1,11 @@
 """Releases: one row per served model and the collection that it is served with, from `building` to `retired`.
 
 building ─► built ─► verified ─► live ⇄ previous ─► retired
+    │          │         │ └─► challenger ─┴─► live, or retired
     └──────────┴─────────┴─► failed ─► building (its own run starts again)
+
+A challenger answers searches beside the live release, in an experiment (`comparing`). It is kept, and follows writes,
+as one that a rollback may go to.
 
 A release has two towers: a model that encodes queries, and one that encoded the items of its collection. Where only
 queries get another model, the release takes the collection that is live, and begins as `built`.
@@ -11,25 +15,26 @@ Their table is called `estudio.deployments`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Literal, LiteralString
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from estudio_core.errors import NothingLiveError, ReleaseError
+from estudio_core.errors import NothingLiveError, ReleaseError, suggest
 from estudio_core.lexical.settings import Fusion
+from estudio_core.vectordb.cluster import settle_cluster
 from estudio_core.vectordb.collection import Collection
 from estudio_core.vectordb.index_build import index_is_valid
-from estudio_core.vectordb.index_info import SearchIndexInfo
+from estudio_core.vectordb.index_info import SearchIndexInfo, VectorStorage
+from estudio_core.vectordb.loading import create_marks, drop_marks
 from estudio_core.vectordb.locks import own_start, share_switch, try_own_build
 
-State = Literal["building", "built", "verified", "live", "previous", "retired", "failed"]
+State = Literal["building", "built", "verified", "challenger", "live", "previous", "retired", "failed"]
 DEFAULT_ACTOR = "estudio"
 
 _COLUMNS = (
@@ -37,9 +42,23 @@ _COLUMNS = (
     " coalesce(item_model_name, model_name) AS item_model_name,"
     " coalesce(item_model_version, model_version) AS item_model_version,"
     " collection_id, (SELECT min(o.release_id) FROM estudio.deployments o"
-    " WHERE o.collection_id = deployments.collection_id) AS built_by, state, index_info, ranking, stats, run_id,"
-    " reason, applied_seq, created_at, built_at, verified_at, live_at, previous_at, retired_at, failed_at"
+    " WHERE o.collection_id = deployments.collection_id) AS built_by, state, index_info, ranking, item_texts, stats,"
+    " run_id, reason, applied_seq, created_at, built_at, verified_at, live_at, previous_at, retired_at, failed_at,"
+    " challenger_at"
 )
+RELEASE = f"SELECT {_COLUMNS} FROM estudio.deployments WHERE release_id = %s".encode()  # noqa: S608 (constants)
+"""Statement of the row of a release, by its number, in the order of the fields of `Release`."""
+POINTER = (
+    f"SELECT {_COLUMNS}, switched_at FROM estudio.deployments JOIN estudio.pointers USING (plugin, release_id)"  # noqa: S608
+    " WHERE plugin = %s"
+).encode()
+"""Statement of the row of the live release of a plugin, and when the pointer was moved to it."""
+OTHERS = b"SELECT plugin FROM estudio.pointers ORDER BY plugin LIMIT 1000"
+"""Statement of the plugins that have a live release."""
+INDEXED_FIELDS = "0005"
+"""The migration that has the functions of indexed fields; code from then on knows how vectors may be stored."""
+EXPERIMENTS = "0007"
+"""The migration that knows challengers."""
 TWO_TOWERS = "0003"
 """The migration that tells the two models of a release apart."""
 
@@ -68,6 +87,7 @@ class Release:
         state: See the module.
         index_info: How the vectors are stored and compared.
         ranking: How words and vectors are put together.
+        item_texts: How items become texts and parts, as `pipeline.items.recipe` has it; None: the plugin's own code.
         stats: What build and verification measured; `ef_search` is what searches use.
         run_id: The run that builds it.
         reason: Why it failed.
@@ -86,6 +106,7 @@ class Release:
     state: State
     index_info: SearchIndexInfo
     ranking: Fusion
+    item_texts: dict[str, Any] | None
     stats: dict[str, Any]
     run_id: str
     reason: str | None
@@ -97,6 +118,7 @@ class Release:
     previous_at: datetime | None
     retired_at: datetime | None
     failed_at: datetime | None
+    challenger_at: datetime | None
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -119,6 +141,7 @@ def start_release(
     *,
     ranking: Fusion = Fusion(),  # noqa: B008 (frozen)
     items: ItemModel | None = None,
+    item_texts: Mapping[str, Any] | None = None,
     over: Release | None = None,
     actor: str = DEFAULT_ACTOR,
 ) -> Release:
@@ -137,6 +160,7 @@ def start_release(
         run_id: The run.
         ranking: How words and vectors are put together.
         items: What encodes the items, where that is another model.
+        item_texts: How items become texts and parts; None: the plugin's own code alone knows.
         over: The live release, to take its collection as it is: the release begins as `built`.
         actor: For the audit trail.
 
@@ -146,6 +170,7 @@ def start_release(
     """
     items = items or ItemModel(model_name, model_version)
     given = (model_name, model_version, items, index_info, ranking)
+    settle_cluster(conn)
     with conn.transaction():
         own_start(conn, plugin)
         found = release_of_run(conn, plugin, run_id)
@@ -157,10 +182,15 @@ def start_release(
             fail_release(conn, other, f"given up for run {run_id!r}", actor=actor)
         if items.name != model_name:  # code that knows one model only would write wrong vectors
             conn.execute("UPDATE estudio.alembic_version SET serves_from = greatest(serves_from, %s)", (TWO_TOWERS,))
+        # What code of the version before cannot read.
+        if index_info.fields or index_info.storage != VectorStorage.VECTOR:
+            conn.execute(
+                "UPDATE estudio.alembic_version SET serves_from = greatest(serves_from, %s)", (INDEXED_FIELDS,)
+            )
         row = conn.execute(
             "INSERT INTO estudio.deployments (plugin, model_name, model_version, item_model_name, item_model_version,"
-            " collection_id, index_info, ranking, run_id, applied_seq, applied_xid)"
-            " VALUES (%s, %s, %s, %s, %s, gen_random_uuid()::text, %s, %s, %s, 0, '0') RETURNING release_id",
+            " collection_id, index_info, ranking, item_texts, run_id, applied_seq, applied_xid)"
+            " VALUES (%s, %s, %s, %s, %s, gen_random_uuid()::text, %s, %s, %s, %s, 0, '0') RETURNING release_id",
             (
                 plugin,
                 model_name,
@@ -169,6 +199,7 @@ def start_release(
                 items.version,
                 Jsonb(index_info.model_dump(mode="json")),
                 Jsonb(ranking.model_dump(mode="json")),
+                None if item_texts is None else Jsonb(dict(item_texts)),
                 run_id,
             ),
         ).fetchone()
@@ -209,6 +240,7 @@ def _emptied(conn: psycopg.Connection, release: Release) -> Release:
     """Give a release an empty collection that lacks nothing but the writes from now on."""
     release.collection.drop(conn)
     release.collection.create(conn)
+    create_marks(conn, release.collection)
     # Transactions that have ended are left to the source; of all others nothing is assumed.
     conn.execute(
         "UPDATE estudio.deployments SET applied_seq = 0, applied_xid = pg_snapshot_xmin(pg_current_snapshot()),"
@@ -288,16 +320,19 @@ def live_pointer(conn: psycopg.Connection, plugin: str) -> tuple[Release, dateti
     Raises:
         NothingLiveError: there is none yet.
     """
-    with conn.cursor(row_factory=dict_row) as cursor:
-        statement = sql.SQL(
-            "SELECT {}, switched_at FROM estudio.deployments JOIN estudio.pointers USING (plugin, release_id)"
-            " WHERE plugin = %s"
-        ).format(sql.SQL(_COLUMNS))
-        row = cursor.execute(statement, (plugin,)).fetchone()
+    row = conn.execute(POINTER, (plugin,)).fetchone()
     if row is None:
-        raise NothingLiveError(f"Nothing is live for plugin {plugin!r}. Run its DAG {plugin}__initialize first.")
-    switched_at = row.pop("switched_at")
-    return _release(row), switched_at
+        raise nothing_live(plugin, [each[0] for each in conn.execute(OTHERS).fetchall()])
+    return release_of(row[:-1]), row[-1]
+
+
+def nothing_live(plugin: str, others: Sequence[str] = ()) -> NothingLiveError:
+    """Return the error of a plugin that has no live release yet; `others` are those that have one, where known."""
+    meant = f" Live are others: {suggest(plugin, others)}" if others else ""
+    return NothingLiveError(
+        f"Nothing is live for plugin {plugin!r}.{meant} If there is such a plugin (estudio plugins list), run its "
+        f"DAG {plugin}__initialize first."
+    )
 
 
 def previous_release(conn: psycopg.Connection, plugin: str) -> Release | None:
@@ -316,15 +351,19 @@ def mark_built(
     Raises:
         ReleaseError: the vector index is missing or invalid, or the release is not being built.
     """
+    settle_cluster(conn)
     with conn.transaction():
         current = get_release(conn, release.release_id)
-        if current.state in ("verified", "live", "previous"):
+        if current.state in ("verified", "challenger", "live", "previous"):
             return current
+        if current.state not in ("building", "built"):
+            raise _wrong_state(current, ("building", "built"))
         if not index_is_valid(conn, current.collection):
             raise ReleaseError(
                 f"Release {release.release_id} has no valid vector index. Run build_index on its collection first."
             )
         current = set_state(conn, current, "built", ("building", "built"))
+        drop_marks(conn, current.collection)
         current = add_stats(conn, current, stats or {})
         record_event(conn, current, "built", actor, dict(stats or {}))
         return current
@@ -341,6 +380,31 @@ def fail_release(conn: psycopg.Connection, release: Release, reason: str, *, act
         conn.execute("UPDATE estudio.deployments SET reason = %s WHERE release_id = %s", (reason, release.release_id))
         record_event(conn, failed, "failed", actor, {"reason": reason})
         return get_release(conn, release.release_id)
+
+
+def stand(conn: psycopg.Connection, release: Release, *, actor: str = DEFAULT_ACTOR) -> Release:
+    """Let a verified release stand beside the live one as its challenger; one that stands already does.
+
+    Raises:
+        ReleaseError: it is neither, or another release of the plugin is its challenger.
+    """
+    with conn.transaction():
+        own_start(conn, release.plugin)
+        others = _select(
+            conn, "plugin = %s AND state = 'challenger' AND release_id <> %s", (release.plugin, release.release_id)
+        )
+        if others:
+            raise ReleaseError(
+                f"Release {others[0].release_id} of {release.plugin!r} is a challenger already. Wait for its "
+                "experiment, or stop that: estudio experiments stop"
+            )
+        current = get_release(conn, release.release_id)
+        if current.state == "challenger":
+            return current
+        conn.execute("UPDATE estudio.alembic_version SET serves_from = greatest(serves_from, %s)", (EXPERIMENTS,))
+        current = set_state(conn, current, "challenger", ("verified",))
+        record_event(conn, current, "stands as challenger", actor)
+        return current
 
 
 def require_state(conn: psycopg.Connection, release: Release, states: tuple[State, ...]) -> Release:
@@ -417,16 +481,15 @@ def _selection(condition: LiteralString) -> bytes:
 
 
 def _select(conn: psycopg.Connection, condition: LiteralString, values: tuple[Any, ...]) -> list[Release]:
-    with conn.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(_selection(condition), values).fetchall()
-    return [_release(row) for row in rows]
+    return [release_of(row) for row in conn.execute(_selection(condition), values).fetchall()]
 
 
-def _release(row: Mapping[str, Any]) -> Release:
-    return Release(
-        **{
-            **row,
-            "index_info": SearchIndexInfo.model_validate(row["index_info"]),
-            "ranking": Fusion.model_validate(row["ranking"]),
-        }
-    )
+def release_of(row: Sequence[Any]) -> Release:
+    """Return what a row says, with its columns in the order of the fields of `Release`."""
+    named = dict(zip(_FIELDS, row, strict=True))
+    named["index_info"] = SearchIndexInfo.model_validate(named["index_info"])
+    named["ranking"] = Fusion.model_validate(named["ranking"])
+    return Release(**named)
+
+
+_FIELDS = tuple(each.name for each in fields(Release))

@@ -1,14 +1,16 @@
 """Search a collection: whole objects, in a stable order, filtered inside the scan.
 
-How the order comes about, and why pages are disjoint and complete, stands in `ordering`. The page that nearly every
-search asks for, the first without conditions, is one round trip (`first_page`).
+How the order comes about, and why pages are disjoint and complete, stands in `ordering`. Pages near the front are one
+round trip: the one that nearly every search asks for, without conditions, by `first_page`; those with filters, personal
+rows, sorting or words alone by `one_page`. What searches is written once, for blocking connections and for event loops
+(`statements`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,11 +23,21 @@ from estudio_core.errors import ConfigurationError, DataError, DimensionError, s
 from estudio_core.ids import id_list
 from estudio_core.lexical.settings import Fusion
 from estudio_core.vectordb.collection import Collection, register_vectors
+from estudio_core.vectordb.facets import count_up_to, subset
 from estudio_core.vectordb.filters import Filter, field_path, parse_filter
-from estudio_core.vectordb.first_page import first_page
-from estudio_core.vectordb.fused import EITHER_SCORE, SCORE, asked, exact_fused_rows, fused_rows, worded, worded_rows
-from estudio_core.vectordb.hits import SearchHit, nearest_part
+from estudio_core.vectordb.first_page import first_page, shape_of
+from estudio_core.vectordb.fused import SCORE, asked, exact_fused_rows, fused_rows, worded_rows
+from estudio_core.vectordb.hits import SearchHit
 from estudio_core.vectordb.objects import encodable
+from estudio_core.vectordb.one_page import (
+    MAX_SCAN_TUPLES,
+    SCAN_MEMORY_MULTIPLIER,
+    hit_columns,
+    hit_joins,
+    hits_of,
+    one_page,
+    without_words,
+)
 from estudio_core.vectordb.ordering import (
     FAR_BLOCK,
     Request,
@@ -39,14 +51,11 @@ from estudio_core.vectordb.ordering import (
 )
 from estudio_core.vectordb.search_session import PLANNER_AS_USUAL, is_search_session
 from estudio_core.vectordb.serving import Serving
+from estudio_core.vectordb.statements import Blocking, Statements, is_idle, run
 from estudio_core.vectordb.words import has_words
 
 QUERY_LIMIT = 10_000
 """Characters of a query that are read, of its words and by its encoder: what comes from strangers has a bound."""
-MAX_SCAN_TUPLES = 40_000
-"""Rows that one index scan looks at before the rest is searched exactly. Fixed, so that all pages see one order."""
-SCAN_MEMORY_MULTIPLIER = 16
-"""Of work_mem: room for what an iterative scan keeps (16 x 4 MB by default)."""
 _OWN_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;"
 
 __all__ = ["SearchHit", "SortBy", "StoredObject", "count", "find_by_filter", "find_by_ids", "search", "word_scores"]
@@ -115,7 +124,48 @@ def search(
         DimensionError: the vector does not fit the collection.
         DataError: the vector is zero or not finite.
     """
-    _check_page(limit, offset)
+    register_vectors(conn)
+    return run(
+        search_at(
+            Blocking(conn),
+            collection,
+            vector,
+            limit=limit,
+            offset=offset,
+            max_distance=max_distance,
+            filter=filter,
+            sort_by=sort_by,
+            user_id=user_id,
+            text=text,
+            weight=weight,
+            ef_search=ef_search,
+            exact=exact,
+            by_index=by_index,
+            while_live=while_live,
+        )
+    )
+
+
+async def search_at(
+    at: Statements,
+    collection: Collection,
+    vector: NDArray[np.floating[Any]] | Sequence[float] | None,
+    *,
+    limit: int = 10,
+    offset: int = 0,
+    max_distance: float | None = None,
+    filter: Mapping[str, Any] | Filter | None = None,
+    sort_by: SortBy | str | None = None,
+    user_id: str | None = None,
+    text: str | None = None,
+    weight: float | None = None,
+    ef_search: int | None = None,
+    exact: bool = False,
+    by_index: bool = False,
+    while_live: Serving | None = None,
+) -> list[SearchHit]:
+    """Do what `search` does, on a connection of either kind that knows pgvector's types."""
+    check_page(limit, offset)
     for given, what in ((user_id, "user_id"), (text, "text")):
         if given is not None:
             check_given(given, what)
@@ -125,11 +175,10 @@ def search(
     breadth = ef_search or collection.ef_search or collection.index_info.hnsw.ef_search
     if not 1 <= breadth <= 1000:
         raise ConfigurationError(f"ef_search is {breadth}; pgvector takes 1 to 1000.")
-    order = _sort(sort_by)
+    order = sort_order(sort_by)
     text = None if text is None else text[:QUERY_LIMIT]
     if vector is not None and (weight == 0 or sort_by is not None or collection.index_info.lexical is None):
         text = None
-    register_vectors(conn)
     request = Request(
         collection,
         None if vector is None else _query_vector(collection, vector),
@@ -139,51 +188,51 @@ def search(
         text,
         1.0 if vector is None else Fusion().weight if weight is None else weight,
     )
-    idle = conn.pgconn.transaction_status == TransactionStatus.IDLE
-    if idle and conn.autocommit and vector is not None and sort_by is None and not exact:
-        page = first_page(conn, request, limit, offset, breadth, by_index=by_index, while_live=while_live)
-        if page is not None:
-            return page
+    idle = is_idle(at)
+    if idle and at.connection.autocommit:
+        if vector is not None and sort_by is None and not exact:
+            page = await first_page(at, request, limit, offset, breadth, by_index=by_index, while_live=while_live)
+            if page is not None:
+                return page
+        if not by_index:
+            page = await one_page(at, request, order, limit, offset, breadth, exact=exact, while_live=while_live)
+            if page is not None:
+                return page
     # Nothing is written. In a caller's transaction, rolling back to here takes back the settings of this search and
     # nothing else; one of its own is committed, because psycopg forgets its prepared statements at a rollback.
-    with conn.transaction(force_rollback=not idle):
-        _settings(conn, breadth, own_snapshot=idle)
+    async with at.transaction(force_rollback=not idle):
+        await _settings(at, breadth, own_snapshot=idle)
         if while_live is not None:
-            while_live.require(conn)
-        if request.text is not None and not has_words(conn, collection):
-            if vector is None and sort_by is None:
-                raise ConfigurationError(
-                    f"Collection {collection.collection_id!r} has no words: it was built by a version without them, or "
-                    "its index is not built yet. Release again, or search by vectors."
-                )
-            request = replace(request, text=None)
-        if sort_by is not None:
-            return _hits(conn, request, sorted_rows(conn, request, order, limit, offset))
+            await while_live.require(at)
+        if request.text is not None and not (await shape_of(at, collection, anew=True)).words:
+            request = without_words(request, sorted_too=sort_by is not None)
+        if order is not None:
+            return await _hits(at, request, await sorted_rows(at, request, order, limit, offset))
         while True:
-            rows = _rows(conn, request, limit, offset, breadth, exact=exact, by_index=by_index)
-            hits = _hits(conn, request, rows)
+            rows = await _rows(at, request, limit, offset, breadth, exact=exact, by_index=by_index)
+            hits = await _hits(at, request, rows)
             # Inside a caller's transaction each statement sees its own moment: an object may go between two of them.
             if len(hits) == len(rows):
                 break
     return hits if request.text is not None else sorted(hits, key=lambda hit: (hit.distance, hit.object_id))
 
 
-def _rows(
-    conn: psycopg.Connection, request: Request, limit: int, offset: int, breadth: int, *, exact: bool, by_index: bool
+async def _rows(
+    at: Statements, request: Request, limit: int, offset: int, breadth: int, *, exact: bool, by_index: bool
 ) -> list[Row]:
     """Return a slice of the order that the request asks for."""
     if request.vector is None:
-        return worded_rows(conn, request, limit, offset)
-    block = 0 if exact or (is_small(conn, request) and not by_index) else reach(conn, request)
+        return await worded_rows(at, request, limit, offset)
+    block = 0 if exact or (await is_small(at, request) and not by_index) else await reach(at, request)
     if by_index and not exact:
         block = block or FAR_BLOCK
     if request.text is None:
         if block:
-            return index_rows(conn, request, limit, offset, block)
-        return exact_rows(conn, request, limit, offset)
+            return await index_rows(at, request, limit, offset, block)
+        return await exact_rows(at, request, limit, offset)
     if block:
-        return fused_rows(conn, request, limit, offset, breadth, block)
-    return exact_fused_rows(conn, request, limit, offset)
+        return await fused_rows(at, request, limit, offset, breadth, block)
+    return await exact_fused_rows(at, request, limit, offset)
 
 
 def word_scores(
@@ -208,10 +257,7 @@ def count(
     user_id: str | None = None,
 ) -> int:
     """Return how many objects match, as this user sees them."""
-    request = Request(collection, None, None if filter is None else parse_filter(filter), user_id, None)
-    row = conn.execute(sql.SQL("SELECT count(*) FROM ({}) v").format(request.visible), request.values()).fetchone()
-    assert row is not None
-    return int(row[0])
+    return count_up_to(conn, collection, subset(filter, user_id), None)
 
 
 def find_by_ids(
@@ -251,14 +297,14 @@ def find_by_filter(
     user_id: str | None = None,
 ) -> list[StoredObject]:
     """Return objects that match, ordered by a payload field or by id, as this user sees them; nothing is compared."""
-    _check_page(limit, offset)
+    check_page(limit, offset)
     request = Request(collection, None, None if filter is None else parse_filter(filter), user_id, None)
     idle = conn.info.transaction_status == TransactionStatus.IDLE
     with conn.transaction():
         if idle:
             conn.execute(_OWN_SNAPSHOT)
         while True:
-            rows = sorted_rows(conn, request, _sort(sort_by), limit, offset)
+            rows = run(sorted_rows(Blocking(conn), request, sort_order(sort_by), limit, offset))
             found = _stored(conn, collection, [row.stored_id for row in rows], with_vectors=False)
             # As in `search`: inside a caller's transaction an object may go between two statements.
             if len(found) == len(rows):
@@ -303,7 +349,12 @@ def check_given(given: Any, what: str) -> None:
         raise ConfigurationError(f"{what} holds the character NUL or half of a surrogate pair: {shown(given)}.")
 
 
-def _check_page(limit: int, offset: int) -> None:
+def check_page(limit: int, offset: int) -> None:
+    """Refuse what is no count.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
     for name, given in (("limit", limit), ("offset", offset)):
         if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given < 2**31:
             raise ConfigurationError(f"limit and offset are counts below 2**31; given {name}={shown(given)}.")
@@ -346,7 +397,12 @@ def _matrix(vectors: Sequence[Any]) -> NDArray[np.float32]:
     return np.stack([vector.to_numpy().astype(np.float32) for vector in vectors])
 
 
-def _sort(given: SortBy | str | None) -> SortBy | None:
+def sort_order(given: SortBy | str | None) -> SortBy | None:
+    """Read what `sort_by` may be.
+
+    Raises:
+        ConfigurationError: it is neither the name of a field nor a `SortBy`.
+    """
     sort = SortBy(given) if isinstance(given, str) else given
     if sort is not None:
         if not isinstance(sort, SortBy) or not isinstance(sort.field, str):
@@ -355,11 +411,11 @@ def _sort(given: SortBy | str | None) -> SortBy | None:
     return sort
 
 
-def _settings(conn: psycopg.Connection, ef_search: int, *, own_snapshot: bool) -> None:
+async def _settings(at: Statements, ef_search: int, *, own_snapshot: bool) -> None:
     """Set up this transaction: one snapshot where it is ours alone, the index scan, and plans that use it."""
     isolation = sql.SQL(_OWN_SNAPSHOT if own_snapshot else "")
-    planner = sql.SQL(PLANNER_AS_USUAL if is_search_session(conn) else "")
-    conn.execute(
+    planner = sql.SQL(PLANNER_AS_USUAL if is_search_session(at.connection) else "")
+    await at.execute(
         sql.SQL(
             "{}{} SET LOCAL hnsw.ef_search = {}; SET LOCAL hnsw.iterative_scan = relaxed_order;"
             " SET LOCAL hnsw.max_scan_tuples = {}; SET LOCAL hnsw.scan_mem_multiplier = {}; SET LOCAL jit = off"
@@ -373,39 +429,17 @@ def _settings(conn: psycopg.Connection, ef_search: int, *, own_snapshot: bool) -
     )
 
 
-def _hits(conn: psycopg.Connection, request: Request, rows: Sequence[Row]) -> list[SearchHit]:
+async def _hits(at: Statements, request: Request, rows: Sequence[Row]) -> list[SearchHit]:
     """Fetch payload, distance, nearest part and words of these rows, in their order."""
     if not rows:
         return []
-    collection = request.collection
-    words: tuple[sql.Composable, ...] = (sql.SQL(""), sql.SQL("NULL::float8"), sql.SQL(""))
-    if request.text is not None:
-        words = (sql.SQL("WITH {}").format(asked(collection)), EITHER_SCORE, worded(collection))
-    nearest = sql.SQL("(SELECT NULL::int AS part, 'NaN'::float8 AS distance)")
-    found = conn.execute(
-        sql.SQL(
-            "{asked} SELECT v.result_id, n.distance, COALESCE(o.payload, r.payload, '{{}}'), n.part,"
-            " o.user_id IS NOT NULL, {score}"
-            " FROM unnest(%(stored)s::text[], %(result)s::text[]) WITH ORDINALITY AS v (object_id, result_id, place)"
-            " JOIN {objects} o ON o.object_id = v.object_id LEFT JOIN {objects} r ON r.object_id = o.original_id"
-            " {worded} CROSS JOIN {nearest} n ORDER BY v.place"
-        ).format(
-            asked=words[0],
-            score=words[1],
-            objects=collection.objects,
-            worded=words[2],
-            nearest=nearest if request.vector is None else nearest_part(request, sql.SQL("v.object_id")),
-        ),
-        request.values(stored=[row.stored_id for row in rows], result=[row.result_id for row in rows]),
+    statement = sql.SQL(
+        "{ctes} {hits} FROM unnest(%(stored)s::text[], %(result)s::text[]) WITH ORDINALITY"
+        " AS v (object_id, result_id, place) {joined} ORDER BY v.place"
+    ).format(
+        ctes=sql.SQL("WITH {}").format(asked(request.collection)) if request.text is not None else sql.SQL(""),
+        hits=hit_columns(request),
+        joined=hit_joins(request),
     )
-    return [
-        SearchHit(
-            object_id,
-            distance,
-            payload,
-            None if collection.averages else part,
-            personal,
-            None if score is None else score / request.weight,
-        )
-        for object_id, distance, payload, part, personal, score in found
-    ]
+    values = request.values(stored=[row.stored_id for row in rows], result=[row.result_id for row in rows])
+    return hits_of(request, await at.rows(statement, values))

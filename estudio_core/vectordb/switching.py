@@ -8,11 +8,15 @@ verify_release at once.
 
 from __future__ import annotations
 
-import psycopg
+import logging
 
-from estudio_core.errors import ConcurrentReleaseError, ReleaseError
+import psycopg
+from psycopg import sql
+
+from estudio_core.errors import ConcurrentReleaseError, ModelError, ReleaseError, UnavailableError
 from estudio_core.vectordb.catching_up import apply, catch_up, mark_applied, pending, prune
 from estudio_core.vectordb.change_log import EmbedWrites
+from estudio_core.vectordb.cluster import settle_cluster
 from estudio_core.vectordb.locks import lock_timeout, own_start, own_switch
 from estudio_core.vectordb.releases import (
     DEFAULT_ACTOR,
@@ -26,6 +30,8 @@ from estudio_core.vectordb.releases import (
     require_state,
     set_state,
 )
+
+logger = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S = 30.0
 """How long a switch waits for writers to end."""
@@ -47,16 +53,17 @@ def switch(
     actor: str = DEFAULT_ACTOR,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
 ) -> Release:
-    """Make a verified release live: last entries of the change log, states, pointer and audit in one transaction.
+    """Make a verified release, or a challenger, live.
 
-    Switching to the live release does nothing.
+    Last entries of the change log, states, pointer and audit are one transaction. Switching to the live release does
+    nothing.
 
     Raises:
-        ReleaseError: the release is not verified; nothing was changed.
+        ReleaseError: the release is neither; nothing was changed.
         ConcurrentReleaseError: a writer or another switch did not end in time, or writes came faster than they could be
             applied; nothing was changed.
     """
-    return _point_to(conn, release, ("verified",), "switched", embed, actor, lock_timeout_s)
+    return _point_to(conn, release, ("verified", "challenger"), "switched", embed, actor, lock_timeout_s)
 
 
 def rollback(
@@ -98,6 +105,7 @@ def _point_to(
     actor: str,
     lock_timeout_s: float,
 ) -> Release:
+    settle_cluster(conn)
     done: frozenset[int] = frozenset()
     for most_embedded in EMBEDDED_UNDER_LOCK:
         with conn.transaction():
@@ -145,15 +153,16 @@ def _move_pointer(
 def retire_releases(conn: psycopg.Connection, plugin: str, keep: int, *, actor: str = DEFAULT_ACTOR) -> list[Release]:
     """Drop collections that nothing refers to, prune the change log, and return the releases whose ones are gone.
 
-    Kept: the live release, the one before it, and further ones that were live last, up to `keep` in all; and all that
-    are being built. Collections of failed releases are dropped. One that is in use just now is left for the next time.
-    Writers wait for the change of state alone, not for the tables.
+    Kept: the live release, the one before it, and further ones that were live last, up to `keep` in all; a challenger;
+    and all that are being built. Collections of failed releases are dropped. One that is in use just now is left for
+    the next time. Writers wait for the change of state alone, not for the tables.
 
     Raises:
         ReleaseError: `keep` is below 2, so that no rollback would be left; or a table is not ours.
     """
     if keep < 2:
         raise ReleaseError(f"keep={keep} would leave nothing to roll back to. Keep 2 or more releases.")
+    settle_cluster(conn)
     with conn.transaction():
         candidates = [release for release in list_releases(conn, plugin) if release.state in ("previous", *_DROPPED)]
         kept = _kept(conn, plugin, keep)
@@ -172,6 +181,83 @@ def retire_releases(conn: psycopg.Connection, plugin: str, keep: int, *, actor: 
         own_start(conn, plugin)
         prune(conn, plugin)
     return retired
+
+
+def drop_challenger(conn: psycopg.Connection, release: Release, *, actor: str = DEFAULT_ACTOR) -> Release:
+    """Retire a challenger; its collection goes at the next clean-up. One that is none any more stays as it is.
+
+    Raises:
+        ConcurrentReleaseError: a write or switch did not end in time; nothing was changed.
+    """
+    with conn.transaction():
+        own_switch(conn, release.plugin, LOCK_TIMEOUT_S)  # it does not become live meanwhile
+        if get_release(conn, release.release_id).state == "challenger":
+            current = set_state(conn, release, "retired", ("challenger",))
+            record_event(conn, current, "challenger dropped", actor)
+        return get_release(conn, release.release_id)
+
+
+def remove_releases(conn: psycopg.Connection, plugin: str, *, actor: str = DEFAULT_ACTOR) -> list[int]:
+    """Take the pointer of a plugin away, retire all its releases and drop their collections; writes to it are over.
+
+    Repeated, it does what is left.
+
+    Returns:
+        The numbers of the releases whose collection is in use just now: call it again.
+
+    Raises:
+        ConcurrentReleaseError: a write or switch did not end in time; nothing was changed.
+    """
+    with conn.transaction():
+        own_switch(conn, plugin, LOCK_TIMEOUT_S)
+        own_start(conn, plugin)
+        for release in list_releases(conn, plugin):
+            if release.state not in _DROPPED:
+                record_event(conn, release, "removed with its plugin", actor, {"state": release.state})
+        conn.execute("DELETE FROM estudio.pointers WHERE plugin = %s", (plugin,))
+        conn.execute(
+            "UPDATE estudio.deployments SET state = 'retired', retired_at = clock_timestamp()"
+            " WHERE plugin = %s AND state <> ALL(%s)",
+            (plugin, list(_DROPPED)),
+        )
+        for table in ("change_log", "sync_state"):
+            conn.execute(
+                sql.SQL("DELETE FROM {} WHERE plugin = %s").format(sql.Identifier("estudio", table)), (plugin,)
+            )
+    left = []
+    for release in list_releases(conn, plugin):
+        try:
+            _drop(conn, release, actor)
+        except psycopg.errors.LockNotAvailable:
+            left.append(release.release_id)
+    return sorted(left)
+
+
+def keep_log_short(conn: psycopg.Connection, plugin: str, embed: EmbedWrites) -> int:
+    """Bring challengers and the releases that a rollback may go to up to date, and shorten the change log.
+
+    What nobody needs any more of it is deleted. So a rollback embeds what was written since the last time this was
+    done, and the log is as long as that. A release whose model cannot be used just now is left as it is, and so is what
+    it lacks.
+
+    Returns:
+        How many entries were deleted.
+    """
+    settle_cluster(conn)
+    with conn.transaction():
+        kept = [release for release in list_releases(conn, plugin) if release.state in ("previous", "challenger")]
+    collections = set()
+    for release in kept:
+        if release.collection_id in collections:
+            continue
+        collections.add(release.collection_id)
+        try:
+            catch_up(conn, release, embed)
+        except (ModelError, UnavailableError, psycopg.errors.UndefinedTable) as error:
+            logger.warning("Release %d stays behind the live one for now: %s", release.release_id, error)
+    with conn.transaction():
+        own_start(conn, plugin)
+        return prune(conn, plugin)
 
 
 def _retire(conn: psycopg.Connection, release: Release, keep: int) -> None:

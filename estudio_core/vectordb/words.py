@@ -51,6 +51,8 @@ def build_words(conn: psycopg.Connection, collection: Collection) -> None:
             " ALTER TABLE {words} ADD PRIMARY KEY (object_id);"
             " CREATE INDEX {by_word} ON {words} USING gin (document);"
             " CREATE TABLE {terms} (word text NOT NULL, documents bigint NOT NULL, most real NOT NULL);"
+            # It has no key, without which logical replication would refuse to have rows deleted.
+            " ALTER TABLE {terms} REPLICA IDENTITY FULL;"
             " INSERT INTO {terms} SELECT w.word, count(*), max(w.weight)"
             " FROM documents, estudio.word_weights({weighing}) AS w WHERE NOT personal GROUP BY w.word"
             " UNION ALL SELECT '', count(*), 0 FROM documents WHERE NOT personal;"

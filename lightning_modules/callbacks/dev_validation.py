@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -103,6 +104,8 @@ class DevValidation(lightning.Callback):
         self._best: Floats | None = None
         self._window: list[tuple[SessionBatch, Tensor, Tensor]] = []
         self._measured_step = -1
+        self.seconds = 0.0
+        """Wall-clock time that metrics have taken so far."""
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Measure the model as it came."""
@@ -154,7 +157,12 @@ class DevValidation(lightning.Callback):
         return self._evaluation.fusion_weight(self._vectors(module))
 
     def _by_query(self, module: RankingModule) -> dict[str, Floats]:
-        return self._evaluation.by_query(self._vectors(module), module.loss_of) if self.has_sessions else {}
+        if not self.has_sessions:
+            return {}
+        started = time.monotonic()
+        values = self._evaluation.by_query(self._vectors(module), module.loss_of)
+        self.seconds += time.monotonic() - started
+        return values
 
     def _vectors(self, module: RankingModule) -> Tensor:
         with autocast(self._precision, module.model.device):

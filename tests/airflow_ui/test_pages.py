@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from estudio_core import database
 from estudio_core.airflow_ui import content, glance, pages
@@ -51,6 +52,20 @@ def search(sessions: int) -> None:
 
 
 @pytest.mark.usefixtures("filled")
+def test_the_page_shows_what_people_ask_for() -> None:
+    assert "What people ask for" not in plugin_page(shop())
+    search(3)
+    with database.connect() as connection:
+        found_nothing = UbiQuery("none", f"sofa {MARKUP}", datetime.now(UTC), "shop", client_id="c")
+        ClickstreamStore(connection).log_queries([found_nothing])
+    page = plugin_page(shop())
+    assert MARKUP not in page
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", page, re.DOTALL)]
+    assert ["Popular", "lamp", "3", "0", "3", "0", "0"] in rows
+    assert [row[0] for row in rows if len(row) == 7 and row[1].startswith("sofa")] == ["", "Found nothing"]
+
+
+@pytest.mark.usefixtures("filled")
 def test_the_page_shows_releases_pointer_promotions_plot_report_and_improvements() -> None:
     page = plugin_page(shop())
     assert '<span class="live">Release 2</span> serves <span class="whole">model version 2</span>' in page
@@ -79,6 +94,24 @@ def test_the_page_shows_releases_pointer_promotions_plot_report_and_improvements
     assert content.improvement_report("books", "improve 1") is None
     assert "<summary>1</summary>\nunseen_ndcg_at_10_after&nbsp;0.4<br>" in page  # numbers of a promotion
     assert '<a href="plugins/shop">' in pages.overview([(shop(), EVERYTHING)])
+
+
+@pytest.mark.usefixtures("filled")
+def test_an_experiment_is_shown_with_its_band_and_what_is_still_needed() -> None:
+    assert "<h2>Experiments</h2>" not in plugin_page(shop())
+    standing = {
+        "searches": 200, "visits": 90, "wins": 31, "losses": 22, "ties": 7, "credit": 0.0514, "low": -0.021,
+        "high": 0.1239, "sessions_needed": 640, "left_out": "", "finding": None, "reason": "So far: nothing.",
+    }  # fmt: skip
+    with database.connect() as connection:
+        connection.execute(
+            "INSERT INTO estudio.experiments (experiment_id, plugin, form, champion, challenger, settings, standing,"
+            " started_by) VALUES ('of-june', 'shop', 'interleaving', 2, 1, '{}', %s, 'ana')",
+            (Jsonb(standing),),
+        )
+    page = plugin_page(shop())
+    for told in ("of-june", "31, 7, 22", "+0.051 [-0.021, +0.124]", '<td class="n">640</td>', "So far: nothing."):
+        assert told in page
 
 
 @pytest.mark.usefixtures("filled")

@@ -27,7 +27,6 @@ def test_sessions_show_one_clicked_product_and_lists_return() -> None:
 
 def test_all_contenders_get_the_sessions_in_the_order_of_training() -> None:
     from lightning_modules.batches import BatchBuilder
-    from lightning_modules.config import TrainingConfig
     from lightning_modules.data_module import SessionBatches
 
     class Recording(BatchBuilder):
@@ -38,8 +37,9 @@ def test_all_contenders_get_the_sessions_in_the_order_of_training() -> None:
             self.seen += [session.session_id for session in sessions]
 
     data, recording = workload(50, seed=1), Recording()
-    list(SessionBatches(data.splits["train"], recording, TrainingConfig(batch_size=8, sessions_per_query=1, seed=3)))
-    load = Load(data, steps=1, batch_size=8, precision="32", seed=3)
+    load = Load(data, steps=4, batch_size=8, precision="32", seed=3)
+    list(SessionBatches(data.splits["train"], recording, load.config))
+    assert len(recording.seen) == 32
     assert [session.session_id for session in load.in_order()] == recording.seen
 
 

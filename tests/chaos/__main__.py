@@ -11,6 +11,8 @@ from pathlib import Path
 
 from benchmarks.machine import describe
 from tests.chaos.drill import Outcome, drill
+from tests.chaos.moves import Outcome as Move
+from tests.chaos.moves import all_moves, table
 from tests.chaos.points import POINTS
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
@@ -19,13 +21,21 @@ RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 def main(argv: list[str] | None = None) -> int:
     """Run, print and write the tally; 1 where a promise was broken."""
     asked = _arguments(argv)
+    began = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"[{time.monotonic() - began:5.0f} s] {line}", flush=True)
+
+    if asked.moves_only:
+        outcomes = all_moves(say)
+        print(moves_report(outcomes))
+        return 1 if any(outcome.violations for outcome in outcomes) else 0
     points = [
         point for point in POINTS if any(part in f"{point.step} {point.target} {point.name}" for part in asked.points)
     ]
     if not points:
         print(f"No point has {asked.points} in its step, target or name.", file=sys.stderr)
         return 2
-    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="estudio-chaos-") as folder:
         outcome = drill(
             points,
@@ -34,13 +44,22 @@ def main(argv: list[str] | None = None) -> int:
             seed=asked.seed,
             limit_s=asked.limit_s,
             folder=Path(asked.keep or folder) / "drill",
-            say=lambda line: print(f"[{time.monotonic() - began:5.0f} s] {line}", flush=True),
+            say=say,
         )
-    text = report(outcome, asked.items, asked.models, asked.seed)
+    moves = all_moves(say) if asked.points == [""] else []
+    text = report(outcome, asked.items, asked.models, asked.seed) + moves_report(moves)
     print(text)
     asked.results.mkdir(parents=True, exist_ok=True)
     (asked.results / "chaos.md").write_text(text, encoding="utf-8")
-    return 1 if outcome.violations else 0
+    return 1 if outcome.violations or any(move.violations for move in moves) else 0
+
+
+def moves_report(outcomes: list[Move]) -> str:
+    """Return the tally of the moves of the database, and every violation, Markdown."""
+    if not outcomes:
+        return ""
+    found = "\n".join(f"- {one.kind}, {one.moment}: {text}" for one in outcomes for text in one.violations)
+    return f"\n## The database moves\n\n{table(outcomes)}\n{chr(10) + found + chr(10) if found else ''}"
 
 
 def report(outcome: Outcome, items: int, models: int, seed: int) -> str:
@@ -70,6 +89,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--models", type=int, default=3, help="model versions that are released in turn")
     parser.add_argument(
         "--points", nargs="+", default=[""], help="parts of steps, targets or names of the points to kill at"
+    )
+    parser.add_argument(
+        "--moves-only", action="store_true", help="move the database to other clusters, and kill nothing"
     )
     parser.add_argument(
         "--limit-s", type=float, default=780, help="no release begins later than this after the traffic"

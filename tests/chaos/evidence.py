@@ -12,8 +12,8 @@ from psycopg import sql
 
 from estudio_core import database
 from estudio_core.errors import RepositoryError
-from estudio_core.export import staging
 from estudio_core.export.triton_repository import read_entry
+from estudio_core.inference import staging
 from estudio_core.inference.onnx_embedder import OnnxEmbedder
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.settings import get_settings

@@ -78,6 +78,12 @@ POINTS = (
     Point("objects copied, vectors not", "embed_shard", "builder", Halt(f"{_INDEX}.copying:_copy", call=2), short=True),
     Point("vectors copied, not committed", "embed_shard", "database", Halt(f"{_INDEX}.copying:_copy", "after", call=2)),
     Point(
+        "one shard moved its mark, not committed",
+        "embed_shard",
+        "builder",
+        Halt("estudio_core.pipeline.embed_shard:move_mark", "after"),
+    ),
+    Point(
         "items being encoded",
         "embed_shard",
         "server",
@@ -85,6 +91,12 @@ POINTS = (
     ),
     Point(
         "vector index built, not committed", "build_index", "builder", Halt(f"{_INDEX}.index_build:_create", "after")
+    ),
+    Point(
+        "vector index committed, others not",
+        "build_index",
+        "builder",
+        Halt(f"{_INDEX}.index_build:_create", "before", 2),
     ),
     Point(
         "indexes built, not committed",

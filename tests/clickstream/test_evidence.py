@@ -7,7 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from estudio_core.clickstream.evidence import CLICK_WEIGHT_CLIP, Pooling, weigh_clicks, weigh_evidence
+from benchmarks.position_bias.weights import Log, weighed
+from estudio_core.clickstream.evidence import (
+    CLICK_WEIGHT_CLIP,
+    DEV_WEIGHT_CLIP,
+    Pooling,
+    weigh_clicks,
+    weigh_dev_clicks,
+    weigh_evidence,
+)
 from estudio_core.clickstream.examination_curve import EVEN, ByPosition, PowerLaw
 from estudio_core.clickstream.position_bias import effective_sample_size
 from estudio_core.clickstream.ranking_data import FineTuningInput
@@ -112,7 +120,7 @@ def log(eta: float = 1.0, count: int = 300, shown: int = 12) -> list[FineTuningI
 
 @pytest.mark.parametrize("exponent", [0.0, 0.7, 1.0, 2.0])
 @pytest.mark.parametrize("pooling", ["query", "session"])
-def test_the_defaults_weigh_by_the_power_law_to_the_last_bit(exponent: float, pooling: Pooling) -> None:
+def test_the_defaults_weigh_by_the_power_law(exponent: float, pooling: Pooling) -> None:
     sessions = log()
     evidence = weigh_evidence(sessions, PowerLaw.given(exponent), pooling)
     assert evidence == weigh_evidence(sessions, PowerLaw.given(exponent), pooling, "ipw")
@@ -120,8 +128,8 @@ def test_the_defaults_weigh_by_the_power_law_to_the_last_bit(exponent: float, po
     for of_session in sessions:
         weights = np.ones(12) if pooling == "query" else np.minimum((positions + 1.0) ** exponent, 5.0)
         assert evidence.click_weights[of_session.session_id] == tuple(weights.tolist())
-    expected = by_query(sessions, exponent) if pooling == "query" else by_session(sessions, exponent)
-    assert evidence.confidences == expected
+    if pooling == "session":
+        assert evidence.confidences == by_session(sessions, exponent)
     clicked = [
         (w, c)
         for s in sessions
@@ -133,31 +141,57 @@ def test_the_defaults_weigh_by_the_power_law_to_the_last_bit(exponent: float, po
     assert evidence.effective_sample_size == effective_sample_size([w * c for w, c in clicked])
 
 
-def by_query(sessions: list[FineTuningInput], exponent: float) -> dict[str, tuple[float, ...]]:
-    """Posterior attraction over a grid, (pair, position) after (pair, position)."""
-    seen: dict[tuple[str, str], dict[int, list[float]]] = {}
-    for s in sessions:
-        for result, place, click in zip(s.results, s.positions, s.click_weights, strict=True):
-            seen.setdefault((s.query, result), {}).setdefault(place, []).append(click)
-    examined = (np.arange(12) + 1.0) ** -exponent
-    looks = [len(clicks) * examined[place] for of_pair in seen.values() for place, clicks in sorted(of_pair.items())]
-    average = float(np.clip(sum(sum(s.click_weights) for s in sessions) / np.array(looks).sum(), 0.02, 0.95))
-    grid = (np.arange(64) + 0.5) / 64
-    prior = (average * 2.0 - 1) * np.log(grid) + ((1 - average) * 2.0 - 1) * np.log1p(-grid)
-    logs = []
-    for of_pair in seen.values():
-        logs.append(prior.copy())
-        for place, clicks in sorted(of_pair.items()):
-            logs[-1] += sum(clicks) * np.log(grid) + (len(clicks) - sum(clicks)) * np.log1p(-examined[place] * grid)
-    weights = np.exp(np.array(logs) - np.array(logs).max(axis=1, keepdims=True))
-    found = dict(zip(seen, ((weights @ grid) / weights.sum(axis=1)).tolist(), strict=True))
-    return {
-        s.session_id: tuple(
-            found[s.query, r] if click else min(max(1.0 - found[s.query, r] / average, 0.0), 1.0)
-            for r, click in zip(s.results, s.click_weights, strict=True)
-        )
-        for s in sessions
-    }
+def test_all_sessions_of_a_query_and_item_have_one_weight() -> None:
+    found: dict[tuple[str, str, bool], set[float]] = {}
+    sessions = log()
+    confidences = weigh_evidence(sessions, PowerLaw.given(1.0)).confidences
+    for of in sessions:
+        for result, weight, click in zip(of.results, confidences[of.session_id], of.click_weights, strict=True):
+            found.setdefault((of.query, result, click > 0), set()).add(weight)
+    assert all(len(weights) == 1 for weights in found.values())
+
+
+@pytest.mark.parametrize("model", ["PBM 0", "PBM 1", "PBM 2", "cascade", "DBN"])
+@pytest.mark.parametrize("click_share", [1.0, 0.1])
+def test_irrelevant_results_get_less_of_the_weight_than_of_the_clicks(model: str, click_share: float) -> None:
+    found = weighed(Log(model, 0.2, 2, click_share, sessions=1_200), seeds=1)
+    assert found.weighted < found.raw
+    of_grade = [weight for weight in found.by_grade if np.isfinite(weight)]
+    assert of_grade[-1] > of_grade[0]
+
+
+def test_what_nobody_ranked_by_relevance_is_no_negative() -> None:
+    sessions = log(count=60)
+    sorted_by_price = replace(sessions[0], session_id="by price", by_relevance=False)
+    confidences = weigh_evidence([*sessions, sorted_by_price], PowerLaw.given(1.0)).confidences
+    for weight, click in zip(confidences["by price"], sorted_by_price.click_weights, strict=True):
+        assert (weight > 0) == (click > 0)
+    assert any(weight for weight, click in zip(confidences["0"], sessions[0].click_weights, strict=True) if not click)
+
+
+def test_a_machine_tells_nothing_of_attraction() -> None:
+    people = [replace(s, client_id=f"person {n // 3}") for n, s in enumerate(log(count=200))]
+    machine = [
+        replace(s, session_id=f"machine {n}", client_id="machine", click_weights=(1.0,) * 12)
+        for n, s in enumerate(log(count=300))
+    ]
+    alone = weigh_evidence(people, PowerLaw.given(1.0)).confidences
+    beside = weigh_evidence([*people, *machine], PowerLaw.given(1.0)).confidences
+    assert all(beside[key] == values for key, values in alone.items())
+
+
+def test_clicks_are_weighed_by_attention_a_standard_error_less_steep() -> None:
+    sessions = log(count=60)
+    unsure = PowerLaw(1.5, 0.5, "fixed rankings", (0.5, 2.0))
+    assert weigh_evidence(sessions, unsure) == weigh_evidence(sessions, PowerLaw.given(1.0))
+    assumed = PowerLaw(1.0, float("inf"), "assumed", (1.0, 1.0))
+    assert weigh_evidence(sessions, assumed) == weigh_evidence(sessions, PowerLaw.given(1.0))
+
+
+def test_weights_that_models_are_compared_by_have_a_bound() -> None:
+    weights = weigh_dev_clicks([session([0])], PowerLaw.given(3.0))["s"]
+    assert weights[1] == 8.0
+    assert max(weights) == DEV_WEIGHT_CLIP
 
 
 def by_session(sessions: list[FineTuningInput], eta: float) -> dict[str, tuple[float, ...]]:

@@ -73,6 +73,75 @@ def test_without_scores_there_is_the_upper_bound_alone() -> None:
     assert estimate.exponent > 1.0
 
 
+@pytest.mark.parametrize("shuffled_share", [0.0, 0.3])
+def test_one_clients_ten_thousand_sessions_do_not_move_the_exponent(shuffled_share: float) -> None:
+    rng = np.random.default_rng(2)
+    honest = [
+        replace(session, client_id=f"person {number // 4}")
+        for number, session in enumerate(log(1.0, shuffled_share=shuffled_share))
+    ]
+    everything = [
+        replace(s, session_id=f"all {s.session_id}", client_id="bot", click_weights=(1.0,) * OBJECTS) for s in honest
+    ]
+    anywhere = [
+        replace(
+            s,
+            session_id=f"any {s.session_id}",
+            client_id="other bot",
+            click_weights=tuple((np.arange(OBJECTS) == rng.integers(OBJECTS)).astype(float).tolist()),
+        )
+        for s in honest
+    ]
+    alone = estimate_examination(honest).exponent
+    assert alone == pytest.approx(1.0, abs=0.12)
+    for bots in (everything, anywhere):
+        crowded = estimate_examination(
+            [*honest, *(replace(s, session_id=f"{s.session_id} {i}") for i in range(2) for s in bots)]
+        )
+        assert crowded.exponent == pytest.approx(alone, abs=0.06)
+
+
+def test_errors_are_those_of_clients_not_of_their_sessions() -> None:
+    own = log(1.0, shuffled_share=0.3, sessions=1_500)
+    alone = estimate_examination(own)
+    # Each client repeats one search: 3 sessions that say the same are not three observations.
+    repeated = [
+        replace(s, session_id=f"{s.session_id} {i}", client_id=s.session_id) for s in own[:500] for i in range(3)
+    ]
+    assert estimate_examination(repeated).standard_error > 1.3 * alone.standard_error
+    once = estimate_examination(own[:500])
+    assert estimate_examination(repeated).standard_error == pytest.approx(once.standard_error, rel=0.25)
+
+
+@pytest.mark.parametrize("unknown", [None, float("inf")])
+def test_a_session_without_scores_hardly_changes_the_exponent(unknown: float | None) -> None:
+    sessions = log(1.0, sessions=3_000)
+    changed = [*sessions[:-1], replace(sessions[-1], ranks=(unknown,) * OBJECTS)]
+    new = replace(sessions[-1], session_id="new", query="asked once", ranks=(unknown,) * OBJECTS)
+    expected = estimate_examination(sessions).exponent
+    for given in (changed, [*sessions, new]):
+        assert estimate_examination(given).exponent == pytest.approx(expected, abs=0.02)
+
+
+def test_lists_that_are_not_by_relevance_tell_nothing_of_attention() -> None:
+    sessions = log(1.0, sessions=2_000)
+    upside_down = [
+        replace(s, session_id=f"by price {s.session_id}", results=s.results[::-1], by_relevance=False) for s in sessions
+    ]
+    assert estimate_examination([*sessions, *upside_down]) == estimate_examination(sessions)
+
+
+def test_users_who_leave_at_a_click_look_at_nothing_below() -> None:
+    first_only = []
+    for session in log(0.0, sessions=3_000):
+        clicks = np.array(session.click_weights)
+        first_only.append(replace(session, click_weights=tuple((clicks * (np.cumsum(clicks) == 1)).tolist())))
+    estimate = estimate_examination(first_only)
+    assert estimate.after_clicks[0] == 0.0
+    assert estimate.exponent < 0.3
+    assert "0% of it left below a click" in str(estimate)
+
+
 def test_a_log_that_cannot_tell_gives_the_assumed_exponent() -> None:
     for sessions in ([], log(1.0, sessions=3)):
         estimate = estimate_examination(sessions)

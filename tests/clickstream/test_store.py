@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from estudio_core import database
 from estudio_core.clickstream.store import ClickstreamStore, Logged
-from estudio_core.clickstream.ubi import UbiEvent, UbiQuery, read_ubi
+from estudio_core.clickstream.ubi import UbiEvent, UbiQuery
 from estudio_core.errors import DataError
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -70,9 +69,11 @@ def test_attributes_of_another_shape_stop_no_session(store: ClickstreamStore, co
 
 def test_a_session_keeps_positions_scores_release_and_clicks(store: ClickstreamStore) -> None:
     store.log_queries(
-        [query(1, query_response_scores=(0.9, 0.8, 0.7), query_attributes={"release": "r7"}, client_id="user-1")]
+        [query(1, query_response_scores=(0.9, 0.8, 0.7), query_attributes={"release": "r7"}, client_id="phone")]
     )
-    store.log_events([event(1, "b", position_ordinal=2), event(1, "c", "purchase")])
+    store.log_events(
+        [event(1, "b", position_ordinal=2, session_id="evening", user_id="ana"), event(1, "c", "purchase")]
+    )
 
     (session,) = store.sessions("shop")
 
@@ -85,12 +86,37 @@ def test_a_session_keeps_positions_scores_release_and_clicks(store: ClickstreamS
         ("c", 2, 0.7),
     ]
     assert session.release == "r7"
-    assert session.user_id == "user-1"
+    assert (session.client_id, session.visit_id, session.user_id) == ("phone", "evening", "ana")
+    assert not session.is_refined
     assert [(e.object_id, e.event_type, e.importance) for e in session.events] == [
         ("b", "click", 1.0),
         ("c", "purchase", 3.0),
     ]
     assert not session.is_irrelevant
+
+
+def test_a_list_that_its_user_filtered_or_sorted_is_told(store: ClickstreamStore) -> None:
+    actions = ["brand_filter", "product_sort", "click", "sorting", "filtered", "resort_view"]
+    store.log_queries([query(number) for number in range(len(actions))])
+    store.log_events([event(number, "a", action) for number, action in enumerate(actions)])
+    refined = [actions[int(s.session_id[1:])] for s in store.sessions("shop") if s.is_refined]
+    assert refined == ["brand_filter", "product_sort", "sorting", "filtered"]
+
+
+def test_of_a_log_with_more_sessions_all_queries_and_all_times_are_drawn(store: ClickstreamStore) -> None:
+    # 300 searches for one query, then 60 for as many others, then 300 for the one again.
+    texts = ["tv"] * 300 + [f"lamp {number}" for number in range(60)] + ["TV "] * 300
+    store.log_queries([query(number, user_query=text) for number, text in enumerate(texts)])
+    drawn = list(store.sessions("shop", limit=80, by_query=True))
+    assert len(drawn) == 80
+    of_head = [int(s.session_id[1:]) for s in drawn if s.query.strip().lower() == "tv"]
+    assert len(of_head) == 20
+    assert min(of_head) < 300 <= 360 <= max(of_head)
+    assert drawn == list(store.sessions("shop", limit=80, by_query=True))
+    assert [s.created_at for s in drawn] == sorted(s.created_at for s in drawn)
+    assert len(list(store.sessions("shop", limit=200, by_query=True))) == 200  # no place stays empty
+    newest = {s.query for s in store.sessions("shop", limit=80)}
+    assert newest == {"TV "}
 
 
 def test_duplicates_are_ignored_and_counted(store: ClickstreamStore) -> None:
@@ -254,11 +280,11 @@ def test_texts_are_values_not_sql(store: ClickstreamStore) -> None:
 
 def test_a_ubi_file_is_imported_once(store: ClickstreamStore) -> None:
     first = store.import_ubi(FIXTURES / "ubi_sample.ndjson")
-    assert first.queries == Logged(inserted=5, duplicates=0)
+    assert first.queries == Logged(inserted=5, duplicates=2, merged=2)
     assert first.events == Logged(inserted=44, duplicates=0)
     assert first.skipped == ()
     again = store.import_ubi(FIXTURES / "ubi_sample.ndjson")
-    assert (again.queries.inserted, again.events.inserted) == (0, 0)
+    assert (again.queries, again.events) == (Logged(0, 9), Logged(0, 44))
 
     sessions = {s.query: s for s in store.sessions("esci_ubi_sample")}
     ps4 = sessions["ps4"]
@@ -270,50 +296,11 @@ def test_a_ubi_file_is_imported_once(store: ClickstreamStore) -> None:
     assert [r.object_id for r in gold.search_results][:2] == ["B01MRYG53O", "B07Q26JMD9"]
 
 
-def test_ordinals_counted_from_zero_are_shifted_and_others_are_not() -> None:
-    log = read_ubi(FIXTURES / "ubi_sample.ndjson")
-    lowest = {
-        application: min(
-            e.position_ordinal
-            for e in log.events
-            if e.application == application and e.action_name == "impression" and e.position_ordinal is not None
-        )
-        for application in ("esci_ubi_sample", "Chorus")
-    }
-    assert lowest == {"esci_ubi_sample": 1, "Chorus": 1}
-
-
-def test_unusable_ubi_lines_are_reported_and_broken_json_names_its_line(tmp_path: Path) -> None:
-    file = tmp_path / "log.ndjson"
-    file.write_text('{"query_id": "q", "user_query": "", "timestamp": "2026-01-01T00:00:00Z", "application": "a"}\n\n')
-    log = read_ubi(file)
-    assert (log.queries, log.events) == ([], [])
-    assert log.skipped == ["line 1: ValueError user_query is ''; a non-empty text is needed"]
-    file.write_text("{}\n{broken\n")
-    with pytest.raises(DataError, match="line 2 is not JSON"):
-        read_ubi(file)
-    with pytest.raises(DataError, match="cannot be read"):
-        read_ubi(tmp_path / "absent.ndjson")
-
-
-def test_ubi_lines_of_another_shape_are_left_out_and_the_others_read(tmp_path: Path) -> None:
-    def line(**fields: Any) -> str:
-        known = {"action_name": "click", "query_id": "q", "timestamp": "2026-01-01T00:00:00Z", "application": "a"}
-        return json.dumps(known | fields, ensure_ascii=False)
-
-    odd = [
-        line(event_attributes={"position": 3}),
-        line(event_attributes={"object": "7"}),
-        line(event_attributes=[1]),
-        line(timestamp=1e300),
-        line(timestamp=10**20),
-    ]
-    good = line(event_id="e", user_query="line\u2028separator", event_attributes={"object": {"object_id": 7}})
-    file = tmp_path / "log.ndjson"
-    file.write_text("\ufeff" + '{"index": null}\n' + "\r\n".join([*odd, good]) + "\n", encoding="utf-8")
-    log = read_ubi(file)
-    assert [event.object_id for event in log.events] == ["7"]
-    assert [reason.partition(":")[0] for reason in log.skipped] == [f"line {n}" for n in range(2, 7)]
-    file.write_bytes(b"\xff\xfe{}")
-    with pytest.raises(DataError, match="cannot be read"):
-        read_ubi(file)
+def test_blanks_make_no_other_query_when_searches_are_drawn(connection: psycopg.Connection) -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    texts = [*["sea  voyage", "sea voyage", " Sea voyage"] * 20, "as", "ass"]
+    store = ClickstreamStore(connection)
+    store.log_queries([UbiQuery(str(n), text, at, "shop", ("1", "2")) for n, text in enumerate(texts)])
+    drawn = [str(session.query) for session in store.sessions("shop", limit=22, by_query=True)]
+    assert {"as", "ass"} < set(drawn)
+    assert len(drawn) == 22

@@ -74,7 +74,7 @@ print("RESULT " + json.dumps({
 """
 
 
-KINDS = ["fine_tune", "improve", "initialize", "release", "rollback", "sync", "watch"]
+KINDS = ["experiment", "fine_tune", "improve", "initialize", "release", "rollback", "sync", "watch"]
 DAGS = [f"shop__{kind}" for kind in KINDS]
 
 
@@ -134,7 +134,7 @@ def test_tasks_follow_each_other_as_documented(parsed: dict[str, Any]) -> None:
     assert fine_tune["train"] == ["evaluate"]
     assert fine_tune["evaluate"] == ["register"]
     assert "decide" in fine_tune["register"]
-    assert fine_tune["decide"] == ["approve", "keep_champion", "request_release"]
+    assert fine_tune["decide"] == ["approve", "compare", "keep_champion", "request_release"]
     assert fine_tune["approve"] == ["refuse", "request_release"]
     assert fine_tune["request_release"] == ["release"]
     release = parsed["dags"]["shop__release"]["tasks"]
@@ -144,6 +144,10 @@ def test_tasks_follow_each_other_as_documented(parsed: dict[str, Any]) -> None:
         assert "put_back" in release[step]
     assert "verify" in release["start_collection"]  # over the live collection nothing is embedded or indexed
     assert release["clean_up"] == []  # a leaf, so that a run fails in which put_back did its work
+    experiment = parsed["dags"]["shop__experiment"]["tasks"]
+    for step, following in itertools.pairwise([*steps[:5], "start_experiment", "conclude_experiment", "went_live"]):
+        assert following in experiment[step]
+    assert "switch" not in experiment
     initialize = parsed["dags"]["shop__initialize"]["tasks"]
     for step, following in itertools.pairwise(["pair_catalog", "pretrain", "judge", "register_base_model", steps[0]]):
         assert following in initialize[step]
@@ -200,7 +204,7 @@ def test_the_form_comes_from_the_typed_parameters_of_the_plugin(parsed: dict[str
     assert form["margin"]["maximum"] == 2
     assert form["num_epochs"]["default"] is None
     assert "null" in form["num_epochs"]["type"]
-    assert form["promotion"]["enum"] == ["auto", "manual", "approval"]
+    assert form["promotion"]["enum"] == ["auto", "manual", "approval", "experiment"]
     assert (form["train"]["default"], form["train"]["enum"]) == (None, ["both", "query", None])
     assert all(field["title"] for field in form.values())
     assert form["preset"]["enum"] == ["plugin", "quick", "thorough"]
@@ -242,9 +246,10 @@ def test_watching_is_scheduled_and_its_form_has_the_plugin_s_thresholds(parsed: 
 
 def test_assets_join_the_dags_and_the_text_above_a_graph_comes_from_the_plugin(parsed: dict[str, Any]) -> None:
     assert parsed["dags"]["shop__fine_tune"]["outlets"] == ["x-estudio://shop/dataset", "x-estudio://shop/model"]
-    for kind in ("initialize", "release", "rollback"):
+    for kind in ("experiment", "initialize", "release", "rollback"):
         assert parsed["dags"][f"shop__{kind}"]["outlets"] == ["x-estudio://shop/release"]
     assert {kind: parsed["dags"][f"shop__{kind}"]["inlets"] for kind in KINDS} == {
+        "experiment": {"publish_model": ["x-estudio://shop/model"]},
         "fine_tune": {"train": ["x-estudio://shop/dataset"]},
         "improve": {"adjust": ["x-estudio://shop/release"]},
         "initialize": {"publish_model": ["x-estudio://shop/model"]},
@@ -254,7 +259,12 @@ def test_assets_join_the_dags_and_the_text_above_a_graph_comes_from_the_plugin(p
         "watch": {"measure": ["x-estudio://shop/release"]},
     }
     doc = parsed["dags"]["shop__fine_tune"]["doc"]
-    for told in ("| Fine-tuning | 30 2 * * * |", "| Shards of an index | 3 |", "`shop.py`", "(/plugin/estudio)"):
+    for told in (
+        "| Fine-tuning | 30 2 * * * |",
+        "| Shards of an index | 3 or more, of 250,000 items at most |",
+        "`shop.py`",
+        "(/plugin/estudio)",
+    ):
         assert told in doc
 
 
@@ -325,6 +335,7 @@ def test_one_broken_plugin_is_one_import_error_and_no_more(tmp_path: Path) -> No
 @pytest.mark.usefixtures("parsed")  # modules are compiled
 def test_a_hundred_plugins_are_parsed_quickly(tmp_path: Path) -> None:
     result = parse(tmp_path, folders(tmp_path, [f"shop_{number}" for number in range(100)]))
-    assert len(result["dags"]) == 700
+    assert len(result["dags"]) == 800
     assert result["heavy"] == []
-    assert result["parse_s"] < 10, result["parse_s"]  # processor time: others on the machine do not count
+    # Processor time: others on the machine do not count. Airflow gives one file 30 s; this is 0.3 s for each.
+    assert result["parse_s"] < 30, result["parse_s"]

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import yaml
 from typer.main import get_command
 
+from estudio_core import database
 from estudio_core.cli import app
+from estudio_core.clickstream.store import ClickstreamStore
 from estudio_core.dag_factory.notices import callbacks, deadlines
-from estudio_core.plugin.discovery import definitions_in, import_plugin_file, read_card
+from estudio_core.plugin.discovery import read_card
+from estudio_core.plugin.places import definitions_in, import_plugin_file
 from estudio_core.plugin.plugin import Plugin
 from estudio_core.settings import Settings
 from lightning_modules.config import TrainingConfig
@@ -41,8 +47,22 @@ def test_it_builds_with_strict_links(tmp_path: Path) -> None:
     assert {page.stem for page in PAGES} <= {page.stem for page in (tmp_path / "site").glob("*.html")}
 
 
+def test_the_rows_and_the_call_that_are_shown_log_one_clicked_search(estudio_home: Path) -> None:
+    [rows] = [block for page, kind, block in BLOCKS if kind == "sql" and page == "plugin"]
+    [call] = [block for page, kind, block in BLOCKS if page == "plugin" and "ClickstreamStore(" in block]
+    for _ in range(2):
+        with database.transaction() as connection:
+            store = ClickstreamStore(connection)
+            if not store.count_sessions("books"):
+                connection.execute(rows.encode())
+            assert store.count_sessions("books", clicked_only=True) == 1
+            [session] = store.sessions("books")
+            assert [result.object_id for result in session.search_results] == ["978-1", "978-7", "978-4"]
+        exec(call, {})  # the same search and click once more
+
+
 def test_every_block_is_of_a_kind_that_is_checked() -> None:
-    assert {language for _, language, _ in BLOCKS} == {"bash", "python", "yaml", "dockerfile"}
+    assert {language for _, language, _ in BLOCKS} == {"bash", "python", "sql", "yaml", "dockerfile", "toml"}
 
 
 @pytest.mark.parametrize(
@@ -50,7 +70,7 @@ def test_every_block_is_of_a_kind_that_is_checked() -> None:
     [
         pytest.param(block, id=f"{page}-{i}")
         for i, (page, kind, block) in enumerate(BLOCKS)
-        if kind == "python" and page != "searching"
+        if kind == "python" and page not in ("logs", "searching") and "ClickstreamStore(" not in block
     ],
 )
 def test_every_plugin_that_is_shown_is_one(code: str, tmp_path: Path) -> None:
@@ -66,17 +86,77 @@ def test_every_plugin_that_is_shown_is_one(code: str, tmp_path: Path) -> None:
         assert deadlines(plugin.dag, kind)
 
 
+def check_compose(words: list[str]) -> None:
+    """`docker compose`: profiles, services, and what the backup takes."""
+    services = yaml.safe_load((PROJECT / "docker-compose.yaml").read_text())["services"]
+    assert words.pop(0) == "compose"
+    if words[0] == "--profile":
+        assert words[1] in {profile for service in services.values() for profile in service.get("profiles", [])}
+        words = words[2:]
+    action, *rest = [word for word in words if not word.startswith("-")]
+    if action in {"run", "exec"}:
+        assert rest[0] in services
+        if rest[0] == "backup":
+            assert f"  {rest[1]})" in (PROJECT / "scripts" / "backup.sh").read_text()
+        else:
+            assert rest[1] == "estudio"
+            assert rest[2] in get_command(app).commands  # type: ignore[attr-defined] (a group)
+    elif action == "stop":
+        assert set(rest) <= set(services)
+    else:
+        assert (action, rest) == ("up", [])
+
+
+def check_helm(words: list[str]) -> None:
+    """`helm install`: the chart and the values that are set."""
+    assert words[0] == "install"
+    assert (PROJECT / words[2] / "Chart.yaml").is_file()
+    for given in (word.partition("=")[0] for before, word in itertools.pairwise(words) if before == "--set"):
+        value = yaml.safe_load((PROJECT / words[2] / "values.yaml").read_text())
+        for key in given.split("."):
+            value = value[key]
+
+
+def check_pip(words: list[str]) -> None:
+    """`pip install`: extras of this project."""
+    extras = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    [asked] = re.findall(r"^estudio\[(.*)\]$", words[1])
+    assert set(asked.split(",")) <= set(extras)
+    assert f"constraints-{version('apache-airflow')}/" in words[3]
+
+
+KNOWN_PROGRAMS = {"docker": check_compose, "helm": check_helm, "pip": check_pip, "export": lambda words: None}
+
+
+def test_the_entry_point_that_is_shown_is_of_the_group_that_is_looked_through() -> None:
+    from estudio_core.plugin.places import ENTRY_POINT_GROUP
+
+    [shown] = [tomllib.loads(block) for _, kind, block in BLOCKS if kind == "toml"]
+    assert list(shown["project"]["entry-points"]) == [ENTRY_POINT_GROUP]
+
+
 @pytest.mark.parametrize(
     "command",
-    sorted({line for _, kind, block in BLOCKS if kind == "bash" for line in block.splitlines() if line.strip()}),
+    sorted(
+        {
+            line
+            for _, kind, block in BLOCKS
+            if kind == "bash"
+            for line in block.replace("\\\n", "").splitlines()
+            if line.strip()
+        }
+    ),
 )
 def test_every_command_that_is_shown_exists(command: str) -> None:
-    program, *words = shlex.split(command)
+    program, *words = shlex.split(command, comments=True)
     if program == "make":
         done = subprocess.run(["make", "-n", *words], cwd=PROJECT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return
-    assert program == ".venv/bin/estudio"
+    if program in KNOWN_PROGRAMS:
+        KNOWN_PROGRAMS[program](words)
+        return
+    assert program in {".venv/bin/estudio", "estudio"}
     found = get_command(app)
     while hasattr(found, "commands"):
         found = found.commands[words.pop(0)]

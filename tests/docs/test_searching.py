@@ -29,7 +29,7 @@ def test_the_examples_run_and_every_filter_finds_what_it_says(indexed_shop: Shop
     names: dict[str, Any] = {}
     for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
         exec(block, names)  # examples build on each other, as a reader types them
-    pages = [hit.object_id for hit in names["first"] + names["second"]]
+    pages = [hit.object_id for hit in names["first"].hits + names["second"].hits]
     assert len(set(pages)) == 20
     assert [hit.object_id for hit in names["cheap"].hits] == ["900"]
     assert names["by_words"][0].object_id == "900"

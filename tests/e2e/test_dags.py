@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from estudio_core import database
-from estudio_core.demo.clickstream import rankings_of, replay_clickstream
+from estudio_core.demo.catalog import load_judgments
+from estudio_core.demo.people import SimulatedPeople, plan_visits
+from estudio_core.demo.traffic import key_of
 from estudio_core.monitoring.ledger import history
 from estudio_core.searching import search
 from estudio_core.vectordb.releases import list_releases, live_release
+from tests.service.conftest import running
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import AirflowInstallation
@@ -33,12 +36,13 @@ def test_from_a_table_to_a_released_fine_tuned_model_and_back(
     assert answer.model_version == "1"
     assert len({hit.object_id for hit in answer.hits}) == 5
 
-    rankings = rankings_of(PLUGIN)
-    with database.transaction() as connection:
-        replay_clickstream(connection, rankings, sessions=200)
+    judgments = load_judgments().answerable()
+    with key_of("people of a test", PLUGIN) as key, running() as address:
+        made = SimulatedPeople(address, key, PLUGIN, judgments).search(plan_visits(judgments, 250, "e2e"))
+    assert made.searches == 250
 
     tuned, released, again, watched = airflow.run(
-        (f"{PLUGIN}__fine_tune", {"num_epochs": 1, "promotion": "manual"}),
+        (f"{PLUGIN}__fine_tune", {"num_epochs": 1, "promotion": "manual", "settle_minutes": 0}),
         (f"{PLUGIN}__release", {"version": "challenger"}),
         (f"{PLUGIN}__release", {"version": "champion"}),
         (f"{PLUGIN}__watch", {}),
@@ -51,7 +55,7 @@ def test_from_a_table_to_a_released_fine_tuned_model_and_back(
     again.assert_success()
     watched.assert_success()
     assert {task for task, state in watched.tasks.items() if state == "success"} == {
-        *("measure[-1]", "react[-1]", "rest[-1]")
+        *("measure[-1]", "react[-1]", "rest[-1]", "conclude_experiment[-1]")
     }
     ended = [line for line in watched.output.splitlines() if "step ended" in line and "build_index" in line]
     assert ended
@@ -68,7 +72,7 @@ def test_from_a_table_to_a_released_fine_tuned_model_and_back(
 
     back, queries, over = airflow.run(
         (f"{PLUGIN}__rollback", {}),
-        (f"{PLUGIN}__fine_tune", {"num_epochs": 1, "promotion": "manual", "train": "query"}),
+        (f"{PLUGIN}__fine_tune", {"num_epochs": 1, "promotion": "manual", "settle_minutes": 0, "train": "query"}),
         (f"{PLUGIN}__release", {"version": "challenger"}),
     )
     back.assert_success()

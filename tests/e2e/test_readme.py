@@ -15,7 +15,7 @@ import pytest
 from estudio_core import database
 from estudio_core.context import context
 from estudio_core.demo.catalog import load_catalog, load_judgments, products
-from estudio_core.plugin.discovery import definitions_in, import_plugin_file
+from estudio_core.plugin.places import definitions_in, import_plugin_file
 from estudio_core.settings import get_settings
 from estudio_core.sources.item_meta import ItemMeta
 from tests.pipeline.steps import initialize, release
@@ -27,7 +27,7 @@ COMMANDS = [
     line.split("  #")[0].strip()
     for language, block in BLOCKS
     if language == "bash"
-    for line in block.splitlines()
+    for line in block.replace("\\\n", " ").splitlines()
     if line.strip()
 ]
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from benchmarks.gate.simulation import Clicks, World, candidates, click_log, noise_for, noisy, ranked_pairs
+from estudio_core.clickstream.click_attention import Attention, standardised
+from estudio_core.clickstream.click_log import Cells, ClickLog
 from estudio_core.clickstream.ranking_data import FineTuningInput
 from estudio_core.errors import DataError
-from estudio_core.evaluation.click_attention import Attention, standardised
 from estudio_core.evaluation.click_gain import ClickGain, RankedPairs
-from estudio_core.evaluation.click_log import Cells, ClickLog
 from estudio_core.evaluation.click_ranking import rank_pairs
 from estudio_core.evaluation.click_verdict import ClickVerdict, judge_clicks, sessions_for_decision
 from estudio_core.evaluation.gate_settings import GateSettings

@@ -283,3 +283,21 @@ def test_beside_ratings_clicks_are_shown_and_a_disagreement_is_said(verdict: str
     assert ("Clicks disagree" in decision.reason) is disagree
     assert f"{verdict}. Because." in decision.reason
     assert not decision.undecided
+
+
+@pytest.mark.parametrize(
+    ("verdict", "gain", "promoted"),
+    [("better", -0.1, True), ("not better", 0.1, False), ("cannot tell", 0.1, False), (None, 0.1, False)],
+)
+def test_where_clicks_are_to_decide_ratings_are_told_and_change_nothing(
+    verdict: str | None, gain: float, promoted: bool
+) -> None:
+    candidate = {"seen": metrics(SEEN + gain), "unseen": metrics(UNSEEN + gain)}
+    settings = SETTINGS.model_copy(update={"decided_by": "clicks"})
+    decision = decide(CHAMPION, candidate, settings, clicks=None if verdict is None else said(verdict))  # type: ignore[arg-type]
+    assert decision.promoted is promoted
+    assert decision.undecided is (verdict in ("cannot tell", None))
+    assert "by clicks alone" in decision.reason
+    told = decision.groups[1].metric("ndcg@10")
+    assert told is not None
+    assert told.gain.mean == pytest.approx(gain)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from estudio_core import database
-from estudio_core.errors import DataError, SourceSchemaError
+from estudio_core.errors import ConfigurationError, DataError, SourceSchemaError
 from estudio_core.evaluation.judgments import Judgments
 
 
@@ -53,6 +54,33 @@ def test_a_table_with_columns_of_any_name(estudio_home: Path) -> None:
         assert list(judgments) == ["cable", "mouse"]
         with pytest.raises(SourceSchemaError, match="grade"):
             Judgments.from_table(connection, "Human ratings", query="text", object_id="item")
+
+
+def test_a_table_with_odd_rows(estudio_home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with database.connect() as connection:
+        connection.execute("CREATE TABLE ratings (query text, object_id text, grade text)")
+        rows = "('mouse', '7', '2.5'), ('mouse', '8', NULL), ('mouse', '9', '-1'), ('cable', '7', 'n/a')"
+        connection.execute(f"INSERT INTO ratings VALUES {rows}")
+        judgments = Judgments.from_table(connection, "ratings")
+        assert {query: dict(of) for query, of in judgments.items()} == {"mouse": {"7": 2.5, "9": 0.0}}
+        assert "2 pairs have no grade" in caplog.text
+        assert "1 grades are negative" in caplog.text
+        for query, grade, reason in (("NULL", "'1'", "the query is None"), ("'x'", "'high'", "'high' is no number")):
+            with connection.transaction(force_rollback=True):
+                connection.execute(f"INSERT INTO ratings VALUES ({query}, 'a', {grade})")
+                with pytest.raises(DataError, match=reason):
+                    Judgments.from_table(connection, "ratings")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"mouse": {"7": "high"}}, {"mouse": {"7": None}}, {"mouse": 7}, {"mouse": {"7": 10**400}}, {None: {"7": 1}},
+     {"mouse": {7.5: 1}}],
+)  # fmt: skip
+def test_what_is_no_judgment_is_refused(odd: Any) -> None:
+    with pytest.raises((DataError, ConfigurationError)):
+        Judgments(odd)
+    assert dict(Judgments({"mouse": {7: 1}})["mouse"]) == {"7": 1.0}  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize("grade", [-1.0, float("nan"), float("inf")])

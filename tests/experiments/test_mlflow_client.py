@@ -4,12 +4,14 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from estudio_core.errors import ConfigurationError, TrackingUnavailableError
 from estudio_core.experiments.mlflow_client import MLflowClientWrapper
+from estudio_core.settings import get_settings
 
 
 def test_constructing_a_client_touches_nothing(home: Path) -> None:
@@ -93,3 +95,27 @@ def test_several_processes_may_open_a_new_store_and_register_the_same_model_at_o
         for _ in range(2)
     ]
     assert [process.communicate(timeout=120)[0].strip() for process in running] == ["1", "1"]
+
+
+def test_workers_on_several_machines_take_turns_at_one_server(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_machine(name: str) -> MLflowClientWrapper:
+        monkeypatch.setenv("ESTUDIO_HOME", str(tmp_path / name))
+        monkeypatch.setenv("ESTUDIO_DATABASE_URL", database_url)
+        get_settings.cache_clear()
+        return MLflowClientWrapper("http://mlflow.example:5000")
+
+    def take(wrapper: MLflowClientWrapper, name: str) -> None:
+        with wrapper.lock(name):
+            pass
+
+    with ThreadPoolExecutor() as pool:
+        with on_machine("one").lock("registry-shop"):
+            waiting = pool.submit(take, on_machine("two"), "registry-shop")
+            pool.submit(take, on_machine("two"), "registry-other").result(30)
+            with pytest.raises(TimeoutError):
+                waiting.result(1)
+        waiting.result(30)
+    monkeypatch.undo()
+    get_settings.cache_clear()

@@ -16,13 +16,18 @@ from estudio_core.experiments.model_registry import folder_digest
 from estudio_core.local import services
 from estudio_core.local.installation import START_TIMEOUT_S
 from estudio_core.local.mlflow_ui import mlflow_service
+from estudio_core.settings import get_settings
 from lightning_modules.config import TrainingConfig
 
 pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture
-def server(manager: ExperimentsManager, home: Path) -> Iterator[str]:
+def server(
+    manager: ExperimentsManager, home: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    monkeypatch.setenv("ESTUDIO_DATABASE_URL", database_url)  # where those who use the server take turns
+    get_settings.cache_clear()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -82,7 +82,7 @@ def test_a_search_begins_with_what_the_plugin_sets_else_with_the_measured_defaul
     begun = SearchSpace(SPACE | {"num_fixed_layers": [5, 6]}, of_plugin).beginning(["margin", "num_fixed_layers"], {})
     assert (begun["margin"], begun["num_fixed_layers"]) == (0.15, 2)
     several = SearchSpace({"interpolation": [0.75, 0.5], "examples_order": [[2, 11], [11]]})
-    assert several.beginning([], {}) == {"examples_order": [11], "interpolation": 0.5}
+    assert several.beginning([], {}) == {"examples_order": [11], "interpolation": 0.75}
 
 
 def test_what_no_search_may_vary_is_refused() -> None:

@@ -34,7 +34,7 @@ configs = st.builds(
     scale=st.none() | positive,
     shift=st.none() | st.floats(-100, 100),
     hardness_temperature=st.none() | positive,
-    interpolation=shares | st.lists(shares, min_size=1, max_size=4),
+    interpolation=st.none() | shares | st.lists(shares, min_size=1, max_size=4),
     position_bias=st.sampled_from(["ipw", "coec", "none"]),
     examination=st.sampled_from(["power_law", "em"]) | st.lists(shares, min_size=1, max_size=4),
 )
@@ -191,7 +191,7 @@ def test_values_out_of_range_are_refused_by_name(name: str, value: object) -> No
     [
         {"max_abs_difference_threshold": 0.5, "min_abs_difference_threshold": 0.5},
         {"mined_negatives": 2, "in_batch_negatives": False},
-        {"gradient_cache": True, "devices": 2},
+        {"activations_mb": 512, "devices": 2},
         {"examination_exponent": 1.0, "examination": "em"},
     ],
 )

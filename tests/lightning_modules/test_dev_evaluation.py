@@ -13,8 +13,9 @@ from estudio_core.clickstream.evidence import weigh_dev_clicks, weigh_evidence
 from estudio_core.clickstream.examination_curve import PowerLaw
 from estudio_core.clickstream.ranking_data import ItemsSet
 from estudio_core.models.embedding_model import EmbeddingModel
+from lightning_modules import dev_evaluation
 from lightning_modules.config import TrainingConfig
-from lightning_modules.dev_evaluation import DevEvaluation, ndcg
+from lightning_modules.dev_evaluation import LEAST_QUERIES, DevEvaluation, ndcg, ndcg_among
 from lightning_modules.lexical_scores import LexicalScores
 from lightning_modules.losses import CosineProbMarginRankingLoss
 from lightning_modules.losses.pair_loss import PairLossCall
@@ -141,14 +142,14 @@ def test_weights_leave_the_scale_of_the_loss_alone(new_model: NewModel) -> None:
     assert plain["test_loss"] == pytest.approx(weighted["test_loss"])
 
 
-def test_dev_clicks_weigh_by_their_position_without_the_clip_of_training(new_model: NewModel) -> None:
+def test_dev_clicks_weigh_by_their_position_with_a_wider_clip_than_in_training(new_model: NewModel) -> None:
     items = ItemsSet({str(i): [f"{colour} lamp"] for i, colour in enumerate(["red", "blue", "green"])})
     dev = [
         dataclasses.replace(session(str(place), f"lamp {place}", ["0", "1", "2"], [1, 0, 0]), positions=(place, 30, 31))
         for place in (0, 4, 19)
     ]
     bank = TextBank(new_model(), dev, items)
-    exponent = 2.0
+    exponent = 2.0  # 1, 25 and 400
 
     def losses(given: dict[str, tuple[float, ...]]) -> float:
         config = TrainingConfig(examination_exponent=exponent)
@@ -156,6 +157,43 @@ def test_dev_clicks_weigh_by_their_position_without_the_clip_of_training(new_mod
         return evaluation(unit(0, 40, 80, 10, 20, 30), PairLossCall(CosineProbMarginRankingLoss()))["test_loss"]
 
     weights = weigh_dev_clicks(dev, PowerLaw.given(exponent))
-    assert [weights[s.session_id][0] for s in dev] == [1.0, 25.0, 400.0]
+    assert [weights[s.session_id][0] for s in dev] == [1.0, 20.0, 20.0]
     assert losses({}) == losses(weights)
     assert losses({}) != losses(weigh_evidence(dev, PowerLaw.given(exponent)).click_weights)
+
+
+def test_ndcg_of_a_few_among_many_equals_that_of_the_sorted_row() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(30):
+        scores = torch.from_numpy(rng.integers(0, 12, size=40)).float()  # with many equal ones
+        columns = torch.from_numpy(rng.choice(40, size=8, replace=False))
+        gains = torch.from_numpy(rng.integers(0, 3, size=8)).float() + (torch.arange(8) == 0)
+        everywhere = torch.zeros(1, 40)
+        everywhere[0, columns] = gains
+        assert ndcg_among(scores, columns, gains) == pytest.approx(float(ndcg(scores[None], everywhere)[0]), abs=1e-6)
+
+
+def many(new_model: NewModel, queries: int, most_texts: int | None) -> DevEvaluation:
+    items = ItemsSet({f"p{number}": [f"item {number}"] for number in range(2 * queries)})
+    dev = [session(str(n), f"query {n}", [f"p{2 * n}", f"p{2 * n + 1}"], [n % 2, 1 - n % 2]) for n in range(queries)]
+    bank = TextBank(new_model(), dev, items)
+    return DevEvaluation(bank, dev, torch.nn.functional.normalize(torch.ones(len(bank), 8)), TrainingConfig(),
+                         most_texts=most_texts)  # fmt: skip
+
+
+def test_of_many_dev_queries_those_are_asked_that_there_is_time_for(new_model: NewModel) -> None:
+    assert len(many(new_model, 500, None).rows) == 1_500
+    assert len(many(new_model, 500, 1_200).rows) == 1_200  # 400 queries with two objects each
+    assert len(many(new_model, 500, 10).rows) == 3 * LEAST_QUERIES
+    assert len(many(new_model, 250, 10).rows) == 750
+    assert many(new_model, 500, 1_200).rows == many(new_model, 500, 1_200).rows
+
+
+def test_blocks_of_queries_give_what_all_at_once_do(new_model: NewModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluation = many(new_model, 40, None)
+    drawn = np.random.default_rng(6).normal(size=(len(evaluation.rows), 8))
+    vectors = torch.nn.functional.normalize(torch.from_numpy(drawn).float())
+    call = PairLossCall(CosineProbMarginRankingLoss(0.2, scale=20.0))
+    at_once = evaluation(vectors, call)
+    monkeypatch.setattr(dev_evaluation, "_SCORES_AT_ONCE", 700)
+    assert many(new_model, 40, None)(vectors, call) == pytest.approx(at_once, rel=1e-5)

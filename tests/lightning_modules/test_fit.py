@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,9 @@ def test_without_dev_sessions_the_last_weights_are_taken(new_model: NewModel, ra
     assert fit(mixed, train_only, TrainingConfig(**config | {"interpolation": (0.5,)})).interpolation.share == 0.5
     for name, parameter in mixed.named_parameters():
         torch.testing.assert_close(parameter, before[name].lerp(dict(model.named_parameters())[name], 0.5))
+    queries = len({each.query_key for each in ranking_data.splits["train"]})
+    by_default = fit(new_model(), train_only, TrainingConfig(**config | {"interpolation": None}))
+    assert by_default.interpolation.share == queries / (queries + 150)
 
 
 def test_a_model_is_left_as_it_was_where_dev_clicks_speak_against_what_it_learned(
@@ -175,6 +179,18 @@ def test_training_leaves_no_files_in_the_working_directory(
     monkeypatch.chdir(tmp_path)
     fit(new_model(), ranking_data, TrainingConfig(**QUICK | {"num_epochs": 1}))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sessions_that_showed_their_click_alone_learn_from_the_items_of_other_queries(
+    new_model: NewModel, ranking_data: RankingData
+) -> None:
+    alone = [
+        replace(s, results=s.events, positions=(0,), ranks=(None,), click_weights=(1.0,))
+        for s in ranking_data.splits["train"]
+    ]
+    data = RankingData({**ranking_data.splits, "train": alone}, ranking_data.items)
+    result = fit(new_model(), data, TrainingConfig(**QUICK))
+    assert result.metrics["test_pool_ndcg@10"] > result.history[0][1]["test_pool_ndcg@10"] + 0.1
 
 
 def test_the_given_loss_is_not_changed(new_model: NewModel, ranking_data: RankingData) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from estudio_core.clickstream.ranking_data import RankingData
 from estudio_core.models.embedding_model import EmbeddingModel
+from lightning_modules import frozen_outputs
 from lightning_modules.encoding import TextEncoder
 from lightning_modules.text_bank import TextBank
 
@@ -125,3 +126,23 @@ def test_half_precision_keeps_half_as_much(model: EmbeddingModel, bank: TextBank
     assert half._frozen is not None
     assert full._frozen is not None
     assert half._frozen._states.nbytes * 2 == full._frozen._states.nbytes
+
+
+@pytest.mark.skipif(not frozen_outputs._is_memory("/dev/shm"), reason="no tmpfs here")
+def test_a_folder_that_is_memory_is_no_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/dev/shm")
+    monkeypatch.setattr(frozen_outputs, "_OTHER_FOLDERS", (str(tmp_path),))
+    assert frozen_outputs.folder_on_disk() == str(tmp_path)
+    monkeypatch.setattr(frozen_outputs, "_OTHER_FOLDERS", ())
+    assert frozen_outputs.folder_on_disk() is None
+
+
+@pytest.mark.skipif(not frozen_outputs._is_memory("/dev/shm"), reason="no tmpfs here")
+def test_where_there_is_no_disk_what_fits_is_kept_in_memory(
+    model: EmbeddingModel, bank: TextBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/dev/shm")
+    monkeypatch.setattr(frozen_outputs, "_OTHER_FOLDERS", ())
+    encoder = TextEncoder(model, bank, 64, 40 * PER_TOKEN, 1 << 20)
+    assert encoder._frozen is not None
+    assert encoder._frozen.where == "memory"

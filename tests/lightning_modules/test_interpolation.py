@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_modules.interpolation import choose_share
+from lightning_modules.interpolation import choose_share, share_of_log
 from lightning_modules.ranking_module import weights_of
 
 
@@ -28,3 +28,10 @@ def test_frozen_weights_are_not_copied() -> None:
     model = nn.Linear(2, 2)
     model.bias.requires_grad_(False)
     assert set(weights_of(model)) == {"weight"}
+
+
+@pytest.mark.parametrize(
+    ("queries", "share"), [(1, 1 / 151), (150, 0.5), (600, 0.8), (1_000_000, pytest.approx(1, abs=2e-4))]
+)
+def test_more_is_kept_of_what_more_queries_taught(queries: int, share: float) -> None:
+    assert share_of_log(queries) == share

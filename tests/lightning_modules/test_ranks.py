@@ -90,6 +90,6 @@ def test_a_process_that_fails_to_start_ends_the_training_with_its_error() -> Non
         ranks.join()
 
 
-def test_gradient_cache_and_several_devices_are_refused_together() -> None:
-    with pytest.raises(ConfigurationError, match="gradient_cache is legal on one device"):
-        TrainingConfig(devices=2, gradient_cache=True)
+def test_a_bound_of_activations_and_several_devices_are_refused_together() -> None:
+    with pytest.raises(ConfigurationError, match="activations_mb is legal on one device"):
+        TrainingConfig(devices=2, activations_mb=0)

@@ -12,7 +12,8 @@ from sqlalchemy import create_engine, text
 
 from estudio_core.errors import ConfigurationError, UnavailableError
 from estudio_core.local import airflow_home
-from estudio_core.settings import Settings
+from estudio_core.local.airflow_connection import command_environment
+from estudio_core.settings import Settings, get_settings
 
 PROJECT = Path(__file__).parents[2]
 
@@ -71,6 +72,7 @@ def test_tasks_find_the_installation_from_any_folder(tmp_path: Path, monkeypatch
     settings = Settings(
         home=Path("state"),
         database_url="postgresql://db/shop",  # type: ignore[arg-type] (pydantic makes the secret)
+        reader_url="postgresql://replica/shop",  # type: ignore[arg-type] (pydantic makes the secret)
         plugins_path=Path("plugins"),
         inference_used_plugins=["demo_catalog"],
         _env_file=None,  # type: ignore[call-arg] (argument of pydantic-settings)
@@ -88,6 +90,21 @@ def test_tasks_find_the_installation_from_any_folder(tmp_path: Path, monkeypatch
     assert elsewhere.inference_used_plugins == ["demo_catalog"]
     assert elsewhere.database_url is not None
     assert elsewhere.database_url.get_secret_value() == "postgresql://db/shop"
+    assert elsewhere.reader_url is not None
+    assert elsewhere.reader_url.get_secret_value() == "postgresql://replica/shop"
+
+
+def test_commands_ask_the_airflow_that_the_environment_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ESTUDIO_HOME", str(tmp_path / "state"))
+    for name in ("AIRFLOW_HOME", "AIRFLOW_CONFIG", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"):
+        monkeypatch.delenv(name, raising=False)
+    get_settings.cache_clear()
+    assert command_environment() is None, "nothing is set up here"
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
+    assert command_environment() == {}
+    assert command_environment(prepare=True) == {}, "no second one is made beside it"
+    get_settings.cache_clear()
 
 
 def test_a_folder_without_dags_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from estudio_core import database, local
 from estudio_core.airflow_ui.app import app as estudio_page
 from estudio_core.errors import ConfigurationError, UnavailableError
 from estudio_core.experiments.manager import ExperimentsManager
+from estudio_core.local.airflow_connection import connection_fields
 from estudio_core.local.airflow_home import secrets_folder
 from estudio_core.local.generated_secrets import password
 from estudio_core.local.runs import AirflowApi, RunState, wait_for_dag
@@ -111,7 +113,7 @@ def api(installation: local.Installation) -> Iterator[AirflowApi]:
 
 def test_everything_is_up_and_healthy(installation: local.Installation) -> None:
     assert {part.name for part in installation.services} == {
-        *("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer", "mlflow")
+        *("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer", "mlflow", "service")
     }
     assert all(part.healthy for part in installation.services)
     assert sum(part.memory_mib or 0 for part in installation.services) < 1536
@@ -124,6 +126,12 @@ def test_nothing_listens_beyond_the_loopback_interface(installation: local.Insta
         for process in [leader, *leader.children(recursive=True)]:
             addresses |= {c.laddr.ip for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN}
     assert addresses == {"127.0.0.1"}
+
+
+def test_the_service_answers_beside_them(installation: local.Installation) -> None:
+    assert installation.service is not None
+    assert httpx.get(f"{installation.service}/readyz").json() == {"status": "ready", "database": "ready", "plugins": {}}
+    assert httpx.get(f"{installation.service}/ui/shop").status_code == 200
 
 
 def test_airflow_refuses_a_stranger_and_well_known_passwords(installation: local.Installation) -> None:
@@ -181,6 +189,17 @@ def test_a_dag_file_that_cannot_be_imported_is_explained(installation: local.Ins
 def test_an_unknown_dag_is_answered_with_the_nearest_name(api: AirflowApi) -> None:
     with pytest.raises(ConfigurationError, match="Did you mean 'sums'"):
         wait_for_dag("sum", api=api, timeout_s=0)
+
+
+def test_a_command_finds_a_connection_that_was_added_in_airflow_with_its_extra(
+    installation: local.Installation, api: AirflowApi
+) -> None:
+    extra = '{"options": "-c search_path=app", "sslmode": "require"}'
+    account = {"login": "reader", "password": " p w%/"}
+    wanted = {"connection_id": "library", "conn_type": "postgres", "host": "db", "schema": "shop", "extra": extra}
+    api.json("POST", "/connections", json=wanted | account)  # what the page sends
+    found = json.loads(connection_fields("library") or "")
+    assert found == {k: v for k, v in wanted.items() if k != "connection_id"} | account | {"port": None}
 
 
 @pytest.fixture(scope="module")
@@ -280,6 +299,18 @@ def test_an_alias_moved_in_mlflow_starts_a_release_and_goes_back_with_the_reason
     assert (promotion.way, promotion.to_version, promotion.run_id, promotion.outcome) == (
         *("alias", "2", run_id, "failed"),
     )
+
+
+def test_every_dag_refuses_a_parameter_that_it_has_not_and_names_the_nearest(
+    installation: local.Installation, api: AirflowApi
+) -> None:
+    kinds = ("fine_tune", "improve", "initialize", "release", "rollback", "sync", "watch")
+    for kind in kinds:
+        wait_for_dag(f"shop__{kind}", api=api, timeout_s=120)
+        local.trigger(f"shop__{kind}", {"keep_release": 3, "max_session": 5}, "odd")
+    for kind in kinds:
+        with pytest.raises(local.RunFailedError, match=rf"shop__{kind} has no parameter '(keep_release|max_session)'"):
+            local.wait(f"shop__{kind}", "odd", timeout_s=240)
 
 
 def test_search_plugins_were_imported_by_no_airflow_process(installation: local.Installation) -> None:

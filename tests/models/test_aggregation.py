@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from estudio_core.models.aggregation import PartTable, object_similarities, object_vectors
+from estudio_core.models.aggregation import PartTable, object_similarities, object_vectors, similarities
 from estudio_core.vectordb.index_info import MetricAggregationType, MetricType
 
 Matrix = NDArray[np.float64]
@@ -91,3 +93,33 @@ def test_counted_parts_lie_one_after_another() -> None:
 def test_an_object_without_parts_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one part"):
         PartTable.of([[0], []])
+
+
+def test_one_long_object_among_many_takes_no_room_in_the_others() -> None:
+    counts = [1] * 4_999 + [200]
+    table = PartTable.counted(counts)
+    queries, parts = np.eye(4, 8, dtype=np.float32), np.random.default_rng(0).normal(size=(sum(counts), 8))
+    tracemalloc.start()
+    found = object_similarities(queries, parts.astype(np.float32), table, MetricAggregationType.MIN)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    whole = similarities(queries, parts.astype(np.float32), MetricType.COSINE)
+    np.testing.assert_allclose(found[:, :-1], whole[:, :4_999])
+    np.testing.assert_allclose(found[:, -1], whole[:, 4_999:].max(axis=1))
+    assert peak < 2_000_000  # filled up to 200 parts each, they took 16 MB for four queries
+
+
+@pytest.mark.parametrize("aggregation", list(MetricAggregationType))
+def test_segments_equal_a_loop_over_objects_in_both_libraries(aggregation: MetricAggregationType) -> None:
+    rng = np.random.default_rng(1)
+    rows = [rng.integers(0, 30, size=size).tolist() for size in (1, 5, 2, 1, 9)]
+    queries, parts = rng.normal(size=(3, 6)).astype(np.float32), rng.normal(size=(30, 6)).astype(np.float32)
+    table = PartTable.of(rows)
+    found = object_similarities(queries, parts, table, aggregation)
+    tensors = object_similarities(torch.from_numpy(queries), torch.from_numpy(parts), table, aggregation)
+    if aggregation is MetricAggregationType.MIN:
+        each = [similarities(queries, parts[own], MetricType.COSINE).max(axis=1) for own in rows]
+    else:
+        each = [similarities(queries, parts[own].mean(axis=0)[None], MetricType.COSINE)[:, 0] for own in rows]
+    np.testing.assert_allclose(found, np.stack(each, axis=1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(tensors.numpy(), found, rtol=1e-5, atol=1e-6)

@@ -191,6 +191,6 @@ def test_a_new_family_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         "mine",
         "ask: ",
         "tell: ",
-        "cls",
+        ("cls",),
     )
     assert TextModel(name="somewhere", family="mine").family == "mine"

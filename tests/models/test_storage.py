@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from estudio_core.errors import ModelError
+from estudio_core.models.description import DESCRIPTION_FILE
 from estudio_core.models.embedding_model import EmbeddingModel
-from estudio_core.models.storage import DESCRIPTION_FILE, WEIGHTS_FILE, load_model, save_model
+from estudio_core.models.folder import read_folder
+from estudio_core.models.storage import WEIGHTS_FILE, load_model, save_model
 
 from .conftest import tiny_backbone, tiny_tokenizer
 
@@ -29,7 +31,7 @@ def test_a_loaded_model_gives_the_same_vectors(architecture: str, tmp_path: Path
     )
     save_model(model, tmp_path / "a" / "b")
     loaded = load_model(tmp_path / "a" / "b")
-    assert (loaded.family, loaded.pooling) == ("e5", "masked_mean")
+    assert (loaded.family, loaded.pooling) == ("e5", ("masked_mean",))
     assert (loaded.max_length, loaded.query_prefix, loaded.item_prefix) == (20, "query: ", "small ")
     torch.testing.assert_close(loaded.encode_items(TEXTS), model.encode_items(TEXTS), atol=1e-6, rtol=0)
     torch.testing.assert_close(loaded.encode_queries(TEXTS), model.encode_queries(TEXTS), atol=1e-6, rtol=0)
@@ -70,6 +72,19 @@ def test_a_missing_file_is_a_model_error(stored: Path, name: str) -> None:
         load_model(stored)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"{", b"[]", b"\xff", b"[" * 100_000, b'{"head": [{"kind": "conv"}]}', b'{"pooling": 3}', b'{"head": 1}'],
+    ids=range(7),
+)
+def test_a_damaged_description_is_told_with_its_file_whoever_reads_it(stored: Path, content: bytes) -> None:
+    (stored / DESCRIPTION_FILE).write_bytes(content)
+    for reading in (read_folder, load_model):
+        with pytest.raises(ModelError, match=rf"{DESCRIPTION_FILE} is missing or unreadable: .*save_model") as told:
+            reading(stored)
+        assert str(stored) in str(told.value)
+
+
 @pytest.mark.parametrize("name", [DESCRIPTION_FILE, WEIGHTS_FILE, "config.json", "tokenizer.json"])
 def test_a_corrupt_file_is_a_model_error(stored: Path, name: str) -> None:
     (stored / name).write_bytes(b"\x00 not what it was")
@@ -92,7 +107,7 @@ def test_weights_of_another_model_are_refused(stored: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("kind", "clip"), ("pooling", "cls"), ("pooling", "max"), ("surprise", 1), ("dimensions", 17)]
+    ("key", "value"), [("kind", "clip"), ("pooling", "median"), ("surprise", 1), ("dimensions", 17)]
 )
 def test_an_unknown_description_is_refused(stored: Path, key: str, value: object) -> None:
     description = json.loads((stored / DESCRIPTION_FILE).read_text())

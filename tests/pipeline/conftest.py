@@ -128,10 +128,12 @@ def shop(
     estudio_home: Path,
     database_url: str,
     small_model_folder: Path,
+    empty_store: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Shop]:
     """Sixty products and their plugin."""
+    shutil.copy(empty_store, estudio_home / "mlflow.db")
     plugin_file = tmp_path / "plugins" / "shop.py"
     plugin_file.parent.mkdir()
     plugin_file.write_text(PLUGIN.format(model=str(small_model_folder)))

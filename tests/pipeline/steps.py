@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from estudio_core import database
-from estudio_core.inference.manifest import entry_of
+from estudio_core.inference.model_store import entry_of
 from estudio_core.pipeline.build_index import build_index
 from estudio_core.pipeline.check_source import check_source
 from estudio_core.pipeline.clean_up import clean_up

@@ -23,10 +23,12 @@ from estudio_core.pipeline.items.parts import ItemParts
 from estudio_core.pipeline.preprocess import preprocess
 from estudio_core.pipeline.publish_model import publish_model
 from estudio_core.pipeline.register_base_model import register_base_model
+from estudio_core.pipeline.sync import sync
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.searching import search
 from estudio_core.settings import get_settings
 from estudio_core.vectordb.change_log import ItemWrite
+from estudio_core.writing import refresh
 from tests.pipeline.conftest import forget_plugins
 from tests.pipeline.steps import initialize, release
 
@@ -108,13 +110,34 @@ def test_mostly_empty_texts_refuse_the_build(shop: Shop) -> None:
         initialize("shop")
 
 
-def test_duplicate_ids_are_named_and_the_live_release_keeps_serving(shop: Shop) -> None:
+def test_of_several_rows_of_an_id_build_sync_and_refresh_use_the_same_and_name_the_others(shop: Shop) -> None:
     initialize("shop")
     shop.sql("ALTER TABLE products DROP CONSTRAINT products_pkey")
-    shop.sql("INSERT INTO products VALUES (7, 'another seven', 'lamp')")
-    with pytest.raises(ItemError, match="7"):
-        release("shop", "1", "second")
-    assert_still_serves()
+    shop.sql("INSERT INTO products VALUES (7, 'AAA another seven', 'lamp'), (8, 'zzz another eight', 'lamp')")
+    done = sync("shop", {})
+    assert (done.invalid_items, sorted(done.invalid)) == (2, ["7", "8"])
+    assert "2 rows have this id: one is used" in done.invalid["7"]
+    assert done.embedded == 1  # of 7 the new row is the first by content, of 8 the old one
+
+    def texts() -> dict[str, str]:
+        hits = search("shop", "lamp", limit=60).hits
+        return {hit.object_id: hit.payload["title"] for hit in hits if hit.object_id in {"7", "8"}}
+
+    served = texts()
+    assert served["7"] == "AAA another seven"
+    assert served["8"] != "zzz another eight"
+    counts = refresh("shop", ["7", "8", "9"])
+    assert (counts.embedded, counts.unchanged, sorted(counts.left_out)) == (0, 3, ["7", "8"])
+    release("shop", "1", "second")
+    assert texts() == served
+    assert len(search("shop", "lamp", limit=100).hits) == 60
+
+
+def test_a_column_that_is_no_key_refuses_the_build_instead_of_leaving_most_rows_out(shop: Shop) -> None:
+    shop.sql("ALTER TABLE products DROP CONSTRAINT products_pkey")
+    shop.sql("UPDATE products SET id = mod(id, 10)")
+    with pytest.raises(DataError, match=r"50 of 60 items .* rows have this id"):
+        initialize("shop")
 
 
 def test_a_model_of_another_dimension_is_refused_before_anything_is_built(shop: Shop) -> None:
@@ -137,7 +160,10 @@ def test_no_clicks_and_one_session_are_skipped_with_their_count(shop: Shop) -> N
     shop.search_sessions(1)
     with pytest.raises(NotEnoughDataError, match=r"^1 clicked sessions"):
         extract("shop", "r2", {"min_sessions": 2})
+    # What an application says beside a search is its own affair: none of it is kept, and nothing fails of it.
+    shop.sql('UPDATE estudio.ubi_queries SET query_attributes = \'{"segment": "x"}\'')
     sessions = extract("shop", "r3", {"min_sessions": 1})
+    assert sessions.sessions == 1
     with pytest.raises(NotEnoughDataError):
         preprocess("shop", "r3", sessions.as_dict())
     assert_still_serves()

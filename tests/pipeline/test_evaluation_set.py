@@ -9,7 +9,7 @@ import pytest
 
 from estudio_core.evaluation.evaluate import FULL, OF_RATINGS
 from estudio_core.evaluation.judgments import Judgments
-from estudio_core.inference.manifest import entry_of
+from estudio_core.inference.model_store import entry_of
 from estudio_core.inference.opening import open_bulk_embedder
 from estudio_core.lexical.settings import Fusion
 from estudio_core.pipeline.evaluate import _champion

@@ -42,9 +42,9 @@ def foreign(shop: Shop, small_entry: Path, postgres_server: str) -> Iterator[Sho
     with psycopg.connect(postgres_server, autocommit=True) as connection:
         for setting, value in SETTINGS.items():
             connection.execute(f"ALTER DATABASE {name} SET {setting} = {value}")
-    database._pool.cache_clear()
+    database.forget_pools()
     yield shop
-    database._pool.cache_clear()
+    database.forget_pools()
 
 
 @pytest.mark.parametrize("schema", ["public", "ext"])
@@ -92,7 +92,7 @@ def test_a_role_s_settings_are_a_database_s(
         assert len(search("shop", "lamp", limit=100).hits) == 60
         assert upsert("shop", [ItemWrite("a", "lamp")]).upserted == 1
     finally:
-        database._pool.cache_clear()
+        database.forget_pools()
         with psycopg.connect(foreign.database_url, autocommit=True) as connection:
             connection.execute("SET default_transaction_read_only = off")
             connection.execute(f"REASSIGN OWNED BY {role} TO postgres")

@@ -160,7 +160,7 @@ def test_an_adjuster_that_harms_is_not_served_and_moved_vectors_that_harm_switch
 
 def test_vectors_of_one_user_change_nothing_for_the_others(shop: Shop, conn: psycopg.Connection) -> None:
     before = vectors(conn)
-    shop.sql("UPDATE estudio.ubi_queries SET client_id = 'u1'")
+    shop.sql("UPDATE estudio.ubi_queries SET user_id = 'u1'")
     manifest = run("one", personal=True)
     assert (manifest.state, manifest.users) == ("applied", 1)
     assert all((before[i] == after).all() for i, after in vectors(conn).items())
@@ -173,7 +173,7 @@ def test_vectors_of_one_user_change_nothing_for_the_others(shop: Shop, conn: psy
 def test_personal_vectors_end_with_the_text_they_were_made_of_and_an_application_s_own_are_left_alone(
     shop: Shop, conn: psycopg.Connection
 ) -> None:
-    shop.sql("UPDATE estudio.ubi_queries SET client_id = 'u1'")
+    shop.sql("UPDATE estudio.ubi_queries SET user_id = 'u1'")
     live = live_release(conn, "shop")
     assert live is not None
     [original] = find_by_ids(conn, live.collection, ["4"], with_vectors=True)

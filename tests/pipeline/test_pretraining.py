@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from estudio_core.artifacts import ArtifactStore
+from estudio_core.clickstream.dataset_files import read_dataset
 from estudio_core.clickstream.query_retriever import query_key
 from estudio_core.clickstream.ranking_data import FineTuningInput, ItemsSet, RankingData
 from estudio_core.errors import ConfigurationError, DataError, NotEnoughDataError
@@ -204,7 +205,7 @@ def test_the_margins_of_a_teacher_are_those_that_the_model_learns(goods: Shop) -
     paired = pair_catalog("shop", "initialize-1")
     assert paired.taught
     with ArtifactStore().fetch(paired.uri) as folder:
-        data = RankingData.load(folder)
+        data = read_dataset(folder)
     module = sys.modules["estudio_plugins.shop"]
     ratios = set()
     for session in data.splits["train"]:
@@ -223,7 +224,7 @@ def test_nothing_of_a_known_item_is_in_training(goods: Shop) -> None:
     goods.sql("INSERT INTO goods SELECT id + 1000, title, about FROM goods")  # every product twice
     plugin_with(goods)
     with ArtifactStore().fetch(pair_catalog("shop", "initialize-1").uri) as folder:
-        data = RankingData.load(folder)
+        data = read_dataset(folder)
         known = json.loads((folder / KNOWN_ITEMS_FILE).read_text())
     sessions = data.splits["train"]
     assert len(known) > 30
@@ -237,7 +238,7 @@ def test_nothing_of_a_known_item_is_in_training(goods: Shop) -> None:
 def test_a_writer_of_the_plugin_s_own_is_asked_for_whole_texts(goods: Shop) -> None:
     plugin_with(goods, "CatalogPretraining(query_writer=Writer, queries_per_item=2)")
     with ArtifactStore().fetch(pair_catalog("shop", "initialize-1").uri) as folder:
-        data = RankingData.load(folder)
+        data = read_dataset(folder)
     session = data.splits["train"][0]
     (text,) = data.items[session.results[0]]
     assert session.query == f"asked of {text.split()[0]}"

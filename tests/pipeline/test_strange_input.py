@@ -189,11 +189,11 @@ def test_such_a_number_is_not_written(odd_items: Shop, write: Callable[[], Any])
 def test_a_limit_of_the_database_is_named(odd_items: Shop) -> None:
     from estudio_core import database
 
-    database._pool.cache_clear()
+    database.forget_pools()
     name = odd_items.database_url.partition("?")[0].rpartition("/")[2]
     odd_items.sql(f"ALTER DATABASE {name} SET statement_timeout = 50")
     slow = {"bool": {"must": [{"match": {"title": "x y"}}] * 400}}
     with pytest.raises(DatabaseUnavailableError, match=r"statement timeout.*ALTER ROLE"):
         search("shop", "lamp", filter=slow, mode="vector")
     assert upsert("shop", [ItemWrite("fine", "a lamp")]).upserted == 1, "writes take as long as there is work"
-    database._pool.cache_clear()
+    database.forget_pools()

@@ -11,7 +11,7 @@ import pytest
 from estudio_core import database, writing
 from estudio_core.errors import ConcurrentReleaseError, DataError, ItemError, NothingLiveError, SourceSchemaError
 from estudio_core.inference import opening
-from estudio_core.inference.manifest import entry_of
+from estudio_core.inference.model_store import entry_of
 from estudio_core.pipeline.items import writer
 from estudio_core.pipeline.items.embed_writes import embed_writes
 from estudio_core.pipeline.items.vector_store import VectorStore

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from estudio_core.clickstream.dataset_files import write_dataset
 from estudio_core.clickstream.ranking_data import FineTuningInput, ItemsSet, RankingData
 from estudio_core.errors import DataError
 from estudio_core.experiments.trial import Report, Trial, read_reports
@@ -70,7 +71,7 @@ def config(
 
 def run(config: dict[str, Any], data: RankingData, folder: Path, **params: Any) -> tuple[Trial, list[Report]]:
     Path(config["dataset"]).mkdir(exist_ok=True)
-    data.save(Path(config["dataset"]))
+    write_dataset(data, Path(config["dataset"]))
     folder.mkdir()
     trial = Trial(0, {"num_fixed_layers": 1, **params}, folder, "test_quality", lambda report: None)
     train_trial(config, trial)

@@ -28,29 +28,45 @@ from estudio_core.searching import search
 from estudio_core.settings import get_settings
 from estudio_core.vectordb.releases import Release, live_release
 from estudio_core.writing import ItemWrite, upsert
+from tests.pipeline.conftest import forget_plugins
 from tests.pipeline.steps import FineTuned, fine_tune, initialize, release
+from tests.snapshot import Snapshot, estudio_home
 
 if TYPE_CHECKING:
     from tests.pipeline.conftest import Shop
 
 pytestmark = pytest.mark.e2e
 
+__all__ = ["estudio_home"]
+
 QUERY = {"train": "query", "num_epochs": 2}
 
 
-@pytest.fixture
-def conn(shop: Shop) -> Iterator[psycopg.Connection]:
-    with database.connect(autocommit=True) as connection:
-        yield connection
+@pytest.fixture(scope="module")
+def snapshot(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Snapshot]:
+    made = Snapshot(postgres_server, tmp_path_factory.mktemp("two-towers"))
+    yield made
+    made.drop()
 
 
 @pytest.fixture
-def tuned(shop: Shop) -> FineTuned:
+def tuned(shop: Shop, snapshot: Snapshot) -> FineTuned:
     """The live base model, version 1, and version 2, which encodes queries alone and is not live yet."""
     shop.rewrite_plugin("num_fixed_layers=1,", "num_fixed_layers=1, learning_rate=5e-3, keep_start=False,")
-    initialize("shop")
-    shop.search_sessions(120)
-    return fine_tune("shop", QUERY)
+    if snapshot.kept is None:
+        initialize("shop")
+        shop.search_sessions(120)
+        snapshot.keep(shop.database_url, fine_tune("shop", QUERY))
+        forget_plugins()
+    snapshot.restore(shop.database_url)
+    assert isinstance(snapshot.kept, FineTuned)
+    return snapshot.kept
+
+
+@pytest.fixture
+def conn(tuned: FineTuned) -> Iterator[psycopg.Connection]:
+    with database.connect(autocommit=True) as connection:
+        yield connection
 
 
 def serving(conn: psycopg.Connection) -> Release:

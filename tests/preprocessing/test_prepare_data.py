@@ -94,7 +94,8 @@ def test_missing_and_invalid_items_are_reported_by_id_and_leave_the_sessions(
     ]
     with caplog.at_level(logging.INFO, "estudio_core.preprocessing"):
         data = prepare(articles, clickstream)
-    assert sorted(everything(data)) == ["click lost", "kept", "whole"]
+    assert sorted(everything(data)) == ["click lost", "kept", "one left", "whole"]
+    assert everything(data)["one left"].events == ("3",)  # the items of other queries are what was not clicked
     kept = everything(data)["kept"]
     assert (kept.results, kept.positions, kept.click_weights) == (("1", "2"), (0, 2), (0.0, 1.0))
     assert everything(data)["click lost"].is_clickless
@@ -102,7 +103,7 @@ def test_missing_and_invalid_items_are_reported_by_id_and_leave_the_sessions(
     assert data.invalid_items.keys() == {"7", "8"}
     assert "3 items are not in the source: 99, 98, 97" in caplog.text
     assert "2 items cannot be used: 7 (" in caplog.text
-    assert "left out: 2 with fewer than two results" in caplog.text
+    assert "left out: 1 with fewer than two results and no click" in caplog.text
 
 
 def test_items_that_preprocessing_leaves_without_text_are_reported_like_those_of_the_loader(articles: str) -> None:
@@ -130,7 +131,7 @@ def test_sessions_that_cannot_be_used_are_left_out_with_their_count(
         session("no query", "  ", [1, 2], [1]),
         session("wrong query", {"txt": "a"}, [1, 2], [1]),
         {"session_id": "broken"},
-        session("one result", "b", [1], [1]),
+        session("one result", "b", [1]),
     ]
     with caplog.at_level(logging.INFO, "estudio_core.preprocessing"):
         data = prepare(articles, clickstream)

@@ -242,7 +242,7 @@ def test_a_tokenizer_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     broken = splitter(tmp_path)
     with pytest.raises(ModelError, match=str(tmp_path)):
         broken("lamp")
-    with pytest.raises(ModelError, match=r"'acme/no-such-model' is neither on this machine"):
+    with pytest.raises(ModelError, match=r"'acme/no-such-model'.* neither on this machine"):
         splitter("acme/no-such-model")("lamp")
 
 

@@ -47,7 +47,9 @@ def registry(
     shutil.copy(empty_store, estudio_home / "mlflow.db")
     plugins = tmp_path / "plugins"
     plugins.mkdir()
-    (plugins / "shop.py").write_text(PLUGIN)
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "config.json").write_text('{"hidden_size": 2}')
+    (plugins / "shop.py").write_text(PLUGIN.replace('"none"', f'"{tmp_path / "none"}"'))
     monkeypatch.setenv("ESTUDIO_PLUGINS_PATH", str(plugins))
     _forget()
     manager = open_plugin("shop").experiments

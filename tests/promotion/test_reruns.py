@@ -110,9 +110,8 @@ def test_a_release_that_went_live_before_mlflow_went_away_is_live_in_the_trail(
     release = verified("run", "2")
     with monkeypatch.context() as patch:
         away(patch, registry, "promote")
-        with pytest.raises(TrackingUnavailableError):
-            switch("shop", manifest(release))
-    put_back("shop", "run", ["switch: MLflow does not answer"])
+        assert "does not answer" in switch("shop", manifest(release)).note
+    put_back("shop", "run", ["clean_up: killed"])
     assert ledger.history(conn, "shop")[0].outcome == "live"
     switch("shop", manifest(release))
     assert registry.aliases()["champion"] == 2
@@ -159,8 +158,9 @@ def test_an_initialization_that_is_run_again_undoes_no_later_release(
     model, plugin_file = small_model(seed=1), tmp_path / "plugins" / "shop.py"
     model.backbone.save_pretrained(tmp_path / "base")
     model.tokenizer.save_pretrained(tmp_path / "base")
-    plugin_file.write_text(plugin_file.read_text().replace('"none"', f'"{tmp_path / "base"}"'))
+    plugin_file.write_text(plugin_file.read_text().replace(f'"{tmp_path / "none"}"', f'"{tmp_path / "base"}"'))
     forget_plugins()
+    conn.execute("CREATE TABLE products (id int PRIMARY KEY, title text)")
     base = register_base_model("shop", "first", "ana")
     promotion = ledger.of_run(conn, "shop", "first")
     assert promotion is not None

@@ -16,8 +16,8 @@ from estudio_core.promotion.trainings import new_sessions, note_training, traine
 
 @pytest.fixture(autouse=True)
 def sessions(shop_plugin: None) -> None:
-    """Three clicked sessions of `shop`."""
-    at = datetime.now(UTC)
+    """Three clicked sessions of `shop`, an hour old."""
+    at = datetime.now(UTC) - timedelta(hours=1)
     with database.transaction() as connection:
         store = ClickstreamStore(connection)
         store.log_queries([UbiQuery(f"q{i}", "lamp", at, "shop", query_response_hit_ids=("1", "2")) for i in range(3)])

@@ -25,7 +25,7 @@ MAIN, OTHER = "demo_catalog", "accessories"
 """The plugin that learns, and one beside it that is released and disturbed."""
 
 ITEMS = 120
-SESSIONS = 120
+SESSIONS = 200
 
 _PLUGIN = """
 from estudio_core import DagSettings, GateSettings, PostgresItems, TextModel, TextTraining, create_text_plugin
@@ -92,11 +92,10 @@ class Stack:
 
     def replay_clicks(self) -> None:
         """Log simulated searches of the main plugin over what its live release finds."""
-        from estudio_core.demo.clickstream import rankings_of, replay_clickstream
+        from tests.simulated_clicks import log_simulated_sessions
 
-        rankings = rankings_of(MAIN)
         with database.transaction() as connection:
-            replay_clickstream(connection, rankings, application=MAIN, sessions=SESSIONS)
+            log_simulated_sessions(connection, MAIN, SESSIONS)
 
 
 @contextmanager

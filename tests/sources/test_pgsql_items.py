@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine, event
 
 from estudio_core.errors import ConfigurationError, SourceSchemaError
 from estudio_core.sources.item_meta import PgsqlFileMeta
@@ -121,3 +122,28 @@ def test_bytes_and_numbers_are_texts_and_json_is_not(database_url: str, execute)
     assert number.items[0].data == "1.50"
     document = PgsqlTextLoader(database_url, table_name="things", text_column="document").find_items(metas("1"))
     assert document.invalid == {"1": "'document' is dict, not text"}
+
+
+def test_a_look_at_the_first_rows_reads_no_others(database_url: str, execute) -> None:
+    execute("""
+        CREATE TABLE things (id int PRIMARY KEY, content text);
+        INSERT INTO things SELECT i, CASE WHEN i > 2 THEN 'text ' || i END FROM generate_series(1, 20000) i;
+        INSERT INTO things VALUES (0, E' \\n')
+    """)
+    loader = PgsqlTextLoader(database_url, table_name="things")
+    limits: list[int] = []
+
+    @event.listens_for(Engine, "after_cursor_execute")
+    def note(_: Any, __: Any, statement: str, values: dict[str, Any], *___: Any) -> None:
+        if "LIMIT" in statement:
+            limits.extend(value for value in values.values() if isinstance(value, int))
+
+    try:
+        found = loader.first_items(5)
+    finally:
+        event.remove(Engine, "after_cursor_execute", note)
+    assert [item.id for item in found.items] == ["3", "4"]
+    assert sorted(found.invalid) == ["0", "1", "2"]
+    assert max(limits) == 6
+    execute("TRUNCATE things")
+    assert loader.first_items(5).items == []

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from sqlalchemy import Select, literal, select
 
-from estudio_core.errors import ConfigurationError, DataError, ItemError, SourceSchemaError
+from estudio_core.errors import ConfigurationError, DataError, SourceSchemaError
 from estudio_core.sources.data_loader import DataLoader, KeyRange
 from estudio_core.sources.item_meta import PgsqlFileMeta
 from estudio_core.sources.pgsql_text_loader import PgsqlTextLoader
@@ -164,20 +164,29 @@ def test_an_abandoned_iteration_gives_its_connection_back(articles: str) -> None
 # --- duplicate and absent ids ----------------------------------------------------------------------
 
 
-def test_duplicate_ids_are_an_error_that_names_them(database_url: str, execute) -> None:
-    execute("CREATE TABLE things (id text, content text)")
-    execute("INSERT INTO things VALUES (%s, 'x')", *((i,) for i in ("a", "b", "b", "c", "d", "d", "d")))
-    loader = PgsqlTextLoader(database_url, table_name="things")
-    for read in (
-        lambda: list(loader.iter_items(batch_size=1)),
-        lambda: list(loader.iter_ids()),
-        lambda: loader.find_items(metas("a", "b", "d")),
-        lambda: loader.key_ranges(7),
-    ):
-        with pytest.raises(ItemError, match="more than once among the items of 'things': 'b', 'd'") as raised:
-            read()
-        assert raised.value.item_ids == ["b", "d"]
-    assert [item.id for item in loader.load_items(metas("a", "c"))] == ["a", "c"]
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_several_rows_of_an_id_one_is_used_and_the_others_are_named(database_url: str, execute, order: int) -> None:
+    rows = [("a", "1"), ("b", "2"), ("b", "1"), ("c", "1"), ("d", "3"), ("d", "2"), ("d", "5"), ("e", "1"), ("e", "1")]
+    execute("CREATE TABLE things (id text, content text, at timestamptz DEFAULT '2024-01-01')")
+    execute("INSERT INTO things VALUES (%s, %s)", *rows[::order])
+    loader = PgsqlTextLoader(database_url, table_name="things", updated_at_column="at")
+    kept = [("a", "1"), ("b", "1"), ("c", "1"), ("d", "2"), ("e", "1")]
+    left_out = {"b": 1, "d": 2, "e": 1}
+    assert list(loader.iter_ids()) == ["a", "b", "c", "d", "e"]
+    found = loader.find_items(metas("e", "a", "b", "d", "c"))
+    assert sorted((item.id, item.data) for item in found.items) == kept
+    assert found.duplicates == left_out
+    since = datetime(2020, 1, 1, tzinfo=UTC)
+    for batch_size in (1, 2, 3, 1000):
+        for shards in (1, 2, 3, 7, 9):
+            ranges = loader.key_ranges(shards)
+            assert sum(keys.count for keys in ranges) == len(rows)
+            batches = [batch for keys in ranges for batch in loader.iter_items(keys, batch_size)]
+            assert [(item.id, item.data) for batch in batches for item in batch.items] == kept
+            assert {i: n for batch in batches for i, n in batch.duplicates.items()} == left_out
+            assert max(len(batch.items) for batch in batches) <= batch_size
+        changed = list(loader.iter_changed(since, batch_size))
+        assert [(item.id, item.data) for batch in changed for item in batch.items] == kept
 
 
 def test_rows_without_an_id_are_counted_once_and_stop_no_other(database_url: str, execute) -> None:

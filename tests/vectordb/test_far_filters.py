@@ -78,6 +78,7 @@ def test_how_far_the_index_is_followed_depends_on_what_is_near(
     from pgvector import Vector
 
     from estudio_core.vectordb.filters import parse_filter
+    from estudio_core.vectordb.statements import Blocking, run
 
     collection, vectors, of = clusters
     register = search(conn, collection, vectors[0], limit=1)
@@ -86,7 +87,7 @@ def test_how_far_the_index_is_followed_depends_on_what_is_near(
     def reach(cluster: int, filter: dict[str, object] | None) -> int:
         parsed = None if filter is None else parse_filter(filter)
         query = Vector(vectors[of == cluster][0])
-        return ordering.reach(conn, ordering.Request(collection, query, parsed, None, None))
+        return run(ordering.reach(Blocking(conn), ordering.Request(collection, query, parsed, None, None)))
 
     assert reach(0, None) == ordering.FIRST_BLOCK
     assert reach(0, {"range": {"x": {"lt": 3}}}) == ordering.FIRST_BLOCK, "has nothing to do with what is near"

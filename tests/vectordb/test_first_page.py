@@ -69,8 +69,8 @@ def test_it_is_the_way_that_first_pages_go(
 ) -> None:
     answers = []
 
-    def noted(*args: object, **how: object) -> object:
-        answers.append(first_page(*args, **how))  # type: ignore[arg-type]
+    async def noted(*args: object, **how: object) -> object:
+        answers.append(await first_page(*args, **how))  # type: ignore[arg-type]
         return answers[-1]
 
     monkeypatch.setattr("estudio_core.vectordb.search.first_page", noted)

@@ -585,3 +585,21 @@ def test_a_switch_gives_the_callers_lock_timeout_back(conn: psycopg.Connection) 
         conn.execute("SET LOCAL lock_timeout = '7s'")
         own_switch(conn, "shop", 1.0)
         assert conn.execute("SELECT current_setting('lock_timeout')").fetchone() == ("7s",)
+
+
+def test_a_release_that_lacks_much_catches_up_in_pieces(
+    conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("estudio_core.vectordb.catching_up.READ_ENTRIES", 7)
+    live(conn, "one", {"a": "x"})
+    building = start_release(conn, "shop", "shop_two", "two", INFO, "two")
+    texts = {f"Ä{number}" if number % 3 else f"a{number}": f"text {number}" for number in range(50)}
+    put(conn, **texts)
+    put(conn, a3="text of later")
+    write(conn, "shop", [], ["a6"], embed)
+    done = catch_up(conn, building, embed)
+    assert len(done) == 50
+    assert content(conn, building) == {key: text for key, text in texts.items() if key != "a6"} | {
+        "a3": "text of later"
+    }
+    assert catch_up(conn, building, embed, done) == done

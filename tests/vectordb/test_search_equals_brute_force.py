@@ -418,8 +418,8 @@ def test_what_is_deleted_while_objects_are_listed_leaves_no_gap(
     collection = load(conn, SearchIndexInfo(dimensions=4), items_of(np.eye(4)))
     order = search_module.sorted_rows
 
-    def deleted_after(*arguments: Any) -> Any:
-        rows = order(*arguments)
+    async def deleted_after(*arguments: Any) -> Any:
+        rows = await order(*arguments)
         with other() as second:
             collection.delete_objects(second, ["00000"])
         return rows

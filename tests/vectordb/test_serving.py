@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import psycopg
 import pytest
@@ -15,7 +17,8 @@ from estudio_core.vectordb.objects import IndexedObject
 from estudio_core.vectordb.releases import Release, mark_built, start_release
 from estudio_core.vectordb.search import search
 from estudio_core.vectordb.search_session import search_connection
-from estudio_core.vectordb.serving import REMEMBERED_S, Serving, answered, read
+from estudio_core.vectordb.serving import REMEMBERED_S, Serving, answer, read
+from estudio_core.vectordb.statements import run
 from estudio_core.vectordb.switching import rollback, switch
 from estudio_core.vectordb.verification import verify_release
 
@@ -25,6 +28,18 @@ VECTOR = [1, 0, 0]
 @pytest.fixture(autouse=True)
 def _nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving_module, "_remembered", {})
+
+
+def answered(plugin: str, find: Callable[[Serving], list[SearchHit]]) -> tuple[Release, list[SearchHit]]:
+    """Return what is live and what `find` finds in it, as a blocking search does."""
+
+    async def reading(name: str) -> Serving:
+        return serving_module.read(name)
+
+    async def finding(serving: Serving) -> list[SearchHit]:
+        return find(serving)
+
+    return run(answer(plugin, finding, reading))
 
 
 def released(conn: psycopg.Connection, run_id: str) -> Release:

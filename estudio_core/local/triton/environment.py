@@ -82,7 +82,7 @@ def prepare(folder: Path) -> TritonEnvironment:
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
-        version = _python_version(folder) if _is_complete(folder) else _install(folder)
+        version = _python_version(folder) if is_installed(folder) else _install(folder)
         environment = TritonEnvironment(
             folder=folder,
             site_packages=folder / "lib" / f"python{version}" / "site-packages",
@@ -163,7 +163,8 @@ def _mark(folder: Path) -> Path:
     return folder / f"complete-{hashlib.sha256(' '.join(REQUIREMENTS).encode()).hexdigest()[:12]}"
 
 
-def _is_complete(folder: Path) -> bool:
+def is_installed(folder: Path) -> bool:
+    """Return whether `prepare` has nothing to install into `folder`."""
     return _mark(folder).is_file() and (folder / "bin" / "python").exists()
 
 

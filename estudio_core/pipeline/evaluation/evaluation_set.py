@@ -15,8 +15,8 @@ from estudio_core.progress import report
 from estudio_core.vectordb.objects import IndexedObject
 
 if TYPE_CHECKING:
+    from estudio_core.clickstream.click_log import ClickLog
     from estudio_core.evaluation.click_gain import RankedPairs
-    from estudio_core.evaluation.click_log import ClickLog
     from estudio_core.evaluation.evaluate import QueryMetrics
     from estudio_core.evaluation.judgments import Judgments
     from estudio_core.evaluation.scores import Scores

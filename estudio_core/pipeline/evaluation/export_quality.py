@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 MOST_ITEMS = 4_000
 """Items that are ranked beside the judged ones: twice encoded, about a minute on two cores."""
+BULK_FROM = 100_000
+"""Items from which int8 in bulk is worth measuring: on CPUs with AVX2 it saves 0.37 of encoding each, and a measurement
+encodes `MOST_ITEMS` twice, for the gate and for the release."""
 MOST_SESSIONS = 20_000
 """Newest sessions among which the held-out ones are looked for, where a plugin has no judgments."""
 
@@ -36,9 +39,10 @@ def ranking_check(plugin: Plugin, name: str, item_name: str | None = None) -> tu
 
     Items are encoded by the entry `item_name`, where that is another, which has stood the same test.
 
-    fp32 where nothing could measure the loss. An entry that is there keeps its precision: a name is written once.
+    fp32 where nothing could measure the loss; with a check, the entry gets an int8 graph for items in bulk if they lose
+    little by it. An entry that is there keeps its precision: a name is written once.
     """
-    from estudio_core.inference.manifest import entry_of
+    from estudio_core.inference.model_store import entry_of
 
     wanted: Precision = plugin.export.precision
     published = False
@@ -46,7 +50,7 @@ def ranking_check(plugin: Plugin, name: str, item_name: str | None = None) -> tu
         wanted = entry_of(name).precision
         published = True
     if wanted == "fp32":
-        return wanted, None
+        return wanted, None if published or item_name is not None else bulk_check(plugin)
     judgments = _held_out(plugin)
     if not judgments:
         if published:
@@ -59,6 +63,16 @@ def ranking_check(plugin: Plugin, name: str, item_name: str | None = None) -> tu
         )
         return "fp32", None
     return wanted, _Measurement(plugin, judgments, item_name)
+
+
+def bulk_check(plugin: Plugin) -> RankingCheck | None:
+    """Return what measures int8 for items in bulk; None where it would not pay, or nothing is judged."""
+    from estudio_core.inference.opening import encodes_items_in_int8
+
+    if not encodes_items_in_int8() or plugin.loader.total_count() < BULK_FROM:
+        return None
+    judgments = _held_out(plugin)
+    return _Measurement(plugin, judgments) if judgments else None
 
 
 @dataclass(frozen=True)

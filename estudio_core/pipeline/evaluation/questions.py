@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from estudio_core.errors import DataError
 
 if TYPE_CHECKING:
+    from estudio_core.clickstream.click_log import ClickLog
     from estudio_core.clickstream.ranking_data import RankingData
-    from estudio_core.evaluation.click_log import ClickLog
     from estudio_core.evaluation.comparison import Group
     from estudio_core.evaluation.judgments import Judgments
 
@@ -54,12 +56,12 @@ def held_out_clicks(data: RankingData, known: Collection[str]) -> ClickLog | Non
         data: The dataset.
         known: Ids of the items that are ranked; others are left out of the sessions.
     """
+    from estudio_core.clickstream.click_log import ClickLog
     from estudio_core.clickstream.ranking_data import with_one_spelling
-    from estudio_core.evaluation.click_log import ClickLog
 
-    sessions = [
-        session.without([result for result in session.results if result not in known])
-        for session in with_one_spelling(data.splits["holdout"])
-    ]
-    log = ClickLog.of(session for session in sessions if session.results)
+    sessions = with_one_spelling(data.splits["holdout"])
+    sessions = sessions.without_items(
+        np.array([name not in known for name in sessions.columns.items.texts], dtype=bool)
+    )
+    log = ClickLog.of(sessions.where(sessions.lengths > 0))
     return log if log.clicked_queries else None

@@ -27,12 +27,16 @@ def exported(plugin: Plugin, model_folder: Path, scratch: Path) -> Iterator[tupl
     from estudio_core.inference.manifest import entry_name
     from estudio_core.inference.opening import open_scratch_embedder
     from estudio_core.models.storage import load_model
+    from estudio_core.pipeline.evaluation.export_quality import bulk_check
 
     name = entry_name(plugin.meta.name, _SCRATCH_VERSION)
-    # In the plugin's precision, so that its vectors can be used again; what that loses, the release measures.
-    options = ExportOptions(precision=plugin.export.precision)
+    # As it will be published, so that its vectors can be used again; what queries lose, the release measures.
+    precision = plugin.export.precision
+    check = bulk_check(plugin) if precision == "fp32" else None
     try:
-        entry = publish_entry(scratch, name, load_model(model_folder), options=options)
+        entry = publish_entry(
+            scratch, name, load_model(model_folder), options=ExportOptions(precision=precision), ranking_check=check
+        )
         with closing(open_scratch_embedder(name, repository=scratch)) as embedder:
             yield embedder, entry.digest
     finally:

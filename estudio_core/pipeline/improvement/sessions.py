@@ -57,28 +57,33 @@ def read_sessions(
 ) -> ImprovementSessions:
     """Return the clicked sessions before `until`: of those from `since` on, the training side moves vectors.
 
+    Machines, and sessions of a client beyond what counts of one, move nothing for everybody.
+
     The clickstream divides at `since`, by its own times: those of converted sessions are whole seconds.
     """
+    from estudio_core.clickstream.clients import counted_sessions
     from estudio_core.clickstream.converter import usable_inputs
     from estudio_core.clickstream.ranking_data import with_one_spelling
     from estudio_core.clickstream.store import ClickstreamStore
 
     def usable(sessions: list[SessionWithEvents]) -> Iterator[FineTuningInput]:
         for converted in usable_inputs(sessions, plugin.converter, plugin.query_retriever):
-            if not converted.is_clickless and (converted.user_id is not None or not wanted.personal):
+            if converted.user_id is not None or not wanted.personal:
                 yield converted
 
     store, name = ClickstreamStore(connection), plugin.meta.name
     newer = list(store.sessions(name, since=since, until=until, limit=wanted.max_sessions))
     window = until - timedelta(days=wanted.window_days)
     older = store.sessions(name, since=window, until=min(since, until), limit=wanted.max_sessions - len(newer))
-    inputs = [*usable(list(older)), *usable(newer)]
-    sides = plugin.splitter.split(inputs)
+    inputs = [*usable(newer), *usable(list(older))]  # of a client beyond its share, the newer ones count
+    if not wanted.personal:  # in vectors of their own, users outvote nobody
+        inputs = list(counted_sessions(inputs)[0])
+    sides = plugin.splitter.split([converted for converted in inputs if not converted.is_clickless])
     served_by_moved = _served_by_moved(connection, name)
     new = {session.session_id for session in newer}
     return ImprovementSessions(
         [session for session in sides["train"] if session.session_id in new],
-        with_one_spelling(session for session in [*sides["dev"], *sides["holdout"]] if not served_by_moved(session)),
+        list(with_one_spelling(each for each in [*sides["dev"], *sides["holdout"]] if not served_by_moved(each))),
     )
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from estudio_core.errors import ItemError
 from estudio_core.pipeline.items.encoding import encode
 from estudio_core.pipeline.items.parts import ItemParts, content_hash
-from estudio_core.plugin.registry import open_plugin
+from estudio_core.pipeline.items.recipe import ItemTexts
 from estudio_core.vectordb.change_log import EmbedWrites, ItemWrite
 from estudio_core.vectordb.objects import IndexedObject, KeptObject, check_object, check_title
 
 if TYPE_CHECKING:
+    from estudio_core.preprocessing.preprocessor import ItemPreprocessor
+    from estudio_core.preprocessing.splitters import ItemSplitter
     from estudio_core.vectordb.releases import Release
 
 
@@ -22,11 +27,11 @@ def embed_writes(plugin_name: str) -> EmbedWrites:
     def embed(
         release: Release, writes: Sequence[ItemWrite], stored: Mapping[str, str]
     ) -> list[IndexedObject | KeptObject]:
-        from estudio_core.inference.manifest import entry_of
+        from estudio_core.inference.model_store import entry_of
         from estudio_core.inference.opening import open_bulk_embedder
 
         digest = entry_of(release.item_model_name).digest
-        parts_of = ItemParts(open_plugin(plugin_name))
+        parts_of = _parts_of(plugin_name, release)
         split = list(parts_of.of_items(writes))
         if parts_of.invalid:
             raise ItemError("; ".join(parts_of.invalid.values()), parts_of.invalid)
@@ -56,3 +61,22 @@ def embed_writes(plugin_name: str) -> EmbedWrites:
         return [done[write.object_id] for write in writes]
 
     return embed
+
+
+@lru_cache(maxsize=16)
+def _told(item_texts: str, entry: Path) -> tuple[ItemPreprocessor, ItemSplitter]:
+    """Return what the row of a release says, opened once: a tokenizer takes tens of milliseconds."""
+    recipe = ItemTexts.model_validate_json(item_texts)
+    return recipe.preprocessor, recipe.splitter(entry)
+
+
+def _parts_of(plugin_name: str, release: Release) -> ItemParts:
+    """Return what splits items as those of the release were: what it says itself, else what its plugin does."""
+    if release.item_texts is not None:
+        from estudio_core.inference.model_store import local_entry
+
+        entry = local_entry(release.item_model_name)
+        return ItemParts.of(*_told(json.dumps(release.item_texts), entry))
+    from estudio_core.plugin.registry import open_plugin
+
+    return ItemParts(open_plugin(plugin_name))

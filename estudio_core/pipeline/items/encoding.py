@@ -43,15 +43,13 @@ class EncodedItems:
     each in a thread of its own: the database, the tokenizer and the model all work outside of Python's lock.
 
     Attributes:
-        items: Items so far.
-        parts: Their parts.
-        reused: Those among the items whose vectors were known; of all of the batch that is being gone through.
+        reused: Items so far whose vectors were known.
     """
 
     def __init__(
         self, items: Iterable[SplitItem], embedder: Embedder, digest: str, known: VectorStore | ServedVectors | None
     ) -> None:
-        self.items = self.parts = self.reused = 0
+        self.reused = 0
         self._split, self._embedder, self._digest, self._known = items, embedder, digest, known
 
     def __iter__(self) -> Iterator[IndexedObject]:
@@ -59,10 +57,8 @@ class EncodedItems:
         read = prefetched(batched(self._split, ENCODE_BATCH))
         tokenised = prefetched(_tokenised(items, self._embedder, self._digest, self._known) for items in read)
         for batch, vectors in prefetched((batch, _vectors(batch, self._embedder)) for batch in tokenised):
-            self.reused += len(batch.known)
-            for item in _indexed(batch, vectors):
-                self.items += 1
-                self.parts += len(item.vectors)
+            for index, item in enumerate(_indexed(batch, vectors)):
+                self.reused += index in batch.known
                 yield item
 
 

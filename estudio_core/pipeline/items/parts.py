@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from estudio_core.errors import ItemError
+from estudio_core.sources.data_loader import duplicate_reason
 from estudio_core.vectordb.change_log import ItemWrite
 from estudio_core.vectordb.objects import check_id, check_payload, check_text
 
@@ -39,17 +40,28 @@ class ItemParts:
 
     Attributes:
         invalid: The items that could not be used so far, by id, with the reason.
+        duplicates: The number of rows left out so far because another one of their id is used, by id.
     """
 
     def __init__(self, plugin: Plugin) -> None:
         self.invalid: dict[str, str] = {}
-        self._preprocess = plugin.item_texts.preprocessor
-        self._split = plugin.item_texts.item_splitter
+        self.duplicates: dict[str, int] = {}
+        self._preprocess: Callable[[Any], str] = plugin.item_texts.preprocessor
+        self._split: Callable[[str], list[str]] = plugin.item_texts.item_splitter
+
+    @classmethod
+    def of(cls, preprocess: Callable[[Any], str], split: Callable[[str], list[str]]) -> ItemParts:
+        """Return what makes the text of an item, and parts of a text, by these functions."""
+        parts = cls.__new__(cls)
+        parts.invalid, parts.duplicates = {}, {}
+        parts._preprocess, parts._split = preprocess, split
+        return parts
 
     def of_rows(self, batches: Iterable[LoadResult]) -> Iterator[SplitItem]:
         """Yield the usable items of the source's `batches`; note the others in `invalid`."""
         for batch in batches:
             self.invalid.update(batch.invalid)
+            self.duplicates.update(batch.duplicates)
             yield from self.of_items(as_write(row) for row in batch.items)
 
     def of_items(self, items: Iterable[ItemWrite]) -> Iterator[SplitItem]:
@@ -61,6 +73,22 @@ class ItemParts:
                 self.invalid[item.object_id] = str(error)
             else:
                 yield split
+
+    def take_left_out(self) -> tuple[dict[str, str], int]:
+        """Return what was left out so far, by id with the reason, and the number of rows; forget it."""
+        taken = self.left_out, self.rows_left_out
+        self.invalid, self.duplicates = {}, {}
+        return taken
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """What was left out so far, by id, with the reason."""
+        return self.invalid | {item_id: duplicate_reason(rows) for item_id, rows in self.duplicates.items()}
+
+    @property
+    def rows_left_out(self) -> int:
+        """Number of rows that were left out so far."""
+        return len(self.invalid) + sum(self.duplicates.values())
 
     def split(self, item: ItemWrite) -> SplitItem:
         """Return `item` with its parts.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -18,14 +18,16 @@ if TYPE_CHECKING:
     from estudio_core.vectordb.objects import IndexedObject
     from estudio_core.vectordb.releases import Release
 
-_FILE = "vectors.npz"
 _STEP = "vectors"
+_VECTORS, _HASHES, _STARTS, _COUNTS = "vectors.f32", "hashes.npy", "starts.npy", "counts.npy"
+"""Files: the part vectors of all items below each other, and, in the order of their content hashes, where those of each
+begin and how many they are. They are mapped into memory and not read: shards look up some of many."""
 
 
 class VectorStore:
     """Part vectors [parts, dimensions] by content hash, as evaluation computed them for a release to use again."""
 
-    def __init__(self, vectors: dict[str, Vectors]) -> None:
+    def __init__(self, vectors: Mapping[str, Vectors]) -> None:
         self._vectors = vectors
 
     def find(self, items: Sequence[tuple[str, str]]) -> dict[int, Vectors]:
@@ -49,20 +51,25 @@ class VectorStore:
         """Store the vectors of `items` for the model with this digest."""
         import numpy as np
 
-        kept = list(items)
+        hashes: list[str] = []
+        counts: list[int] = []
         with ArtifactStore().publish(plugin, _run(digest), _STEP) as folder:
-            np.savez(
-                folder / _FILE,
-                hashes=np.array([item.content_hash for item in kept], dtype="U32"),
-                counts=np.array([len(item.vectors) for item in kept], dtype=np.int64),
-                vectors=np.concatenate([item.vectors for item in kept]).astype(np.float32),
-            )
+            with (folder / _VECTORS).open("wb") as file:
+                for item in items:
+                    hashes.append(item.content_hash)
+                    counts.append(len(item.vectors))
+                    file.write(np.ascontiguousarray(item.vectors, np.float32).data)
+            sorted_hashes, first = np.unique(np.array(hashes, "S32"), return_index=True)
+            of_item = np.array(counts, np.int64)
+            np.save(folder / _HASHES, sorted_hashes)
+            np.save(folder / _STARTS, (np.cumsum(of_item) - of_item)[first])
+            np.save(folder / _COUNTS, of_item[first])
 
     @classmethod
     def from_live_collection(cls, plugin: str, digest: str) -> VectorStore:
         """Return the vectors that serve now, where they come from the model with this digest; else nothing."""
         from estudio_core import database
-        from estudio_core.inference.manifest import entry_of
+        from estudio_core.inference.model_store import entry_of
         from estudio_core.vectordb.collection import Collection, register_vectors
         from estudio_core.vectordb.releases import live_release
 
@@ -75,19 +82,53 @@ class VectorStore:
 
     @classmethod
     def load(cls, plugin: str, digest: str) -> VectorStore:
-        """Return what is stored for the model with this digest; empty where nothing is."""
+        """Return what is stored for the model with this digest; empty where nothing is. It takes no memory."""
         store = ArtifactStore()
         uri = store.uri(plugin, _run(digest), _STEP)
         if not store.exists(uri):
             return cls({})
         with store.fetch(uri) as folder:
-            return cls(_read(folder / _FILE))
+            if not (folder / _HASHES).exists():  # of the version before
+                return cls({})
+            return cls(_MappedVectors(folder))
+
+
+class _MappedVectors(Mapping[str, "Vectors"]):
+    """What `VectorStore.save` has written into a folder; it may be deleted as soon as this was made."""
+
+    def __init__(self, folder: Path) -> None:
+        import numpy as np
+
+        self._hashes, self._starts, self._counts = (
+            np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in (_HASHES, _STARTS, _COUNTS)
+        )
+        parts = int((self._starts + self._counts).max(initial=0))
+        size = (folder / _VECTORS).stat().st_size // 4
+        shape = (parts, size // parts) if parts else (0, 0)
+        empty: Vectors = np.empty(shape, np.float32)
+        self._vectors = np.memmap(folder / _VECTORS, np.float32, "r", shape=shape) if parts else empty
+
+    def __getitem__(self, content_hash: str) -> Vectors:
+        wanted = content_hash.encode()
+        place = int(self._hashes.searchsorted(wanted))
+        if place == len(self._hashes) or self._hashes[place] != wanted:
+            raise KeyError(content_hash)
+        start = int(self._starts[place])
+        vectors: Vectors = self._vectors[start : start + int(self._counts[place])]
+        return vectors
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def __iter__(self) -> Iterator[str]:
+        return (str(each, "ascii") for each in self._hashes)
 
 
 class ServedVectors:
     """Part vectors of collections that serve, or would after a rollback, from the model of a release being built.
 
-    What `improve` has moved is left out: a release starts from what the model gives.
+    What `improve` has moved is left out: a release starts from what the model gives. So are vectors in half precision,
+    where the release stores whole ones.
 
     Args:
         stored: Vectors that are known besides, and go first.
@@ -103,7 +144,9 @@ class ServedVectors:
             served = [
                 other
                 for other in list_releases(connection, release.plugin)
-                if other.state in ("live", "previous") and other.item_model_name == release.item_model_name
+                if other.state in ("live", "challenger", "previous")
+                and other.item_model_name == release.item_model_name
+                and other.index_info.number_bytes >= release.index_info.number_bytes
             ]
         self._releases = list({other.collection_id: other for other in served}.values())
 
@@ -164,15 +207,3 @@ def _as_array(embedding: Any) -> Vectors:
 
 def _run(digest: str) -> str:
     return f"model-{digest[:24]}"
-
-
-def _read(path: Path) -> dict[str, Vectors]:
-    import numpy as np
-
-    with np.load(path, allow_pickle=False) as stored:
-        ends = np.cumsum(stored["counts"])
-        vectors = stored["vectors"]
-        return {
-            str(content_hash): vectors[end - count : end]
-            for content_hash, count, end in zip(stored["hashes"], stored["counts"], ends, strict=True)
-        }

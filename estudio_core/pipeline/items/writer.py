@@ -12,6 +12,7 @@ import psycopg
 from estudio_core.errors import DataError, ItemError
 from estudio_core.pipeline.items.embed_writes import embed_writes
 from estudio_core.pipeline.items.parts import as_write
+from estudio_core.sources.data_loader import duplicate_reason
 from estudio_core.streams import batched
 from estudio_core.vectordb.change_log import ItemWrite, WriteResult, write
 from estudio_core.vectordb.releases import Release, require_live
@@ -23,6 +24,8 @@ WRITE_BATCH = 128
 """Items of one transaction: some tenths of a second, which is what a switch may have to wait for."""
 READ_BATCH = 1000
 """Items that are read by their ids at once."""
+DELETE_BATCH = 256
+"""Items that are deleted in one transaction, which holds a lock for nearly each."""
 
 
 @dataclass
@@ -35,6 +38,13 @@ class WriteCounts:
     unchanged: int = 0
     deleted: int = 0
     invalid: dict[str, str] = field(default_factory=dict)
+    duplicates: dict[str, int] = field(default_factory=dict)
+    """Rows left out because another one of their id is used, by id."""
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """What was left out, by id, with the reason."""
+        return self.invalid | {item_id: duplicate_reason(rows) for item_id, rows in self.duplicates.items()}
 
     @property
     def numbers(self) -> dict[str, int]:
@@ -45,7 +55,7 @@ class WriteCounts:
             "payload_only": self.payload_only,
             "unchanged": self.unchanged,
             "deleted": self.deleted,
-            "invalid_items": len(self.invalid),
+            "invalid_items": len(self.invalid) + sum(self.duplicates.values()),
         }
 
 
@@ -115,6 +125,7 @@ class ItemWriter:
         self.counts.read += len(writes) + len(gone)
         self.counts.unchanged += len(writes) - len(changed)
         self.counts.invalid.update(rows.invalid)
+        self.counts.duplicates.update(rows.duplicates)
         self.going |= {each: rows.invalid.get(each, "it is not there") for each in gone if each in known}
         self._settle(changed, deleting=False)
 
@@ -131,6 +142,7 @@ class ItemWriter:
             known = self._source_hashes(object_ids)
             rows = self._loader.find_items([ItemMeta(object_id=object_id) for object_id in object_ids])
             self.counts.invalid.update(rows.invalid)
+            self.counts.duplicates.update(rows.duplicates)
             writes = _writes(rows)
             changed = [item for item in writes if not _is_known(item, known)]
             self.counts.unchanged += len(writes) - len(changed)
@@ -139,7 +151,7 @@ class ItemWriter:
                 stale += self._write(batch, [], known, deleting)
             gone = [each for each in (*rows.missing, *rows.invalid) if orphaned or each in known]
             if deleting:
-                for ids in batched(gone, READ_BATCH):
+                for ids in batched(gone, DELETE_BATCH):
                     stale += self._write([], ids, known, deleting)
             else:
                 self.going |= {each: rows.invalid.get(each, "it is not there") for each in gone}
@@ -207,7 +219,7 @@ def write_items(
     embed = embed_writes(plugin)
     live = require_live(connection, plugin)
     results = [write(connection, plugin, batch, [], embed) for batch in batched(items, WRITE_BATCH)]
-    results += [write(connection, plugin, [], ids, embed) for ids in batched(deletes, READ_BATCH)]
+    results += [write(connection, plugin, [], ids, embed) for ids in batched(deletes, DELETE_BATCH)]
     return WriteResult(
         results[-1].release_id if results else live.release_id,
         sum(result.upserted for result in results),

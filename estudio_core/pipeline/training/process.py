@@ -146,7 +146,8 @@ def run_pretraining(request: dict[str, Any]) -> dict[str, Any]:
     Raises:
         EstudioError: training failed.
     """
-    from estudio_core.clickstream.ranking_data import RankingData
+    from estudio_core.clickstream.dataset_files import read_dataset
+    from estudio_core.lexical.settings import Fusion
     from estudio_core.models.storage import load_model, save_model
     from estudio_core.pipeline.training.trainable import MODEL_FOLDER
     from lightning_modules.config import TrainingConfig
@@ -156,12 +157,13 @@ def run_pretraining(request: dict[str, Any]) -> dict[str, Any]:
     model = load_model(request["model"])
     result = fit(
         model,
-        RankingData.load(Path(request["dataset"])),
+        read_dataset(Path(request["dataset"])),
         TrainingConfig.model_validate(request["training"]),
         loss=MarginMseLoss() if request["taught"] else SoftmaxRankingLoss(),
     )
     output = Path(request["output"])
     save_model(model, output / MODEL_FOLDER)
+    Fusion.of_model(Path(request["model"])).save(output / MODEL_FOLDER)
     (output / "history.json").write_text(json.dumps(result.history), encoding="utf-8")
     return {"steps": result.steps, "pairs_seen": result.sessions}
 

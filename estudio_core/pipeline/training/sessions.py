@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from estudio_core.artifacts import ArtifactStore
-from estudio_core.clickstream.sessions import SessionWithEvents
+from estudio_core.clickstream.session_files import StoredSessions
 
-SESSIONS_FILE = "sessions.jsonl"
+SESSIONS_FILE = "sessions.parquet"
 
 
 def window_end(store: ArtifactStore, plugin_name: str, run_id: str) -> datetime:
@@ -21,7 +23,12 @@ def window_end(store: ArtifactStore, plugin_name: str, run_id: str) -> datetime:
         return datetime.fromisoformat(json.loads((folder / "window.json").read_text())["until"])
 
 
-def read_sessions(store: ArtifactStore, uri: str) -> list[SessionWithEvents]:
-    """Read what `extract` stored."""
-    with store.fetch(uri) as folder, (folder / SESSIONS_FILE).open(encoding="utf-8") as file:
-        return [SessionWithEvents.model_validate_json(line) for line in file]
+@contextmanager
+def stored_sessions(store: ArtifactStore, uri: str) -> Iterator[StoredSessions]:
+    """Yield what `extract` stored.
+
+    Raises:
+        DataError: nothing complete is published there, or it cannot be read.
+    """
+    with store.fetch(uri) as folder:
+        yield StoredSessions(folder / SESSIONS_FILE)

@@ -21,7 +21,7 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
     `config` has the plugin, the folders of the dataset and of the model to start from, and the parameters of training
     that all trials share; where queries alone are trained, folder and version of the items' model besides.
     """
-    from estudio_core.clickstream.ranking_data import RankingData
+    from estudio_core.clickstream.dataset_files import read_dataset
     from estudio_core.errors import DataError
     from estudio_core.lexical.settings import Fusion
     from estudio_core.models.storage import load_model, save_model
@@ -31,7 +31,7 @@ def train_trial(config: dict[str, Any], trial: Trial) -> None:
     from lightning_modules.evidence import evidence_of
     from lightning_modules.fit import fit
 
-    data = RankingData.load(Path(config["dataset"]))
+    data = read_dataset(Path(config["dataset"]))
     training = TrainingConfig.model_validate(config["training"]).with_values(trial.params)
 
     def on_metrics(step: int, metrics: Mapping[str, float]) -> None:

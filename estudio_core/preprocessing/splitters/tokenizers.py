@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from estudio_core.errors import ConfigurationError, ModelError
+from estudio_core.errors import ConfigurationError
+from estudio_core.models.folder import open_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -23,15 +23,12 @@ UNLIMITED_TOKENS = 1_000_000
 DEFAULT_MAX_TOKENS = 512
 """Positions of BERT-family models, taken where the tokenizer names no limit."""
 
-_IMPORTING = threading.Lock()
-
 
 class LazyTokenizer:
     """A fast tokenizer that is opened on first use.
 
     Args:
-        source: See `TokenizerSource`. A name is looked for on this machine first, then where the Hugging Face
-            client looks.
+        source: See `TokenizerSource`. A name that is no folder is looked for where the Hugging Face client looks.
     """
 
     def __init__(self, source: TokenizerSource) -> None:
@@ -72,31 +69,12 @@ class LazyTokenizer:
 
     def _open(self) -> Any:
         given = self.source if isinstance(self.source, str | Path) else self.source()
-        return _load(given) if isinstance(given, str | Path) else given
+        return open_tokenizer(given) if isinstance(given, str | Path) else given
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave a loaded tokenizer out where it can be loaded again: its source travels in its place."""
         can_reload = isinstance(self.source, str | Path)
         return {"source": self.source, "_tokenizer": None if can_reload else self._tokenizer}
-
-
-def _load(name: str | Path) -> Any:
-    # transformers fills itself in on first use, and not for two threads at once: one of them gets an ImportError.
-    with _IMPORTING:
-        from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(str(name), local_files_only=True)
-    except (OSError, ValueError) as error:
-        if Path(name).is_dir():
-            raise ModelError(f"No tokenizer can be loaded from the folder {name}: {error}") from error
-    try:
-        return AutoTokenizer.from_pretrained(str(name))
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"The tokenizer {str(name)!r} is neither on this machine nor can it be fetched: {error}. "
-            "Give a folder that holds it, or run this once with network access."
-        ) from error
 
 
 def encode(tokenizer: Any, texts: Sequence[str]) -> list[Encoding]:

@@ -1,0 +1,1 @@
+"""What a large log costs: seconds and memory of extraction, preparation, weighing and validation, by its size."""

@@ -1,0 +1,1 @@
+"""Experiments between two rankings, with simulated users whose preferences are known."""

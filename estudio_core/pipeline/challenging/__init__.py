@@ -1,0 +1,1 @@
+"""A challenger beside the live release: its build without a switch, its experiment, and what a verdict does."""
