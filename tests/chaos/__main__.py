@@ -7,12 +7,15 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.machine import describe
 from tests.chaos.drill import Outcome, drill
 from tests.chaos.moves import Outcome as Move
 from tests.chaos.moves import all_moves, table
+from tests.chaos.online import Outcome as Online
+from tests.chaos.online import drill as online_drill
 from tests.chaos.points import POINTS
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
@@ -30,6 +33,10 @@ def main(argv: list[str] | None = None) -> int:
         outcomes = all_moves(say)
         print(moves_report(outcomes))
         return 1 if any(outcome.violations for outcome in outcomes) else 0
+    if asked.online_only:
+        online = _online(asked, say)
+        print(online_report(online))
+        return 1 if online.violations else 0
     points = [
         point for point in POINTS if any(part in f"{point.step} {point.target} {point.name}" for part in asked.points)
     ]
@@ -46,12 +53,46 @@ def main(argv: list[str] | None = None) -> int:
             folder=Path(asked.keep or folder) / "drill",
             say=say,
         )
-    moves = all_moves(say) if asked.points == [""] else []
-    text = report(outcome, asked.items, asked.models, asked.seed) + moves_report(moves)
+    whole = asked.points == [""]
+    online = _online(asked, say) if whole else None
+    moves = all_moves(say) if whole else []
+    text = report(outcome, asked.items, asked.models, asked.seed)
+    text += (online_report(online) if online else "") + moves_report(moves)
     print(text)
     asked.results.mkdir(parents=True, exist_ok=True)
     (asked.results / "chaos.md").write_text(text, encoding="utf-8")
-    return 1 if outcome.violations or any(move.violations for move in moves) else 0
+    broken = [*outcome.violations, *(online.violations if online else []), *(v for m in moves for v in m.violations)]
+    return 1 if broken else 0
+
+
+def _online(asked: argparse.Namespace, say: Callable[[str], None]) -> Online:
+    with tempfile.TemporaryDirectory(prefix="estudio-chaos-") as folder:
+        return online_drill(
+            items=asked.items,
+            seed=asked.seed,
+            rounds=asked.rounds,
+            short=False,
+            folder=Path(asked.keep or folder) / "online",
+            say=say,
+        )
+
+
+def online_report(outcome: Online) -> str:
+    """Return the tally of the service under fire, and every violation, Markdown."""
+    served = "a Triton server" if outcome.with_triton else "ONNX Runtime in each worker process (no Triton here)"
+    found = "\n".join(f"- {violation.kind}: {violation.text}" for violation in outcome.violations)
+    return f"""
+## The service, while an experiment runs
+
+`estudio serve` with two worker processes; simulated people search two releases interleaved, click and turn pages, and
+an application writes, all over HTTP; each repeats a request once whose connection breaks. Queries are encoded by
+{served}. SIGKILL for a worker, the whole service (a supervisor starts it again), PostgreSQL, one of its sessions,
+Triton, the challenger's builder, and whoever carries out the verdict. {outcome.outages} times none of the service, or
+no database, was there; a request fails then, and never otherwise. Hits are checked against the models, teams against
+the coins of the query id and against the log. {outcome.seconds:.0f} s in all.
+
+{outcome.table}
+{chr(10) + found + chr(10) if found else ""}"""
 
 
 def moves_report(outcomes: list[Move]) -> str:
@@ -93,6 +134,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--moves-only", action="store_true", help="move the database to other clusters, and kill nothing"
     )
+    parser.add_argument(
+        "--online-only", action="store_true", help="only the service under fire while an experiment runs"
+    )
+    parser.add_argument("--rounds", type=int, default=4, help="how often each part of the service is killed")
     parser.add_argument(
         "--limit-s", type=float, default=780, help="no release begins later than this after the traffic"
     )

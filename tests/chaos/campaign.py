@@ -87,6 +87,18 @@ class Campaign:
         assert live["version"] == version, live
         self._step("clean_up", due, {})
 
+    def challenge(self, due: dict[str, deque[Point]], name: str, params: dict[str, Any]) -> Any:
+        """Build a release of the second version beside the live one, and start its experiment; return its manifest."""
+        entry = self._step("publish_model", due, "2")
+        shards = self._step("start_collection", due, entry, 2, name)
+        loaded = [self._step("embed_shard", due, shard) for shard in shards]
+        verified = self._step("verify", due, self._step("build_index", due, loaded))
+        return self._step("start_experiment", due, verified, params, name, "chaos")
+
+    def conclude(self, due: dict[str, deque[Point]], name: str) -> Any:
+        """Look at an experiment, and carry out its verdict where there is one; return it as it is then."""
+        return self._step("conclude_experiment", due, name)
+
     def roll_back(self) -> None:
         """Go back to the previous release; twice comes forward again."""
         self._step("rollback", defaultdict(deque), {}, f"rollback-{time.time()}", "chaos")

@@ -161,3 +161,34 @@ POINTS = (
         Halt(f"{_INDEX}.releases:previous_release", "before", 2),
     ),
 )
+
+_CONCLUDING = "estudio_core.pipeline"
+
+CONCLUDING_POINTS = (
+    Point(
+        "decided, nothing carried out",
+        "conclude_experiment",
+        "task",
+        Halt(f"{_CONCLUDING}.conclude_experiment:carry_out"),
+    ),
+    Point(
+        "pointer moved to the challenger, not committed",
+        "conclude_experiment",
+        "task",
+        Halt(f"{_INDEX}.switching:_move_pointer", "after"),
+    ),
+    Point(
+        "pointer moved to the challenger, not committed",
+        "conclude_experiment",
+        "database",
+        Halt(f"{_INDEX}.switching:_move_pointer", "after"),
+    ),
+    Point(
+        "challenger live, experiment not ended",
+        "conclude_experiment",
+        "task",
+        Halt("estudio_core.comparing.ledger:end"),
+        short=True,
+    ),
+)
+"""Those of an experiment's end, in their order."""

@@ -117,8 +117,8 @@ def check_searches(
         if line["kind"] == "search" and len(ids) != line["limit"]:
             wanted = f"there are more items than the {line['limit']} that were asked for"
             violations.append(Violation("lost", at, f"Release {line['release']} gave {len(ids)} hits; {wanted}."))
-        if mixed := _mixed(line, versions, similarities):
-            violations.append(Violation("mixed", at, mixed))
+        if wrong := mixed(line, versions, similarities):
+            violations.append(Violation("mixed", at, wrong))
         if line["kind"] == "probe":
             wanted = [] if line["expected"] is None else [(str(line["id"]), title(line["id"], line["expected"]))]
             found = [(hit[0], hit[1]) for hit in line["hits"]]
@@ -129,7 +129,8 @@ def check_searches(
     return violations
 
 
-def _mixed(line: Mapping[str, Any], versions: Mapping[int, str], similarities: Similarities) -> str | None:
+def mixed(line: Mapping[str, Any], versions: Mapping[int, str], similarities: Similarities) -> str | None:
+    """Return what of an answer its release cannot have given; None where there is nothing of that kind."""
     release, model = line["release"], line["model"]
     if versions.get(release) != model:
         return f"An answer names release {release} and model {model}; that release has {versions.get(release)}."

@@ -16,6 +16,7 @@ from estudio_core.demo.people import SimulatedPeople
 from estudio_core.demo.traffic import key_of
 from estudio_core.pipeline.challenging.starting import start
 from estudio_core.searching import search
+from estudio_core.service import metrics
 from estudio_core.vectordb.releases import list_releases, live_release
 from tests.comparing.conftest import estudio_home, shop, small_model_folder, snapshot, two
 from tests.demo.test_truth import decision
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["estudio_home", "shop", "small_model_folder", "snapshot", "two"]
 
+LEFT_OUT = "estudio_experiment_searches_left_out_total"
 SETTLE = 0.5
 """Seconds."""
 QUERIES = ("lamp for a desk", "old chair", "red kettle", "small radio", "camera", "a tent for two")
@@ -39,11 +41,18 @@ def liked(release: int) -> dict[str, dict[str, float]]:
     }
 
 
+def answered_alone() -> int:
+    """Return how many searches the champion has answered alone in this process, as `/metrics` tells it."""
+    lines = metrics.exposition()[0].decode().splitlines()
+    return sum(int(float(line.split()[-1])) for line in lines if line.startswith(f"{LEFT_OUT}{{"))
+
+
 def decided(two: Two, grades_of: Callable[[], dict[str, dict[str, float]]], at_most: int) -> tuple[str | None, str]:
     """Run an experiment with people of these ratings; return its verdict and what was shown."""
     console = Console(file=io.StringIO(), width=160)
     start("shop", two.challenger, {"settle_minutes": SETTLE / 60}, "demo", "a test")
     grades = grades_of()
+    alone = answered_alone()
     with running() as address, key_of("people", "shop") as key:
         people = SimulatedPeople(address, key, "shop", grades)
         experiment, made = let_people_decide(
@@ -52,7 +61,9 @@ def decided(two: Two, grades_of: Callable[[], dict[str, dict[str, float]]], at_m
     assert experiment.state == "ended"
     assert experiment.standing is not None
     assert made.searches % 120 == 0
-    assert experiment.standing.searches == made.searches
+    # On a busy machine a challenger is late now and then: such a search has no part, and is counted as one without.
+    assert experiment.standing.searches + answered_alone() - alone == made.searches
+    assert experiment.standing.searches >= 0.8 * made.searches
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert told(experiment) in shown
     return experiment.verdict, shown
