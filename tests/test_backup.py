@@ -1,4 +1,4 @@
-"""scripts/backup.sh: what is backed up comes back as it was, and what was there before stays."""
+"""The script of backups: what is backed up comes back as it was, and what was there before stays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from psycopg import sql
 
 from estudio_core.database import migrate
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "backup.sh"
+SCRIPT = Path(__file__).parents[1] / "deploy" / "helm" / "estudio" / "files" / "backup.sh"
 
 
 def programs() -> Path:

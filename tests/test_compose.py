@@ -323,7 +323,7 @@ def test_the_first_container_makes_what_others_use() -> None:
         assert variable in SERVICES["init"]["environment"]
     assert {login for login, _, _ in logins} == {*script.LOGINS, "postgres"}
     assert {f"s3://{bucket}" for bucket in script.BUCKETS} == set(re.findall(r"s3://[\w-]+", TEXT))
-    backed_up = re.search(r"BACKUP_DATABASES:-([\w ]+)\}", (ROOT / "scripts" / "backup.sh").read_text())
+    backed_up = re.search(r"BACKUP_DATABASES:-([\w ]+)\}", (ROOT / "deploy/helm/estudio/files/backup.sh").read_text())
     assert backed_up is not None
     assert set(backed_up[1].split()) == set(script.DATABASES)
 

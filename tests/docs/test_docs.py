@@ -97,7 +97,7 @@ def check_compose(words: list[str]) -> None:
     if action in {"run", "exec"}:
         assert rest[0] in services
         if rest[0] == "backup":
-            assert f"  {rest[1]})" in (PROJECT / "scripts" / "backup.sh").read_text()
+            assert f"  {rest[1]})" in (PROJECT / "deploy/helm/estudio/files/backup.sh").read_text()
         else:
             assert rest[1] == "estudio"
             assert rest[2] in get_command(app).commands  # type: ignore[attr-defined] (a group)
