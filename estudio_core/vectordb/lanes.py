@@ -1,7 +1,8 @@
 """Who may search now: cheap and costly searches each have connections of their own, and nobody waits in vain.
 
 A search that would have to wait for its connection beyond its deadline is refused at once, with when to come back. How
-long it would wait is told by how long those before it have held theirs.
+long it would wait is told by how long those before it have held theirs, from when they had it: what they waited is not
+what the next one waits for.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -18,8 +19,9 @@ from estudio_core.deadline import Deadline
 from estudio_core.errors import OverloadedError
 
 LaneName = Literal["cheap", "costly"]
-MOST_WAITING = 8
-"""Searches that wait for each connection, at most: a queue that grows beyond helps nobody in it."""
+MOST_WAITING = 50
+"""Searches that wait for each connection, at most, however long they may: it bounds memory. Where searches take longer
+than a hundredth of their time, the deadline is what bounds the queue."""
 LEAST_RETRY_S = 0.05
 _WEIGHT = 0.2
 """Of the last search in the mean time for which a connection is held."""
@@ -50,6 +52,7 @@ class Lane:
     def __init__(self, name: LaneName, size: int) -> None:
         self.name, self.size = name, size
         self._lock = threading.Lock()
+        self._inside: set[int] = set()
         self._since: dict[int, float] = {}
         self._ticket = self._answered = self._refused = 0
         self._held_s = 0.0
@@ -58,51 +61,60 @@ class Lane:
     def load(self) -> LaneLoad:
         """What it did so far."""
         with self._lock:
-            return LaneLoad(self.size, len(self._since), self._answered, self._refused, self._held_s)
+            return LaneLoad(self.size, len(self._inside), self._answered, self._refused, self._held_s)
 
     @contextmanager
-    def admitted(self, deadline: Deadline) -> Iterator[None]:
-        """Be inside for the block.
+    def admitted(self, deadline: Deadline) -> Iterator[Callable[[], None]]:
+        """Be inside for the block; what it is given is to be called once there is a connection.
 
         Raises:
             OverloadedError: whoever is inside leaves no connection before the deadline, by all that is known.
         """
         ticket = self._enter(deadline)
         try:
-            yield
+            yield lambda: self._hold(ticket)
         finally:
             self._leave(ticket)
 
     def _enter(self, deadline: Deadline) -> int:
         now = time.monotonic()
         with self._lock:
-            ahead = len(self._since) - self.size + 1
+            ahead = len(self._inside) - self.size + 1
             if ahead > 0:
-                # Those inside may be slower than those before: the first of them have been there for that long.
-                oldest = sorted(self._since.values())[: self.size]
-                held_s = max(self._held_s, sum(now - since for since in oldest) / len(oldest))
+                # Those who hold one may be slower than those before: they have had it for that long.
+                held = [now - since for since in self._since.values()]
+                held_s = max(self._held_s, sum(held) / len(held) if held else 0.0)
                 wait_s = held_s * ahead / self.size
                 if ahead > MOST_WAITING * self.size or wait_s > deadline.left_s:
                     self._refused += 1
-                    retry_s = max(LEAST_RETRY_S, round(wait_s, 2))
-                    raise OverloadedError(
-                        f"{len(self._since)} {self.name} searches are under way or wait in this process, {self.size} "
-                        f"at a time: this one would not get its turn within {deadline.seconds:g} s. Come back in "
-                        f"{retry_s:g} s, or add processes; "
-                        + (
-                            "ESTUDIO_COSTLY_SEARCHES says how many run at a time."
-                            if self.name == "costly"
-                            else "ESTUDIO_DATABASE_POOL_SIZE says how many run at a time."
-                        ),
-                        retry_s,
-                    )
+                    raise self._full(deadline, wait_s)
             self._ticket += 1
-            self._since[self._ticket] = now
+            self._inside.add(self._ticket)
             return self._ticket
+
+    def _full(self, deadline: Deadline, wait_s: float) -> OverloadedError:
+        retry_s = max(LEAST_RETRY_S, round(wait_s, 2))
+        why = f"this one would not get its turn within {deadline.seconds:g} s"
+        if wait_s <= deadline.left_s:
+            why = f"no more than {MOST_WAITING * self.size} may wait"
+        name = "ESTUDIO_COSTLY_SEARCHES" if self.name == "costly" else "ESTUDIO_DATABASE_POOL_SIZE"
+        return OverloadedError(
+            f"{len(self._inside)} {self.name} searches are under way or wait in this process, {self.size} at a time: "
+            f"{why}. Come back in {retry_s:g} s, or add processes; {name} says how many run at a time.",
+            retry_s,
+        )
+
+    def _hold(self, ticket: int) -> None:
+        with self._lock:
+            self._since[ticket] = time.monotonic()
 
     def _leave(self, ticket: int) -> None:
         with self._lock:
-            held_s = time.monotonic() - self._since.pop(ticket)
+            self._inside.remove(ticket)
+            since = self._since.pop(ticket, None)
+            if since is None:
+                return  # it never had one
+            held_s = time.monotonic() - since
             self._answered += 1
             self._held_s = held_s if self._answered == 1 else (1 - _WEIGHT) * self._held_s + _WEIGHT * held_s
 

@@ -77,7 +77,7 @@ def search_connection(lane_name: LaneName = "cheap", deadline: Deadline | None =
     deadline.require("the database did not answer")
     at = lane(lane_name)
     url = search_url()
-    with at.admitted(deadline):
+    with at.admitted(deadline) as holds:
         lent = database.connection(_SET_UP[lane_name], at.size, url, wait_s=max(deadline.left_s, 0.0))
         try:
             conn = lent.__enter__()
@@ -85,6 +85,7 @@ def search_connection(lane_name: LaneName = "cheap", deadline: Deadline | None =
             if at.load.inside > at.size:  # others have them all
                 raise deadline.passed("others had all connections for searching") from error
             raise
+        holds()
         ended: BaseException | None = None
         try:
             watchdog.watch(conn, deadline.at)
@@ -111,7 +112,7 @@ async def async_search_connection(
     deadline.require("the database did not answer")
     at = lane(lane_name)
     url = await asyncio.to_thread(search_url) if search_url_may_wait() else search_url()
-    with at.admitted(deadline):
+    with at.admitted(deadline) as holds:
         source = await _async_pool(url, lane_name, at.size, deadline)
         try:
             conn = await source.getconn(timeout=max(deadline.left_s, 0.01))
@@ -119,6 +120,7 @@ async def async_search_connection(
             if at.load.inside > at.size:
                 raise deadline.passed("others had all connections for searching") from error
             raise database.no_connection(url, deadline.seconds) from error
+        holds()
         try:
             watchdog.watch(conn, deadline.at)
             if conn not in _looked_at:

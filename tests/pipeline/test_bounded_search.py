@@ -184,10 +184,35 @@ def test_a_queue_has_an_end(indexed_shop: Shop) -> None:
         waiting = [lane.admitted(Deadline.after(60)) for _ in range(lanes.MOST_WAITING)]
         for each in waiting:
             each.__enter__()
-        with pytest.raises(OverloadedError), lane.admitted(Deadline.after(60)):
+        most = rf"{lanes.MOST_WAITING + 1} costly searches .* no more than {lanes.MOST_WAITING} may wait"
+        with pytest.raises(OverloadedError, match=most), lane.admitted(Deadline.after(60)):
             pass
         for each in waiting:
             each.__exit__(None, None, None)
+    assert lane.load.inside == 0
+
+
+def test_who_waits_is_not_counted_as_who_holds() -> None:
+    lane, connection, refused = lanes.Lane("cheap", 1), threading.Lock(), []
+
+    def searches() -> None:
+        for _ in range(4):
+            try:
+                with lane.admitted(Deadline.after(1.5)) as holds, connection:
+                    holds()
+                    time.sleep(0.01)
+            except OverloadedError as error:
+                refused.append(error)
+
+    people = [threading.Thread(target=searches) for _ in range(16)]
+    for each in people:
+        each.start()
+    for each in people:
+        each.join()
+    # Each waits for fifteen others, 0.15 s: far from the deadline.
+    assert refused == []
+    assert (lane.load.answered, lane.load.inside) == (64, 0)
+    assert 0.01 <= lane.load.held_s < 0.06
 
 
 TOO_MUCH: list[tuple[dict[str, Any], str]] = [
