@@ -228,7 +228,8 @@ def test_images_are_those_of_the_compose_file() -> None:
 
 
 def test_the_backup_runs_the_script_that_is_tested(everything: dict[tuple[str, str], dict[str, Any]]) -> None:
-    assert everything["ConfigMap", "backup"]["data"]["backup.sh"] == (ROOT / "deploy/helm/estudio/files/backup.sh").read_text()
+    script = (ROOT / "deploy/helm/estudio/files/backup.sh").read_text()
+    assert everything["ConfigMap", "backup"]["data"]["backup.sh"] == script
 
 
 def test_keys_of_the_object_store_are_those_of_the_compose_file(

@@ -78,7 +78,7 @@ def _statements(texts: Sequence[str], seconds: float, statement: Statement) -> M
         queries = itertools.cycle(list(zip(texts, vectors, strict=True)))
         bare = by_hand(connection, release)
         latencies = []
-        with search_connection() as session:
+        with search_connection("cheap", Deadline.after(10 * seconds + 60)) as session:
             own = statement == "the search's own"
             for number in itertools.count():
                 if number == WARM_UP:
