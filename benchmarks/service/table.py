@@ -87,7 +87,9 @@ def _collecting(units: Sequence[Result]) -> list[str]:
 
 
 def _beside(unit: Result) -> list[str]:
-    alone, beside = unit["contenders"].values()
+    found = unit["contenders"]
+    alone = found["alone"]
+    [beside] = [each for name, each in found.items() if name != "alone"]
     ratio = beside["p99_ms"] / alone["p99_ms"]
     lines = [f"| {unit['searches_per_s']:g} searches/s, evenly | p50 | p99 |", "|---|---|---|"]
     lines += [
