@@ -88,8 +88,9 @@ def online_report(outcome: Online) -> str:
 an application writes, all over HTTP; each repeats a request once whose connection breaks. Queries are encoded by
 {served}. SIGKILL for a worker, the whole service (a supervisor starts it again), PostgreSQL, one of its sessions,
 Triton, the challenger's builder, and whoever carries out the verdict. {outcome.outages} times none of the service, or
-no database, was there; a request fails then, and never otherwise. Hits are checked against the models, teams against
-the coins of the query id and against the log. {outcome.seconds:.0f} s in all.
+no database, was there; a request fails then, and never otherwise, but for writes of items while Triton is away. Hits
+are checked against the models, teams against the coins of the query id and against the log. {outcome.seconds:.0f} s in
+all.
 
 {outcome.table}
 {chr(10) + found + chr(10) if found else ""}"""

@@ -96,8 +96,12 @@ class Campaign:
         return self._step("start_experiment", due, verified, params, name, "chaos")
 
     def conclude(self, due: dict[str, deque[Point]], name: str) -> Any:
-        """Look at an experiment, and carry out its verdict where there is one; return it as it is then."""
-        return self._step("conclude_experiment", due, name)
+        """Look at an experiment, and carry out its verdict where there is one, killed at each point that is due.
+
+        Returns:
+            The experiment as it is then.
+        """
+        return self._step("conclude_experiment", due, name, every=True)
 
     def roll_back(self) -> None:
         """Go back to the previous release; twice comes forward again."""
@@ -107,8 +111,11 @@ class Campaign:
         """Drop what is over."""
         self._step("clean_up", defaultdict(deque), {})
 
-    def _step(self, step: str, due: dict[str, deque[Point]], *arguments: Any) -> Any:
-        """Let a step end, however often it has to be run, and kill at the first of its points that are due."""
+    def _step(self, step: str, due: dict[str, deque[Point]], *arguments: Any, every: bool = False) -> Any:
+        """Let a step end, however often it has to be run, and kill at the first of its points that are due.
+
+        With `every`, it is killed at the others too, one after another.
+        """
         point = due[step].popleft() if due[step] else None
         deadline = time.monotonic() + STEP_TIMEOUT_S
         killed: float | None = None
@@ -122,6 +129,9 @@ class Campaign:
                         killed = time.time()
                         self.say(f"{step}: {point.name}; {point.target} killed")
                         if self._strike(point, running):
+                            if every and due[step]:
+                                self.kills.append(Kill(point, killed, time.time() - killed, attempts))
+                                point, killed = due[step].popleft(), None
                             continue
                     else:
                         due[step].append(point)  # nothing to be done here in this release

@@ -37,6 +37,8 @@ TARGETS = ("worker", "service", "database", "session", "triton")
 SETTINGS = {"settle_minutes": 0.02, "confidence": 0.999, "harm_bound": 0.9, "equal_within": 0.0, "minimum_visits": 60}
 """People who click whatever is there decide nothing by these; those who prefer a side soon do."""
 VERDICT_TIMEOUT_S = 120.0
+RELOAD_S = 10.0
+"""Until a Triton that was started again, empty, has loaded the models that somebody asks for."""
 BUILDING = ("embed_shard", "build_index", "verify")
 
 
@@ -74,6 +76,8 @@ class Fire:
     lot: random.Random
     say: Callable[[str], None]
     kills: Counter[str] = field(default_factory=Counter)
+    without_triton: list[tuple[float, float]] = field(default_factory=list)
+    """Times in which texts of items are not encoded; queries are, by the process that searches."""
 
     def strike(self, target: str) -> None:
         """Kill a target and wait until it is back."""
@@ -82,7 +86,9 @@ class Fire:
         if target == "triton":
             if self.triton is None:
                 return
+            began = time.time()
             self.triton.kill_server(down_s, lambda: None)
+            self.without_triton.append((began, time.time() + RELOAD_S))
         elif target == "worker":
             self.service.kill_worker(self.lot)
         elif target == "service":
@@ -193,7 +199,7 @@ def _judged(campaign: Campaign, fire: Fire, shop: Shop, experiment: Any) -> list
         *check_visits(lines, outages, versions, models.similarities, ("1", "2"), int(shop.items * UNTOUCHED)),
         *check_clicks(lines, outages, events),
         *check_logged(lines, outages, searches),
-        *check_writes(lines, outages),
+        *check_writes(lines, [*outages, *fire.without_triton]),
     ]
 
 

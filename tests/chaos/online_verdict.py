@@ -40,7 +40,7 @@ def check_visits(
         at = line["began"]
         if "error" in line:
             if not _within(line, outages):
-                violations.append(Violation("failed", at, line["error"]))
+                violations.append(Violation("failed", at, f"A search failed: {line['error']}"))
             continue
         ids = [hit[0] for hit in line["hits"]]
         if len(set(ids)) != len(ids):
@@ -114,7 +114,7 @@ def check_clicks(
         if line["kind"] != "click":
             continue
         if not line["acknowledged"] and not _within(line, outages):
-            violations.append(Violation("failed", line["began"], line["error"]))
+            violations.append(Violation("failed", line["began"], f"A click was not taken: {line['error']}"))
         for event_id, object_id, position in line["events"]:
             sent.add(event_id)
             found = there.get(event_id, [])
@@ -178,7 +178,7 @@ def check_logged(
 def check_writes(journal: Iterable[Mapping[str, Any]], outages: Outages) -> list[Violation]:
     """Check that no write failed unless something was down."""
     return [
-        Violation("failed", line["began"], line["error"])
+        Violation("failed", line["began"], f"A write failed: {line['error']}")
         for line in journal
         if line["kind"] == "error" and not _within({"began": line["began"], "ended": line["at"]}, outages)
     ]

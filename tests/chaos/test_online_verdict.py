@@ -58,7 +58,7 @@ def test_teams_of_the_other_side_are_found() -> None:
 
 
 def test_a_list_of_two_releases_outside_an_experiment_is_found() -> None:
-    alone = {"experiment": None, "teams": {}}
+    alone: dict[str, Any] = {"experiment": None, "teams": {}}
     assert judged(visit(**alone, hits=hits(RANKINGS["1"][:10]))) == []
     mixed = hits(RANKINGS["1"][:5]) + hits(RANKINGS["2"][:5], "2")
     assert [violation.kind for violation in judged(visit(**alone, hits=mixed))] == ["mixed"]
