@@ -34,9 +34,9 @@ def main(argv: list[str] | None = None) -> int:
         print(moves_report(outcomes))
         return 1 if any(outcome.violations for outcome in outcomes) else 0
     if asked.online_only:
-        online = _online(asked, say)
-        print(online_report(online))
-        return 1 if online.violations else 0
+        alone = _online(asked, say)
+        print(online_report(alone))
+        return 1 if alone.violations else 0
     points = [
         point for point in POINTS if any(part in f"{point.step} {point.target} {point.name}" for part in asked.points)
     ]

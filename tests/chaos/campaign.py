@@ -133,8 +133,11 @@ class Campaign:
                                 self.kills.append(Kill(point, killed, time.time() - killed, attempts))
                                 point, killed = due[step].popleft(), None
                             continue
-                    else:
-                        due[step].append(point)  # nothing to be done here in this release
+                    else:  # nothing to be done here in this release
+                        if every:
+                            due[step].appendleft(point)
+                        else:
+                            due[step].append(point)
                         point = None
                 try:
                     made = running.result(STEP_TIMEOUT_S)

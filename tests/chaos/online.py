@@ -57,7 +57,7 @@ class Outcome:
     def table(self) -> str:
         """The tally, Markdown."""
         kinds = ("lost", "duplicated", "failed", "mixed", "state")
-        found = Counter(violation.kind for violation in self.violations)
+        found = Counter(str(violation.kind) for violation in self.violations)
         rows = [
             ["killed", ", ".join(f"{name} {count}" for name, count in sorted(self.kills.items()))],
             *([name, f"{count:,}"] for name, count in self.counts.items()),

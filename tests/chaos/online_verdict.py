@@ -10,6 +10,8 @@ from estudio_core.comparing.teams import seed_of
 from tests.chaos.verdict import SAME_SIMILARITY, Similarities, Violation, mixed
 
 Outages = Sequence[tuple[float, float]]
+UNFLUSHED_S = 1.0
+"""PostgreSQL flushes what is committed without waiting within three times `wal_writer_delay`, 0.2 s."""
 
 
 def check_visits(
@@ -107,20 +109,20 @@ def check_clicks(
         stored: Event id, query id, object id and position, as they were sent, of all events that the log has.
     """
     there: dict[str, list[tuple[str, str, int | None]]] = {}
-    for event_id, *row in stored:
-        there.setdefault(event_id, []).append((row[0], row[1], row[2]))
+    for event_id, query_id, object_id, position in stored:
+        there.setdefault(event_id, []).append((query_id, object_id, position))
     violations, sent = [], set()
     for line in journal:
         if line["kind"] != "click":
             continue
         if not line["acknowledged"] and not _within(line, outages):
             violations.append(Violation("failed", line["began"], f"A click was not taken: {line['error']}"))
-        for event_id, object_id, position in line["events"]:
+        for event_id, *as_sent in line["events"]:
             sent.add(event_id)
             found = there.get(event_id, [])
             if line["acknowledged"] and not found:
                 violations.append(Violation("lost", line["began"], f"The click {event_id} is not there."))
-            if any(row != (line["query_id"], object_id, position) for row in found):
+            if any(row != (line["query_id"], *as_sent) for row in found):
                 violations.append(Violation("lost", line["began"], f"The click {event_id} is there as {found}."))
     violations += [
         Violation("duplicated", None, f"The click {event_id} is there {len(found)} times.")
@@ -138,8 +140,8 @@ def check_logged(
 ) -> list[Violation]:
     """Check that searches are logged as they were answered: with their hits, and with the teams as they were drawn.
 
-    Of an acknowledged click, the search is there, unless the database was down while it was answered: an answer is not
-    kept back for its log.
+    Of an acknowledged click, the search is there, unless the database was down while it was answered, or crashed within
+    `UNFLUSHED_S`: an answer is not kept back for its log, nor for a disk.
 
     Args:
         journal: Of `people`.
@@ -155,7 +157,8 @@ def check_logged(
     violations = []
     for query_id, pages in visits.items():
         if query_id not in stored:
-            if query_id in clicked and not any(_within(page, outages) for page in pages):
+            late = [{**page, "ended": page["ended"] + UNFLUSHED_S} for page in pages]
+            if query_id in clicked and not any(_within(page, outages) for page in late):
                 violations.append(Violation("lost", pages[0]["began"], f"The search {query_id} was clicked; no row."))
             continue
         [first, *others] = pages
