@@ -66,8 +66,13 @@ DRAIN_VARIABLE = "ESTUDIO_SERVICE_DRAIN_S"
 """How long a process that is told to end goes on; `server.run` sets it."""
 
 
-def create_app(settings: Settings | None = None) -> Starlette:
-    """Return the service. Its connections and threads begin with its event loop and end with it."""
+def create_app(settings: Settings | None = None, *, at_end: Callable[[], None] | None = None) -> Starlette:
+    """Return the service. Its connections and threads begin with its event loop and end with it.
+
+    Args:
+        settings: Those of the process, unless others are given.
+        at_end: Called in a thread once all answers are given.
+    """
     settings = settings or get_settings()
     app = Starlette(
         routes=[Route(each.path, _answering(each), methods=list(each.methods)) for each in ENDPOINTS],
@@ -77,6 +82,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
     )
     app.router.redirect_slashes = False
     app.state.settings = settings
+    app.state.at_end = at_end
     app.state.openapi = openapi.document(ENDPOINTS, operating._version())
     return app
 
@@ -99,6 +105,10 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
                 await state.typing.close()
                 await state.collector.close()
         await aclose()
+        if app.state.at_end is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(END_S):
+                    await anyio.to_thread.run_sync(app.state.at_end, abandon_on_cancel=True)
 
 
 def _warm_up() -> None:
