@@ -34,6 +34,7 @@ from estudio_core.service import (
     people,
     search,
     watching,
+    webhooks,
 )
 from estudio_core.service.access import admit, identify, origin_allowed
 from estudio_core.service.caller import Caller
@@ -56,6 +57,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *installing.ENDPOINTS,
     *experiments.ENDPOINTS,
     *people.ENDPOINTS,
+    *webhooks.ENDPOINTS,
 )
 """Everything that the service answers."""
 WARM_UP_S = 30.0

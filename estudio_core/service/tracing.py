@@ -23,7 +23,6 @@ PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"
 SERVICE_NAME = "estudio"
 """Unless OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES name it."""
 _BY_PROTOCOL = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
-_FLUSH_MS = 5_000
 
 
 def request(method: str, headers: Headers, scheme: str) -> measured:

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
 from opentelemetry import trace
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
 from estudio_core.errors import SearchTimeoutError
+from estudio_core.local.ports import any_free_port
 from estudio_core.searching import aclose, asearch, search
+from estudio_core.service import tracing
 from estudio_core.writing import ItemWrite, delete, upsert
 from tests.service.conftest import Service
 
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+SEARCHES = 40
 PARENT = f"00-{TRACE}-{CALLER}-01"
 
 
@@ -211,6 +225,162 @@ def test_writes_are_traced_down_to_their_statements(traces: Traces) -> None:
         (span.attributes or {})["db.operation.name"] for span in spans if span.kind is SpanKind.CLIENT
     }
     assert "nspeakable" not in all_of(spans)
+
+
+@pytest.mark.parametrize(
+    ("variables", "exporters"),
+    [
+        ({}, []),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}, ["otlp_proto_http"]),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4318/v1/traces"}, ["otlp_proto_http"]),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, ["otlp_proto_grpc"]),
+        ({"OTEL_TRACES_EXPORTER": "console, otlp"}, ["console", "otlp_proto_http"]),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_TRACES_EXPORTER": "none"}, []),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_SDK_DISABLED": "true"}, []),
+    ],
+)
+def test_opentelemetrys_variables_say_where_traces_go(
+    variables: dict[str, str], exporters: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert tracing.wanted() == exporters
+    assert tracing.lacking() is None
+
+
+def test_an_exporter_that_nobody_knows_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "zipkon")
+    assert "names 'zipkon', and installed are console, otlp" in (tracing.lacking() or "")
+    assert tracing.set_up() is None
+
+
+WITHOUT = """
+import asyncio, importlib.abc, sys
+
+class Hidden(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("opentelemetry", "prometheus_client"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Hidden())
+from estudio_core.searching import aclose, asearch, search
+from estudio_core.service import tracing
+
+async def awaited():
+    try:
+        return await asearch("shop", "a lamp")
+    finally:
+        await aclose()
+
+assert search("shop", "a lamp").hits == asyncio.run(awaited()).hits
+print(tracing.lacking(), tracing.set_up())
+"""
+
+
+def test_searching_needs_neither_opentelemetry_nor_prometheus(service: Service) -> None:
+    wanted = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
+    done = subprocess.run([sys.executable, "-c", WITHOUT], env=wanted, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == (
+        "No traces are sent: OpenTelemetry's variables ask for them. Run: pip install 'estudio[traces]' None"
+    )
+
+
+class Collector(ThreadingHTTPServer):
+    """Takes what is exported by OTLP over HTTP."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Taking)
+        self.spans: list[tuple[str, int, Span]] = []
+        """Service's name, process and span."""
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Taking(BaseHTTPRequestHandler):
+    server: Collector
+
+    def do_POST(self) -> None:
+        assert self.path == "/v1/traces"
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if self.headers.get("content-encoding") == "gzip":
+            body = gzip.decompress(body)
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            of = {each.key: each.value for each in resource.resource.attributes}
+            for scope in resource.scope_spans:
+                self.server.spans += [
+                    (of["service.name"].string_value, of["process.pid"].int_value, span) for span in scope.spans
+                ]
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    server = Collector()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_each_worker_of_the_service_sends_its_traces_the_last_ones_when_it_ends(
+    service: Service, collector: Collector
+) -> None:
+    port = any_free_port()
+    environment = {
+        **os.environ,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.address,
+        "OTEL_BSP_SCHEDULE_DELAY": "600000",  # nothing is sent but at the end
+        "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "process",
+    }
+    command = [sys.executable, "-m", "estudio_core", "serve", "--workers", "2", "--port", str(port)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        _until_ready(address, process)
+        headers = {"Authorization": f"Bearer {service.key('search')}", "traceparent": PARENT}
+        for _ in range(SEARCHES):
+            httpx.get(f"{address}/shop/_search", params={"q": "lamp"}, headers=headers).raise_for_status()
+        counted = _samples(httpx.get(f"{address}/metrics").text)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+    assert counted['estudio_search_seconds_count{plugin="shop"}'] == SEARCHES
+    assert (
+        counted['estudio_query_vectors_total{cache="miss",plugin="shop"}']
+        == counted['estudio_encode_seconds_count{plugin="shop"}']
+    )
+    mine = [(name, pid, span) for name, pid, span in collector.spans if span.trace_id.hex() == TRACE]
+    assert {name for name, *_ in mine} == {"estudio"}
+    requests = [(pid, span) for _, pid, span in mine if span.name == "GET /{plugin}/_search"]
+    assert len(requests) == SEARCHES
+    assert {span.parent_span_id.hex() for _, span in requests} == {CALLER}
+    assert len({pid for pid, _ in requests}) == counted['estudio_query_vectors_total{cache="miss",plugin="shop"}']
+
+
+def _until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + 60
+    while True:
+        assert process.poll() is None, "the service does not start"
+        assert time.monotonic() < until, "the service does not start"
+        try:
+            if httpx.get(f"{address}/healthz").is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+
+
+def _samples(page: str) -> dict[str, float]:
+    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in page.splitlines() if line[:1] != "#"}
 
 
 def test_statements_of_nobodys_search_make_no_traces(traces: Traces) -> None:
