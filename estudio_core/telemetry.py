@@ -18,7 +18,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -221,7 +221,7 @@ def registry() -> CollectorRegistry:
 def count_query_vector(plugin: str, *, kept: bool) -> None:
     """Count a query whose vector was there, or being computed already (`kept`), or is computed for it."""
     if (counts := _counts()) is not None:
-        counts.query_vectors.labels(plugin, "hit" if kept else "miss").inc()
+        counts.of(counts.query_vectors, (plugin, "hit" if kept else "miss")).inc()
 
 
 def show_live(plugin: str, release_id: int) -> None:
@@ -237,7 +237,7 @@ def count_connection(lane: str, size: int, change: int) -> None:
         if counts.sizes.get(lane) != size:
             counts.sizes[lane] = size
             counts.connections.labels(lane).set(size)
-        counts.lent.labels(lane).inc(change)
+        counts.of(counts.lent, (lane,)).inc(change)
 
 
 class _Counts:
@@ -247,13 +247,15 @@ class _Counts:
         from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
         self.registry = own = CollectorRegistry()
+        self._series: dict[tuple[Any, tuple[str, ...]], Any] = {}
         self.seconds, self.failures = {}, {}
         for moment in _COUNTED:
             labels = [_label(name) for name in moment.labels]
-            self.seconds[moment] = Histogram(moment.seconds, moment.what, labels, buckets=BUCKETS_S, registry=own)
+            name = moment.seconds
+            self.seconds[name] = Histogram(name, moment.what, labels, buckets=BUCKETS_S, registry=own)
             if moment.failures:
                 what = "Those that ended with an error, by its type; they are in the seconds too."
-                self.failures[moment] = Counter(moment.failures, what, [*labels, "error"], registry=own)
+                self.failures[moment.failures] = Counter(moment.failures, what, [*labels, "error"], registry=own)
         self.query_vectors = Counter(
             "estudio_query_vectors",
             "Queries whose vector was kept, or being computed for another search (hit), or was computed (miss).",
@@ -286,10 +288,17 @@ class _Counts:
         REGISTRY.register(own)
 
     def observe(self, moment: Moment, attributes: dict[str, Value], seconds: float) -> None:
-        labels = [str(attributes.get(name, "")) for name in moment.labels]
-        self.seconds[moment].labels(*labels).observe(seconds)
+        labels = tuple([str(attributes.get(name, "")) for name in moment.labels])
+        self.of(self.seconds[moment.seconds], labels).observe(seconds)
         if moment.failures and ERROR in attributes:
-            self.failures[moment].labels(*labels, str(attributes[ERROR])).inc()
+            self.of(self.failures[moment.failures], (*labels, str(attributes[ERROR]))).inc()
+
+    def of(self, metric: Any, labels: tuple[str, ...]) -> Any:
+        """Return the series of a metric with these labels; `labels` itself takes as long as counting does."""
+        series = self._series.get((metric, labels))
+        if series is None:
+            series = self._series[metric, labels] = metric.labels(*labels)
+        return series
 
 
 def _label(attribute: str) -> str:
@@ -311,17 +320,20 @@ def _counts() -> _Counts | None:
 
 
 _known: tuple[Any, Tracer] | None = None
+_provider: Callable[[], Any] | None = None
 
 
 def _tracer() -> Tracer | None:
     """Return the tracer of the SDK that was set up in this process; None where none was."""
-    global _known
-    if sys.modules.get("opentelemetry.trace") is None:
-        return None
-    from opentelemetry import trace
+    global _known, _provider
+    if _provider is None:
+        if sys.modules.get("opentelemetry.trace") is None:
+            return None
+        from opentelemetry.trace import get_tracer_provider
 
-    provider = trace.get_tracer_provider()
-    if isinstance(provider, trace.ProxyTracerProvider):
+        _provider = get_tracer_provider
+    provider = _provider()
+    if type(provider).__name__ == "ProxyTracerProvider":  # the API's own, which stands for an SDK to come
         return None
     if _known is None or _known[0] is not provider:
         _known = provider, provider.get_tracer(_TRACER)
