@@ -3,7 +3,7 @@ FROM python:3.11.14-slim-bookworm
 
 # cpu, or cu128 and the like for training on a GPU, with gpu among the extras (docker-compose.gpu.yaml does both).
 ARG TORCH_BACKEND=cpu
-ARG EXTRAS=airflow,train,triton,s3,ray,celery,service,fab,model
+ARG EXTRAS=airflow,train,triton,s3,ray,celery,service,traces,fab,model
 
 # Modules are compiled once, in the image: each Airflow task is a process of its own and would compile them anew.
 ENV PYTHONUNBUFFERED=1 \

@@ -30,7 +30,7 @@ from estudio_core.cli_parts import (
     errors,
 )
 from estudio_core.cli_parts import explained as _explained
-from estudio_core.cli_service import keys_app, serve
+from estudio_core.cli_service import keys_app, serve, webhook_app
 from estudio_core.errors import ConfigurationError, NothingLiveError
 from estudio_core.searching import Mode
 from estudio_core.terminal import Column, show_json, show_rows
@@ -41,6 +41,7 @@ app.add_typer(plugins_app, name="plugins")
 app.add_typer(clickstream_app, name="clickstream")
 app.add_typer(judgments_app, name="judgments")
 app.add_typer(keys_app, name="keys")
+app.add_typer(webhook_app, name="webhook")
 app.add_typer(experiments_app, name="experiments")
 app.command()(init)
 app.command()(serve)

@@ -1,4 +1,4 @@
-"""The commands `estudio serve` and `estudio keys`: the HTTP service, and who may use it."""
+"""The commands `estudio serve`, `estudio keys` and `estudio webhook`: the HTTP service, who may use it, and MLflow."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from estudio_core.settings import get_settings
 from estudio_core.terminal import Column, show_json, show_rows
 
 keys_app = typer.Typer(no_args_is_help=True, help="Keys of the HTTP service: create, list, sign, revoke.")
+webhook_app = typer.Typer(
+    no_args_is_help=True, help="Have MLflow tell the HTTP service of moved aliases: register, remove."
+)
 
 KEY_VARIABLE = "ESTUDIO_KEY"
 
@@ -193,3 +196,39 @@ def _json(given: str | None, what: str) -> Any:
         return exact_json.loads(given)
     except ValueError as error:
         raise ConfigurationError(f"{what} is not JSON: {error}.") from error
+
+
+@webhook_app.command("register")
+@explained
+def register(
+    service: Annotated[
+        str, typer.Argument(help="Address of the service as MLflow reaches it, as https://search.example.org")
+    ],
+) -> None:
+    """Have MLflow's server tell the service when an alias is set, so that a release starts at once.
+
+    The messages are signed with ESTUDIO_SERVICE_WEBHOOK_SECRET, which the service has to know too. Without them a moved
+    alias is found by looking, every ten seconds, and that goes on beside them.
+    """
+    from estudio_core.experiments import webhook
+    from estudio_core.experiments.shared import mlflow_client
+
+    secret = get_settings().service_webhook_secret
+    if secret is None:
+        raise ConfigurationError(
+            "ESTUDIO_SERVICE_WEBHOOK_SECRET is not set. Set it here and for the service, to 16 characters or more: "
+            "openssl rand -base64 32"
+        )
+    url = webhook.register(mlflow_client(), service, secret.get_secret_value())
+    console.print(f"MLflow tells {url}, which has answered.", markup=False, highlight=False, soft_wrap=True)
+
+
+@webhook_app.command("remove")
+@explained
+def remove() -> None:
+    """Have MLflow tell no service any more; moved aliases are found by looking."""
+    from estudio_core.experiments import webhook
+    from estudio_core.experiments.shared import mlflow_client
+
+    count = webhook.remove(mlflow_client())
+    console.print("MLflow told none." if not count else "MLflow tells it no more.", markup=False, highlight=False)

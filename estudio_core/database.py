@@ -86,9 +86,12 @@ def connect(url: str | None = None, *, autocommit: bool = False, **kwargs: Any) 
     """
     import psycopg
 
+    from estudio_core.statement_spans import TellingCursor
+
     target = url or database_url()
+    options = {**noticing(target), "cursor_factory": TellingCursor, **kwargs}
     try:
-        connection = psycopg.connect(target, autocommit=autocommit, **{**noticing(target), **kwargs})
+        connection = psycopg.connect(target, autocommit=autocommit, **options)
     except psycopg.OperationalError as error:
         raise DatabaseUnavailableError(
             f"PostgreSQL at {describe(target)} does not answer: {str(error).strip()}. "
@@ -256,6 +259,8 @@ def _close_pools() -> None:
 def _new_pool(url: str, configure: Configure | None, size: int) -> ConnectionPool:
     from psycopg_pool import ConnectionPool
 
+    from estudio_core.statement_spans import TellingCursor
+
     def set_up(connection: psycopg.Connection) -> None:
         _settle(connection, SEARCHING)
         _register_vector(connection)
@@ -264,7 +269,7 @@ def _new_pool(url: str, configure: Configure | None, size: int) -> ConnectionPoo
 
     return ConnectionPool(
         url,
-        kwargs={"autocommit": True, **noticing(url)},
+        kwargs={"autocommit": True, "cursor_factory": TellingCursor, **noticing(url)},
         min_size=0,
         max_size=size,
         open=True,

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from psycopg.errors import QueryCanceled, UndefinedTable
 
+from estudio_core import telemetry
 from estudio_core.errors import ConfigurationError, ConnectionLostError, shown, suggest
+from estudio_core.telemetry import measured
 from estudio_core.vectordb.statements import run
 
 if TYPE_CHECKING:
@@ -304,13 +306,15 @@ async def _answer(way: _Way, wanted: _Wanted) -> SearchAnswer:
     from estudio_core.settings import get_settings
 
     deadline = Deadline.after(wanted.deadline_s or get_settings().search_timeout_s)
-    with errors_named():
+    asked: dict[str, telemetry.Value] = {"estudio.mode": wanted.mode, "estudio.limit": wanted.options["limit"]}
+    with measured(telemetry.SEARCH, asked) as told, errors_named():
         try:
-            release, found = await _found(way, wanted, deadline)
+            release, found = await _found(way, wanted, deadline, told)
         except ConnectionLostError:
             # The server was restarted since the pool last asked. Reading again harms nobody.
             await way.renew()
-            release, found = await _found(way, wanted, deadline)
+            release, found = await _found(way, wanted, deadline, told)
+        told.tell("estudio.hits", len(found))
     return SearchAnswer(
         plugin=wanted.plugin,
         release_id=release.release_id,
@@ -319,20 +323,28 @@ async def _answer(way: _Way, wanted: _Wanted) -> SearchAnswer:
     )
 
 
-async def _found(way: _Way, wanted: _Wanted, deadline: Deadline) -> tuple[Release, list[SearchHit]]:
+async def _found(way: _Way, wanted: _Wanted, deadline: Deadline, told: measured) -> tuple[Release, list[SearchHit]]:
     from estudio_core.vectordb.serving import answer, pinned, pointed
 
     async def read_now(plugin: str) -> Serving:
-        async with way.connection("cheap", deadline) as at:
-            return await pointed(at, plugin)
+        with measured(telemetry.RELEASE, {}):
+            async with way.connection("cheap", deadline) as at:
+                return await pointed(at, plugin)
 
     async def find(serving: Serving) -> list[SearchHit]:
+        release = serving.release
+        told.tell(telemetry.PLUGIN, release.plugin)  # not before: what is asked for may be the name of nothing
+        told.tell(telemetry.RELEASE_ID, release.release_id)
+        told.tell(telemetry.MODEL, release.model_name)
         return await _in_release(way, wanted, serving, deadline)
 
     if wanted.release is None:
-        return await answer(wanted.plugin, find, read_now)
-    async with way.connection("cheap", deadline) as at:
-        serving = await pinned(at, wanted.plugin, wanted.release)
+        found = await answer(wanted.plugin, find, read_now)
+        telemetry.show_live(found[0].plugin, found[0].release_id)
+        return found
+    with measured(telemetry.RELEASE, {}):
+        async with way.connection("cheap", deadline) as at:
+            serving = await pinned(at, wanted.plugin, wanted.release)
     try:
         return serving.release, await find(serving)
     except UndefinedTable as error:
@@ -354,21 +366,23 @@ async def _in_release(way: _Way, wanted: _Wanted, serving: Serving, deadline: De
         # A process that has just begun opens the model: with that counted, every search of it would fail at first.
         opening = wanted.deadline_s is None and not is_open(release.model_name)
         patience = Deadline.after(OPENING_S) if opening else deadline
-        future = query_vectors.of(release.release_id, release.model_name, wanted.query, patience)
-        vector = await way.result(future, patience)
+        with measured(telemetry.QUERY_VECTOR, {telemetry.PLUGIN: release.plugin}):
+            future = query_vectors.of(release.release_id, release.model_name, wanted.query, patience)
+            vector = await way.result(future, patience)
         if opening:
             deadline = Deadline.after(deadline.seconds)
     try:
         async with way.connection(wanted.lane(release), deadline) as at:
-            return await search_at(
-                at,
-                release.collection,
-                vector,
-                text=None if not wanted.query.strip() or wanted.mode == "vector" else wanted.query,
-                weight=release.ranking.weight,
-                while_live=serving,
-                **wanted.options,
-            )
+            with measured(telemetry.COLLECTION, {telemetry.PLUGIN: release.plugin}):
+                return await search_at(
+                    at,
+                    release.collection,
+                    vector,
+                    text=None if not wanted.query.strip() or wanted.mode == "vector" else wanted.query,
+                    weight=release.ranking.weight,
+                    while_live=serving,
+                    **wanted.options,
+                )
     except QueryCanceled as error:
         if deadline.left_s < deadline.seconds * _NEARLY:
             raise deadline.passed("the database looked at items") from error

@@ -156,6 +156,9 @@ class Settings(BaseSettings):
     service_airflow_password: SecretStr | None = None
     """That user's password."""
 
+    service_webhook_secret: SecretStr | None = Field(default=None, min_length=16)
+    """With which MLflow signs what it says of moved aliases; at least 16 characters. Unset: nothing is listened to."""
+
     service_log_queries: bool = False
     """Whether the service's log of requests holds what people searched for."""
 

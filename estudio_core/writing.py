@@ -13,12 +13,13 @@ rows (`ItemWrite.user_id`) are the exception: they live here alone, until they o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from estudio_core import database
-from estudio_core.errors import ConfigurationError
+from estudio_core import database, telemetry
+from estudio_core.errors import ConfigurationError, NothingLiveError
 from estudio_core.ids import id_list, listed
 from estudio_core.vectordb.change_log import ItemWrite, WriteResult
 from estudio_core.vectordb.objects import check_text
@@ -73,7 +74,7 @@ def refresh(plugin: str, object_ids: Iterable[str | int | UUID]) -> WriteCounts:
     wanted = id_list(object_ids, "object_ids")
     for object_id in wanted:
         check_text(object_id, "id", object_id)
-    with database.errors_named(), database.connect(autocommit=True) as connection:
+    with _measured(plugin, "refresh", len(wanted)), database.connect(autocommit=True) as connection:
         database.require_schema(connection)
         writer = ItemWriter(connection, plugin, open_plugin(plugin).loader)
         writer.refresh(wanted)
@@ -84,6 +85,24 @@ def _written(plugin: str, items: Sequence[ItemWrite], object_ids: Sequence[str])
     from estudio_core.pipeline.items.writer import write_items
 
     check_given(plugin, "plugin")
-    with database.errors_named(), database.connect(autocommit=True) as connection:
+    operation, number = ("upsert", len(items)) if items else ("delete", len(object_ids))
+    with _measured(plugin, operation, number), database.connect(autocommit=True) as connection:
         database.require_schema(connection)
         return write_items(connection, plugin, items, object_ids)
+
+
+@contextmanager
+def _measured(plugin: str, operation: str, items: int) -> Iterator[None]:
+    """Measure a write; it counts for its plugin unless that may be the name of nothing."""
+    attributes: dict[str, telemetry.Value] = {"estudio.operation": operation, "estudio.items": items}
+    with telemetry.measured(telemetry.WRITE, attributes) as told:
+        known = True
+        try:
+            with database.errors_named():
+                yield
+        except (ConfigurationError, NothingLiveError):
+            known = False
+            raise
+        finally:
+            if known:
+                told.tell(telemetry.PLUGIN, plugin)

@@ -6,6 +6,7 @@ from airflow.sdk import Asset, AssetWatcher
 
 from estudio_core.dag_factory.alias_trigger import AliasTrigger
 from estudio_core.dag_factory.sessions_trigger import SessionsTrigger
+from estudio_core.experiments.alias_audit import doorbell
 
 
 def dataset_asset(plugin: str) -> Asset:
@@ -26,7 +27,7 @@ def release_asset(plugin: str) -> Asset:
 def alias_asset(plugin: str) -> Asset:
     """Return the doorbell that rings when somebody moves an alias of the plugin's model in MLflow."""
     watcher = AssetWatcher(name=f"{plugin}_aliases", trigger=AliasTrigger(plugin=plugin))
-    return Asset(f"{plugin}/alias", uri=f"x-estudio://{plugin}/alias", watchers=[watcher])
+    return Asset(f"{plugin}/alias", uri=doorbell(plugin), watchers=[watcher])
 
 
 def sessions_asset(plugin: str, every: int) -> Asset:

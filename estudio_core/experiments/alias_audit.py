@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Alias = Literal["base", "champion", "challenger", "previous"]
 WATCHED: tuple[Alias, ...] = ("challenger", "champion")
 """Aliases that a person moves to have a version released; of two moves, that of the champion is the later."""
+PROMOTES: Alias = "champion"
+"""The alias that names what serves."""
 AUDIT_TAG = "audit."
 KNOWN_TAG = "known."
 
@@ -89,6 +91,11 @@ class AliasMove:
     alias: Alias
     version: int
     before: int | None
+
+
+def doorbell(plugin: str) -> str:
+    """Return the URI of Airflow's asset whose event starts the release that a moved alias asks for."""
+    return f"x-estudio://{plugin}/alias"
 
 
 def entries_of(model: RegisteredModel) -> list[AuditEntry]:

@@ -20,13 +20,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from estudio_core import telemetry
 from estudio_core.deadline import Deadline
 from estudio_core.errors import EstudioError, OverloadedError, UnavailableError
 from estudio_core.settings import get_settings
+from estudio_core.telemetry import measured
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from opentelemetry.context import Context
 
     Vector = NDArray[np.float32]
 
@@ -84,6 +87,8 @@ class _Job:
     deadline: Deadline
     """The latest of those who wait for it."""
     vector: Future[Vector]
+    asked_in: Context | None
+    """The trace of the first who asked."""
 
 
 class QueryVectors:
@@ -117,12 +122,14 @@ class QueryVectors:
                 self._hits += 1
                 if deadline.at > known.deadline.at:
                     known.deadline = deadline
+                self._tell(model_name, kept=True)
                 return known.vector
             encoder = self._encoders.get(model_name)
             if encoder is None:
                 encoder = self._encoders[model_name] = _Encoder(self, model_name)
             job = encoder.submit(text, deadline)
             self._misses += 1
+            self._tell(model_name, kept=False)
             most = get_settings().query_cache
             if most:
                 self._kept[key] = job
@@ -146,6 +153,10 @@ class QueryVectors:
         """Forget all vectors."""
         with self._lock:
             self._kept.clear()
+
+    def _tell(self, model_name: str, *, kept: bool) -> None:
+        telemetry.note("estudio.cache.hit", kept)
+        telemetry.count_query_vector(_plugin_of(model_name), kept=kept)
 
     def _count_batch(self) -> None:
         with self._lock:
@@ -173,7 +184,7 @@ class _Encoder:
                     f"within {deadline.seconds:g} s. Come back in {max(wait_s, 0.05):.2g} s, or add processes.",
                     max(wait_s, 0.05),
                 )
-            job = _Job(text, deadline, Future())
+            job = _Job(text, deadline, Future(), telemetry.here())
             self._waiting.append(job)
             most = SERVER_THREADS if get_settings().inference == "triton" else 1
             if self._free:
@@ -221,9 +232,21 @@ class _Encoder:
             return
         from estudio_core.inference import opening
 
+        asked_in = [job.asked_in for job in wanted if job.asked_in is not None]
+        first = asked_in[0] if asked_in else None
+        attributes: dict[str, telemetry.Value] = {
+            telemetry.PLUGIN: _plugin_of(self._name),
+            telemetry.MODEL: self._name,
+            "estudio.queries": len(wanted),
+        }
         try:
-            embedder = opening.open_search_embedder(self._name)
-            vectors = embedder.embed_queries([job.text for job in wanted])
+            if opening.is_open(self._name):
+                embedder = opening.open_search_embedder(self._name)
+            else:
+                with measured(telemetry.OPEN_MODEL, {telemetry.MODEL: self._name}, context=first, others=asked_in[1:]):
+                    embedder = opening.open_search_embedder(self._name)
+            with measured(telemetry.ENCODE, attributes, context=first, others=asked_in[1:]):
+                vectors = embedder.embed_queries([job.text for job in wanted])
         except BaseException as error:
             if len(wanted) > 1 and isinstance(error, EstudioError) and not isinstance(error, UnavailableError):
                 for job in wanted:  # one of them may be what cannot be encoded
@@ -236,6 +259,10 @@ class _Encoder:
         for job, vector in zip(wanted, vectors, strict=True):
             with suppress(InvalidStateError):
                 job.vector.set_result(vector)
+
+
+def _plugin_of(model_name: str) -> str:
+    return model_name.rpartition("_v")[0]
 
 
 def _fail(job: _Job, error: BaseException) -> None:

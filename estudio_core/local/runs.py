@@ -174,6 +174,21 @@ def trigger(
         return str(response.json()["dag_run_id"])
 
 
+def ring(uri: str, why: Mapping[str, Any], *, api: AirflowApi | None = None) -> None:
+    """Tell Airflow of an event of the asset `uri`: DAGs that are scheduled by it start, unless they are paused.
+
+    Raises:
+        ConfigurationError: no DAG of that Airflow is scheduled by such an asset, or the user may not tell of events.
+        UnavailableError: Airflow does not answer.
+    """
+    with api or AirflowApi.local() as client:
+        found = client.json("GET", "/assets", params={"uri_pattern": uri, "limit": 100})["assets"]
+        ids = [asset["id"] for asset in found if asset["uri"] == uri]
+        if not ids:
+            raise ConfigurationError(f"Airflow has no asset {uri!r}: has it parsed the DAG that waits for it?")
+        client.json("POST", "/assets/events", json={"asset_id": ids[0], "extra": dict(why)})
+
+
 def wait(
     dag_id: str,
     run_id: str,

@@ -34,6 +34,7 @@ from estudio_core.service import (
     people,
     search,
     watching,
+    webhooks,
 )
 from estudio_core.service.access import admit, identify, origin_allowed
 from estudio_core.service.caller import Caller
@@ -56,6 +57,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *installing.ENDPOINTS,
     *experiments.ENDPOINTS,
     *people.ENDPOINTS,
+    *webhooks.ENDPOINTS,
 )
 """Everything that the service answers."""
 WARM_UP_S = 30.0
@@ -66,8 +68,13 @@ DRAIN_VARIABLE = "ESTUDIO_SERVICE_DRAIN_S"
 """How long a process that is told to end goes on; `server.run` sets it."""
 
 
-def create_app(settings: Settings | None = None) -> Starlette:
-    """Return the service. Its connections and threads begin with its event loop and end with it."""
+def create_app(settings: Settings | None = None, *, at_end: Callable[[], None] | None = None) -> Starlette:
+    """Return the service. Its connections and threads begin with its event loop and end with it.
+
+    Args:
+        settings: Those of the process, unless others are given.
+        at_end: Called in a thread once all answers are given.
+    """
     settings = settings or get_settings()
     app = Starlette(
         routes=[Route(each.path, _answering(each), methods=list(each.methods)) for each in ENDPOINTS],
@@ -77,6 +84,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
     )
     app.router.redirect_slashes = False
     app.state.settings = settings
+    app.state.at_end = at_end
     app.state.openapi = openapi.document(ENDPOINTS, operating._version())
     return app
 
@@ -99,6 +107,10 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
                 await state.typing.close()
                 await state.collector.close()
         await aclose()
+        if app.state.at_end is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(END_S):
+                    await anyio.to_thread.run_sync(app.state.at_end, abandon_on_cancel=True)
 
 
 def _warm_up() -> None:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from estudio_core.service import metrics
+from estudio_core.service import metrics, tracing
 
 access_log = logging.getLogger("estudio.access")
 
@@ -31,6 +31,8 @@ PREFLIGHT = {
     " x-algolia-application-id, x-algolia-agent, x-opaque-id",
     "Access-Control-Max-Age": "600",
 }
+UNTRACED = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Paths that are asked for every few seconds, by no user."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -73,26 +75,38 @@ class Edge:
                 size += len(message.get("body", b""))
             await send(message)
 
-        metrics.IN_FLIGHT.inc()
-        try:
+        async def answering() -> None:
             if scope["method"] == "OPTIONS":
                 await _preflight(headers, sending)
             else:
                 await self._app(scope, receive, sending)
+
+        metrics.IN_FLIGHT.inc()
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        given_trace = _TRACE.fullmatch(headers.get("traceparent", ""))
+        trace_id = None if given_trace is None else given_trace[1]
+        try:
+            if scope["path"] in UNTRACED:
+                await answering()
+            else:
+                with tracing.request(method, headers, scope["scheme"]) as span:
+                    trace_id = span.trace_id or trace_id
+                    try:
+                        await answering()
+                    finally:
+                        tracing.tell(span, method, told, status)
         finally:
             metrics.IN_FLIGHT.dec()
             seconds = time.perf_counter() - begun
             endpoint = str(told.get("endpoint", "none"))
-            method = scope["method"] if scope["method"] in _METHODS else "other"
             metrics.REQUESTS.labels(endpoint, method, str(status or 499)).inc()
             metrics.SECONDS.labels(endpoint).observe(seconds)
             if access_log.isEnabledFor(logging.INFO):
-                access_log.info(self._line(scope, headers, told, status, seconds, size))
+                access_log.info(self._line(scope, told, status, seconds, size, trace_id))
 
     def _line(
-        self, scope: Scope, headers: Headers, told: dict[str, object], status: int, seconds: float, size: int
+        self, scope: Scope, told: dict[str, object], status: int, seconds: float, size: int, trace_id: str | None
     ) -> str:
-        trace = _TRACE.fullmatch(headers.get("traceparent", ""))
         line = {
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "method": scope["method"][:10],
@@ -104,7 +118,7 @@ class Edge:
             "key": told.get("key"),
             "release": told.get("release"),
             "request_id": told["request_id"],
-            "trace_id": trace[1] if trace else None,
+            "trace_id": trace_id,
             "query": told.get("query") if self._log_queries else None,
         }
         return json.dumps({name: value for name, value in line.items() if value is not None}, ensure_ascii=True)

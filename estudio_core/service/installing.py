@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 from starlette.responses import Response
@@ -15,6 +15,9 @@ from estudio_core.service.endpoints import Call, Endpoint
 from estudio_core.service.refusals import Refused, json_response
 from estudio_core.service.schemas import InitializeBody, read
 from estudio_core.settings import get_settings
+
+if TYPE_CHECKING:
+    from estudio_core.local.runs import AirflowApi
 
 logger = logging.getLogger(__name__)
 
@@ -37,30 +40,42 @@ def start_run(dag_id: str, run_id: str, params: dict[str, Any] | None = None) ->
     Raises:
         Refused: this service starts none, or Airflow does not.
     """
-    try:
-        from estudio_core.local.ports import remembered_port
-        from estudio_core.local.runs import AirflowApi, trigger
-    except ModuleNotFoundError as error:
-        logger.warning("Runs cannot be started: %s", error)
-        raise Refused(409, f"This service starts no runs: the package {error.name} is not installed.") from None
+    api = airflow()
+    from estudio_core.local.runs import trigger
 
-    settings = get_settings()
-    if settings.service_airflow_url is not None:
-        password = settings.service_airflow_password
-        api = AirflowApi(
-            settings.service_airflow_url.rstrip("/"),
-            settings.service_airflow_user,
-            password.get_secret_value() if password is not None else "",
-        )
-    elif remembered_port(settings.home.expanduser().resolve(), "airflow") is not None:
-        api = AirflowApi.local()
-    else:
-        raise Refused(409, "This service knows no Airflow: ESTUDIO_SERVICE_AIRFLOW_URL names one.")
     try:
         return trigger(dag_id, params, run_id=run_id, api=api)
     except ConfigurationError as error:
         logger.warning("A run of %s was not started: %s", dag_id, error)
         raise Refused(404, "Airflow has no DAG of this plugin that it starts; its own page says why.") from error
+
+
+def airflow(timeout_s: float = 30.0) -> AirflowApi:
+    """Return the Airflow that this service starts runs in.
+
+    Raises:
+        Refused: there is none, or what asks it is not installed.
+    """
+    try:
+        from estudio_core.local.ports import remembered_port
+        from estudio_core.local.runs import AirflowApi
+
+        settings = get_settings()
+        home = settings.home.expanduser().resolve()
+        if settings.service_airflow_url is not None:
+            password = settings.service_airflow_password
+            return AirflowApi(
+                settings.service_airflow_url.rstrip("/"),
+                settings.service_airflow_user,
+                password.get_secret_value() if password is not None else "",
+                timeout_s=timeout_s,
+            )
+        if remembered_port(home, "airflow") is not None:
+            return AirflowApi.local()
+    except ModuleNotFoundError as error:
+        logger.warning("Runs cannot be started: %s", error)
+        raise Refused(409, f"This service starts no runs: the package {error.name} is not installed.") from None
+    raise Refused(409, "This service knows no Airflow: ESTUDIO_SERVICE_AIRFLOW_URL names one.")
 
 
 ENDPOINTS = (

@@ -1,4 +1,7 @@
-"""What the service counts, in Prometheus' form. Several worker processes of one host add up."""
+"""What the service counts, in Prometheus' form, beside what its searches and writes do (`telemetry`).
+
+Several worker processes of one host add up.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,12 @@ import os
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from estudio_core import telemetry
+
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """Where prometheus_client keeps what worker processes count; `server.run` sets it before they start."""
 
-_registry = CollectorRegistry()
+_registry = telemetry.registry()
 _SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 REQUESTS = Counter(

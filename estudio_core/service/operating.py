@@ -8,6 +8,7 @@ from typing import Any
 import anyio.to_thread
 from starlette.responses import Response
 
+from estudio_core.readiness import readiness
 from estudio_core.service import metrics
 from estudio_core.service.endpoints import Call, Endpoint
 from estudio_core.service.refusals import json_response
@@ -34,7 +35,7 @@ async def readyz(call: Call) -> Response:
     """Say whether searches would be answered rightly: pointer, collection and golden inference of all that is live."""
 
     async def look() -> dict[str, Any]:
-        return await anyio.to_thread.run_sync(_readiness)  # in a thread of its own: golden texts may take seconds
+        return (await anyio.to_thread.run_sync(readiness)).told()  # in a thread of its own
 
     found = await call.state.ready.get("", look)
     return json_response(found, 200 if found["status"] == "ready" else 503)
@@ -48,37 +49,6 @@ async def metric_page(call: Call) -> Response:
 
     content, media = await call.state.counts.get("", look)
     return Response(content, media_type=media)
-
-
-def _readiness() -> dict[str, Any]:
-    from estudio_core import database
-    from estudio_core.errors import EstudioError
-    from estudio_core.vectordb.releases import list_releases
-
-    try:
-        with database.errors_named(), database.connection() as connection:
-            live = [release for release in list_releases(connection) if release.state == "live"]
-    except EstudioError:
-        return {"status": "unready", "database": "away", "plugins": {}}
-    plugins = {release.plugin: _plugin_state(release) for release in live}
-    right = all(state["status"] == "ready" for state in plugins.values())
-    return {"status": "ready" if right else "unready", "database": "ready", "plugins": plugins}
-
-
-def _plugin_state(release: Any) -> dict[str, Any]:
-    """Encode the golden texts of a live release with what encodes queries."""
-    from estudio_core.errors import EstudioError
-    from estudio_core.inference.golden import check_golden
-    from estudio_core.inference.model_store import entry_of
-    from estudio_core.inference.opening import open_search_embedder
-
-    state = {"status": "ready", "release": release.release_id, "model_version": release.model_version}
-    try:
-        manifest = entry_of(release.model_name)
-        check_golden(open_search_embedder(release.model_name), manifest, "the service")
-    except EstudioError as error:
-        return {**state, "status": "unready", "why": type(error).__name__}
-    return state
 
 
 def _version() -> str:

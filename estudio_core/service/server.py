@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from starlette.applications import Starlette
 from uvicorn.config import LOGGING_CONFIG
 
+from estudio_core.service import app, tracing
 from estudio_core.service.app import DRAIN_VARIABLE
 from estudio_core.service.metrics import FOLDER_VARIABLE
 from estudio_core.service.rates import FILE_VARIABLE
@@ -27,6 +29,8 @@ def run(host: str, port: int, workers: int) -> None:
 
     Answers that are under way are given, and rows that were collected are written, before a process ends.
     """
+    if (lacking := tracing.lacking()) is not None:
+        print(lacking, file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="estudio-service-") as folder:
         os.environ.setdefault(DRAIN_VARIABLE, str(DRAIN_S))
         os.environ[FILE_VARIABLE] = str(Path(folder) / "rates")
@@ -35,7 +39,7 @@ def run(host: str, port: int, workers: int) -> None:
             counts.mkdir()
             os.environ[FOLDER_VARIABLE] = str(counts)
         uvicorn.run(
-            "estudio_core.service.app:create_app",
+            "estudio_core.service.server:create_app",
             factory=True,
             host=host,
             port=port,
@@ -48,6 +52,11 @@ def run(host: str, port: int, workers: int) -> None:
             ws="none",
             lifespan="on",
         )
+
+
+def create_app() -> Starlette:
+    """Return the service of one worker process, which sends its traces where OpenTelemetry's variables say."""
+    return app.create_app(at_end=tracing.set_up())
 
 
 def _log_config() -> dict[str, Any]:

@@ -33,6 +33,9 @@ SIZE_S = 10.0
 EXPERIMENT_S = 1.0
 """So long a process may go on answering as before an experiment began, or ended."""
 
+DELIVERY_S = 600.0
+"""So long a message is known again: longer than its signature counts."""
+
 
 @dataclass
 class State:
@@ -60,6 +63,8 @@ class State:
     """By plugin, how many items match a text without a filter."""
     experiments: Kept[Experiment | None] = field(default_factory=lambda: Kept(EXPERIMENT_S, 1_000, meanwhile=True))
     """By plugin, the experiment that its searches have a part in."""
+    deliveries: Kept[dict[str, str]] = field(default_factory=lambda: Kept(DELIVERY_S, 1_000))
+    """By their ids, what was done about messages of MLflow: it sends one again where it did not hear the answer."""
     draining: bool = False
     """Whether the process is to end: connections are closed with the answer that they wait for."""
 

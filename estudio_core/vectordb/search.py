@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
+from estudio_core import telemetry
 from estudio_core.errors import ConfigurationError, DataError, DimensionError, shown
 from estudio_core.ids import id_list
 from estudio_core.lexical.settings import Fusion
@@ -188,6 +189,7 @@ async def search_at(
         text,
         1.0 if vector is None else Fusion().weight if weight is None else weight,
     )
+    telemetry.note("estudio.candidates", breadth)
     idle = is_idle(at)
     if idle and at.connection.autocommit:
         if vector is not None and sort_by is None and not exact:

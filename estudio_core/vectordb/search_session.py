@@ -17,11 +17,13 @@ from weakref import WeakKeyDictionary, WeakSet
 import psycopg
 from psycopg.types.json import Jsonb
 
-from estudio_core import database, watchdog
+from estudio_core import database, telemetry, watchdog
 from estudio_core.deadline import Deadline
 from estudio_core.errors import DatabaseUnavailableError
 from estudio_core.postgres_url import noticing
 from estudio_core.settings import get_settings
+from estudio_core.statement_spans import TellingAsyncCursor
+from estudio_core.telemetry import measured
 from estudio_core.vectordb.lanes import LaneName, lane
 from estudio_core.vectordb.reader import search_url, search_url_may_wait
 from estudio_core.vectordb.statements import Blocking, Native, Statements, run
@@ -79,13 +81,15 @@ def search_connection(lane_name: LaneName = "cheap", deadline: Deadline | None =
     url = search_url()
     with at.admitted(deadline) as holds:
         lent = database.connection(_SET_UP[lane_name], at.size, url, wait_s=max(deadline.left_s, 0.0))
-        try:
-            conn = lent.__enter__()
-        except DatabaseUnavailableError as error:
-            if at.load.inside > at.size:  # others have them all
-                raise deadline.passed("others had all connections for searching") from error
-            raise
+        with measured(telemetry.POOL, {telemetry.LANE: lane_name}):
+            try:
+                conn = lent.__enter__()
+            except DatabaseUnavailableError as error:
+                if at.load.inside > at.size:  # others have them all
+                    raise deadline.passed("others had all connections for searching") from error
+                raise
         holds()
+        telemetry.count_connection(lane_name, at.size, 1)
         ended: BaseException | None = None
         try:
             watchdog.watch(conn, deadline.at)
@@ -98,6 +102,7 @@ def search_connection(lane_name: LaneName = "cheap", deadline: Deadline | None =
             raise
         finally:
             watchdog.let_go(conn)
+            telemetry.count_connection(lane_name, at.size, -1)
             lent.__exit__(None if ended is None else type(ended), ended, None)
 
 
@@ -113,14 +118,16 @@ async def async_search_connection(
     at = lane(lane_name)
     url = await asyncio.to_thread(search_url) if search_url_may_wait() else search_url()
     with at.admitted(deadline) as holds:
-        source = await _async_pool(url, lane_name, at.size, deadline)
-        try:
-            conn = await source.getconn(timeout=max(deadline.left_s, 0.01))
-        except PoolTimeout as error:
-            if at.load.inside > at.size:
-                raise deadline.passed("others had all connections for searching") from error
-            raise database.no_connection(url, deadline.seconds) from error
+        with measured(telemetry.POOL, {telemetry.LANE: lane_name}):
+            source = await _async_pool(url, lane_name, at.size, deadline)
+            try:
+                conn = await source.getconn(timeout=max(deadline.left_s, 0.01))
+            except PoolTimeout as error:
+                if at.load.inside > at.size:
+                    raise deadline.passed("others had all connections for searching") from error
+                raise database.no_connection(url, deadline.seconds) from error
         holds()
+        telemetry.count_connection(lane_name, at.size, 1)
         try:
             watchdog.watch(conn, deadline.at)
             if conn not in _looked_at:
@@ -136,6 +143,7 @@ async def async_search_connection(
             raise
         finally:
             watchdog.let_go(conn)
+            telemetry.count_connection(lane_name, at.size, -1)
             await source.putconn(conn)
 
 
@@ -220,7 +228,7 @@ async def _async_pool(url: str, lane_name: LaneName, size: int, deadline: Deadli
     if (found := pools.get((url, lane_name))) is None:  # nobody else has made it meanwhile
         found = pools[url, lane_name] = AsyncConnectionPool(
             url,
-            kwargs={"autocommit": True, **noticing(url)},
+            kwargs={"autocommit": True, "cursor_factory": TellingAsyncCursor, **noticing(url)},
             min_size=0,
             max_size=size,
             open=False,

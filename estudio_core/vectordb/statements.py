@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from psycopg.pq import TransactionStatus
 
+from estudio_core.statement_spans import statement_span
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -81,7 +83,7 @@ class Blocking:
 
     async def at_once(self, settings: tuple[Statement, Values], statement: Statement, values: Values) -> list[Row]:
         """Send two statements together; what is sent in one pipeline is one transaction."""
-        with self.connection.pipeline():
+        with statement_span(self.connection, statement), self.connection.pipeline():
             self.connection.execute(*settings, prepare=True)
             cursor = self.connection.execute(statement, values)
         return cursor.fetchall()
@@ -110,9 +112,10 @@ class Native:
 
     async def at_once(self, settings: tuple[Statement, Values], statement: Statement, values: Values) -> list[Row]:
         """Send two statements together; what is sent in one pipeline is one transaction."""
-        async with self.connection.pipeline():
-            await self.connection.execute(*settings, prepare=True)
-            cursor = await self.connection.execute(statement, values)
+        with statement_span(self.connection, statement):
+            async with self.connection.pipeline():
+                await self.connection.execute(*settings, prepare=True)
+                cursor = await self.connection.execute(statement, values)
         return await cursor.fetchall()
 
     @asynccontextmanager

@@ -157,7 +157,7 @@ def test_several_at_once_are_counted_or_none(tmp_path: Path) -> None:
 
 
 def test_readiness_is_looked_at_once_however_many_ask(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = counting(monkeypatch, operating, "_readiness")
+    looks = counting(monkeypatch, operating, "readiness")
 
     async def ask() -> list[Any]:
         async with httpx.AsyncClient(base_url=address) as client:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from estudio_core import telemetry
 from estudio_core.errors import ItemError
 from estudio_core.pipeline.items.encoding import encode
 from estudio_core.pipeline.items.parts import ItemParts, content_hash
@@ -46,7 +47,12 @@ def embed_writes(plugin_name: str) -> EmbedWrites:
                 fresh.append(each)
         if fresh:
             embedder = open_bulk_embedder(release.item_model_name)
-            done |= {indexed.object_id: indexed for indexed in encode(fresh, embedder, digest)}
+            attributes: dict[str, telemetry.Value] = {
+                telemetry.MODEL: release.item_model_name,
+                "estudio.items": len(fresh),
+            }
+            with telemetry.measured(telemetry.ENCODE_ITEMS, attributes):
+                done |= {indexed.object_id: indexed for indexed in encode(fresh, embedder, digest)}
         unfit = {}
         for indexed in done.values():
             try:
