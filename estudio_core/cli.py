@@ -531,6 +531,7 @@ def plugins_validate(
 ) -> None:
     """Build a plugin, load and embed two items, and say what is wrong, one line each."""
     from estudio_core.context import context
+    from estudio_core.pipeline.airflow_check import airflow_check
     from estudio_core.pipeline.items.preflight import size_check
     from estudio_core.plugin.validation import validate_plugin
 
@@ -545,7 +546,8 @@ def plugins_validate(
                     "check": check.what,
                     "detail": check.detail,
                 }
-                for check in (*validate_plugin(manager, plugin_name), *size_check(manager, plugin_name))
+                for checks in (validate_plugin, airflow_check, size_check)
+                for check in checks(manager, plugin_name)
             ]
     if as_json:
         show_json(rows)

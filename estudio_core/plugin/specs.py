@@ -24,6 +24,11 @@ from estudio_core.vectordb.index_info import (
 from lightning_modules.config import TrainingConfig
 
 
+def is_data(given: object) -> bool:
+    """Whether something is data, a number, a text or a list, where an object or a function is wanted."""
+    return isinstance(given, str | bytes | int | float | complex | dict | list | tuple | set | frozenset)
+
+
 class PostgresItems(StrictModel):
     """Where the items are: a PostgreSQL table.
 
@@ -126,6 +131,13 @@ class CatalogPretraining(StrictModel):
     """Items beside the right one that the scorer scores for each query."""
     known_items: int = Field(default=500, ge=10, le=10_000)
     """Most items that are kept out to judge by, a fifth of the catalog at most."""
+
+    @field_validator("query_writer", "pair_scorer")
+    @classmethod
+    def _does_the_work(cls, given: Any) -> Any:
+        if is_data(given):
+            raise ValueError("give an object, or a class or function that makes one")
+        return given
 
 
 class TextIndex(StrictModel):
