@@ -23,6 +23,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from estudio_core.dag_factory.notices import callbacks, deadlines
 from estudio_core.errors import ConfigurationError, NotEnoughDataError, NothingLiveError, SupersededError, suggest
+from estudio_core.experiments.alias_audit import cleaned
 from estudio_core.log_context import step_context
 from estudio_core.plugin.dag_settings import DagKind, DagSettings
 from estudio_core.plugin.discovery import PluginCard
@@ -217,7 +218,7 @@ def _inside_estudio(function: Callable[..., Any], plugin: str) -> Callable[..., 
             except Exception as error:
                 ended("failed", error=type(error).__name__, reason=str(error))
                 # What a task that tells others about a failure reads; the next attempt clears it.
-                instance.xcom_push(ERROR_KEY, f"{instance.task_id}: {error}")
+                instance.xcom_push(ERROR_KEY, cleaned(f"{instance.task_id}: {error}"))
                 raise
             ended("success", **_numbers(returned))
             return returned
