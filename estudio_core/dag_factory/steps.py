@@ -33,6 +33,9 @@ logger = structlog.get_logger("estudio.steps")
 ERROR_KEY = "error"
 """Key of the XCom in which a failed task leaves its message."""
 
+LONGEST_RUN_ID = 200
+"""Characters: Airflow and MLflow have 250 for the ids and names of what a run starts, and these add to its own."""
+
 TRAINING_POOL = "estudio_training"
 INDEX_POOL = "estudio_index"
 
@@ -202,7 +205,7 @@ def _inside_estudio(function: Callable[..., Any], plugin: str) -> Callable[..., 
         use_airflow_connections()
         context = get_current_context()
         instance = context["ti"]
-        _refuse_unknown(context)
+        _refuse_early(context)
         began = time.monotonic()
 
         def ended(outcome: str, **numbers: Any) -> None:
@@ -226,14 +229,20 @@ def _inside_estudio(function: Callable[..., Any], plugin: str) -> Callable[..., 
     return run
 
 
-def _refuse_unknown(context: Any) -> None:
-    """Refuse a run with parameters that its DAG has not, at its first tasks: Airflow takes what it is given.
+def _refuse_early(context: Any) -> None:
+    """Refuse a run with parameters that its DAG has not, or too long an id, at its first tasks: Airflow takes any.
 
     Raises:
         ConfigurationError: there is one; the message names the nearest legal name.
     """
     if context["task"].upstream_task_ids:
         return
+    run_id = context["run_id"]
+    if len(run_id) > LONGEST_RUN_ID:
+        raise ConfigurationError(
+            f"The id of this run has {len(run_id)} characters, {LONGEST_RUN_ID} at most are legal: what it starts is "
+            f"called after it. Start it anew with a shorter one than {run_id[:40]!r}…"
+        )
     legal = list(context["dag"].params)
     unknown = [name for name in context["params"] if name not in legal]
     if unknown:
