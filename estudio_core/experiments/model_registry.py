@@ -289,7 +289,7 @@ class ModelRegistry:
                 f"Version {number} of {self.name!r} was not registered by Estudio: it has no tag {DIGEST_TAG}. "
                 "Register a folder written by save_model with ExperimentsManager.register_model, or choose another one."
             )
-        target = get_settings().home.resolve() / "models" / safe_name(self.name) / f"v{number}-{known.digest[:12]}"
+        target = self._downloads / f"v{number}-{known.digest[:12]}"
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_name(f"{target.name}.lock")):  # whoever shares the folder
             if target.is_dir() and folder_digest(target) == known.digest:
@@ -315,6 +315,14 @@ class ModelRegistry:
             fetched.rename(target)
             shutil.rmtree(staging, ignore_errors=True)
         return target
+
+    def forget_downloads(self) -> None:
+        """Delete the local copies of versions; whoever needs one fetches it again."""
+        shutil.rmtree(self._downloads, ignore_errors=True)
+
+    @property
+    def _downloads(self) -> Path:
+        return get_settings().home.resolve() / "models" / safe_name(self.name)
 
     def _fetch(self, source: str, staging: Path) -> Path:
         import mlflow.artifacts
