@@ -476,6 +476,7 @@ def plugins_remove(
     from estudio_core.experiments.shared import mlflow_client
     from estudio_core.plugin.discovery import defining_files
     from estudio_core.promotion import removal
+    from estudio_core.service.keys import list_keys
     from estudio_core.settings import get_settings
 
     with database.connect(autocommit=True) as connection:
@@ -498,7 +499,20 @@ def plugins_remove(
         if not yes:
             typer.confirm("Take them away?", abort=True)
         done = removal.remove(connection, mlflow_client(), name, f"{getpass.getuser()} on the command line")
-    console.print("Done. Clickstream, audit trail, registered versions and reports stay.", markup=False, soft_wrap=True)
+        keys = [key.name for key in list_keys(connection) if name in key.plugins and key.revoked_at is None]
+    stays = "Clickstream, judgments, audit trail, registered versions and reports stay."
+    console.print(f"Done. {stays}", markup=False, soft_wrap=True)
+    if keys:
+        listed = f"{', '.join(keys[:10])}{', …' if len(keys) > 10 else ''}"
+        told = f"Keys still name it, and count again once it is back: {listed}. See: estudio keys list"
+        console.print(told, markup=False, soft_wrap=True)
+    if queue := _change_queue(name):
+        console.print(
+            f"Triggers on its table still write into {queue}. What ends them, while its file is there: "
+            f"estudio plugins queue-sql {name} --drop",
+            markup=False,
+            soft_wrap=True,
+        )
     if files:
         listed = ", ".join(str(file) for file in files)
         console.print(f"Delete its files too, or it can be initialized again: {listed}", markup=False, soft_wrap=True)
@@ -509,10 +523,23 @@ def plugins_remove(
         raise typer.Exit(1)
 
 
+def _change_queue(name: str) -> str | None:
+    """Return the queue of changes that a plugin's table feeds; None where it has none, or cannot say any more."""
+    from estudio_core.plugin.registry import open_plugin
+    from estudio_core.sources.pgsql_data_loader import PgsqlDataLoader
+
+    try:
+        loader = open_plugin(name).loader
+    except Exception:  # its file may be gone or broken: that is why it is removed
+        return None
+    return loader.change_queue.name if isinstance(loader, PgsqlDataLoader) and loader.change_queue else None
+
+
 @plugins_app.command("queue-sql")
 @_explained
 def plugins_queue_sql(
     name: Annotated[str, typer.Argument(help="Plugin with PostgresItems(change_queue=...).")],
+    drop: Annotated[bool, typer.Option("--drop", help="What takes queue and triggers away again.")] = False,
 ) -> None:
     """Print the SQL of a plugin's queue of changes and of the triggers that feed it, to run on the items' database."""
     from estudio_core.plugin.registry import open_plugin
@@ -521,7 +548,7 @@ def plugins_queue_sql(
     loader = open_plugin(name).loader
     if not isinstance(loader, PgsqlDataLoader):
         raise ConfigurationError(f"Plugin {name!r} reads its items with {type(loader).__name__}, not from PostgreSQL.")
-    typer.echo(loader.change_queue_sql(), nl=False)
+    typer.echo(loader.change_queue_sql(drop=drop), nl=False)
 
 
 @plugins_app.command("validate")
@@ -532,6 +559,7 @@ def plugins_validate(
 ) -> None:
     """Build a plugin, load and embed two items, and say what is wrong, one line each."""
     from estudio_core.context import context
+    from estudio_core.pipeline.airflow_check import airflow_check
     from estudio_core.pipeline.items.preflight import size_check
     from estudio_core.plugin.validation import validate_plugin
 
@@ -546,7 +574,8 @@ def plugins_validate(
                     "check": check.what,
                     "detail": check.detail,
                 }
-                for check in (*validate_plugin(manager, plugin_name), *size_check(manager, plugin_name))
+                for checks in (validate_plugin, airflow_check, size_check)
+                for check in checks(manager, plugin_name)
             ]
     if as_json:
         show_json(rows)

@@ -56,21 +56,25 @@ def start(
     share: Annotated[float, typer.Option(help="Of searches, or clients, that take part.")] = _DEFAULTS.share,
 ) -> None:
     """Build the release of a model version beside the live one, and let both answer searches."""
+    from estudio_core.context import context
     from estudio_core.pipeline.challenging.building import build_challenger
+    from estudio_core.pipeline.challenging.starting import require_startable
     from estudio_core.pipeline.challenging.starting import start as begin
 
     if release is not None and words_weight is not None:
         raise ConfigurationError("--words-weight is of a release that is built; --release names one that is there.")
     name = name or f"{plugin}-{release or version}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
-    if release is None:
-        with progress_bar():
-            built = build_challenger(plugin, version, f"experiment {name}", words_weight=words_weight)
-            release = built.release_id
-    settings = {
+    params = {
         "confidence": confidence, "harm_bound": harm_bound, "most_days": most_days, "settle_minutes": settle_minutes,
-        "share": share,
+        "share": share, "form": form, "name": name, "version": version, "words_weight": words_weight,
     }  # fmt: skip
-    found = begin(plugin, release, {**settings, "form": form, "name": name}, name, _actor())
+    if release is None:
+        context.plugin_manager.meta(plugin)  # raises where there is none, with the nearest name
+        run_id = f"experiment {name}"
+        require_startable(plugin, params, run_id)
+        with progress_bar():
+            release = build_challenger(plugin, version, run_id, words_weight=words_weight).release_id
+    found = begin(plugin, release, params, name, _actor())
     console.print(
         f"Experiment {found.experiment_id}: release {found.challenger} answers beside release {found.champion}. "
         f"See: estudio experiments show {found.experiment_id}",

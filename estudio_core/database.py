@@ -33,6 +33,7 @@ from estudio_core.settings import get_settings
 
 if TYPE_CHECKING:
     import psycopg
+    from psycopg.types.json import Jsonb
     from psycopg_pool import ConnectionPool
 
 CONNECTION_TIMEOUT_S = 15.0
@@ -152,6 +153,13 @@ def migrate(url: str | None = None) -> str:
 
     with outages_named():
         return upgrade.migrate(lambda: connect(url))
+
+
+def json_numbers(numbers: Mapping[str, Any]) -> Jsonb:
+    """Return named figures as a value of a statement, without those that JSON has no word for: NaN and infinities."""
+    from psycopg.types.json import Jsonb
+
+    return Jsonb({name: it for name, it in numbers.items() if not (isinstance(it, float) and not math.isfinite(it))})
 
 
 async def settle_async(connection: psycopg.AsyncConnection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import os
 import shutil
@@ -9,11 +10,15 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
+from dotenv import dotenv_values
+
 from estudio_core import database, migrations
 from estudio_core.errors import EstudioError, SchemaVersionError
+from estudio_core.experiments.installation import PREFIX
 from estudio_core.migrations.check import demands
 from estudio_core.redaction import redact
-from estudio_core.settings import get_settings
+from estudio_core.settings import Settings, get_settings
+from lightning_modules.config import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,8 @@ _PACKAGES = {
 }
 """The extra that each comes with. Who searches and writes needs none of them."""
 _MINIMUM_FREE_GB = 2
+_FURTHER_VARIABLES = {"ESTUDIO_KEY", "ESTUDIO_SERVICE_DRAIN_S", "ESTUDIO_SERVICE_RATES_FILE"}
+"""Read by commands and by the service's own processes, beside the settings."""
 
 
 def examine() -> list[Finding]:
@@ -39,6 +46,7 @@ def examine() -> list[Finding]:
     findings = [_package(name) for name in _PACKAGES]
     findings.append(_onnxruntime())
     findings.append(_ray())
+    findings.extend(_variables())
     findings.append(_database())
     findings.extend(_demands())
     findings.append(_tables())
@@ -98,6 +106,20 @@ def _ray() -> Finding:
     if importlib.util.find_spec("ray"):
         return Finding("ray", "ok", version("ray"))
     return Finding("ray", "note", "not installed; runs with one trial need none", "pip install 'estudio[ray]'")
+
+
+def _variables() -> list[Finding]:
+    """Name variables that look like settings and are none: a misspelt one sets nothing, without a word."""
+    legal = {f"ESTUDIO_{name.upper()}" for name in Settings.model_fields} | _FURTHER_VARIABLES
+    legal |= {PREFIX + name.upper() for name in TrainingConfig.settable("installation")}
+    given = {name.upper() for name in (*os.environ, *dotenv_values(".env")) if name.upper().startswith("ESTUDIO_")}
+    found = []
+    for name in sorted(given - legal):
+        names = {each.removeprefix("ESTUDIO_"): each for each in legal}  # which all have in common
+        near = difflib.get_close_matches(name.removeprefix("ESTUDIO_"), names, n=1)
+        mend = f"did you mean {names[near[0]]}?" if near else "see docs/settings.md"
+        found.append(Finding("variable", "note", f"{name} is set, and nothing reads it", mend))
+    return found
 
 
 def _database() -> Finding:

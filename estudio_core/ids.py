@@ -57,3 +57,14 @@ def listed(given: Any, what: str, of: str) -> list[Any]:
     if isinstance(given, str | bytes | bytearray | Mapping) or not isinstance(given, Iterable):
         raise ConfigurationError(f"{what} is a list of {of}; given {shown(given)}. For one of them: [{shown(given)}].")
     return list(given)
+
+
+def storable(text: str) -> str:
+    """Return a text that databases can hold.
+
+    Raises:
+        ValueError: it has the character NUL or half of a surrogate pair.
+    """
+    if "\x00" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError("it has the character NUL or half of a surrogate pair, which no database holds")
+    return text

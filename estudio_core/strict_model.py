@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 
@@ -19,6 +21,8 @@ class StrictModel(BaseModel):
     def _explain(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         if isinstance(data, dict):
             data = cls._as_fields(data)
+            if truths := [name for name in cls._numbers() if isinstance(data.get(name), bool)]:
+                raise ConfigurationError(f"{cls.__name__}: {truths[0]} = {data[truths[0]]}: Input should be a number")
         try:
             made = handler(data)
         except ValidationError as error:
@@ -26,6 +30,13 @@ class StrictModel(BaseModel):
         if contradiction := made._contradiction():
             raise ConfigurationError(f"{cls.__name__}: {contradiction}.")
         return made
+
+    @classmethod
+    @cache
+    def _numbers(cls) -> tuple[str, ...]:
+        """Return the fields that hold numbers, for which pydantic would take True as 1."""
+        kinds = {name: set(_kinds(field.annotation)) for name, field in cls.model_fields.items()}
+        return tuple(name for name, of in kinds.items() if of & {int, float} and bool not in of)
 
     def _contradiction(self) -> str | None:
         """Say what two fields cannot both be; None where they can."""
@@ -49,3 +60,10 @@ class StrictModel(BaseModel):
             else:
                 parts.append(f"{name} = {problem['input']!r}: {problem['msg']}")
         return f"{cls.__name__}: " + "; ".join(parts)
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """Yield what an annotation is made of."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from _kinds(part)

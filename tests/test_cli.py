@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 from rich.text import Text
 from typer.testing import CliRunner
 
-from estudio_core import database, migrations
+from estudio_core import database, doctor, migrations
 from estudio_core.cli import app
 from estudio_core.context import context
 from estudio_core.promotion import ledger
@@ -357,3 +357,17 @@ def test_validating_an_unknown_plugin_exits_with_1(
     result = CliRunner().invoke(app, ["plugins", "validate", "nothing"])
     assert result.exit_code == 1
     assert "There is no plugin 'nothing'" in result.output.replace("\n", " ")
+
+
+def test_doctor_names_variables_that_nothing_reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("ESTUDIO_DATABASE_ULR=postgresql://db/x\nOTHER=1\n")
+    monkeypatch.setenv("ESTUDIO_KEEP_RELEASE", "3")
+    monkeypatch.setenv("estudio_home", str(tmp_path))
+    monkeypatch.setenv("ESTUDIO_TRAINING_DEVICES", "1")
+    monkeypatch.setenv("ESTUDIO_FROM_NOWHERE_AT_ALL", "1")
+    told = {found.detail.partition(" ")[0]: (found.state, found.mend) for found in doctor._variables()}
+    assert told["ESTUDIO_KEEP_RELEASE"] == ("note", "did you mean ESTUDIO_KEEP_RELEASES?")
+    assert told["ESTUDIO_DATABASE_ULR"] == ("note", "did you mean ESTUDIO_DATABASE_URL?")
+    assert told["ESTUDIO_FROM_NOWHERE_AT_ALL"] == ("note", "see docs/settings.md")
+    assert {"ESTUDIO_HOME", "ESTUDIO_TRAINING_DEVICES", "OTHER"}.isdisjoint(told)

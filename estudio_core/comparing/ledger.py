@@ -21,7 +21,7 @@ from estudio_core.comparing.settings import ExperimentSettings, Form
 from estudio_core.comparing.standing import Standing
 from estudio_core.errors import ConfigurationError, ReleaseError
 from estudio_core.vectordb.locks import lock_key
-from estudio_core.vectordb.releases import Release, require_live, stand
+from estudio_core.vectordb.releases import Release, get_release, require_live, stand
 
 State = Literal["running", "decided", "ended"]
 Verdict = Literal["better", "worse", "harm", "no difference", "stopped"]
@@ -91,26 +91,15 @@ def start(
         ReleaseError: the release is not verified, or another experiment of the plugin is under way.
         ConfigurationError: the name is not legal, or names another experiment.
     """
-    if not LEGAL_ID.fullmatch(experiment_id):
-        raise ConfigurationError(
-            f"An experiment is named by 1 to 200 letters, digits and _.+:- ; given {experiment_id[:210]!r}."
-        )
+    _require_legal(experiment_id)
     with conn.transaction():
         conn.execute("SELECT pg_advisory_xact_lock(%s)", (lock_key("experiment", release.plugin),))
         found = find(conn, experiment_id)
         if found is not None:
             if (found.plugin, found.challenger, found.form) == (release.plugin, release.release_id, form):
                 return found
-            # Whose it is says nothing to those who may see this plugin alone.
-            own = f", of release {found.challenger}, {found.form}" if found.plugin == release.plugin else ""
-            raise ConfigurationError(f"There is an experiment {experiment_id!r} already{own}. Choose another name.")
-        other = under_way(conn, release.plugin)
-        if other is not None:
-            raise ReleaseError(
-                f"Experiment {other.experiment_id!r} of {release.plugin!r} is under way ({other.state}), one at a time "
-                f"can be. Wait for its verdict, or: estudio experiments stop {other.experiment_id}"
-            )
-        live = require_live(conn, release.plugin)
+            raise _taken(found, release.plugin)
+        live = _require_free(conn, release.plugin)
         challenger = stand(conn, release, actor=actor)
         conn.execute(
             "INSERT INTO estudio.experiments (experiment_id, plugin, form, champion, challenger, settings, started_by)"
@@ -121,6 +110,44 @@ def start(
             ),
         )
         return get(conn, experiment_id)
+
+
+def require_startable(conn: psycopg.Connection, plugin: str, experiment_id: str, run_id: str) -> None:
+    """Refuse what `start` would refuse of any release that run `run_id` builds: before it is built.
+
+    Raises:
+        As `start`.
+    """
+    _require_legal(experiment_id)
+    found = find(conn, experiment_id)
+    if found is None:
+        _require_free(conn, plugin)
+    elif found.plugin != plugin or get_release(conn, found.challenger).run_id != run_id:
+        raise _taken(found, plugin)
+
+
+def _require_legal(experiment_id: str) -> None:
+    if not LEGAL_ID.fullmatch(experiment_id):
+        raise ConfigurationError(
+            f"An experiment is named by 1 to 200 letters, digits and _.+:- ; given {experiment_id[:210]!r}."
+        )
+
+
+def _require_free(conn: psycopg.Connection, plugin: str) -> Release:
+    """Return the live release of a plugin whose experiments have all ended."""
+    other = under_way(conn, plugin)
+    if other is not None:
+        raise ReleaseError(
+            f"Experiment {other.experiment_id!r} of {plugin!r} is under way ({other.state}), one at a time "
+            f"can be. Wait for its verdict, or: estudio experiments stop {other.experiment_id}"
+        )
+    return require_live(conn, plugin)
+
+
+def _taken(found: Experiment, plugin: str) -> ConfigurationError:
+    # Whose it is says nothing to those who may see this plugin alone.
+    own = f", of release {found.challenger}, {found.form}" if found.plugin == plugin else ""
+    return ConfigurationError(f"There is an experiment {found.experiment_id!r} already{own}. Choose another name.")
 
 
 def find(conn: psycopg.Connection, experiment_id: str) -> Experiment | None:

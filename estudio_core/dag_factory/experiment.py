@@ -21,6 +21,13 @@ LONGEST_DAYS = 400
 """More than an experiment may last."""
 
 
+def check_experiment(plugin: str, run_id: str | None = None, params: dict[str, Any] | None = None) -> str:
+    """Refuse what could not be started, before anything is built; say which version is compared."""
+    from estudio_core.pipeline.check_experiment import check_experiment
+
+    return check_experiment(plugin, params or {}, str(run_id))
+
+
 def start_experiment(
     plugin: str, verified: dict[str, Any], run_id: str | None = None, params: dict[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -59,7 +66,7 @@ def experiment_dag(card: PluginCard) -> DAG:
     params = form(ExperimentParams())
     with plugin_dag(card, "experiment", "Experiment", doc, params=params) as dag:
         steps = Steps(card)
-        verified = built_release(steps, "{{ params.version }}")[-1]
+        verified = built_release(steps, steps(check_experiment)(name))[-1]
         started = steps(start_experiment, links=[PageLink(name)])(name, verified)
         concluded = steps.sensor(conclude_experiment, every_s=LOOK_S, most_s=LONGEST_DAYS * 86_400)(name, started)
         steps(went_live, outlets=[release_asset(name)])(concluded)

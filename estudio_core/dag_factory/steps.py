@@ -23,6 +23,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from estudio_core.dag_factory.notices import callbacks, deadlines
 from estudio_core.errors import ConfigurationError, NotEnoughDataError, NothingLiveError, SupersededError, suggest
+from estudio_core.experiments.alias_audit import cleaned
 from estudio_core.log_context import step_context
 from estudio_core.plugin.dag_settings import DagKind, DagSettings
 from estudio_core.plugin.discovery import PluginCard
@@ -31,6 +32,9 @@ logger = structlog.get_logger("estudio.steps")
 
 ERROR_KEY = "error"
 """Key of the XCom in which a failed task leaves its message."""
+
+LONGEST_RUN_ID = 200
+"""Characters: Airflow and MLflow have 250 for the ids and names of what a run starts, and these add to its own."""
 
 TRAINING_POOL = "estudio_training"
 INDEX_POOL = "estudio_index"
@@ -201,7 +205,7 @@ def _inside_estudio(function: Callable[..., Any], plugin: str) -> Callable[..., 
         use_airflow_connections()
         context = get_current_context()
         instance = context["ti"]
-        _refuse_unknown(context)
+        _refuse_early(context)
         began = time.monotonic()
 
         def ended(outcome: str, **numbers: Any) -> None:
@@ -217,7 +221,7 @@ def _inside_estudio(function: Callable[..., Any], plugin: str) -> Callable[..., 
             except Exception as error:
                 ended("failed", error=type(error).__name__, reason=str(error))
                 # What a task that tells others about a failure reads; the next attempt clears it.
-                instance.xcom_push(ERROR_KEY, f"{instance.task_id}: {error}")
+                instance.xcom_push(ERROR_KEY, cleaned(f"{instance.task_id}: {error}"))
                 raise
             ended("success", **_numbers(returned))
             return returned
@@ -225,14 +229,20 @@ def _inside_estudio(function: Callable[..., Any], plugin: str) -> Callable[..., 
     return run
 
 
-def _refuse_unknown(context: Any) -> None:
-    """Refuse a run with parameters that its DAG has not, at its first tasks: Airflow takes what it is given.
+def _refuse_early(context: Any) -> None:
+    """Refuse a run with parameters that its DAG has not, or too long an id, at its first tasks: Airflow takes any.
 
     Raises:
         ConfigurationError: there is one; the message names the nearest legal name.
     """
     if context["task"].upstream_task_ids:
         return
+    run_id = context["run_id"]
+    if len(run_id) > LONGEST_RUN_ID:
+        raise ConfigurationError(
+            f"The id of this run has {len(run_id)} characters, {LONGEST_RUN_ID} at most are legal: what it starts is "
+            f"called after it. Start it anew with a shorter one than {run_id[:40]!r}…"
+        )
     legal = list(context["dag"].params)
     unknown = [name for name in context["params"] if name not in legal]
     if unknown:

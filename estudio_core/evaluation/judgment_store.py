@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import psycopg
 
 MOST_GRADE = 100.0
+MOST_KEY_BYTES = 2_600
+"""With the plugin's name they are a key: PostgreSQL's indexes hold 2,700 bytes."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,19 @@ class Grade:
         """Refuse what no table can keep.
 
         Raises:
-            ConfigurationError: a text is blank or not storable, or the grade is no number from 0 to 100.
+            ConfigurationError: a text is blank or not storable, they are too long together, or the grade is no number
+                from 0 to 100.
         """
         for name in ("query", "object_id", "judge"):
             text = getattr(self, name)
             if not text.strip() or "\x00" in text or not encodable(text):
                 raise ConfigurationError(f"{name} of a grade is a text that can be stored; given {shown(text)}.")
+        key_bytes = sum(len(text.encode()) for text in (self.query, self.object_id, self.judge))
+        if key_bytes > MOST_KEY_BYTES:
+            raise ConfigurationError(
+                f"query, object_id and judge of a grade have {MOST_KEY_BYTES:,} bytes together at most; given "
+                f"{key_bytes:,}."
+            )
         if self.grade is not None and not (math.isfinite(self.grade) and 0 <= self.grade <= MOST_GRADE):
             raise ConfigurationError(f"A grade is a number from 0 to {MOST_GRADE:g}; given {shown(self.grade)}.")
 

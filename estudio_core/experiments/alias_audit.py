@@ -28,8 +28,14 @@ TAG_UNITS = 5000
 REASON_UNITS = 2000
 """Longest reason that is kept."""
 _ACTOR_UNITS = 200
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 """What no store of MLflow's takes everywhere: PostgreSQL no NUL, none a lone surrogate."""
+
+
+def cleaned(text: str) -> str:
+    """Return a text without the characters that some store may not hold."""
+    return _CONTROLS.sub("", text)
 
 
 def fitted(text: str, units: int = REASON_UNITS) -> str:
@@ -41,7 +47,7 @@ def fitted(text: str, units: int = REASON_UNITS) -> str:
     >>> fitted("a reason\x00", 8), fitted("a longer reason", 8), fitted("🙂🙂🙂", 5)
     ('a reason', 'a longe…', '🙂🙂…')
     """
-    text = _CONTROLS.sub("", text)
+    text = cleaned(text)
     encoded = text.encode("utf-16-le")
     if len(encoded) <= 2 * units:
         return text
@@ -114,7 +120,7 @@ def foreign_moves_of(model: RegisteredModel) -> list[AliasMove]:
         named = int(model.aliases[alias])
         last = next((entry.to_version for entry in reversed(entries) if entry.alias == alias), None)
         noted = model.tags.get(KNOWN_TAG + alias)
-        known = last if noted is None else int(noted) if noted.isdecimal() else None
+        known = last if noted is None else int(noted) if _NUMBER.fullmatch(noted) else None
         if named not in {known, last}:
             moves.append(AliasMove(model.name, alias, named, known))
     return moves
@@ -123,7 +129,7 @@ def foreign_moves_of(model: RegisteredModel) -> list[AliasMove]:
 def _entry(text: str) -> AuditEntry | None:
     try:
         entry = AuditEntry(**json.loads(text))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
     versions = (entry.from_version, entry.to_version)
     whole = all(version is None or type(version) is int for version in versions)

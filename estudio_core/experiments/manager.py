@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+_NAME_UNITS = 250
+"""Longest name of a run: MLflow's column is a VARCHAR(250)."""
+
+
 class ExperimentsManager:
     """Runs and registered versions of one plugin.
 
@@ -316,7 +320,7 @@ class ExperimentsManager:
             run = find_run(client, experiment_id, tag)
             if run is None:
                 own = {KEY_TAG: tag, KIND_TAG: kind, "estudio.plugin": self.plugin_name, **code_tags(), **tags}
-                run = client.create_run(experiment_id, tags=own, run_name=name)
+                run = client.create_run(experiment_id, tags=own, run_name=fitted(name, _NAME_UNITS))
                 log_params(client, run.info.run_id, params)
             else:
                 client.update_run(run.info.run_id, status="RUNNING")

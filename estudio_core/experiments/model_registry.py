@@ -41,6 +41,7 @@ DIGEST_TAG = "estudio.digest"
 FAILURE_TAG = "estudio.release"
 """Tag of a model version whose last release failed: the reason."""
 _MODELS_PER_PAGE = 100
+_MOST_DIGITS = 18
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,10 @@ class ModelRegistry:
             ConfigurationError: there is no such version or alias.
         """
         known = self.versions()
-        if str(version).isdecimal() and int(version) in known:
-            return int(version)
         aliases = self.aliases()
-        if str(version) in aliases:
-            return aliases[str(version)]
+        for number in (_number(version), aliases.get(str(version))):
+            if number is not None and number in known:
+                return number
         raise ConfigurationError(
             f"Model {self.name!r} has no version or alias {version!r}. "
             f"Versions: {sorted(known) or 'none'}; aliases: {aliases or 'none'}. "
@@ -152,7 +152,8 @@ class ModelRegistry:
             former: The version that served before; by default the one that `champion` names.
         """
         known = self.versions()
-        gone = known and str(version).isdecimal() and int(version) not in known
+        number = _number(version)
+        gone = known and number is not None and number not in known
         target = None if gone else self.resolve(version)
         with self.wrapper.lock(f"registry-{self.name}"):
             aliases = self.aliases()
@@ -288,7 +289,7 @@ class ModelRegistry:
                 f"Version {number} of {self.name!r} was not registered by Estudio: it has no tag {DIGEST_TAG}. "
                 "Register a folder written by save_model with ExperimentsManager.register_model, or choose another one."
             )
-        target = get_settings().home.resolve() / "models" / safe_name(self.name) / f"v{number}-{known.digest[:12]}"
+        target = self._downloads / f"v{number}-{known.digest[:12]}"
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_name(f"{target.name}.lock")):  # whoever shares the folder
             if target.is_dir() and folder_digest(target) == known.digest:
@@ -314,6 +315,14 @@ class ModelRegistry:
             fetched.rename(target)
             shutil.rmtree(staging, ignore_errors=True)
         return target
+
+    def forget_downloads(self) -> None:
+        """Delete the local copies of versions; whoever needs one fetches it again."""
+        shutil.rmtree(self._downloads, ignore_errors=True)
+
+    @property
+    def _downloads(self) -> Path:
+        return get_settings().home.resolve() / "models" / safe_name(self.name)
 
     def _fetch(self, source: str, staging: Path) -> Path:
         import mlflow.artifacts
@@ -412,6 +421,11 @@ class ModelRegistry:
         link = json.dumps([{"name": self.name, "version": int(version.version)}])
         client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": link})
         return int(version.version)
+
+
+def _number(version: int | str) -> int | None:
+    """Return a version that is given by its number; None of an alias, and of what no number of a version is."""
+    return int(version) if str(version).isdecimal() and len(str(version)) <= _MOST_DIGITS else None
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
-from psycopg.types.json import Jsonb
 
+from estudio_core.database import json_numbers
 from estudio_core.errors import ReleaseError
 from estudio_core.vectordb.locks import lock_objects
 from estudio_core.vectordb.objects import ID_LIMIT, IndexedObject
@@ -190,7 +190,7 @@ def record(
     conn.execute(
         "INSERT INTO estudio.improvements (plugin, release_id, run_id, state, until, objects, numbers, reason)"
         " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
-        (release.plugin, release.release_id, run_id, state, until, objects, Jsonb(dict(numbers)), reason),
+        (release.plugin, release.release_id, run_id, state, until, objects, json_numbers(numbers), reason),
     )
 
 

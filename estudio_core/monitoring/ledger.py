@@ -9,8 +9,8 @@ from typing import Literal
 
 import psycopg
 from psycopg.rows import class_row
-from psycopg.types.json import Jsonb
 
+from estudio_core.database import json_numbers
 from estudio_core.vectordb.locks import lock_key
 from estudio_core.vectordb.releases import Release
 
@@ -80,7 +80,7 @@ def record(
             " summary = EXCLUDED.summary",
             (
                 *(release.plugin, run_id, release.release_id, since, until, trained_until, sessions),
-                *(Jsonb(dict(numbers)), list(drift), reaction, f"{summary}{known}"),
+                *(json_numbers(numbers), list(drift), reaction, f"{summary}{known}"),
             ),
         )
         return next(row for row in history(conn, release.plugin) if row.run_id == run_id)

@@ -8,6 +8,7 @@ from estudio_core import database
 from estudio_core.pipeline.manifests import RegistrationManifest
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.promotion import ledger
+from estudio_core.vectordb.releases import require_live
 
 
 def request_release(
@@ -21,11 +22,15 @@ def request_release(
         release_run_id: Id that the run of `<plugin>__release` will have.
         way: `gate` or `approval`.
         actor: The run whose gate passed, or the person who approved.
+
+    Raises:
+        NothingLiveError: the plugin was removed while it trained.
     """
     wanted = RegistrationManifest.model_validate(registered)
     assert wanted.version is not None  # a dry run registers nothing and never comes here
     registry = open_plugin(plugin_name).experiments.registry
     with database.connect(autocommit=True) as connection:
+        require_live(connection, plugin_name)
         promotion = ledger.request(
             connection,
             plugin_name,

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, JsonValue, ValidationInfo, field_validator
 
+from estudio_core.ids import storable
 from estudio_core.plugin.run_params import WatchParams
 from estudio_core.plugin.schedules import comes_true, problem_with
 from estudio_core.strict_model import StrictModel
 
 DagKind = Literal["experiment", "fine_tune", "improve", "initialize", "release", "rollback", "sync", "watch"]
 """What comes after `<plugin>__` in a DAG's id."""
+
+_Minutes = Annotated[int, Field(ge=1, le=525_600)]
+"""A year at most: a time limit beyond what clocks and databases can add up is none."""
 
 _EVERY_SESSIONS = re.compile(r"every ([1-9][0-9]{0,8}) new sessions")
 
@@ -29,7 +33,7 @@ class Notice(StrictModel):
 
     call: str = Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")
     """`package.module.Name` of a `BaseNotifier` class or of a function."""
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
     """Arguments of the class, or of the function after the context: JSON values. Notifiers render templates in them."""
 
 
@@ -52,24 +56,27 @@ class DagSettings(StrictModel):
     """Whom to tell when a run of a DAG of this plugin succeeds."""
     on_drift: tuple[Notice, ...] = ()
     """Whom to tell of drift; templates find the `watch` run's findings under `drift`."""
-    deadline_minutes: dict[DagKind, int] = Field(default_factory=dict)
+    deadline_minutes: dict[DagKind, _Minutes] = Field(default_factory=dict)
     """Minutes by kind of DAG, such as `{"fine_tune": 480}`, within which a run should end once it is queued."""
     on_late: tuple[Notice, ...] = ()
     """Whom to tell when a deadline passes, from Airflow's triggerer: notifiers that work asynchronously, or coroutine
     functions. Without any, the triggerer logs a warning."""
-    owner: str = "estudio"
-    tags: tuple[str, ...] = ()
+    owner: Annotated[str, Field(min_length=1, max_length=500), AfterValidator(storable)] = "estudio"
+    """Whom Airflow shows as owner of the DAGs."""
+    tags: tuple[Annotated[str, Field(min_length=1, max_length=100), AfterValidator(storable)], ...] = ()
+    """Tags of the DAGs in Airflow, beside `estudio` and the plugin's name."""
     shards: int = Field(default=4, ge=1, le=256)
     """Mapped tasks into which embedding of the items is divided, at least."""
     shard_items: int = Field(default=250_000, ge=1_000)
     """Most items of such a task, as long as there are no more than 1,000 of them."""
     retries: int = Field(default=2, ge=0, le=10)
     """Retries of a task after a connection error; wrong data is never retried."""
-    task_timeout_minutes: int = Field(default=60, ge=1)
+    task_timeout_minutes: _Minutes = 60
     """Time limit of a task. One that embeds items goes on where it was when it is tried again."""
-    index_timeout_minutes: int = Field(default=720, ge=1)
+    index_timeout_minutes: _Minutes = 720
     """Time limit of the task that builds the index: one statement, which begins anew when it is tried again."""
-    training_timeout_minutes: int = Field(default=360, ge=1)
+    training_timeout_minutes: _Minutes = 360
+    """Time limit of the task that trains."""
 
     @property
     def every_sessions(self) -> int | None:
@@ -81,13 +88,10 @@ class DagSettings(StrictModel):
         found = _EVERY_SESSIONS.fullmatch(self.schedule or "")
         return int(found[1]) if found else None
 
-    @field_validator("deadline_minutes")
-    @classmethod
-    def _at_least_a_minute(cls, minutes: dict[DagKind, int]) -> dict[DagKind, int]:
-        wrong = {kind: value for kind, value in minutes.items() if value < 1}
-        if wrong:
-            raise ValueError(f"a deadline is 1 minute or more; got {wrong}")
-        return minutes
+    def _contradiction(self) -> str | None:
+        if self.on_late and not self.deadline_minutes:
+            return "on_late tells of nothing without deadline_minutes, such as {'fine_tune': 480}"
+        return None
 
     @field_validator("schedule", "sync_schedule", "improve_schedule", "watch_schedule")
     @classmethod

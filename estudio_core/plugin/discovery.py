@@ -6,9 +6,9 @@ import ast
 from dataclasses import dataclass
 from pathlib import Path
 
-from estudio_core.errors import PluginError, suggest
+from estudio_core.errors import ConfigurationError, PluginError, suggest
 from estudio_core.plugin.dag_settings import DagSettings
-from estudio_core.plugin.places import ENTRY_POINT_GROUP, Definition, Place, likeliest
+from estudio_core.plugin.places import ENTRY_POINT_GROUP, Definition, Place, likeliest, not_looked_at
 from estudio_core.plugin.plugin import Plugin, PluginMeta
 from estudio_core.plugin.run_params import FineTuneParams
 from estudio_core.settings import get_settings
@@ -87,7 +87,8 @@ def read_card(name: str, path: Path | None = None) -> PluginCard:
     raise PluginError(
         f"No file in {root}, and no installed package by an entry point of the group {ENTRY_POINT_GROUP}, defines "
         f"a plugin {name!r}. {suggest(name, names)} Give a FineTuningMethod subclass "
-        f"`meta = PluginMeta(name={name!r}, ...)`, or call create_text_plugin(name={name!r}, ...).{broken}"
+        f"`meta = PluginMeta(name={name!r}, ...)`, or call create_text_plugin(name={name!r}, ...)."
+        f"{not_looked_at(root, name)}{broken}"
     )
 
 
@@ -95,30 +96,36 @@ def _cards_of(place: Place, name: str) -> dict[str, PluginCard]:
     """Return the cards of a place by plugin, importing it unless that is heavy; `name` is what is looked for."""
     file = place.file()
     if file is None:
-        return {d.meta.name: _card_of(d, place.label) for d in place.definitions()}
+        return _cards_in(place, place.label)
     try:
-        tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
+        tree = ast.parse(file.read_bytes(), filename=str(file))  # bytes: the file may say in what it is encoded
     except SyntaxError as error:
-        raise PluginError(f"{file}, line {error.lineno}: {error.msg}. Correct the line.") from error
-    except (OSError, ValueError) as error:
-        raise PluginError(f"{file} cannot be read: {error}") from error
+        raise PluginError(f"{file}, line {error.lineno or '?'}: {error.msg}. Correct the line.") from error
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        raise PluginError(f"{file} cannot be read: {error or type(error).__name__}") from error
     heavy = _top_level_imports(tree) & HEAVY_MODULES
     if not heavy:
         source = place.label if place.path is None else file.name
-        return {d.meta.name: _card_of(d, source) for d in place.definitions()}
+        return _cards_in(place, source)
     found = [_card_from_class(node, file) for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-    cards = {card.meta.name: card for card in found if card is not None}
-    calls = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "create_text_plugin"
-    ]
+    cards = {card.meta.name: card for card in reversed(found) if card is not None}
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _called(node) == "create_text_plugin"]
     if name not in cards and any(_names_plugin(call, name) for call in calls):
         raise PluginError(
             f"{file} calls create_text_plugin and imports {', '.join(sorted(heavy))} at its top, which would slow down "
             "every parsing of DAGs. Import inside the functions that need it, such as TextTraining(loss=a function)."
         )
     return cards
+
+
+def _cards_in(place: Place, source: str) -> dict[str, PluginCard]:
+    """Return the cards of a place that is imported; of two plugins of one name the first, as `PluginManager` does."""
+    return {d.meta.name: _card_of(d, source) for d in reversed(place.definitions())}
+
+
+def _called(call: ast.Call) -> str | None:
+    """Return the name of the function that is called, with or without its module."""
+    return getattr(call.func, "id", getattr(call.func, "attr", None))
 
 
 def _names_plugin(call: ast.Call, name: str) -> bool:
@@ -138,27 +145,35 @@ def _card_of(definition: Definition, source: str) -> PluginCard:
 def _card_from_class(node: ast.ClassDef, file: Path) -> PluginCard | None:
     values: dict[str, dict[str, object]] = {}
     for statement in node.body:
-        if not (isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Call)):
+        if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
             continue
-        for target in statement.targets:
+        for target in statement.targets if isinstance(statement, ast.Assign) else [statement.target]:
             if isinstance(target, ast.Name) and target.id in {"meta", "dag_settings", "fine_tune_params"}:
                 try:
-                    values[target.id] = {
-                        keyword.arg or "": ast.literal_eval(keyword.value) for keyword in statement.value.keywords
-                    }
-                except ValueError as error:
+                    values[target.id] = _literal_arguments(statement.value)
+                except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
                     raise PluginError(
                         f"{file}, line {statement.lineno}: {target.id} has to be written with literal values, "
                         "because this file imports heavy modules and is read, not imported, while DAGs are parsed."
                     ) from error
     if "meta" not in values:
         return None
-    return PluginCard(
-        PluginMeta.model_validate(values["meta"]),
-        DagSettings.model_validate(values.get("dag_settings", {})),
-        FineTuneParams.model_validate(values.get("fine_tune_params", {})),
-        source=file.name,
-    )
+    try:
+        return PluginCard(
+            PluginMeta.model_validate(values["meta"]),
+            DagSettings.model_validate(values.get("dag_settings", {})),
+            FineTuneParams.model_validate(values.get("fine_tune_params", {})),
+            source=file.name,
+        )
+    except ConfigurationError as error:
+        raise PluginError(f"{file}, class {node.name}: {error}") from error
+
+
+def _literal_arguments(written: ast.expr) -> dict[str, object]:
+    """Return the arguments of a call by name. Raises: ValueError and others that `ast.literal_eval` raises."""
+    if not isinstance(written, ast.Call) or written.args:
+        raise ValueError("no call with named arguments")
+    return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in written.keywords}
 
 
 def _top_level_imports(tree: ast.Module) -> set[str]:

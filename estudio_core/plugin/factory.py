@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
-from estudio_core.errors import ConfigurationError, suggest
+from estudio_core.errors import ConfigurationError, shown, suggest
 from estudio_core.evaluation.gate_settings import GateSettings
 from estudio_core.export.settings import ExportSettings
+from estudio_core.ids import listed
 from estudio_core.plugin import text_parts
 from estudio_core.plugin.dag_settings import DagSettings
 from estudio_core.plugin.plugin import Plugin, PluginMeta
 from estudio_core.plugin.run_params import FineTuneParams
-from estudio_core.plugin.specs import CatalogPretraining, PostgresItems, TextIndex, TextModel, TextTraining
+from estudio_core.plugin.specs import CatalogPretraining, PostgresItems, TextIndex, TextModel, TextTraining, is_data
 from estudio_core.sources.data_loader import DataLoader
 
 if TYPE_CHECKING:
@@ -102,6 +103,36 @@ def create_text_plugin(
         legal = [name for name in inspect.signature(create_text_plugin).parameters if name != "unknown"]
         hint = "Give the loader as items=." if given == "data_loader" else suggest(given, legal)
         raise ConfigurationError(f"create_text_plugin got an unknown argument {given!r}. {hint}")
+    for argument, part, kind in (
+        ("model", TextModel(name=model) if isinstance(model, str) else model, TextModel),
+        ("training", training, TextTraining),
+        ("index", index, TextIndex),
+        ("dag", dag, DagSettings),
+        ("gate", gate, GateSettings),
+        ("export", export, ExportSettings),
+        ("fine_tune", fine_tune, FineTuneParams),
+    ):
+        if not isinstance(part, kind if argument == "model" else kind | None):
+            raise ConfigurationError(f"{argument} is {shown(part)}: give {kind.__name__}(...).")
+    for argument, part in (
+        ("augmenter", augmenter),
+        ("item_splitter", item_splitter),
+        ("preprocessor", preprocessor),
+        ("query_retriever", query_retriever),
+        ("sessions_converter", sessions_converter),
+        ("splitter", splitter),
+        ("vectors_adjuster", vectors_adjuster),
+        *(
+            (f"optimizations[{place}]", part)
+            for place, part in enumerate(listed(optimizations, "optimizations", "objects"))
+        ),
+    ):
+        if is_data(part) or isinstance(part, type):
+            raise ConfigurationError(f"{argument} is {shown(part)}: give an object that does the work.")
+    if is_data(query_generator):
+        raise ConfigurationError(f"query_generator is {shown(query_generator)}: give a class, an object or a function.")
+    if not (judgments is None or callable(judgments)):
+        raise ConfigurationError(f"judgments is {shown(judgments)}: give a function that returns them.")
     if not isinstance(items, PostgresItems | DataLoader):
         raise ConfigurationError(f"items is {type(items).__name__}: give PostgresItems(...) or a DataLoader.")
     if query_generator is not None and not isinstance(items, PostgresItems):

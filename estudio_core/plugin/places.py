@@ -11,9 +11,11 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.machinery import SourceFileLoader
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -47,7 +49,7 @@ class Place:
             return self.path
         try:
             spec = importlib.util.find_spec(self.point.module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _does_not_load(self.point, error) from error
         origin = "" if spec is None else spec.origin or ""
         return Path(origin) if origin.endswith(".py") else None
@@ -63,7 +65,7 @@ class Place:
             return definitions_in(import_plugin_file(self.path))
         try:
             loaded = self.point.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _does_not_load(self.point, error) from error
         if isinstance(loaded, ModuleType):
             return definitions_in(loaded)
@@ -76,9 +78,23 @@ class Place:
 
     def mentions(self, name: str) -> bool:
         """Whether its name, or the text of a file, has that of plugin `name` in it."""
-        if name in self.name:
-            return True
-        return self.path is not None and name in self.path.read_text(encoding="utf-8", errors="replace")
+        return name in self.name or name in self._text()
+
+    def is_called(self, name: str) -> bool:
+        """Whether its name is that of plugin `name`, or the same in small letters with underscores."""
+        return self.name in (name, re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
+
+    def rank(self, name: str) -> tuple[bool, bool, bool]:
+        """Return what sorts first those that probably define plugin `name`: called like it, then files quoting it."""
+        called = self.is_called(name)
+        quotes = called or re.search(rf"""["']{re.escape(name)}["']""", self._text()) is not None
+        return not called, self.name != name, not quotes
+
+    def _text(self) -> str:
+        """Return the text of a file; nothing of one that cannot be read, which whoever imports it is told."""
+        with suppress(OSError):
+            return "" if self.path is None else self.path.read_text(encoding="utf-8", errors="replace")
+        return ""
 
 
 def places(path: Path) -> list[Place]:
@@ -89,23 +105,39 @@ def places(path: Path) -> list[Place]:
 
 
 def likeliest(path: Path, name: str) -> Iterator[Place]:
-    """Yield all places, those first that probably define plugin `name`: called like it, then files that quote it.
+    """Yield all places in the order of `Place.rank`; files called otherwise are read only for whoever goes on.
 
-    Whoever looks goes on until one defines it: a mention alone hides nothing.
+    Whoever looks goes on until one defines the plugin: a mention alone hides nothing.
     """
     everything = places(path)
-    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-    named = [place for called in dict.fromkeys((name, snake)) for place in everything if place.name == called]
-    yield from named
-    quoted = re.compile(rf"""["']{re.escape(name)}["']""")
-    others = [place for place in everything if place not in named]
-    quoting = [
-        place
-        for place in others
-        if place.path is not None and quoted.search(place.path.read_text(encoding="utf-8", errors="replace"))
-    ]
-    yield from quoting
-    yield from (place for place in others if place not in quoting)
+    yield from sorted((place for place in everything if place.is_called(name)), key=lambda place: place.rank(name))
+    yield from sorted((place for place in everything if not place.is_called(name)), key=lambda place: place.rank(name))
+
+
+def not_looked_at(path: Path, name: str) -> str:
+    """Say of a folder called like a plugin, or of a file in such a folder, that no plugin is read from it."""
+    folders = (path, path / "custom")
+    packages = [folder / name for folder in folders if (folder / name).is_dir()]
+    deeper = [file for folder in folders for file in sorted(folder.glob(f"*/{name}.py")) if file.parent not in folders]
+    found = ", ".join(str(each) for each in [*packages, *deeper])
+    return f" {found}: not looked at. A plugin is a file of {path} or {path / 'custom'}." if found else ""
+
+
+class _Siblings(MetaPathFinder):
+    """Lets a plugin file import another: `from estudio_plugins.other import plugin`, or `from .other import plugin`.
+
+    Their folder is on no search path, where a file called `json.py` would stand in the way of others.
+    """
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return the spec of a file in one of the folders that plugins were imported from."""
+        package, _, stem = fullname.rpartition(".")
+        if package != MODULE_PREFIX:
+            return None
+        files = (Path(folder) / f"{stem}.py" for folder in path or ())
+        return next((_spec(fullname, file) for file in files if file.is_file()), None)
 
 
 class _FreshSource(SourceFileLoader):
@@ -129,11 +161,11 @@ def import_plugin_file(file: Path) -> ModuleType:
     loaded = sys.modules.get(name)
     if loaded is not None and getattr(loaded, "__file__", None) == str(file):
         return loaded
-    if MODULE_PREFIX not in sys.modules:
-        package = ModuleType(MODULE_PREFIX)
-        package.__path__ = []
-        sys.modules[MODULE_PREFIX] = package
-    spec = importlib.util.spec_from_file_location(name, file, loader=_FreshSource(name, str(file)))
+    package = sys.modules.setdefault(MODULE_PREFIX, ModuleType(MODULE_PREFIX))
+    package.__path__ = list(dict.fromkeys([str(file.parent), *getattr(package, "__path__", ())]))
+    if not any(isinstance(finder, _Siblings) for finder in sys.meta_path):
+        sys.meta_path.append(_Siblings())
+    spec = _spec(name, file)
     if spec is None or spec.loader is None:
         raise PluginError(f"{file} is not a Python file.")
     module = importlib.util.module_from_spec(spec)
@@ -142,8 +174,8 @@ def import_plugin_file(file: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         del sys.modules[name]
-        raise PluginError(f"{file}, line {error.lineno}: {error.msg}. Correct the line.") from error
-    except Exception as error:
+        raise PluginError(f"{file}, line {error.lineno or '?'}: {error.msg}. Correct the line.") from error
+    except (Exception, SystemExit) as error:  # a script that ends itself ends nobody else
         del sys.modules[name]
         line = next(
             (f.lineno for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename == str(file)), "?"
@@ -152,13 +184,19 @@ def import_plugin_file(file: Path) -> ModuleType:
     return module
 
 
+def _spec(name: str, file: Path) -> ModuleSpec | None:
+    return importlib.util.spec_from_file_location(name, file, loader=_FreshSource(name, str(file)))
+
+
 def definitions_in(module: ModuleType) -> list[Definition]:
-    """Return the plugins a module defines: values, and concrete classes with a `meta` of their own."""
+    """Return the plugins of a module: values, also in a list or a dict, and concrete classes with an own `meta`."""
     found: list[Definition] = []
-    for value in vars(module).values():
-        is_own_class = _is_plugin_class(value) and value.__module__ == module.__name__
-        if (is_own_class or isinstance(value, Plugin | FineTuningMethod)) and value not in found:
-            found.append(value)
+    for given in vars(module).values():
+        many = given.values() if type(given) is dict else given if type(given) in (list, tuple) else (given,)
+        for value in many:
+            is_own_class = _is_plugin_class(value) and value.__module__ == module.__name__
+            if (is_own_class or isinstance(value, Plugin | FineTuningMethod)) and value not in found:
+                found.append(value)
     return found
 
 
@@ -172,14 +210,21 @@ def _is_plugin_class(value: object) -> bool:
 
 
 def _plugin_files(path: Path) -> list[Path]:
-    return [
+    """Return the plugin files, each once: a link to another one is that one."""
+    files = [
         file
         for folder in (path.resolve(), path.resolve() / "custom")
         if folder.is_dir()
         for file in sorted(folder.glob("*.py"))
-        if not file.name.startswith("_")
+        if not file.name.startswith("_") and not file.is_dir()
     ]
+    own = {file.resolve() for file in files if not file.is_symlink()}
+    targets: dict[Path, Path] = {}
+    for file in files:
+        if not (file.is_symlink() and file.resolve() in own):
+            targets.setdefault(file.resolve(), file)
+    return list(targets.values())
 
 
-def _does_not_load(point: EntryPoint, error: Exception) -> PluginError:
+def _does_not_load(point: EntryPoint, error: BaseException) -> PluginError:
     return PluginError(f"The entry point {point.value} does not load: {type(error).__name__}: {error}")

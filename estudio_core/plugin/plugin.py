@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import field_validator
+from pydantic import AfterValidator, field_validator
 
-from estudio_core.ids import PLUGIN_NAME
+from estudio_core.ids import PLUGIN_NAME, storable
 from estudio_core.strict_model import StrictModel
 
 if TYPE_CHECKING:
@@ -41,15 +41,16 @@ class PluginMeta(StrictModel):
     """Identity of a plugin. The name becomes part of DAG ids, tables and model names."""
 
     name: str
-    version: str = "1.0.0"
-    description: str | None = None
+    version: Annotated[str, AfterValidator(storable)] = "1.0.0"
+    description: Annotated[str, AfterValidator(storable)] | None = None
 
     @field_validator("name")
     @classmethod
     def _usable_everywhere(cls, name: str) -> str:
-        if not PLUGIN_NAME.fullmatch(name) or "__" in name:
+        if not PLUGIN_NAME.fullmatch(name) or "__" in name or name.endswith("_"):
             raise ValueError(
-                f"{name!r} cannot name a plugin: use a letter, then letters, digits and single underscores, 40 at most"
+                f"{name!r} cannot name a plugin: use a letter, then letters, digits and single underscores between "
+                "them, 40 at most"
             )
         return name
 

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from estudio_core.errors import PluginError, suggest
-from estudio_core.plugin.places import Definition, Place, likeliest, places
+from estudio_core.plugin.places import Definition, Place, likeliest, not_looked_at, places
 from estudio_core.plugin.plugin import Plugin, PluginMeta
 from estudio_core.plugin.tutorial import FineTuningMethod, adapt
 from estudio_core.settings import get_settings
@@ -78,7 +78,7 @@ class PluginManager:
             definition, source = found
             try:
                 self._built[name] = definition() if isinstance(definition, type) else definition
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise PluginError(f"Plugin {name!r} ({source}) cannot be built: {error}") from error
         return self._built[name]
 
@@ -106,7 +106,7 @@ class PluginManager:
         broken = [f"\n{file} does not load: {_last_line(text)}" for file, text in sorted(self.errors.items())]
         return PluginError(
             f"There is no plugin {name!r} in {self.path} or in installed packages. "
-            f"{suggest(name, self.plugin_names)}{''.join(broken)}"
+            f"{suggest(name, self.plugin_names)}{not_looked_at(self.path, name)}{''.join(broken)}"
         )
 
     def _find(self, name: str) -> tuple[Definition, str] | None:
@@ -128,23 +128,27 @@ class PluginManager:
 
     def _discovered(self) -> dict[str, tuple[Definition, str]]:
         if self._definitions is None:
-            self._definitions = {}
+            defined: dict[str, list[tuple[Definition, Place]]] = {}
             for place in places(self.path):
                 try:
-                    self._add(place)
+                    definitions = place.definitions()
                 except PluginError as error:
                     self._errors[place.label] = str(error)
+                    continue
+                for definition in definitions:
+                    if not self._restricts(definition.meta.name):
+                        defined.setdefault(definition.meta.name, []).append((definition, place))
+            self._definitions = {name: self._one(name, found) for name, found in sorted(defined.items())}
         return self._definitions
 
-    def _add(self, place: Place) -> None:
-        assert self._definitions is not None
-        for definition in place.definitions():
-            name = definition.meta.name
-            if self._restricts(name):
-                continue
-            if name in self._definitions:
-                raise PluginError(f"Two plugins are called {name!r}: {self._definitions[name][1]} and {place.label}.")
-            self._definitions[name] = (definition, place.label)
+    def _one(self, name: str, found: list[tuple[Definition, Place]]) -> tuple[Definition, str]:
+        """Return which of the definitions of one name is used, the likeliest; the others are errors of their places."""
+        (used, place), *others = sorted(found, key=lambda each: each[1].rank(name))
+        for definition, other in others:
+            if definition is not used:  # one file may import the plugin of another
+                told = f"Two plugins are called {name!r}: {place.label} and {other.label}. The first is used."
+                self._errors.setdefault(other.label, told)
+        return used, place.label
 
 
 @cache

@@ -88,7 +88,7 @@ class _FineTune(StrictModel):
         default="champion",
         title="Start from",
         description="Model version to train from: champion, base, or a version number.",
-        pattern=r"^(champion|base|[1-9][0-9]*)$",
+        pattern=r"^(champion|base|[1-9][0-9]{0,17})$",
     )
     promotion: Literal["auto", "manual", "approval", "experiment"] = Field(
         json_schema_extra=_in("Decision"),
@@ -175,7 +175,7 @@ KeepReleases = Annotated[
 ]
 
 
-_VERSION = r"^(challenger|champion|base|previous|[1-9][0-9]*)$"
+_VERSION = r"^(challenger|champion|base|previous|[1-9][0-9]{0,17})$"
 """A version of a model, by its alias or its number."""
 
 
@@ -420,5 +420,5 @@ class RollbackParams(StrictModel):
         default="previous",
         title="Release to go back to",
         description="previous, or the number of a release that is still kept.",
-        pattern=r"^(previous|[1-9][0-9]*)$",
+        pattern=r"^(previous|[1-9][0-9]{0,17})$",
     )

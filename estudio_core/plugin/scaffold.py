@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from estudio_core.errors import ConfigurationError
 from estudio_core.plugin.plugin import PluginMeta
+from estudio_core.plugin.specs import PostgresItems
 
 _PLUGIN = '''"""Search plugin `{name}`."""
 
@@ -65,10 +65,16 @@ def write_plugin(new: NewPlugin, *, plugins_path: Path, dags_path: Path) -> tupl
 
 def write_plugin_file(new: NewPlugin, plugins_path: Path) -> Path:
     """Write `<plugins_path>/custom/<name>.py`; return its path. Raises: as `write_plugin`."""
-    try:
-        PluginMeta(name=new.name)
-    except (ValidationError, ConfigurationError) as error:
-        raise ConfigurationError(str(error)) from error
+    PluginMeta(name=new.name)
+    PostgresItems(
+        table=new.table,
+        text=new.text,
+        id_column=new.id_column,
+        payload=new.payload,
+        connection_id=new.connection_id,
+    )
+    if not new.model:
+        raise ConfigurationError("The name of the base model is empty: give a folder, a package or a hub name.")
     plugin_file = plugins_path / "custom" / f"{new.name}.py"
     _require_free(plugin_file, plugins_path / f"{new.name}.py")
     source = (
@@ -113,8 +119,9 @@ def find_stub(name: str, dags_path: Path) -> Path | None:
     """Return a file below `dags_path` that builds the DAGs of plugin `name`, under whatever name it has."""
     builds = re.compile(rf"""build_dags\(\s*["']{re.escape(name)}["']""")
     for file in sorted(dags_path.rglob("*.py")):
-        if builds.search(file.read_text(encoding="utf-8", errors="replace")):
-            return file
+        with suppress(OSError):  # a link to nowhere, or a folder that is called like a file
+            if builds.search(file.read_text(encoding="utf-8", errors="replace")):
+                return file
     return None
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 
 from estudio_core.errors import suggest
 
-_PRESETS = {  # Airflow's, in place of croniter's own
+_PRESETS = {  # Airflow's, and those of croniter that it hands on
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",
     "@weekly": "0 0 * * 0",
     "@monthly": "0 0 1 * *",
     "@quarterly": "0 0 1 */3 *",
     "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@midnight": "0 0 * * *",
 }
 _WITHOUT_CLOCK = ("@once", "@continuous")
+_DRAWN = re.compile(r"(?:^|,)[RH](?=[(/,]|$)", re.IGNORECASE)
+"""Values that are drawn by lot or from a hash, not the letters of MAR, FRI or THU."""
 _FIELDS = ("minute", "hour", "day of the month", "month", "day of the week")
 
 
@@ -35,7 +40,7 @@ def problem_with(schedule: str) -> str | None:
     columns = expression.split()
     if len(columns) != len(_FIELDS):
         return f"it has {len(columns)} fields, and {len(_FIELDS)} are needed: {', '.join(_FIELDS)}"
-    if any(letter in column.upper().split("/")[0] for column in columns[:2] for letter in "RH"):
+    if any(_DRAWN.search(column) for column in columns):
         return "R and H are another time at each parsing: write the time"
     with suppress(ImportError):
         from croniter import CroniterError, croniter

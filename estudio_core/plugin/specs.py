@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator
 
 from estudio_core.errors import ConfigurationError
 from estudio_core.experiments.search_space import SearchSpace
+from estudio_core.ids import storable
 from estudio_core.lexical.settings import Bm25Settings
 from estudio_core.models.families import FAMILIES
 from estudio_core.strict_model import StrictModel
@@ -23,6 +24,14 @@ from estudio_core.vectordb.index_info import (
 )
 from lightning_modules.config import TrainingConfig
 
+_Name = Annotated[str, Field(min_length=1), AfterValidator(storable)]
+"""Of a table, a column or a connection."""
+
+
+def is_data(given: object) -> bool:
+    """Whether something is data, a number, a text or a list, where an object or a function is wanted."""
+    return isinstance(given, str | bytes | int | float | complex | dict | list | tuple | set | frozenset)
+
 
 class PostgresItems(StrictModel):
     """Where the items are: a PostgreSQL table.
@@ -30,19 +39,19 @@ class PostgresItems(StrictModel):
     Give `connection_id` (an Airflow connection) or `url`; with neither, Estudio's own database is read.
     """
 
-    table: str
-    text: str | tuple[str, ...]
+    table: _Name
+    text: _Name | tuple[_Name, ...]
     """Column, or columns, whose text is searched; several are joined by `separator`."""
-    id_column: str = "id"
-    schema_name: str | None = None
-    payload: tuple[str, ...] = ()
+    id_column: _Name = "id"
+    schema_name: _Name | None = None
+    payload: tuple[_Name, ...] = ()
     """Columns kept beside the vectors, for filters, sorting and display."""
-    updated_at: str | None = None
+    updated_at: _Name | None = None
     """Column with the time of the last change, never null; lets `sync` read changed rows only."""
-    change_queue: str | None = None
+    change_queue: _Name | None = None
     """Table of changed ids that a trigger on `table` feeds, so that `sync` reads nothing else.
     `estudio plugins queue-sql NAME` prints the SQL that creates both."""
-    connection_id: str | None = None
+    connection_id: _Name | None = None
     url: SecretStr | None = None
     separator: str = ". "
 
@@ -126,6 +135,13 @@ class CatalogPretraining(StrictModel):
     """Items beside the right one that the scorer scores for each query."""
     known_items: int = Field(default=500, ge=10, le=10_000)
     """Most items that are kept out to judge by, a fifth of the catalog at most."""
+
+    @field_validator("query_writer", "pair_scorer")
+    @classmethod
+    def _does_the_work(cls, given: Any) -> Any:
+        if is_data(given):
+            raise ValueError("give an object, or a class or function that makes one")
+        return given
 
 
 class TextIndex(StrictModel):

@@ -16,9 +16,10 @@ from typing import Any, Literal, LiteralString
 import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
-from psycopg.types.json import Jsonb
 
+from estudio_core.database import json_numbers
 from estudio_core.errors import SupersededError
+from estudio_core.experiments.alias_audit import cleaned
 from estudio_core.vectordb.locks import lock_key
 from estudio_core.vectordb.releases import live_release
 
@@ -96,7 +97,7 @@ def request(
             " release_id, reason, numbers) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING {columns}",
             (
                 *(plugin, way, actor, alias, alias_before, live.model_version if live else None, to_version, run_id),
-                *(release_id, reason, Jsonb(dict(numbers or {}))),
+                *(release_id, cleaned(reason), json_numbers(numbers or {})),
             ),
         )
 
@@ -136,8 +137,8 @@ def refuse(
         " ON CONFLICT (plugin, run_id) DO UPDATE SET outcome = 'refused', actor = EXCLUDED.actor,"
         " reason = EXCLUDED.reason, ended_at = EXCLUDED.ended_at WHERE promotions.outcome IN ('open', 'failed')",
         (
-            *(plugin, way, actor, live.model_version if live else None, to_version, run_id, reason),
-            Jsonb(dict(numbers or {})),
+            *(plugin, way, actor, live.model_version if live else None, to_version, run_id, cleaned(reason)),
+            json_numbers(numbers or {}),
         ),
     )
 
@@ -148,7 +149,7 @@ def supersede(conn: psycopg.Connection, plugin: str, reason: str) -> None:
     conn.execute(
         "UPDATE estudio.promotions SET outcome = 'superseded', reason = %s, ended_at = clock_timestamp()"
         " WHERE plugin = %s AND outcome = 'open'",
-        (reason, plugin),
+        (cleaned(reason), plugin),
     )
 
 
@@ -261,8 +262,8 @@ def end(
         {
             "outcome": outcome,
             "release": release_id,
-            "reason": reason,
-            "numbers": Jsonb(dict(numbers or {})),
+            "reason": None if reason is None else cleaned(reason),
+            "numbers": json_numbers(numbers or {}),
             "id": promotion.promotion_id,
         },
     )
@@ -274,7 +275,7 @@ def note(conn: psycopg.Connection, promotion: Promotion, text: str) -> None:
     conn.execute(
         "UPDATE estudio.promotions SET reason = ltrim(reason || ' ' || %(text)s)"
         " WHERE promotion_id = %(id)s AND strpos(reason, %(text)s) = 0",
-        {"text": text, "id": promotion.promotion_id},
+        {"text": cleaned(text), "id": promotion.promotion_id},
     )
 
 

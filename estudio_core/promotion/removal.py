@@ -110,6 +110,7 @@ def remove(conn: psycopg.Connection, wrapper: MLflowClientWrapper, plugin: str, 
             except EstudioError as error:
                 problems.append(f"the model {name} stays: {error}")
         registry = ModelRegistry(wrapper, plugin)
+        registry.forget_downloads()
         for alias in kept.aliases:
             try:
                 registry.delete_alias(cast(Alias, alias), reason="the plugin was removed", actor=actor)

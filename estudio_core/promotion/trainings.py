@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from psycopg.rows import class_row
-from psycopg.types.json import Jsonb
 
 from estudio_core.clickstream.sessions import SETTLE_MINUTES
+from estudio_core.database import json_numbers
 
 if TYPE_CHECKING:
     import psycopg
@@ -48,7 +48,7 @@ def note_training(
         " VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (plugin, run_id) DO UPDATE SET until = EXCLUDED.until,"
         " version = EXCLUDED.version, promoted = EXCLUDED.promoted, reason = EXCLUDED.reason,"
         " report_uri = EXCLUDED.report_uri, numbers = EXCLUDED.numbers",
-        (plugin, run_id, until, version, promoted, reason, report_uri, Jsonb(dict(numbers))),
+        (plugin, run_id, until, version, promoted, reason, report_uri, json_numbers(numbers)),
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -31,7 +32,9 @@ async def put(call: Call) -> Response:
     experiment_id = _id(call)
     body = read(ExperimentBody, await call.document(empty={}), "An experiment")
     require_plugin(call.caller, body.plugin, "admin")
-    settings = body.settings.model_dump(exclude={"event_weights"}, exclude_unset=True)
+    if "event_weights" in body.settings.model_fields_set:
+        raise refuse("[settings.event_weights] are those of the plugin's converter: they count the same everywhere.")
+    settings = body.settings.model_dump(exclude_unset=True)
     params: dict[str, Any] = {**settings, "form": body.form, "name": experiment_id}
     actor = f"key {call.caller.name}"
     if body.release is not None and body.words_weight is not None:
@@ -40,8 +43,9 @@ async def put(call: Call) -> Response:
         found = await _threaded(call, partial(_start, body.plugin, body.release, params, experiment_id, actor))
         return json_response(told(found))
     params |= {"version": body.version, "words_weight": body.words_weight}
-    dag_id = f"{body.plugin}__experiment"
-    run_id = await anyio.to_thread.run_sync(partial(start_run, dag_id, f"service__{experiment_id}", params))
+    dag_id, run_id = f"{body.plugin}__experiment", f"service__{experiment_id}"
+    await _threaded(call, partial(_require_startable, body.plugin, params, run_id))
+    run_id = await anyio.to_thread.run_sync(partial(start_run, dag_id, run_id, params))
     return json_response({"id": experiment_id, "plugin": body.plugin, "dag_id": dag_id, "dag_run_id": run_id}, 202)
 
 
@@ -122,8 +126,21 @@ def _id(call: Call) -> str:
 def _start(plugin: str, release: int, params: dict[str, Any], experiment_id: str, actor: str) -> Experiment:
     from estudio_core.pipeline.challenging.starting import start
 
-    try:
+    with _refusals():
         return start(plugin, release, params, experiment_id, actor)
+
+
+def _require_startable(plugin: str, params: dict[str, Any], run_id: str) -> None:
+    from estudio_core.pipeline.challenging.starting import require_startable
+
+    with _refusals():
+        require_startable(plugin, params, run_id)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
     except (ReleaseError, ConfigurationError) as error:
         raise Refused(409, str(error)) from error
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from estudio_core.comparing.settings import ExperimentSettings, Form
+from estudio_core.errors import suggest
 from estudio_core.lexical.settings import MOST_WEIGHT
 from estudio_core.searching import Mode
 from estudio_core.service.refusals import named, refuse
@@ -164,13 +165,30 @@ def read(model: type[Body], given: Any, what: str) -> Body:
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        told = [_told(found) for found in error.errors(include_url=False, include_input=False, include_context=False)]
+        problems = error.errors(include_url=False, include_input=False, include_context=False)
+        told = [_told(model, found) for found in problems]
         raise refuse(f"{what}: {'; '.join(dict.fromkeys(told[:5]))}.", "parsing_exception") from None
 
 
-def _told(found: Any) -> str:
+def _told(model: type[BaseModel], found: Any) -> str:
     place = ".".join(named(part) for part in found["loc"])
     if found["type"] == "extra_forbidden":
-        return f"[{place}] is not supported"
+        *above, unknown = found["loc"]
+        legal = _fields(model, above)
+        return f"[{place}] is not supported" + (f". {suggest(str(unknown), legal).rstrip('.')}" if legal else "")
     message = str(found["msg"])
     return f"[{place}] {message[:1].lower()}{message[1:200]}"
+
+
+def _fields(model: type[BaseModel], path: list[Any]) -> list[str]:
+    """Return the names that a model has at a place of a body; none where that depends on more than the place."""
+    for step in path:
+        if isinstance(step, int):
+            continue  # an element of a list
+        fields = [field for name, field in model.model_fields.items() if (field.alias or name) == step]
+        kinds = {kind for field in fields for kind in (field.annotation, *get_args(field.annotation))}
+        below = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if len(below) != 1:
+            return []
+        model = below[0]
+    return [field.alias or name for name, field in model.model_fields.items()]

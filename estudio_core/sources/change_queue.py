@@ -152,6 +152,25 @@ def queue_sql(database: SourceDatabase, table: str, id_column: str, queue: str, 
     return statements.as_string(None)
 
 
+def queue_end_sql(database: SourceDatabase, table: str, queue: str, schema: str | None) -> str:
+    """Return the SQL that takes away what `queue_sql` made: the triggers, of partitions too, and the queue.
+
+    Raises:
+        SourceSchemaError: there is no such table.
+    """
+    place = database.read(lambda connection: _schema_of(connection, table, schema))
+    return (
+        sql.SQL(
+            "BEGIN;\n"
+            "DROP FUNCTION IF EXISTS {function}() CASCADE;  -- and the triggers that call it\n"
+            "DROP TABLE IF EXISTS {queue};\n"
+            "COMMIT;\n"
+        )
+        .format(function=sql.Identifier(place, _named(queue, "_feed")), queue=sql.Identifier(place, queue))
+        .as_string(None)
+    )
+
+
 def _schema_of(connection: Connection, table: str, schema: str | None) -> str:
     name = sql.Identifier(schema, table) if schema else sql.Identifier(table)
     row = connection.execute(

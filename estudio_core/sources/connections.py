@@ -57,6 +57,9 @@ def resolve_url(connection_string: str | None = None, connection_id: str | None 
         raise ConfigurationError(
             f"connection_string and connection_id={connection_id!r} are both given. Give one of them."
         )
+    for name, given in (("connection_string", connection_string), ("connection_id", connection_id)):
+        if given is not None and not given.strip():
+            raise ConfigurationError(f"{name} is empty. Leave it out to read Estudio's own database, or say which.")
     if connection_string:
         return postgres_url(connection_string, "connection_string")
     if connection_id:
@@ -78,8 +81,11 @@ def _connection_pairs(connection_id: str) -> str:
             f"or set the environment variable {variable} to that URI."
         )
     source = f"the connection {connection_id!r}"
-    if found.lstrip().startswith("{"):
+    found = found.strip()  # as Airflow does; files that hold secrets often end with a line break
+    if found.startswith("{"):
         fields = _json_object(found, source)
+        if isinstance(uri := fields.get("uri"), str):
+            fields = _fields_of_uri(uri.strip(), source)
     elif _SCHEME.match(found):
         fields = _fields_of_uri(found, source)
     else:  # libpq's own pairs
@@ -111,14 +117,19 @@ def _fields_of_uri(uri: str, source: str) -> dict[str, Any]:
         )
     account, _, place = parts.netloc.rpartition("@")
     login, _, password = account.partition(":")
-    host = place.partition("]")[0][1:] if place.startswith("[") else place.partition(":")[0]
+    host = unquote(place.partition("]")[0][1:] if place.startswith("[") else place.partition(":")[0])
+    if host.startswith("/") and host != host.lower():
+        raise ConfigurationError(
+            f"The URI of {source} has a socket folder with capital letters, which Airflow reads as small ones. Give it "
+            "as an option, ?host=..., or in Extra."
+        )
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     extra = _json_object(query.pop("__extra__", "{}"), source)
     return {
         "conn_type": parts.scheme.partition("+")[0],
         "login": unquote(login),
         "password": unquote(password),
-        "host": unquote(host),
+        "host": host.lower(),  # as Airflow reads it
         "port": port,
         "schema": unquote(parts.path[1:]),
         "extra": query | extra,
@@ -133,14 +144,20 @@ def _unambiguous(parts: SplitResult) -> bool:
 
 def _parameters(fields: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Return libpq's parameters of the fields of an Airflow connection; those of Extra go before the others."""
-    require_postgres(str(fields.get("conn_type") or ""), source)
+    require_postgres(str(fields.get("conn_type") or "").partition("+")[0], source)
     unknown = sorted(set(fields) - {*FIELDS, "conn_id", "description", "id", "is_encrypted", "is_extra_encrypted"})
     if unknown:
         raise ConfigurationError(f"The JSON of {source} has a field {unknown[0]!r}. {suggest(unknown[0], FIELDS)}")
     names = {"login": "user", "password": "password", "host": "host", "port": "port", "schema": "dbname"}
-    known = {
-        ours: str(value) for name, ours in names.items() if (value := fields.get(name)) is not None and value != ""
-    }
+    known = {}
+    for name, ours in names.items():
+        value = fields.get(name)
+        if not isinstance(value, str | int | float | None) or isinstance(value, bool):
+            raise ConfigurationError(f"{name} in the JSON of {source} is {type(value).__name__}; a text is needed.")
+        if value not in ("", None) and not (name == "port" and value == 0):  # Airflow's word for none
+            known[ours] = _text(value)
+    if known.get("host", "").startswith("[") and known["host"].endswith("]"):
+        known["host"] = known["host"][1:-1]  # an IPv6 address as URLs have it
     extra = fields.get("extra") or {}
     if isinstance(extra, str):
         extra = _json_object(extra, f"Extra of {source}")
@@ -165,7 +182,7 @@ def _options(extra: Mapping[str, Any], source: str) -> dict[str, str]:
                     "a password, or a connection to a pooler that has them."
                 )
         elif name in legal and isinstance(value, str | int | float):
-            known[name] = str(int(value)) if isinstance(value, bool) else str(value)
+            known[name] = _text(value)
         elif name in legal and value is not None:
             raise ConfigurationError(f"{name} in Extra of {source} is {type(value).__name__}; a text is needed.")
         elif name not in legal and name not in _OF_HOOKS:
@@ -174,6 +191,12 @@ def _options(extra: Mapping[str, Any], source: str) -> dict[str, str]:
                 f"{suggest(name, sorted(legal))}"
             )
     return known
+
+
+def _text(value: str | float) -> str:
+    """Return a value as libpq reads it: truths are 1 and 0, and a whole number has no point."""
+    whole = isinstance(value, bool) or (isinstance(value, float) and value.is_integer())
+    return str(int(value)) if whole else str(value)
 
 
 def _json_object(text: str, source: str) -> dict[str, Any]:

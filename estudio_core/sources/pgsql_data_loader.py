@@ -10,7 +10,7 @@ from typing import Any, ClassVar, cast
 from sqlalchemy import Connection, Engine, Select, func, select
 
 from estudio_core.errors import ConfigurationError, SourceSchemaError
-from estudio_core.sources.change_queue import ChangeQueue, queue_sql
+from estudio_core.sources.change_queue import ChangeQueue, queue_end_sql, queue_sql
 from estudio_core.sources.columns import BYTEA, Column, item_column, payload_column, type_categories
 from estudio_core.sources.data_loader import DataLoader, DownloadedItem, KeyRange, LoadResult
 from estudio_core.sources.generator_factory import GeneratorArgument, generator_factory
@@ -185,8 +185,8 @@ class PgsqlDataLoader(DataLoader):
             )
         )
 
-    def change_queue_sql(self) -> str:
-        """Return the SQL that creates the queue and the triggers on the table which feed it.
+    def change_queue_sql(self, *, drop: bool = False) -> str:
+        """Return the SQL that creates the queue and the triggers on the table which feed it, or that drops both.
 
         Raises:
             ConfigurationError: the loader was given no `change_queue`.
@@ -197,6 +197,8 @@ class PgsqlDataLoader(DataLoader):
                 "The loader has no queue: name one, as PostgresItems(..., change_queue='product_changes')."
             )
         generator = self._database.read(lambda _: self._ready())
+        if drop:
+            return queue_end_sql(self._database, generator.table_name, self.change_queue.name, self._schema)
         return queue_sql(
             self._database, generator.table_name, generator.id_column, self.change_queue.name, self._schema
         )

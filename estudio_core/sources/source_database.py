@@ -197,7 +197,8 @@ class SourceDatabase:
         if schema in schemas:
             return SourceSchemaError(
                 f"There is no table {name!r} at {where}. "
-                f"Give the schema apart: table_name={table!r}, schema={schema!r}."
+                f"Give the schema apart: PostgresItems(table={table!r}, schema_name={schema!r}), or table_name and "
+                "schema of a loader."
             )
         names = [
             *inspector.get_table_names(self._schema),

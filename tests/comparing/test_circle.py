@@ -17,16 +17,18 @@ from estudio_core.comparing.ledger import Experiment
 from estudio_core.errors import ConfigurationError, ReleaseError
 from estudio_core.pipeline.challenging.building import build_challenger
 from estudio_core.pipeline.challenging.concluding import VERDICT_TAG
-from estudio_core.pipeline.challenging.starting import start
+from estudio_core.pipeline.challenging.starting import name_of, start
+from estudio_core.pipeline.check_experiment import check_experiment
 from estudio_core.pipeline.clean_up import clean_up
 from estudio_core.pipeline.conclude_experiment import conclude_experiment
 from estudio_core.pipeline.rollback import rollback
 from estudio_core.pipeline.sync import sync
 from estudio_core.plugin.registry import open_plugin
+from estudio_core.plugin.run_params import ExperimentParams
 from estudio_core.promotion import ledger as promotions
 from estudio_core.promotion.ledger import history
 from estudio_core.service.watching import look_at_all
-from estudio_core.vectordb.releases import get_release, live_release, previous_release
+from estudio_core.vectordb.releases import get_release, list_releases, live_release, previous_release
 from tests.pipeline.steps import release
 
 if TYPE_CHECKING:
@@ -288,8 +290,57 @@ def test_stopping_and_wrong_requests_are_told(two: Two, client: httpx.Client) ->
         start("shop", two.champion, {}, "third", "somebody")
     with pytest.raises(ReleaseError, match="retired"):
         start("shop", two.challenger, {}, "third", "somebody")
-    with pytest.raises(ConfigurationError, match="letters, digits"):
-        start("shop", two.challenger, {}, "a b", "somebody")
+    with pytest.raises(ConfigurationError, match=r"name = 'aaa.* at most 200"):
+        start("shop", two.challenger, {"name": "a" * 201}, "third", "somebody")
+
+
+def releases_of_shop() -> int:
+    with database.connect() as connection:
+        return len(list_releases(connection, "shop"))
+
+
+def test_what_cannot_start_is_refused_before_its_release_is_built(two: Two, client: httpx.Client) -> None:
+    built = releases_of_shop()
+    for wrong, told in (
+        (["--confidence", "2"], "confidence = 2.0: Input should be less than or equal to 0.999"),
+        (["--share", "nan"], "share = nan"),
+        (["--name", "a b"], "name = 'a b'"),
+        (["--plugin", "shopp"], "Did you mean 'shop'?"),
+    ):
+        done = CliRunner().invoke(experiments_app, ["start", "--plugin", "shop", "--version", "1", *wrong])
+        assert (done.exit_code, told in done.output) == (1, True), done.output
+    begin(two, client)
+    with pytest.raises(ReleaseError, match="'first' of 'shop' is under way"):
+        check_experiment("shop", {"version": "2"}, "second")
+    with pytest.raises(ConfigurationError, match="'first' already, of release"):
+        check_experiment("shop", {"version": "2", "name": "first"}, "another run")
+    assert check_experiment("shop", {"version": "challenger", "name": "first"}, "second") == "2", "the run goes on"
+    answer = client.put("/_experiments/second", json={"plugin": "shop", "version": "2"})
+    assert (answer.status_code, "'first' of 'shop' is under way" in answer.text) == (409, True)
+    assert releases_of_shop() == built
+
+
+def test_nothing_of_an_experiment_s_body_is_swallowed(client: httpx.Client) -> None:
+    for wrong, told in (
+        ({"words_wieght": 3}, "[words_wieght] is not supported. Did you mean 'words_weight'?"),
+        ({"settings": {"confidance": 0.9}}, "unknown name 'confidance'. Did you mean 'confidence'?"),
+        ({"settings": {"event_weights": {"click": 2}}}, "[settings.event_weights] are those of the plugin's converter"),
+        ({"settings": {"share": True}}, "share = True: Input should be a number"),
+        ({"settings": {"minimum_visits": "many"}}, "minimum_visits"),
+        ({"words_weight": {"of": 3}}, "[words_weight] input should be a valid number"),
+        ({"keep_releases": 3}, "[keep_releases] is not supported."),
+    ):
+        answer = client.put("/_experiments/x", json={"plugin": "shop", **wrong})
+        assert (answer.status_code, told in answer.json()["error"]["reason"]) == (400, True), answer.text
+    answer = client.post("/api/v1/embeddings/", json={"name": "x", "plugin_nane": "shop"})
+    assert "[plugin_nane] is not supported. Did you mean 'plugin_name'?" in answer.json()["error"]["reason"]
+
+
+def test_a_run_s_id_names_its_experiment_whatever_its_letters(two: Two) -> None:
+    found = start("shop", two.challenger, {}, "~mine " + "x" * 240, "somebody")
+    assert found.experiment_id.startswith("mine-xxx")
+    assert start("shop", two.challenger, {}, "~mine " + "x" * 240, "somebody").experiment_id == found.experiment_id
+    assert name_of(ExperimentParams(), "~mine " + "x" * 239 + "y") != found.experiment_id
 
 
 def test_another_weight_of_words_is_compared_over_the_same_vectors_and_promoted_as_any_other(

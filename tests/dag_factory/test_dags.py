@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from estudio_core.local.airflow_home import POOLS
+from estudio_core.pipeline.airflow_check import airflow_check
+from estudio_core.plugin.registry import PluginManager
 
 PROJECT = Path(__file__).parents[2]
 
@@ -145,7 +147,8 @@ def test_tasks_follow_each_other_as_documented(parsed: dict[str, Any]) -> None:
     assert "verify" in release["start_collection"]  # over the live collection nothing is embedded or indexed
     assert release["clean_up"] == []  # a leaf, so that a run fails in which put_back did its work
     experiment = parsed["dags"]["shop__experiment"]["tasks"]
-    for step, following in itertools.pairwise([*steps[:5], "start_experiment", "conclude_experiment", "went_live"]):
+    ends = ["start_experiment", "conclude_experiment", "went_live"]
+    for step, following in itertools.pairwise(["check_experiment", *steps[:5], *ends]):
         assert following in experiment[step]
     assert "switch" not in experiment
     initialize = parsed["dags"]["shop__initialize"]["tasks"]
@@ -339,3 +342,16 @@ def test_a_hundred_plugins_are_parsed_quickly(tmp_path: Path) -> None:
     assert result["heavy"] == []
     # Processor time: others on the machine do not count. Airflow gives one file 30 s; this is 0.3 s for each.
     assert result["parse_s"] < 30, result["parse_s"]
+
+
+def test_what_keeps_dags_out_of_airflow_is_told_when_the_plugin_is_validated(tmp_path: Path) -> None:
+    folders(tmp_path, ["shop"])
+    manager = PluginManager(tmp_path / "plugins", used=[])
+    [check] = airflow_check(manager, "shop")
+    assert (check.what, check.passed, check.detail) == ("Airflow", True, "8 DAGs")
+    plugin = tmp_path / "plugins" / "shop.py"
+    plugin.write_text(plugin.read_text().replace("retries=1", "retries=1, on_drift=({'call': 'no.such'},)"))
+    [check] = airflow_check(manager, "shop")
+    assert not check.passed
+    assert "There is nobody to tell at 'no.such': No module named 'no'" in check.detail
+    assert list(airflow_check(manager, "shopp")) == []

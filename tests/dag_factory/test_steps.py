@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,12 +17,16 @@ from airflow.sdk.observability import stats
 from airflow.sdk.types import TaskInstanceKey
 from structlog.testing import LogCapture
 
+from estudio_core import PostgresItems, create_text_plugin
 from estudio_core.dag_factory import links, notices
+from estudio_core.dag_factory.forms import form
 from estudio_core.dag_factory.metrics import emit_gauges
-from estudio_core.dag_factory.steps import RETRY_POLICY
+from estudio_core.dag_factory.steps import LONGEST_RUN_ID, RETRY_POLICY, Steps, plugin_dag
 from estudio_core.errors import ConfigurationError
 from estudio_core.log_context import bind_release, step_context
 from estudio_core.plugin.dag_settings import DagSettings, Notice
+from estudio_core.plugin.discovery import PluginCard
+from estudio_core.plugin.run_params import RollbackParams
 from estudio_core.settings import get_settings
 
 HERE = __name__
@@ -174,7 +180,7 @@ def test_a_wrong_notice_is_named(notice: dict[str, Any], message: str) -> None:
 def test_settings_that_cannot_be_are_refused_when_the_plugin_is_written() -> None:
     with pytest.raises(ConfigurationError, match="call = 'nobody'"):
         Notice(call="nobody")
-    with pytest.raises(ConfigurationError, match=r"1 minute or more; got \{'sync': 0\}"):
+    with pytest.raises(ConfigurationError, match=r"deadline_minutes\.sync = 0: .*than or equal to 1"):
         DagSettings(deadline_minutes={"sync": 0})
     with pytest.raises(ConfigurationError, match=r"deadline_minutes\.fine_tun"):
         DagSettings(deadline_minutes={"fine_tun": 5})  # type: ignore[dict-item]
@@ -190,3 +196,44 @@ def test_a_link_of_a_task_that_returned_nothing_is_empty(monkeypatch: pytest.Mon
     monkeypatch.setattr(XCom, "get_value", classmethod(lambda cls, **kwargs: None))
     key = TaskInstanceKey(dag_id="shop__fine_tune", task_id="train", run_id="r", try_number=1, map_index=-1)
     assert links.MLflowRunLink("shop").get_link(None, ti_key=key) == ""  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("params", "run_id", "told"),
+    [
+        ({"target": "previous"}, "manual__2026-01-01T00:00:00+00:00", None),
+        ({"target": "previous"}, "é" * LONGEST_RUN_ID, None),
+        ({"target": "previous"}, "r" * 201, r"has 201 characters, 200 at most are legal.*shorter one than 'rrr"),
+        ({"target": "2", "tagret": "3"}, "run", r"shop__rollback has no parameter 'tagret'\. Did you mean 'target'\?"),
+        ({"target": "2", "keep_releases": 3}, "run", r"no parameter 'keep_releases'\. .*Legal names: 'target'"),
+        ({"target": "2", "params": {"target": "2"}}, "run", "no parameter 'params'"),
+        ({"target": "2", "": 1}, "run", "no parameter ''"),
+    ],
+)
+def test_first_tasks_refuse_what_a_run_is_started_with_and_later_ones_go_on(
+    monkeypatch: pytest.MonkeyPatch, params: dict[str, Any], run_id: str, told: str | None
+) -> None:
+    def rollback() -> str:
+        """Do nothing."""
+        return "done"
+
+    def after() -> str:
+        """Do nothing."""
+        return "done"
+
+    plugin = create_text_plugin("shop", items=PostgresItems(table="t", text="a"), model="m")
+    card = PluginCard(plugin.meta, plugin.dag, plugin.fine_tune, "shop.py")
+    with plugin_dag(card, "rollback", "Rollback", "", params=form(RollbackParams())) as dag:
+        Steps(card)(rollback)() >> Steps(card)(after)()
+    pushed = SimpleNamespace(
+        dag_id=dag.dag_id, run_id=run_id, task_id="t", map_index=-1, xcom_push=lambda key, value: None
+    )
+    monkeypatch.setattr("estudio_core.dag_factory.progress_table.record_progress", lambda *where: nullcontext())
+    for task in dag.tasks:
+        context = {"ti": pushed, "task": task, "dag": dag, "params": params, "run_id": run_id}
+        monkeypatch.setattr("estudio_core.dag_factory.steps.get_current_context", lambda found=context: found)
+        if told is None or task.task_id == "after":
+            assert task.python_callable() == "done"
+        else:
+            with pytest.raises(ConfigurationError, match=told):
+                task.python_callable()

@@ -161,3 +161,10 @@ def test_wrong_arguments_are_refused() -> None:
         ExperimentsManager(None, "m", "shop", [], n_top_runs=0)
     with pytest.raises(ConfigurationError, match="two accumulators"):
         ExperimentsManager(None, "m", "shop", [MetricsAccumulator("a"), MetricsAccumulator("a")])
+
+
+def test_a_run_is_named_by_what_mlflow_s_column_holds(manager: ExperimentsManager) -> None:
+    iteration = manager.start_iteration("🙂" * 250)
+    run = manager.wrapper.client.get_run(iteration.run_id)
+    assert run.info.run_name == f"iteration {'🙂' * 119}…"
+    assert manager.start_iteration("🙂" * 250).run_id == iteration.run_id

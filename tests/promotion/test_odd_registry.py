@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,12 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from estudio_core.errors import ConfigurationError, ModelError, TrackingUnavailableError
-from estudio_core.experiments.alias_audit import TAG_UNITS, entries_of
+from estudio_core.experiments.alias_audit import TAG_UNITS, cleaned, entries_of
 from estudio_core.experiments.mlflow_client import MLflowClientWrapper
 from estudio_core.experiments.model_registry import ModelRegistry
 from estudio_core.pipeline.put_back import put_back
 from estudio_core.pipeline.release.going_live import make_live
 from estudio_core.pipeline.take_up import take_up
+from estudio_core.plugin.run_params import RollbackParams
 from estudio_core.promotion import ledger
 from estudio_core.promotion.aliases import observe_all
 from estudio_core.vectordb import switching
@@ -133,7 +136,6 @@ def test_a_reason_of_any_length_and_letters_fits_where_it_is_stored(
     go_live(conn, verified("first", "1"))
     registry.wrapper.client.set_registered_model_alias("shop", "champion", "2")
     take_up("shop", "run", {}, "the run", by_alias=True)
-    reason = reason.replace("\x00", "").encode("utf-8", "ignore").decode()  # what a database can hold at all
     for _ in range(2):
         put_back("shop", "run", [reason])
     assert registry.aliases()["champion"] == 1
@@ -142,7 +144,8 @@ def test_a_reason_of_any_length_and_letters_fits_where_it_is_stored(
     assert max(len(text.encode("utf-16-le")) // 2 for text in texts) <= TAG_UNITS
     assert all(text.encode() and "\x00" not in text for text in texts)
     last = entries_of(model)[-1]
-    assert last.reason[:100].strip("…") in reason.replace("\x1b", "")
+    assert last.reason[:100].strip("…") in cleaned(reason)
+    assert cleaned(reason) in ledger.history(conn, "shop", 1)[0].reason
     assert len([e for e in entries_of(model) if e.action == "put back"]) == 1, "told once, though cut"
 
 
@@ -171,12 +174,66 @@ def test_a_version_that_somebody_registered_by_hand_is_named_and_stops_no_other(
     assert (waiting.to_version, waiting.numbers) == ("4", {})
 
 
+@pytest.mark.parametrize("figure", [math.nan, math.inf, -math.inf])
+def test_a_figure_that_is_no_number_stops_no_promotion(
+    registry: ModelRegistry, conn: psycopg.Connection, verified: Build, figure: float
+) -> None:
+    go_live(conn, verified("first", "1"))
+    client = registry.wrapper.client
+    client.log_metric(str(registry.versions()[2].run_id), "seen_gain", figure)
+    client.set_registered_model_alias("shop", "champion", "2")
+    [waiting] = observe_all(conn, registry.wrapper)
+    assert waiting.to_version == "2"
+    stored = {} if math.isnan(figure) else {"seen_gain": math.copysign(sys.float_info.max, figure)}  # MLflow's infinity
+    assert {name: float(value) for name, value in waiting.numbers.items()} == {"unseen_ndcg_at_10_gain": 0.1, **stored}
+    assert take_up("shop", "run", {}, "the run", by_alias=True) == "2"
+    assert ledger.end(conn, waiting, "failed", numbers={"recall_at_10": figure}).numbers == waiting.numbers
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "10000000000000000000", "0", "-1", "1.0", "champion2"])
+def test_a_number_beyond_all_versions_is_refused_as_any_other(registry: ModelRegistry, number: str) -> None:
+    with pytest.raises(ConfigurationError, match="has no version or alias"):
+        registry.resolve(number)
+    with pytest.raises(ConfigurationError, match="should match pattern"):
+        RollbackParams.model_validate({"target": number})
+
+
+def test_a_model_that_was_renamed_or_exchanged_in_mlflow_stops_no_rollback_and_is_followed_again(
+    registry: ModelRegistry, conn: psycopg.Connection, verified: Build, tmp_path: Path
+) -> None:
+    go_live(conn, verified("first", "1"))
+    go_live(conn, verified("second", "2"))
+    client = registry.wrapper.client
+    client.rename_registered_model("shop", "shop_of_last_year")
+    assert "Model 'shop' has no version or alias '1'" in go_back(conn, "back")
+    assert observe_all(conn, registry.wrapper) == []
+    with pytest.raises(ConfigurationError, match="has no version or alias '2'"):
+        take_up("shop", "run", {"version": "2"}, "ana")
+    client.rename_registered_model("shop_of_last_year", "shop")
+    assert observe_all(conn, registry.wrapper) == []
+    assert registry.aliases() == {"champion": 1, "previous": 2, "challenger": 3}
+
+    client.delete_registered_model("shop")  # and another team takes the name
+    client.create_registered_model("shop")
+    client.create_model_version("shop", str(tmp_path / "theirs"))
+    client.set_registered_model_alias("shop", "champion", "1")
+    assert observe_all(conn, registry.wrapper) == [], "what serves is called 1 too"
+    with pytest.raises(ModelError, match="was not registered by Estudio"):
+        registry.download("champion")
+    assert "Version 2 is not registered in MLflow any more" in go_back(conn, "back again")
+    assert observe_all(conn, registry.wrapper) == []
+    assert registry.aliases() == {"previous": 1}
+
+
 def test_odd_entries_of_the_trail_are_left_out(registry: ModelRegistry, conn: psycopg.Connection, live: Build) -> None:
     live("first", "1")
     client = registry.wrapper.client
     odd = {"at": "9999", "action": "set", "alias": "champion", "from_version": "one", "to_version": [2], "actor": 3}
     client.set_registered_model_tag("shop", "audit.1", json.dumps(odd | {"reason": None, "numbers": {}}))
     client.set_registered_model_tag("shop", "audit.2", json.dumps(odd | {"alias": None, "reason": "", "numbers": 1}))
+    client.set_registered_model_tag("shop", "audit.3", "[" * 4990)
+    client.set_registered_model_tag("shop", "audit.4", '{"to_version": 1e999}')
+    client.set_registered_model_tag("shop", "known.challenger", "9" * 4990)
     client.set_registered_model_tag("shop", "known.champion", "²")
     client.set_registered_model_alias("shop", "champion", "2")
     [waiting] = observe_all(conn, registry.wrapper)

@@ -46,7 +46,10 @@ def test_a_refusal_leaves_what_is_under_way_alone(
     assert take_up("shop", "run", {}, "ana") == "2"
 
 
-def test_a_refusal_ends_what_was_asked_for_by_the_same_run(registry: ModelRegistry, conn: psycopg.Connection) -> None:
+def test_a_refusal_ends_what_was_asked_for_by_the_same_run(
+    registry: ModelRegistry, conn: psycopg.Connection, live: Build
+) -> None:
+    live("first", "1")
     request_release("shop", CANDIDATE, "f__release", "approval", "ana")
     refuse("shop", CANDIDATE, "f__release", "ben")
     [row] = ledger.history(conn, "shop")

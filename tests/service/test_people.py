@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+from random import Random
 from typing import Any
 
 import httpx
 import pytest
 
-from estudio_core.evaluation.judgment_store import judged_on_page
+from estudio_core.evaluation.judgment_store import MOST_KEY_BYTES, judged_on_page
 from estudio_core.searching import search
 from estudio_core.service import metrics
 from tests.service.conftest import Service
@@ -42,6 +43,17 @@ def test_all_grades_are_exported_however_many_pages_they_are(
     body = {"query": "lamp", "object_id": "0", "grade": None, "judge": "Ann"}
     assert admin.put("/library/_judgments", json=body).json() == {"result": "deleted"}
     assert dict(judged_on_page("library")["lamp"]) == {"0": 0, "1": 1, "2": 2, "3": 3}
+
+
+def test_a_grade_s_texts_are_measured_by_the_bytes_of_the_index_that_holds_them(admin: httpx.Client) -> None:
+    random = Random(1)
+    query = "".join(chr(random.randrange(0x4E00, 0x9FFF)) for _ in range(862))  # 3 bytes a letter, no pattern
+    body = {"query": query, "object_id": "1", "grade": 3, "judge": "Eva"}
+    assert len(query.encode()) + 4 == MOST_KEY_BYTES - 10
+    assert admin.put("/library/_judgments", json=body).json() == {"result": "updated"}
+    assert dict(judged_on_page("library")[query]) == {"1": 3}
+    answer = admin.put("/library/_judgments", json={**body, "query": query + "燈燈燈燈"})
+    assert (answer.status_code, "2,600 bytes together at most; given 2,602" in answer.text) == (400, True), answer.text
 
 
 def test_two_ways_of_ranking_are_shown_side_by_side(admin: httpx.Client) -> None:

@@ -179,6 +179,10 @@ def test_a_password_with_a_blank_or_a_percent_sign_is_read_as_airflow_reads_it(
         (json.dumps(as_fields(["sslmode"])), "has to be an object"),
         (json.dumps(as_fields({}) | {"hots": "db"}), "Did you mean 'host'"),
         (json.dumps(as_fields({}) | {"conn_type": ""}), "PostgreSQL is needed"),
+        (json.dumps(as_fields({}) | {"host": ["db"]}), "host in the JSON of the connection 'shop' is list"),
+        (json.dumps(as_fields({}) | {"login": {"of": 1}}), "login in the JSON of the connection 'shop' is dict"),
+        (json.dumps(as_fields({}) | {"port": True}), "port in the JSON of the connection 'shop' is bool"),
+        ("postgres://u:hunter2@%2FVar%2FRun/x", r"socket folder with capital letters.*\?host="),
     ],
 )
 def test_what_would_be_read_otherwise_than_meant_is_refused(
@@ -188,6 +192,64 @@ def test_what_would_be_read_otherwise_than_meant_is_refused(
     with pytest.raises(ConfigurationError, match=message) as raised:
         resolve_url(connection_id="shop")
     assert "hunter2" not in str(raised.value)
+
+
+PLAIN = {"user": "u", "password": "p", "host": "db", "dbname": "x"}
+
+
+def plain(**changed: object) -> str:
+    return json.dumps(
+        {"conn_type": "postgres", "login": "u", "password": "p", "host": "db", "schema": "x"} | changed
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "parameters"),
+    [
+        ("postgres://u:p@[2001:db8::1]:5433/x", PLAIN | {"host": "2001:db8::1", "port": "5433"}),
+        (plain(host="[::1]"), PLAIN | {"host": "::1"}),
+        ("postgres://u:p@a,b/x", PLAIN | {"host": "a,b"}),
+        (plain(host="", extra={"host": "a,b", "port": "1,2"}), PLAIN | {"host": "a,b", "port": "1,2"}),
+        ("postgresql:///?service=shop", {"service": "shop"}),
+        (
+            plain(password="", extra={"passfile": "/a b"}),
+            {"passfile": "/a b", "user": "u", "host": "db", "dbname": "x"},
+        ),
+        ("postgresql+psycopg://u:p@db/x", PLAIN),
+        ("postgres://u:p@DB.Example/x", PLAIN | {"host": "db.example"}),
+        ("  postgres://u:p@db/x\n", PLAIN),
+        (f"{plain()}\n", PLAIN),
+        (json.dumps({"uri": "postgres://u:p@db/x"}), PLAIN),
+        (plain(port=0), PLAIN),
+        (plain(port=5433.0), PLAIN | {"port": "5433"}),
+        (
+            plain(extra={"connect_timeout": 7.0, "keepalives": False}),
+            PLAIN | {"connect_timeout": "7", "keepalives": "0"},
+        ),
+        (
+            "postgres://u:p@db/x?sslmode=verify-full&sslrootcert=%2Fca.pem",
+            PLAIN | {"sslmode": "verify-full", "sslrootcert": "/ca.pem"},
+        ),
+        ("postgres://u:p@db/x?sslmode=require&sslmode=disable", PLAIN | {"sslmode": "disable"}),
+        ("postgres://u:a+b@db/x?application_name=a+b", PLAIN | {"password": "a+b", "application_name": "a b"}),
+    ],
+)
+def test_odd_forms_of_a_connection_are_read_in_commands_as_in_tasks(
+    value: str, parameters: dict[str, str], monkeypatch: pytest.MonkeyPatch, no_resolver: None
+) -> None:
+    from estudio_core.dag_factory.connections import use_airflow_connections
+
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP", value)
+    assert connection_parameters(resolve_url(connection_id="shop")) == parameters
+    use_airflow_connections()
+    assert connection_parameters(resolve_url(connection_id="shop")) == parameters
+
+
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_name_is_not_estudio_s_own_database(empty: str) -> None:
+    for given in ({"connection_id": empty}, {"connection_string": empty}):
+        with pytest.raises(ConfigurationError, match=r"is empty. Leave it out"):
+            resolve_url(**given)
 
 
 def test_items_are_read_from_the_schema_that_the_connection_names(

@@ -219,7 +219,7 @@ def test_rows_without_an_id_are_counted_once_and_stop_no_other(database_url: str
         ({"table_name": "articles", "updated_at_column": "changed"}, "no column 'changed'"),
         ({"table_name": "articles", "updated_at_column": "title"}, "'title' is no timestamp"),
         ({"table_name": "articles", "schema": "shop"}, "no schema 'shop'.*Legal names: .*'public'"),
-        ({"table_name": "public.articles"}, "table_name='articles', schema='public'"),
+        ({"table_name": "public.articles"}, r"PostgresItems\(table='articles', schema_name='public'\)"),
         ({"table_name": 'articles"; DROP TABLE articles; --'}, "no table"),
         ({"table_name": "articles", "text_column": 'content" FROM articles; DROP TABLE articles; --'}, "no column"),
         ({"table_name": "articles", "id_column": "id; DROP TABLE articles"}, "no column"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from typing import Any
 
 from estudio_core import database
@@ -14,6 +16,43 @@ from estudio_core.plugin.registry import open_plugin
 from estudio_core.plugin.run_params import ExperimentParams
 from estudio_core.vectordb.catching_up import catch_up
 from estudio_core.vectordb.releases import get_release
+
+_UNFIT = re.compile(r"[^A-Za-z0-9_.+:-]+")
+_MOST_OF_RUN = 180
+"""Letters of a run's id that stand in the name of an experiment called after it."""
+
+
+def name_of(params: ExperimentParams, run_id: str) -> str:
+    """Return the name of the experiment that a run starts: what its parameters say, or one made of the run's id.
+
+    >>> name_of(ExperimentParams(), "manual__2026-01-01T00:00:00+00:00")
+    'manual__2026-01-01T00:00:00+00:00'
+    >>> name_of(ExperimentParams(), "~my run")
+    'my-run-dd2cdbd6'
+    """
+    legal = _UNFIT.sub("-", run_id).lstrip("_.+:-")[:_MOST_OF_RUN] or "run"
+    digest = "" if legal == run_id else f"-{hashlib.sha256(run_id.encode(errors='replace')).hexdigest()[:8]}"
+    return params.name or f"{legal}{digest}"
+
+
+def require_startable(plugin_name: str, params: dict[str, Any], run_id: str) -> ExperimentParams:
+    """Return the parameters of an experiment that `start` would start: asked before its release is built.
+
+    Args:
+        plugin_name: The plugin.
+        params: As `ExperimentParams`.
+        run_id: Names the release that is to be built, and the experiment, where the parameters do not.
+
+    Raises:
+        NothingLiveError: there is nothing to compare with.
+        ReleaseError: another experiment is under way.
+        ConfigurationError: a parameter is not legal, or the name names another experiment.
+    """
+    wanted = ExperimentParams.model_validate(params)
+    with database.connect() as connection:
+        database.require_schema(connection)
+        ledger.require_startable(connection, plugin_name, name_of(wanted, run_id), run_id)
+    return wanted
 
 
 def start(plugin_name: str, release_id: int, params: dict[str, Any], run_id: str, actor: str) -> Experiment:
@@ -39,4 +78,5 @@ def start(plugin_name: str, release_id: int, params: dict[str, Any], run_id: str
             ensure_served(name)
         if release.state == "verified":
             catch_up(connection, release, embed_writes(plugin_name))
-        return ledger.start(connection, release, wanted.name or run_id, actor, form=wanted.form, settings=settings)
+        name = name_of(wanted, run_id)
+        return ledger.start(connection, release, name, actor, form=wanted.form, settings=settings)
