@@ -59,7 +59,7 @@ def is_known(home: Path) -> bool:
 
 @lru_cache(maxsize=8)
 def _folder(home: Path, working_folder: str) -> Path:
-    return Path(working_folder, home, "postgres")
+    return Path(working_folder, home, "postgres").resolve()
 
 
 @dataclass(frozen=True)

@@ -172,7 +172,7 @@ def test_a_server_is_found_also_where_the_working_folder_is_gone(
         embedded_postgres.stop(folder)
 
 
-@pytest.mark.parametrize("name", ["my files", "it's", "100%25", "a&b;c", "ä#ö?", "(1)"])
+@pytest.mark.parametrize("name", ["my files", "it's", "100%25", "a&b;c", "ä#ö?", "(1)", "x/../y"])
 def test_the_embedded_server_starts_in_a_folder_of_any_name(databases_folder: Path, name: str) -> None:
     home = databases_folder / name
     url = embedded_postgres.url_of(home, migrate)
