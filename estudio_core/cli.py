@@ -298,7 +298,8 @@ def sync(
         f"Release {done.release_id} of {plugin} follows its items again: {done.embedded} embedded, "
         f"{done.payload_only} with a new payload only, {done.deleted} deleted, {done.unchanged} unchanged, "
         f"{done.invalid_items} unusable ({done.seconds:.1f} s, found by {done.method}). "
-        f"All rows were compared at {done.compared_at}, and are every {done.compare_hours:g} hours.",
+        f"All rows were compared at {done.compared_at}, and are every {done.compare_hours:g} hours. "
+        f"{done.note}".rstrip(),
         markup=False,
         soft_wrap=True,
     )

@@ -22,6 +22,7 @@ from estudio_core.errors import (
     DataError,
     EstudioError,
     SettingError,
+    shown,
 )
 from estudio_core.forks import keep_for_ever
 from estudio_core.migrations.check import SCHEMA as SCHEMA
@@ -412,6 +413,8 @@ def outages_named() -> Iterator[None]:
 def errors_named() -> Iterator[None]:
     """Turn every error of the driver into one of ours, for callers who know nothing of PostgreSQL.
 
+    What it cannot send is one of them: a text that is no UTF-8.
+
     Raises:
         ConnectionLostError: as `outages_named`.
         DatabaseUnavailableError: the server stopped or refused a statement; a retry may help.
@@ -423,6 +426,8 @@ def errors_named() -> Iterator[None]:
     except Exception as error:
         import psycopg
 
+        if isinstance(error, UnicodeEncodeError):
+            raise DataError(f"{shown(error.object)} is no UTF-8 text.") from error
         if not isinstance(error, psycopg.Error):
             raise
         name_outage(error)
@@ -432,7 +437,7 @@ def errors_named() -> Iterator[None]:
 def _named(error: psycopg.Error) -> EstudioError:
     import psycopg
 
-    said = str(error).strip().partition("\n")[0]
+    said = str(error).strip().partition("\n")[0][:500]  # which may hold a value of any length
     state = error.sqlstate or ""
     if isinstance(error, psycopg.errors.QueryCanceled):
         return DatabaseUnavailableError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 
@@ -25,11 +24,7 @@ class Deadline:
         Raises:
             ConfigurationError: it is no number above 0, or more than a day.
         """
-        if (
-            isinstance(seconds, bool)
-            or not isinstance(seconds, int | float)
-            or not (math.isfinite(seconds) and 0 < seconds <= LONGEST_S)
-        ):
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_S:
             raise ConfigurationError(
                 f"A deadline is a number of seconds above 0, at most {LONGEST_S:,.0f}; given {shown(seconds)}."
             )

@@ -163,6 +163,8 @@ def _writable(what: str, path: os.PathLike[str], variable: str) -> Finding:
     existing = folder
     while not os.path.exists(existing):
         existing = os.path.dirname(existing)
+    if not os.path.isdir(existing):
+        return Finding(what, "missing", f"{existing} is no folder", f"set {variable} to another folder")
     if not os.access(existing, os.W_OK):
         return Finding(what, "missing", f"{folder} is not writable", f"chown it, or set {variable} to another folder")
     free_gb = shutil.disk_usage(existing).free / 1e9

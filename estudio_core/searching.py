@@ -255,11 +255,18 @@ def _read(
     from estudio_core.deadline import Deadline
     from estudio_core.ids import as_id
     from estudio_core.vectordb.filters import parse_filter
-    from estudio_core.vectordb.search import QUERY_LIMIT, check_distance, check_given, check_page, sort_order
+    from estudio_core.vectordb.search import (
+        LONGEST_NAME,
+        QUERY_LIMIT,
+        check_distance,
+        check_given,
+        check_page,
+        sort_order,
+    )
 
-    if mode not in get_args(Mode):
+    if not isinstance(mode, str) or mode not in get_args(Mode):
         raise ConfigurationError(f"mode is {shown(mode)}. {suggest(shown(mode), get_args(Mode))}")
-    check_given(plugin, "plugin")
+    check_given(plugin, "plugin", LONGEST_NAME)
     check_given(query, "query")
     check_page(limit, offset)
     if limit > MOST_HITS or offset > DEEPEST:
@@ -269,6 +276,8 @@ def _read(
         )
     check_distance(max_distance)
     sort_order(sort_by)
+    if not isinstance(exact, bool):
+        raise ConfigurationError(f"exact is True or False; given {shown(exact)}.")
     if release is not None and (isinstance(release, bool) or not isinstance(release, int) or not 0 < release < 2**63):
         raise ConfigurationError(f"release is the number of one, as an answer's release_id; given {shown(release)}.")
     if deadline_s is not None:

@@ -46,10 +46,21 @@ SET = (
 )
 """Sets what the server has of names and values, given as two arrays. A server that knows no encoding would only look
 whether its bytes are UTF-8, and fail where some are not: those of single values are to be looked at."""
-SEE_PGVECTOR = (
-    "SELECT pg_catalog.set_config('search_path', concat_ws(', ',"
-    " nullif(pg_catalog.current_setting('search_path'), ''), pg_catalog.quote_ident(n.nspname)), false)"
-    " FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace"
-    " WHERE e.extname = 'vector' AND n.nspname <> ALL (pg_catalog.current_schemas(true))"
-)
-"""Puts the schema of pgvector last on the search path, where it is not on it."""
+SEE_PGVECTOR = """
+    SELECT pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', CASE WHEN hidden THEN place END,
+        nullif(path, ''), CASE WHEN NOT hidden AND NOT seen THEN place END), false)
+    FROM (
+        SELECT pg_catalog.quote_ident(n.nspname) AS place, n.nspname = ANY (pg_catalog.current_schemas(true)) AS seen,
+            EXISTS (SELECT FROM pg_catalog.pg_type t WHERE t.typnamespace <> n.oid
+                AND t.oid IN (pg_catalog.to_regtype('vector'), pg_catalog.to_regtype('halfvec'))) AS hidden,
+            CASE WHEN 'pg_catalog' = ANY (pg_catalog.current_schemas(false)) THEN (
+                SELECT pg_catalog.string_agg(pg_catalog.quote_ident(s.name), ', ' ORDER BY s.place)
+                FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) WITH ORDINALITY AS s (name, place)
+                WHERE s.name <> 'pg_catalog'
+            ) ELSE pg_catalog.current_setting('search_path') END AS path
+        FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
+        WHERE e.extname = 'vector'
+    ) AS here
+"""
+"""Puts the schema of pgvector last on the search path, where it is not on it; first, where a table of the user's is
+called `vector`, whose rows are a type of that name. PostgreSQL's own names come before anybody's."""

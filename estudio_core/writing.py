@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from estudio_core import database, telemetry
-from estudio_core.errors import ConfigurationError, NothingLiveError
+from estudio_core.errors import ConfigurationError, NothingLiveError, shown
 from estudio_core.ids import id_list, listed
 from estudio_core.vectordb.change_log import ItemWrite, WriteResult
 from estudio_core.vectordb.objects import check_text
-from estudio_core.vectordb.search import check_given
+from estudio_core.vectordb.search import LONGEST_NAME, check_given
 
 if TYPE_CHECKING:
     from estudio_core.pipeline.items.writer import WriteCounts
@@ -50,7 +50,7 @@ def upsert(plugin: str, items: Iterable[ItemWrite]) -> WriteResult:
     wanted = listed(items, "items", "ItemWrite(...)")
     for item in wanted:
         if not isinstance(item, ItemWrite):
-            raise ConfigurationError(f"Each of items is an ItemWrite(object_id, data, payload); given {item!r}.")
+            raise ConfigurationError(f"Each of items is an ItemWrite(object_id, data, payload); given {shown(item)}.")
     return _written(plugin, wanted, [])
 
 
@@ -70,7 +70,7 @@ def refresh(plugin: str, object_ids: Iterable[str | int | UUID]) -> WriteCounts:
     from estudio_core.pipeline.items.writer import ItemWriter
     from estudio_core.plugin.registry import open_plugin
 
-    check_given(plugin, "plugin")
+    check_given(plugin, "plugin", LONGEST_NAME)
     wanted = id_list(object_ids, "object_ids")
     for object_id in wanted:
         check_text(object_id, "id", object_id)
@@ -84,7 +84,7 @@ def refresh(plugin: str, object_ids: Iterable[str | int | UUID]) -> WriteCounts:
 def _written(plugin: str, items: Sequence[ItemWrite], object_ids: Sequence[str]) -> WriteResult:
     from estudio_core.pipeline.items.writer import write_items
 
-    check_given(plugin, "plugin")
+    check_given(plugin, "plugin", LONGEST_NAME)
     operation, number = ("upsert", len(items)) if items else ("delete", len(object_ids))
     with _measured(plugin, operation, number), database.connect(autocommit=True) as connection:
         database.require_schema(connection)

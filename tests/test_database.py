@@ -14,7 +14,7 @@ import psutil
 import psycopg
 import pytest
 
-from estudio_core import database, embedded_postgres, migrations
+from estudio_core import database, doctor, embedded_postgres, migrations
 from estudio_core.database import migrate
 from estudio_core.errors import ConfigurationError, DatabaseUnavailableError
 from estudio_core.migrations.check import demands, schema_version
@@ -172,7 +172,7 @@ def test_a_server_is_found_also_where_the_working_folder_is_gone(
         embedded_postgres.stop(folder)
 
 
-@pytest.mark.parametrize("name", ["my files", "it's", "100%25", "a&b;c", "ä#ö?", "(1)"])
+@pytest.mark.parametrize("name", ["my files", "it's", "100%25", "a&b;c", "ä#ö?", "(1)", "x/../y"])
 def test_the_embedded_server_starts_in_a_folder_of_any_name(databases_folder: Path, name: str) -> None:
     home = databases_folder / name
     url = embedded_postgres.url_of(home, migrate)
@@ -187,6 +187,14 @@ def test_the_embedded_server_starts_in_a_folder_of_any_name(databases_folder: Pa
 def test_a_folder_that_its_start_script_would_misread_is_refused(databases_folder: Path) -> None:
     with pytest.raises(ConfigurationError, match="ESTUDIO_HOME"):
         embedded_postgres.start(databases_folder / "a $(b)" / "postgres")
+
+
+def test_a_home_below_a_file_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match=r"file/home cannot be made: Not a directory\. Set ESTUDIO_HOME"):
+        embedded_postgres.url_of(tmp_path / "file" / "home", migrate)
+    found = doctor._writable("home", tmp_path / "file" / "home", "ESTUDIO_HOME")
+    assert (found.state, found.detail) == ("missing", f"{tmp_path / 'file'} is no folder")
 
 
 def role_of(url: str, name: str) -> str:

@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from estudio_core.clickstream.pages import Page, Search, pages_from_json
-from estudio_core.clickstream.ubi import UbiEvent, UbiQuery
-from estudio_core.errors import DataError
+from estudio_core.clickstream.ubi import Row, UbiEvent, UbiQuery, checked
+from estudio_core.errors import DataError, shown
 from estudio_core.streams import batched
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def put_queries(connection: psycopg.Connection, rows: Iterable[UbiQuery]) -> Log
     given = inserted = merged = 0
     contradictions: list[Key] = []
     wrong: list[UbiQuery] = []
-    for batch in batched(rows, INSERT_BATCH):
+    for batch in batched(_rows(rows, UbiQuery), INSERT_BATCH):
         given += len(batch)
         found: dict[Key, Search] = {}
         joined: Counter[Key] = Counter()
@@ -139,7 +139,7 @@ def append_events(connection: psycopg.Connection, rows: Iterable[UbiEvent]) -> L
 def put_events(connection: psycopg.Connection, rows: Iterable[UbiEvent]) -> Logged:
     """Append events in a transaction that has begun, with `whole`."""
     given = inserted = 0
-    for batch in batched(rows, INSERT_BATCH):
+    for batch in batched(_rows(rows, UbiEvent), INSERT_BATCH):
         given += len(batch)
         ordered = sorted(batch, key=lambda event: (event.application, str(event.event_id)))
         inserted += connection.execute(_INSERT_EVENTS, [_json([_event(event) for event in ordered])]).rowcount
@@ -163,6 +163,14 @@ def whole(connection: psycopg.Connection) -> Iterator[None]:
             yield
     except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded) as error:
         raise DataError(f"PostgreSQL refuses a row: {str(error).strip()}. None of the rows was logged.") from error
+
+
+def _rows(given: Any, kind: type[Row]) -> Iterator[Row]:
+    try:
+        rows = iter(given)
+    except TypeError as error:
+        raise DataError(f"A list of {kind.__name__} is wanted; given {shown(given)}.") from error
+    return (checked(row, kind) for row in rows)
 
 
 def _key(row: UbiQuery) -> Key:
@@ -205,7 +213,9 @@ def _event(event: UbiEvent) -> dict[str, Any]:
 
 def _aware(row: UbiQuery | UbiEvent) -> str:
     if row.timestamp.tzinfo is None:
-        raise DataError(f"Timestamp of {row} has no time zone. Use an aware datetime, such as datetime.now(UTC).")
+        raise DataError(
+            f"Timestamp of {shown(row)} has no time zone. Use an aware datetime, such as datetime.now(UTC)."
+        )
     return row.timestamp.isoformat()
 
 
@@ -217,7 +227,7 @@ def _json(rows: list[dict[str, Any]]) -> str:
     """
     try:
         return json.dumps(rows, default=_plain, allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise DataError(f"A row has no JSON form: {error}. Use texts, finite numbers, lists and dicts.") from error
 
 
@@ -226,7 +236,7 @@ def _plain(value: object) -> Any:
         return value.isoformat()
     if hasattr(value, "items"):
         return dict(value.items())
-    raise TypeError(f"{type(value).__name__} {value!r}")
+    raise TypeError(f"{type(value).__name__} {shown(value)}")
 
 
 _INSERT_QUERIES = """

@@ -20,7 +20,9 @@ from estudio_core.clickstream.asked import ONE_SPELLING
 from estudio_core.clickstream.session_batch import SessionBatch, batch_of
 from estudio_core.clickstream.sessions import SessionWithEvents
 from estudio_core.clickstream.ubi import UbiEvent, UbiQuery
-from estudio_core.errors import DataError
+from estudio_core.database import errors_named
+from estudio_core.errors import DataError, shown
+from estudio_core.ids import as_id
 
 if TYPE_CHECKING:
     import psycopg
@@ -93,11 +95,13 @@ class ClickstreamStore:
         Raises:
             DataError: the search is not known.
         """
-        row = self._connection.execute(
-            "SELECT application FROM estudio.ubi_queries WHERE query_id = %s", [query_id]
-        ).fetchone()
+        query_id = as_id(query_id, "query_id")
+        with errors_named():
+            row = self._connection.execute(
+                "SELECT application FROM estudio.ubi_queries WHERE query_id = %s", [query_id]
+            ).fetchone()
         if row is None:
-            raise DataError(f"No search {query_id!r} in the clickstream. Log the search first.")
+            raise DataError(f"No search {shown(query_id)} in the clickstream. Log the search first.")
         self.log_events(
             [
                 UbiEvent(
@@ -142,7 +146,10 @@ class ClickstreamStore:
         by_query: bool = False,
     ) -> Iterator[SessionBatch]:
         """Iterate over the same sessions by the thousand, as columns; arguments as of `sessions`."""
-        facts = application_facts(self._connection, application)
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit < 2**63):
+            raise DataError(f"limit is a number of sessions; given {shown(limit)}.")
+        with errors_named():
+            facts = application_facts(self._connection, application)
         importance = {**self._importance, **facts.clicks}
         parameters = {
             "application": application,
@@ -159,7 +166,7 @@ class ClickstreamStore:
         statement = _SELECT_SESSIONS.format(chosen=chosen.format(window=_IN_WINDOW, spelling=ONE_SPELLING))
         # WITH HOLD: the caller may commit between two sessions.
         name = f"estudio_sessions_{next(_cursor_numbers)}"
-        with self._connection.cursor(name=name, withhold=True, binary=True) as cursor:
+        with errors_named(), self._connection.cursor(name=name, withhold=True, binary=True) as cursor:
             cursor.execute(statement, parameters)
             while rows := cursor.fetchmany(_FETCH_BATCH):
                 yield batch_of(rows, importance, facts.first_position)
@@ -185,19 +192,20 @@ class ClickstreamStore:
             clicked_only: Only sessions with at least one click.
             most: Where counting ends; all by default.
         """
-        row = self._connection.execute(
-            _COUNT_SESSIONS,
-            {
-                "application": application,
-                "since": since,
-                "until": until,
-                "logged_since": logged_since,
-                "or_since": or_since,
-                "clicked_only": clicked_only,
-                "clicks": [*self._importance, *application_facts(self._connection, application).clicks],
-                "most": most,
-            },
-        ).fetchone()
+        with errors_named():
+            row = self._connection.execute(
+                _COUNT_SESSIONS,
+                {
+                    "application": application,
+                    "since": since,
+                    "until": until,
+                    "logged_since": logged_since,
+                    "or_since": or_since,
+                    "clicked_only": clicked_only,
+                    "clicks": [*self._importance, *application_facts(self._connection, application).clicks],
+                    "most": most,
+                },
+            ).fetchone()
         assert row is not None
         return int(row[0])
 

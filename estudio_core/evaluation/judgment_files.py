@@ -15,10 +15,12 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
-from estudio_core.errors import DataError, suggest
+from estudio_core.errors import ConfigurationError, DataError, shown, suggest
+from estudio_core.ids import as_id
 
 Form = Literal["csv", "qrels", "quepid", "workbench"]
 FORMS: tuple[Form, ...] = ("csv", "qrels", "quepid", "workbench")
@@ -153,11 +155,14 @@ def collect(source: object, rows: Iterable[Judged], form: str) -> JudgmentFile:
 
 
 def _name(value: Any, row: Judged, source: object, what: str) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
-        raise DataError(f"{source}, {row.where}: the {what} is {value!r}; a text is needed.")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    text = str(value)
+    try:
+        text = str(value) if isinstance(value, float) else as_id(value)
+    except ConfigurationError:
+        text = ""
+    if not text.strip():
+        raise DataError(f"{source}, {row.where}: the {what} is {shown(value)}; a text is needed.")
     if "\x00" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
         raise DataError(f"{source}, {row.where}: the {what} holds NUL or half of a surrogate pair.")
     return text
@@ -169,17 +174,17 @@ def number(given: Any, where: str) -> float:
     Raises:
         DataError: it is none, or not finite.
     """
-    if isinstance(given, bool) or not isinstance(given, str | int | float):
-        raise DataError(f"{where}: the grade {given!r} is no number.")
+    if isinstance(given, bool) or not isinstance(given, str | Real):
+        raise DataError(f"{where}: the grade {shown(given)} is no number.")
     text = given.strip() if isinstance(given, str) else given
     if isinstance(text, str) and re.fullmatch(r"[+-]?\d+,\d+", text):
         text = text.replace(",", ".")  # as spreadsheets of many countries write it, beside semicolons
     try:
         value = float(text)
     except (ValueError, OverflowError):
-        raise DataError(f"{where}: the grade {given!r} is no number.") from None
+        raise DataError(f"{where}: the grade {shown(given)} is no number.") from None
     if not math.isfinite(value):
-        raise DataError(f"{where}: the grade {given!r} is not finite.")
+        raise DataError(f"{where}: the grade {shown(given)} is not finite.")
     return value
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from estudio_core.clickstream.query_retriever import query_key
-from estudio_core.errors import DataError, SourceSchemaError
+from estudio_core.errors import ConfigurationError, DataError, SourceSchemaError, shown
 from estudio_core.evaluation.judgment_files import Judged, JudgmentFile, collect, read_judgments
-from estudio_core.ids import as_id
+from estudio_core.ids import as_id, listed
 
 if TYPE_CHECKING:
     import psycopg
@@ -42,13 +42,15 @@ class Judgments(Mapping[str, Mapping[str, float]]):
                 for query, of_query in grades.items()
             }
         except (TypeError, ValueError, OverflowError, AttributeError) as error:
-            raise DataError(f"Judgments are {{query: {{object id: grade}}}}, grades numbers: {error}.") from error
+            raise DataError(
+                f"Judgments are {{query: {{object id: grade}}}}, grades numbers: {error!s:.200}."
+            ) from error
         for query, of_query in self._grades.items():
             if not query.strip():
                 raise DataError("A judged query is blank. Every judgment needs the text of its query.")
             wrong = {key: grade for key, grade in of_query.items() if not (math.isfinite(grade) and grade >= 0)}
             if wrong:
-                raise DataError(f"Grades of {query!r} must be finite and at least 0; got {wrong}.")
+                raise DataError(f"Grades of {query!r} must be finite and at least 0; got {shown(wrong)}.")
 
     def __getitem__(self, query: str) -> Mapping[str, float]:
         """Return the grades of a query by object id; KeyError where it was not judged."""
@@ -104,11 +106,7 @@ class Judgments(Mapping[str, Mapping[str, float]]):
         Raises:
             DataError: a pair stands twice with different grades, a grade is no number, or a text is blank.
         """
-        judged = (
-            Judged(f"row {place} ({query!r}, {object_id!r})", query, object_id, grade)
-            for place, (query, object_id, grade) in enumerate(rows, start=1)
-        )
-        return cls._noted("The judgments", collect("The judgments", judged, "rows"))
+        return cls._noted("The judgments", collect("The judgments", _judged(rows), "rows"))
 
     @classmethod
     def _noted(cls, source: object, found: JudgmentFile) -> Judgments:
@@ -118,7 +116,7 @@ class Judgments(Mapping[str, Mapping[str, float]]):
 
     @classmethod
     def from_csv(
-        cls, path: Path, *, query: str = "query", object_id: str = "object_id", grade: str = "grade"
+        cls, path: Path | str, *, query: str = "query", object_id: str = "object_id", grade: str = "grade"
     ) -> Judgments:
         """Read a CSV file with a header; the arguments name its columns.
 
@@ -133,10 +131,10 @@ class Judgments(Mapping[str, Mapping[str, float]]):
 
     @classmethod
     def from_file(
-        cls, path: Path, *, query: str | None = None, object_id: str | None = None, grade: str | None = None
+        cls, path: Path | str, *, query: str | None = None, object_id: str | None = None, grade: str | None = None
     ) -> Judgments:
         """Read a file of any form that `judgment_files.read_judgments` knows; arguments and errors as of `from_csv`."""
-        return cls._noted(path, read_judgments(path, query=query, object_id=object_id, grade=grade))
+        return cls._noted(path, read_judgments(Path(path), query=query, object_id=object_id, grade=grade))
 
     @classmethod
     def from_table(
@@ -160,6 +158,9 @@ class Judgments(Mapping[str, Mapping[str, float]]):
 
         from estudio_core.database import errors_named
 
+        for name in (table, query, object_id, grade, *([schema] if schema else [])):
+            if not isinstance(name, str):
+                raise ConfigurationError(f"Tables and columns have names that are texts; given {shown(name)}.")
         statement = sql.SQL("SELECT {}::text, {}::text, {}::text FROM {} ORDER BY 1, 2").format(
             sql.Identifier(query),
             sql.Identifier(object_id),
@@ -170,5 +171,14 @@ class Judgments(Mapping[str, Mapping[str, float]]):
             try:
                 rows = connection.execute(statement).fetchall()
             except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
-                raise SourceSchemaError(f"Judgments cannot be read from {table!r}: {str(error).strip()}.") from error
+                raise SourceSchemaError(f"Judgments cannot be read from {shown(table)}: {error!s:.300}.") from error
         return cls.from_rows(rows)
+
+
+def _judged(rows: Iterable[tuple[str, str, float]]) -> Iterator[Judged]:
+    for place, row in enumerate(listed(rows, "rows", "(query, object id, grade)"), start=1):
+        try:
+            query, object_id, grade = listed(row, "a row", "values")
+        except (ConfigurationError, ValueError):
+            raise DataError(f"Row {place} is no (query, object id, grade): {shown(row)}.") from None
+        yield Judged(f"row {place} ({shown(query)}, {shown(object_id)})", query, object_id, grade)

@@ -278,6 +278,8 @@ class SyncManifest(Manifest):
     """When all rows were compared last, ISO 8601."""
     compare_hours: float
     """After how many hours they are again: no difference between table and live items stays for longer."""
+    note: str
+    """What keeps changes from being found sooner, and what to do; empty: nothing."""
     read: int
     """Rows that were looked at."""
     embedded: int

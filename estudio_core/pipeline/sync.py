@@ -9,8 +9,9 @@ How changes are found, the cheapest way that the source offers:
 An item is embedded only when the text of its parts has changed. A sync that is killed leaves whole batches; the next
 one finds them unchanged and goes on.
 
-Whatever tells of changes may miss some: a TRUNCATE of a partition that has no trigger, an item put back with the time
-that it had. So everything is compared after `compare_hours` at the latest, which bounds how stale an item can be.
+Whatever tells of changes may miss some: triggers switched off for a load, an item put back with the time that it had.
+So everything is compared after `compare_hours` at the latest, which bounds how stale an item can be; at once where the
+catalog tells of it (`table_layout`), and each time while the queue's triggers are missing.
 
 Rows that the live collection has already are not logged, so that what a sync has seen holds for that one alone: after a
 switch or a rollback to another collection, the next sync compares everything.
@@ -18,6 +19,8 @@ switch or a rollback to another collection, the next sync compares everything.
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -52,8 +55,11 @@ if TYPE_CHECKING:
     from estudio_core.sources.change_queue import ChangeQueue
     from estudio_core.sources.data_loader import DataLoader, LoadResult
 
+logger = logging.getLogger(__name__)
+
 Method = Literal["queue", "updated_at", "everything"]
 _LISTED_INVALID = 200
+_LISTED_TABLES = 5
 _FEW_OBJECTS = 20
 """Up to so many objects may go at once whatever their share."""
 
@@ -80,7 +86,8 @@ def sync(plugin_name: str, params: dict[str, Any]) -> SyncManifest:
             bind_release(serving.release_id)
             state = read_sync_state(connection, plugin_name)
             source = f"{_cheapest(loader)} {loader.fingerprint}"
-            method = _method(loader, state, source, begun, wanted)
+            note = _gap(plugin_name, loader)
+            method = "everything" if note else _method(loader, state, source, begun, wanted)
             if method == "everything":
                 forget_release(connection, plugin_name)
             # Read before the rows: what changes from now on is for the next sync.
@@ -117,6 +124,7 @@ def sync(plugin_name: str, params: dict[str, Any]) -> SyncManifest:
         method=method,
         compared_at=done.compared_at.astimezone(UTC).isoformat(timespec="seconds"),
         compare_hours=wanted.compare_hours,
+        note=note,
         invalid=dict(list(counts.left_out.items())[:_LISTED_INVALID]),
         seconds=round(time.monotonic() - began, 2),
         **counts.numbers,
@@ -127,6 +135,22 @@ def _cheapest(loader: DataLoader) -> Method:
     if loader.change_queue is not None:
         return "queue"
     return "updated_at" if loader.tracks_changes else "everything"
+
+
+def _gap(plugin: str, loader: DataLoader) -> str:
+    """Say which tables the queue of changes does not follow: made anew, they have no triggers; others switched off."""
+    unfed = loader.unfed()
+    if not unfed:
+        return ""
+    listed = ", ".join(unfed[:_LISTED_TABLES]) + (
+        f" and {more} more" if (more := len(unfed) - _LISTED_TABLES) > 0 else ""
+    )
+    note = (
+        f"No trigger queues the changes of {listed}, so that every sync compares all rows. Run what this prints in the "
+        f"items' database: estudio plugins queue-sql {plugin}"
+    )
+    logger.warning("%s", note)
+    return note
 
 
 def _method(loader: DataLoader, state: SyncState | None, source: str, release_id: int, wanted: SyncParams) -> Method:
@@ -150,7 +174,7 @@ def _reconcile(
 ) -> None:
     """Bring ids that only one side has: new rows whatever their time, and rows that are gone or unusable."""
     difference = id_difference(connection, writer.live().collection, loader.iter_ids())
-    writer.most_deleted = min(writer.most_deleted, _most_deleted(difference.objects, wanted))
+    _limit_deletions(writer, difference.objects, wanted)
     going = list(dict.fromkeys([*difference.surplus, *writer.going]))
     if writer.counts.deleted + len(going) > writer.most_deleted:
         raise DataError(
@@ -172,8 +196,10 @@ def _unusable(writer: ItemWriter) -> str:
     return f", or their rows cannot be used ({len(writer.going)}, such as {first!r}: {reason})"
 
 
-def _most_deleted(objects: int, wanted: SyncParams) -> float:
-    return max(_FEW_OBJECTS, wanted.most_deleted_share * objects)
+def _limit_deletions(writer: ItemWriter, objects: int, wanted: SyncParams) -> None:
+    """Note how many may go, of the objects that there are before the first one does."""
+    if writer.most_deleted == math.inf:
+        writer.most_deleted = max(_FEW_OBJECTS, wanted.most_deleted_share * objects)
 
 
 def _drain(
@@ -186,9 +212,8 @@ def _drain(
 ) -> None:
     """Bring what waits in the queue, batch by batch; each is acknowledged when its writes are committed."""
     waiting = queue.depth()
-    most = _most_deleted(count(connection, writer.live().collection), wanted)
-    writer.most_deleted = min(writer.most_deleted, most)
-    if waiting > most:
+    _limit_deletions(writer, count(connection, writer.live().collection), wanted)
+    if waiting > writer.most_deleted:
         # So many entries might all be deletions, or unusable: whether they are is seen before the first one goes.
         _bring(writer, loader.iter_items(batch_size=READ_BATCH))
         _reconcile(connection, plugin, loader, writer, wanted)

@@ -30,6 +30,19 @@ _ON_TRUNCATE = sql.SQL(
     "ALTER TABLE {table} ENABLE ALWAYS TRIGGER {truncate};\n"
 )
 
+_BELOW = (
+    "WITH RECURSIVE below AS (SELECT inhrelid FROM pg_inherits WHERE inhparent = to_regclass(:name)"
+    " UNION SELECT i.inhrelid FROM pg_inherits i JOIN below b ON i.inhparent = b.inhrelid)"
+)
+"""The partitions of a table, and those that inherit from it."""
+_UNFED = text(
+    f"{_BELOW} SELECT c.oid::regclass::text FROM pg_class c"  # noqa: S608 (constants)
+    " WHERE (c.oid = to_regclass(:name) OR c.oid IN (SELECT inhrelid FROM below)) AND c.relkind IN ('r', 'p')"
+    " AND NOT coalesce((SELECT bit_or(t.tgtype::int) & 28 = 28"  # INSERT, DELETE and UPDATE
+    " FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid WHERE t.tgrelid = c.oid AND t.tgenabled IN ('O', 'A')"
+    " AND t.tgtype & 1 = 1 AND strpos(lower(p.prosrc), lower(:queue)) > 0), false) ORDER BY 1"
+)
+
 
 @dataclass(frozen=True)
 class QueuedChanges:
@@ -86,6 +99,17 @@ class ChangeQueue:
         [(count,)] = self._rows(select(func.count()).select_from(self._table))
         return int(count)
 
+    def unfed(self, table: str) -> list[str]:
+        """Return the table, those of its partitions, and those that inherit from it, whose changes nothing queues.
+
+        A trigger feeds the queue that fires for each row that comes, changes or goes, and whose function names the
+        queue. What feeds the queue of a view is not known.
+        """
+        place = sql.Identifier(*((self.schema,) if self.schema else ()), table).as_string(None)
+        given = {"name": place, "queue": self.name.replace('"', '""')}
+        found = self._database.read(lambda connection: connection.execute(_UNFED, given).scalars().all())
+        return list(found)
+
     def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
         try:
             return self._database.read(lambda connection: connection.execute(query).all())
@@ -99,8 +123,8 @@ class ChangeQueue:
 def queue_sql(database: SourceDatabase, table: str, id_column: str, queue: str, schema: str | None) -> str:
     """Return the SQL that creates the queue `queue` and the triggers on `table` that feed it. It may be run again.
 
-    A TRUNCATE of a partition fires that partition's own trigger alone, so each of those that are there gets one: run it
-    again for later ones. Tables that inherit get all. Changes that replication applies are queued too.
+    A TRUNCATE of a partition fires that partition's own trigger alone, so each of those that are there gets one. Tables
+    that inherit get all. Changes that replication applies are queued too.
 
     Raises:
         ConfigurationError: the name of the queue is longer than PostgreSQL's names.
@@ -192,9 +216,7 @@ def _descendants(connection: Connection, schema: str, table: str) -> list[tuple[
     """Return schema and name of the partitions of a table, and of those that inherit from it, and which they are."""
     rows = connection.execute(
         text(
-            "WITH RECURSIVE below AS (SELECT inhrelid FROM pg_inherits WHERE inhparent = to_regclass(:name)"
-            " UNION SELECT i.inhrelid FROM pg_inherits i JOIN below b ON i.inhparent = b.inhrelid)"
-            " SELECT n.nspname::text, c.relname::text, c.relispartition FROM below b JOIN pg_class c"
+            f"{_BELOW} SELECT n.nspname::text, c.relname::text, c.relispartition FROM below b JOIN pg_class c"  # noqa: S608
             " ON c.oid = b.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
             " WHERE c.relkind IN ('r', 'p') ORDER BY 1, 2"
         ),

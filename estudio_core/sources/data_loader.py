@@ -67,8 +67,12 @@ class DataLoader(ABC):
 
     @property
     def fingerprint(self) -> str:
-        """What is read: items loaded under another fingerprint may differ though their rows did not change."""
+        """What is read: items loaded under another fingerprint may differ though nothing told of a change."""
         return type(self).__qualname__
+
+    def unfed(self) -> list[str]:
+        """Return the tables whose changes the queue does not get, though it is there for them."""
+        return []
 
     @abstractmethod
     def find_items(self, metas: Sequence[ItemMeta]) -> LoadResult:

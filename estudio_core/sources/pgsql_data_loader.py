@@ -18,6 +18,7 @@ from estudio_core.sources.item_meta import ItemMeta, PgsqlFileMeta
 from estudio_core.sources.paging import PAGE_ROWS, Row, count_rows, key_ranges, read_pages
 from estudio_core.sources.query_generator import QueryGenerator
 from estudio_core.sources.source_database import SourceDatabase
+from estudio_core.sources.table_layout import layout, tables_of
 
 NO_ID = "(no id)"
 """Stands for all rows without an id among items that cannot be used."""
@@ -169,8 +170,9 @@ class PgsqlDataLoader(DataLoader):
 
     @property
     def fingerprint(self) -> str:
-        """Database, table, columns, and the plain options of loader and query generator."""
+        """Database, tables as the catalog has them, columns, and the plain options of loader and query generator."""
         generator = self._database.read(lambda _: self._ready())
+        tables = tables_of(generator.rows) | {(self._schema, generator.table_name)}
         options = sorted((n, v) for n, v in vars(self).items() if n[0] != "_" and isinstance(v, str | tuple | None))
         return repr(
             (
@@ -182,8 +184,15 @@ class PgsqlDataLoader(DataLoader):
                 generator.id_column,
                 self._columns,
                 options,
+                self._database.read(lambda connection: layout(connection, tables)),
             )
         )
+
+    def unfed(self) -> list[str]:
+        """Return the tables whose changes nothing queues, where there is a queue: see `ChangeQueue.unfed`."""
+        if self.change_queue is None:
+            return []
+        return self.change_queue.unfed(self._database.read(lambda _: self._ready()).table_name)
 
     def change_queue_sql(self, *, drop: bool = False) -> str:
         """Return the SQL that creates the queue and the triggers on the table which feed it, or that drops both.

@@ -13,7 +13,7 @@ from estudio_core import exact_json
 from estudio_core.vectordb import field_indexes
 from estudio_core.vectordb.filters import Bool, Exists, Filter, Match, Number, Range, Scalar, Terms, Wildcard
 from estudio_core.vectordb.index_info import FieldKind, IndexedField, SearchIndexInfo
-from estudio_core.vectordb.times import compared, is_time, moment
+from estudio_core.vectordb.times import compared, compared_far, is_far, is_time, moment
 
 INDEXED_VALUES = 50
 """Up to so many values of a condition are looked up in the index of all payloads. More would be read there one by one
@@ -161,7 +161,9 @@ def _range_by_key(
         given = [exact_json.dumps(value) for _, value in node.bounds]
         plain = sql.SQL("{key} < 'false'::jsonb AND jsonb_typeof({key}) = 'number'").format(key=key)
         others = sql.SQL("{} > {}").format(key, odd)
-    elif field.kind == FieldKind.TIME and all(each is not None and not each.of_day for each in moments):
+    elif field.kind == FieldKind.TIME and all(
+        each is not None and not each.of_day and not each.is_far for each in moments
+    ):
         key, type_ = field_indexes.time(field, payload), sql.SQL("timestamptz")
         given = [each.text for each in moments if each is not None]
         plain = sql.SQL("{} < 'infinity'::timestamptz").format(key)
@@ -228,11 +230,16 @@ def _range_sql(node: Range, payload: sql.Composable, binds: dict[str, Any]) -> s
     conditions = []
     for bound, (operator, given) in zip(moments, node.bounds, strict=True):
         plain = sql.SQL("jsonb_path_exists(value, {}, true)").format(_within("$", [(operator, given)], binds))
+        if bound is None:
+            conditions.append(plain)
+            continue
+        bind = _bind(binds, bound.text)
+        far: sql.Composable = sql.SQL("")
+        if not bound.of_day:
+            far = sql.SQL("WHEN {} THEN {}").format(is_far(text), compared_far(text, operator, bound, bind))
         conditions.append(
-            plain
-            if bound is None
-            else sql.SQL("CASE WHEN jsonb_typeof(value) = 'string' AND {} THEN {} ELSE {} END").format(
-                is_time(text, bound), compared(text, operator, bound, _bind(binds, bound.text)), plain
+            sql.SQL("CASE WHEN jsonb_typeof(value) <> 'string' THEN {} {} WHEN {} THEN {} ELSE {} END").format(
+                plain, far, is_time(text, bound), compared(text, operator, bound, bind), plain
             )
         )
     return sql.SQL("EXISTS (SELECT 1 FROM jsonb_path_query({}, {}::jsonpath) AS value WHERE {})").format(

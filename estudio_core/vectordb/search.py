@@ -57,6 +57,8 @@ from estudio_core.vectordb.words import has_words
 
 QUERY_LIMIT = 10_000
 """Characters of a query that are read, of its words and by its encoder: what comes from strangers has a bound."""
+LONGEST_NAME = 200
+"""Characters of the name of a plugin: those that there are have 40 at most, and messages say what was given."""
 _OWN_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;"
 
 __all__ = ["SearchHit", "SortBy", "StoredObject", "count", "find_by_filter", "find_by_ids", "search", "word_scores"]
@@ -339,8 +341,8 @@ def _stored(
     ]
 
 
-def check_given(given: Any, what: str) -> None:
-    """Refuse what is no text, or none that PostgreSQL has.
+def check_given(given: Any, what: str, most: int | None = None) -> None:
+    """Refuse what is no text, none that PostgreSQL has, or one of more than `most` characters.
 
     Raises:
         ConfigurationError: it is not.
@@ -349,6 +351,8 @@ def check_given(given: Any, what: str) -> None:
         raise ConfigurationError(f"{what} is a text; given {shown(given)}.")
     if "\x00" in given or not encodable(given):
         raise ConfigurationError(f"{what} holds the character NUL or half of a surrogate pair: {shown(given)}.")
+    if most is not None and len(given) > most:
+        raise ConfigurationError(f"{what} has at most {most} characters; given {len(given):,}, {shown(given, 40)}.")
 
 
 def check_page(limit: int, offset: int) -> None:
@@ -410,6 +414,8 @@ def sort_order(given: SortBy | str | None) -> SortBy | None:
         if not isinstance(sort, SortBy) or not isinstance(sort.field, str):
             raise ConfigurationError(f"sort_by is the name of a payload field, or a SortBy; given {shown(given)}.")
         field_path(sort.field, "sort_by")
+        if not isinstance(sort.descending, bool):
+            raise ConfigurationError(f"descending is True or False; given {shown(sort.descending)}.")
     return sort
 
 

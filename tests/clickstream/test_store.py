@@ -254,7 +254,7 @@ def test_reading_takes_the_same_statements_however_many_sessions(
         (query(1, query_response_scores=(0.1, float("nan"), 0.2)), "JSON"),
         (query(1, query_attributes={"price": object()}), "JSON"),
         (query(1, user_query="nul \x00 character"), "refuses a row"),
-        (query(1, user_query=None), "refuses a row"),
+        (query(1, user_query=None), "user_query of a UbiQuery is a text"),
     ],
 )
 def test_rows_that_cannot_be_stored_are_refused_and_nothing_is_logged(

@@ -97,3 +97,29 @@ def test_a_role_s_settings_are_a_database_s(
             connection.execute("SET default_transaction_read_only = off")
             connection.execute(f"REASSIGN OWNED BY {role} TO postgres")
             connection.execute(f"DROP ROLE {role}")
+
+
+@pytest.mark.parametrize("place", ["public", "ext"])
+def test_names_that_somebody_else_has_taken_are_not_mistaken_for_ours(
+    shop: Shop, small_entry: Path, place: str
+) -> None:
+    name = shop.database_url.partition("?")[0].rpartition("/")[2]
+    shutil.copytree(small_entry, get_settings().triton_repository / small_entry.name)
+    shop.sql("CREATE SCHEMA app; CREATE SCHEMA ext; CREATE TABLE app.vector (n int); CREATE TABLE app.halfvec (n int);"
+             "CREATE FUNCTION app.left(text, int) RETURNS text LANGUAGE sql AS 'SELECT NULL::text';"
+             "CREATE FUNCTION app.lower(text) RETURNS text LANGUAGE sql AS 'SELECT NULL::text'")  # fmt: skip
+    shop.sql(f"ALTER EXTENSION vector SET SCHEMA {place}")
+    shop.sql(f'ALTER DATABASE {name} SET search_path = app, "Not There", public, pg_catalog')
+    shop.rewrite_plugin('table="products"', 'table="products", schema_name="public"')
+    database.forget_pools()
+    build_release("shop", "shop_v1", "first")
+    assert len(search("shop", "LAMP number 6", limit=100).hits) == 60
+    assert upsert("shop", [ItemWrite("a", "one trumpet", {"title": "one trumpet"})]).upserted == 1
+    for mode, filter in (("words", None), ("hybrid", {"match": {"title": "Trumpet"}})):
+        assert [hit.object_id for hit in search("shop", "trumpet", mode=mode, filter=filter).hits] == ["a"]  # type: ignore[arg-type]
+    assert sync("shop", {}).deleted == 1
+    with database.connect() as connection:
+        assert connection.execute("SELECT current_schemas(false)").fetchone() == (
+            (["public", "app"] if place == "public" else ["ext", "app", "public"]),
+        )
+    database.forget_pools()

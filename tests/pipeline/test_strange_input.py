@@ -13,11 +13,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from estudio_core.errors import ConfigurationError, DatabaseUnavailableError, DataError, ItemError, NothingLiveError
+from estudio_core.errors import (
+    ConfigurationError,
+    DatabaseUnavailableError,
+    DataError,
+    EstudioError,
+    ItemError,
+    NothingLiveError,
+)
 from estudio_core.searching import Mode, search
 from estudio_core.vectordb.filters import _LEAVES
 from estudio_core.vectordb.ordering import SortBy
 from estudio_core.writing import ItemWrite, delete, refresh, upsert
+from tests.clickstream.test_odd_values import ODD
 from tests.pipeline.conftest import Shop
 
 BOUNDED = settings(
@@ -197,3 +205,56 @@ def test_a_limit_of_the_database_is_named(odd_items: Shop) -> None:
         search("shop", "lamp", filter=slow, mode="vector")
     assert upsert("shop", [ItemWrite("fine", "a lamp")]).upserted == 1, "writes take as long as there is work"
     database.forget_pools()
+
+
+LEAVES: dict[str, Callable[[Any], Any]] = {
+    f"{name} {form}": lambda odd, name=name, made=made: {name: made(odd)}
+    for name in (*_LEAVES, "bool")
+    for form, made in {
+        "body": lambda odd: odd, "value": lambda odd: {"title": odd}, "list": lambda odd: {"title": [odd]},
+        "field": lambda odd: {"field": odd, "value": 1}, "bound": lambda odd: {"title": {"gt": odd}},
+        "must": lambda odd: {"must": odd},
+    }.items()
+}  # fmt: skip
+
+
+def test_any_value_of_any_argument_is_taken_or_refused_by_us_in_few_words(indexed_shop: Shop) -> None:
+    arguments = ("plugin", "query", "limit", "offset", "max_distance", "filter", "sort_by", "user_id", "mode", "exact",
+                 "release", "deadline_s")  # fmt: skip
+    asked: dict[str, Callable[[Any], object]] = {
+        name: lambda odd, name=name: search(**{"plugin": "shop", "query": "lamp"} | {name: odd}) for name in arguments
+    }
+    asked |= {
+        "field to sort by": lambda odd: search("shop", "", sort_by=SortBy(odd)),
+        "descending": lambda odd: search("shop", "", sort_by=SortBy("title", odd)),
+        "items": lambda odd: upsert("shop", odd),
+        "item": lambda odd: upsert("shop", [odd]),
+        "plugin of items": lambda odd: upsert(odd, []),
+        "id": lambda odd: upsert("shop", [ItemWrite(odd, "lamp")]),
+        "data": lambda odd: upsert("shop", [ItemWrite("a", odd)]),
+        "column": lambda odd: upsert("shop", [ItemWrite("a", {"title": odd})]),
+        "payload": lambda odd: upsert("shop", [ItemWrite("a", "lamp", odd)]),
+        "payload's field": lambda odd: upsert("shop", [ItemWrite("a", "lamp", {"a": odd})]),
+        "user": lambda odd: upsert("shop", [ItemWrite("a", "lamp", None, odd, "7")]),
+        "original": lambda odd: upsert("shop", [ItemWrite("a", "lamp", None, "u", odd)]),
+        "ids to delete": lambda odd: delete("shop", odd),
+        "id to delete": lambda odd: delete("shop", [odd]),
+        "ids to refresh": lambda odd: refresh("shop", odd),
+        "id to refresh": lambda odd: refresh("shop", [odd]),
+        "plugin to refresh": lambda odd: refresh(odd, ["1"]),
+    }
+    asked |= {
+        name: lambda odd, made=made: search("shop", "", sort_by="title", filter=made(odd))
+        for name, made in LEAVES.items()
+    }
+    raw: list[tuple[str, str, str]] = []
+    for what, ask in asked.items():
+        for odd in ODD:
+            try:
+                ask(odd)
+            except EstudioError as error:
+                if len(str(error)) > 5_000:
+                    raw.append((what, type(odd).__name__, "a long message"))
+            except Exception as error:
+                raw.append((what, type(odd).__name__, repr(error)[:200]))
+    assert raw == [], "\n".join(map(str, raw))

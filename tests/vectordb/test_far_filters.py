@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import psycopg
 import pytest
@@ -105,3 +108,50 @@ def test_filters_are_drawn_from_the_payload(
     assert 10 < on_number["range"]["value"]["lt"] < 20
     assert on_text["term"]["value"] in "ab"
     assert on_seven["range"]["field"] == ["x"]
+
+
+AWAY: dict[str, Callable[[int], dict[str, Any]]] = {
+    "all but what is near": lambda c: {"bool": {"must_not": [{"term": {"c": c}}]}},
+    "the other half": lambda c: {"term": {"half": "ab"[(c + 1) % 2]}},
+    "two others, or some of all": lambda c: {
+        "bool": {"should": [{"terms": {"c": [(c + 1) % CLUSTERS, (c + 9) % CLUSTERS]}}, {"term": {"x": 3}}]}
+    },
+    "a few far ones": lambda c: {"bool": {"must": [{"term": {"c": (c + 5) % CLUSTERS}}, {"term": {"x": 3}}]}},
+    "most": lambda c: {"bool": {"must_not": [{"term": {"c": (c + 1) % CLUSTERS}}]}},
+    "none": lambda c: {"term": {"c": CLUSTERS}},
+}
+
+
+def test_the_nearest_are_found_with_personal_rows_and_words_and_after_most_rows_are_gone(
+    conn: psycopg.Connection, clusters: tuple[Collection, NDArray[np.float32], NDArray[np.int64]]
+) -> None:
+    collection, vectors, of = clusters
+    rng = np.random.default_rng(7)
+    moved = rng.permutation(OBJECTS)[:2_000]
+    collection.upsert_objects(
+        conn,
+        [
+            IndexedObject(f"own {i}", None, "h", vectors[[(i + 1) % OBJECTS]], user_id="u", original_id=f"{i:05}")
+            for i in moved
+        ],
+    )
+    queries = rng.choice(OBJECTS, 4)
+
+    def check(user_id: str | None, text: str | None) -> None:
+        for name, filter in AWAY.items():
+            shares = []
+            for i in queries:
+                given = {"filter": filter(int(of[i])), "user_id": user_id, "text": text}
+                exact, found = (search(conn, collection, vectors[i], exact=each, **given) for each in (True, False))
+                assert len(found) == len(exact), (name, user_id, text)
+                same = {hit.object_id for hit in exact} & {hit.object_id for hit in found}
+                shares.append(len(same) / len(exact) if exact else 1.0)
+            assert np.mean(shares) >= 0.95, (name, user_id, text, shares)
+            assert len(exact) == (0 if name == "none" else 10)
+
+    for user_id, text in ((None, None), ("u", None), ("u", "word7 cluster3")):
+        check(user_id, text)
+    gone = [f"{i:05}" for i in range(OBJECTS) if i % 7 != 3]
+    collection.delete_objects(conn, gone)
+    for user_id in (None, "u"):
+        check(user_id, None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
+from operator import eq, ge, gt, le, lt
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,8 @@ import pytest
 from estudio_core.errors import ConfigurationError, DataError, DimensionError
 from estudio_core.vectordb.collection import Collection
 from estudio_core.vectordb.filters import parse_filter
-from estudio_core.vectordb.index_info import SearchIndexInfo
+from estudio_core.vectordb.index_build import build_index
+from estudio_core.vectordb.index_info import FieldKind, IndexedField, SearchIndexInfo
 from estudio_core.vectordb.objects import IndexedObject
 from estudio_core.vectordb.search import find_by_filter, search
 
@@ -195,6 +198,40 @@ def test_times_are_compared_as_times(conn: psycopg.Connection, times: Collection
     assert found(gt="2026-12-31") == {"forever", "text"}, "texts that are no times, by code point"
     assert found(gte=ten, lt=5) == set()
     assert found(gte="2026", lt="2027") >= TEN | {"year", "no day"}, "a year is a text"
+
+
+FAR = [
+    "-infinity", "4713-01-01T00:00:00+00:00 BC", "0044-03-15 BC", "0044-03-15T12:00:00 BC", "0044-03-16 BC",
+    "0043-01-01 BC", "0001-01-01", "2026-01-02T10:00:00Z", "9999-12-31T23:59:59.999999+00:00",
+    "10000-01-01T00:00:00+00:00", "10000-01-01 00:00:00.5", "294276-12-31T23:59:59.999999", "5874897-12-31", "infinity",
+]  # fmt: skip
+"""As PostgreSQL writes them, in their order."""
+
+
+@pytest.mark.parametrize("fields", [(), (IndexedField(name="at", kind=FieldKind.TIME),)], ids=["rows", "index"])
+def test_times_that_python_has_not_are_compared_as_times(
+    conn: psycopg.Connection, fields: tuple[IndexedField, ...]
+) -> None:
+    collection = Collection("far", SearchIndexInfo(dimensions=2, fields=fields))
+    collection.create(conn)
+    others = {"soon": "soon", "no day": "2026-02-30", "number": 5, "year": "10000", "list": ["0044-03-15 BC"]}
+    collection.copy_objects(
+        conn,
+        [
+            IndexedObject(key, {"at": value}, "h", np.ones((1, 2)))
+            for key, value in [*others.items(), *((f"{place:02}", each) for place, each in enumerate(FAR))]
+        ],
+    )
+    build_index(conn, collection)
+    every = range(len(FAR))
+    signs: dict[str, Callable[[int, int], bool]] = {"lt": lt, "lte": le, "eq": eq, "gte": ge, "gt": gt}
+    for place, bound in enumerate(FAR):
+        for name, holds in signs.items():
+            found = find_by_filter(conn, collection, {"range": {"at": {name: bound}}}, limit=100)
+            ids = {row.object_id for row in found}
+            assert sorted(ids - set(others)) == [f"{each:02}" for each in every if holds(each, place)], (name, bound)
+            assert ("list" in ids) == holds(2, place), "as the time that stands in it"
+            assert ids.isdisjoint({"no day", "number"})
 
 
 def test_times_of_day_are_compared_as_times(conn: psycopg.Connection) -> None:
