@@ -20,6 +20,8 @@ _PRESETS = {  # Airflow's, and those of croniter that it hands on
 _WITHOUT_CLOCK = ("@once", "@continuous")
 _DRAWN = re.compile(r"(?:^|,)[RH](?=[(/,]|$)", re.IGNORECASE)
 """Values that are drawn by lot or from a hash, not the letters of MAR, FRI or THU."""
+_SIZES = (60, 24, 31, 12, 7)
+"""Longest step of each field: cron has no memory, so that */48 hours come each day."""
 _FIELDS = ("minute", "hour", "day of the month", "month", "day of the week")
 
 
@@ -42,6 +44,9 @@ def problem_with(schedule: str) -> str | None:
         return f"it has {len(columns)} fields, and {len(_FIELDS)} are needed: {', '.join(_FIELDS)}"
     if any(_DRAWN.search(column) for column in columns):
         return "R and H are another time at each parsing: write the time"
+    for field, size, column in zip(_FIELDS, _SIZES, columns, strict=True):
+        if any(int(step) > size for step in re.findall(r"/([0-9]{1,9})", column)):
+            return f"{field} is {column}: a step beyond {size} is {size}, and not what is written"
     with suppress(ImportError):
         from croniter import CroniterError, croniter
 

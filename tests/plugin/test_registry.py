@@ -246,6 +246,9 @@ def test_the_file_of_a_plugin_that_is_broken_is_named_with_its_line_and_others_d
         ("0 0 2 * * *", "6 fields"),
         ("@dialy", "Did you mean '@daily'"),
         ("R 2 * * *", "another time at each parsing"),
+        ("*/90 * * * *", "minute is */90: a step beyond 60 is 60"),
+        ("0 */48 * * *", "hour is */48"),
+        ("0 2 1/40 * *", "day of the month is 1/40"),
         ("every 0 new sessions", "4 fields"),
         ("", "0 fields"),
     ],
@@ -266,6 +269,7 @@ def test_schedules_are_read_as_airflow_reads_them() -> None:
         "0 0 L * *",
         "0 0 * * 1#2",
         "@quarterly",
+        "*/60 */24 * * *",
         "@daily",
         "0 0 29 2 *",
     ):
