@@ -32,8 +32,9 @@ SEARCHING = {
     **PATIENCE,
     "default_transaction_read_only": "off",
     "default_transaction_deferrable": "off",
+    "gin_fuzzy_search_limit": "0",
 }
-"""Of a pool: a deadline that the database sets for a statement stays."""
+"""Of a pool: a deadline that the database sets for a statement stays. An index gives all rows, not some by lot."""
 OWN = {**SEARCHING, "statement_timeout": "0", "lock_timeout": "0"}
 """Of connections that build, write and hold locks: they take as long as there is work, and have deadlines of their own
 where others wait for them."""

@@ -36,11 +36,12 @@ _BELOW = (
 )
 """The partitions of a table, and those that inherit from it."""
 _UNFED = text(
-    f"{_BELOW} SELECT c.oid::regclass::text FROM pg_class c"  # noqa: S608 (constants)
+    f"{_BELOW} SELECT c.oid::regclass::text FROM pg_class c CROSS JOIN LATERAL ("  # noqa: S608 (constants)
+    " SELECT bit_or(t.tgtype::int) FILTER (WHERE t.tgenabled IN ('O', 'A')) & 28 = 28 AS fed,"  # INSERT, DELETE, UPDATE
+    " bool_or(t.tgenabled NOT IN ('O', 'A')) AS off FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid"
+    " WHERE t.tgrelid = c.oid AND strpos(lower(p.prosrc), lower(:queue)) > 0) AS here"
     " WHERE (c.oid = to_regclass(:name) OR c.oid IN (SELECT inhrelid FROM below)) AND c.relkind IN ('r', 'p')"
-    " AND NOT coalesce((SELECT bit_or(t.tgtype::int) & 28 = 28"  # INSERT, DELETE and UPDATE
-    " FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid WHERE t.tgrelid = c.oid AND t.tgenabled IN ('O', 'A')"
-    " AND t.tgtype & 1 = 1 AND strpos(lower(p.prosrc), lower(:queue)) > 0), false) ORDER BY 1"
+    " AND here.fed IS NOT TRUE AND (here.off OR NOT c.relispartition) ORDER BY 1"
 )
 
 
@@ -102,8 +103,8 @@ class ChangeQueue:
     def unfed(self, table: str) -> list[str]:
         """Return the table, those of its partitions, and those that inherit from it, whose changes nothing queues.
 
-        A trigger feeds the queue that fires for each row that comes, changes or goes, and whose function names the
-        queue. What feeds the queue of a view is not known.
+        A trigger feeds the queue that fires where rows come, change and go, and whose function names the queue; on a
+        partition, that of its table does. What feeds the queue of a view is not known.
         """
         place = sql.Identifier(*((self.schema,) if self.schema else ()), table).as_string(None)
         given = {"name": place, "queue": self.name.replace('"', '""')}

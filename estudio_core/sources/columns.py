@@ -7,8 +7,10 @@ they are; all else is turned into JSON or text by the server, row by row, and re
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Label, Text, cast, func, text
@@ -18,6 +20,7 @@ from estudio_core import exact_json
 _BOOLEAN, BYTEA, _JSON, _JSONB, _UUID = 16, 17, 114, 3802, 2950
 _SAME_EVERYWHERE = {_BOOLEAN, 18, 19, 20, 21, 23, 25, 1042, 1043}
 """boolean, "char", name, bigint, smallint, integer, text, character, varchar. Domains have their base type."""
+_PLAIN_TEXTS = {25, 1043}
 _ARRAY, _COMPOSITE = "A", "C"
 
 
@@ -69,6 +72,33 @@ def payload_column(name: str, type_number: int, place: int) -> Column:
         return Column(name, f"payload {place}", _as_it_is, _decoded)
     # to_json and not to_jsonb: that fails, and the query with it, on what a column of type json may hold.
     return Column(name, f"payload {place}", _as_json, _parsed)
+
+
+def untranslated(column: Column, type_number: int, encoding: str) -> Column:
+    """Return how a column is read of a database with another encoding than UTF-8: its bytes, as they stand there.
+
+    Where the server makes UTF-8 of them, a single byte that means nothing in its encoding is the error of all rows.
+    """
+    codec = _codec(encoding)
+    if codec is None or (column.expression is _as_it_is and type_number not in _PLAIN_TEXTS):
+        return column
+
+    def value(given: Any) -> Any:
+        try:
+            return column.value(bytes(given).decode(codec))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"is not {encoding}: {error.reason} at byte {error.start}") from error
+
+    return replace(column, expression=lambda each: func.convert_to(column.expression(each), "SQL_ASCII"), value=value)
+
+
+def _codec(encoding: str) -> str | None:
+    """Return Python's name of an encoding of PostgreSQL's; None where bytes need no other look, or Python has none."""
+    if encoding in ("UTF8", "SQL_ASCII"):
+        return None
+    with suppress(LookupError):
+        return codecs.lookup(encoding.replace("WIN", "cp").replace("KOI8", "koi8-")).name
+    return None
 
 
 def type_categories(connection: Connection, type_numbers: Mapping[str, int]) -> dict[str, str]:

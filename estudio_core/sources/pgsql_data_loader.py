@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, Select, func, select
 
 from estudio_core.errors import ConfigurationError, SourceSchemaError
 from estudio_core.sources.change_queue import ChangeQueue, queue_end_sql, queue_sql
-from estudio_core.sources.columns import BYTEA, Column, item_column, payload_column, type_categories
+from estudio_core.sources.columns import BYTEA, Column, item_column, payload_column, type_categories, untranslated
 from estudio_core.sources.data_loader import DataLoader, DownloadedItem, KeyRange, LoadResult
 from estudio_core.sources.generator_factory import GeneratorArgument, generator_factory
 from estudio_core.sources.item_meta import ItemMeta, PgsqlFileMeta
@@ -267,9 +267,14 @@ class PgsqlDataLoader(DataLoader):
             raise SourceSchemaError(f"updated_at_column={changed_at!r} is no timestamp: choose one that is.")
         with generator.engine.connect() as connection:
             categories = type_categories(connection, {name: types[name] for name in self.item_columns})
-        self._item = [item_column(name, types[name], categories[name]) for name in dict.fromkeys(self.item_columns)]
+            encoding = str(connection.exec_driver_sql("SHOW server_encoding").scalar_one())
+        self._item = [
+            untranslated(item_column(name, types[name], categories[name]), types[name], encoding)
+            for name in dict.fromkeys(self.item_columns)
+        ]
         self._payload = [
-            payload_column(name, types[name], place) for place, name in enumerate(dict.fromkeys(self.payload_columns))
+            untranslated(payload_column(name, types[name], place), types[name], encoding)
+            for place, name in enumerate(dict.fromkeys(self.payload_columns))
         ]
 
     def _rows_by_id(self, connection: Connection, ids: list[str]) -> tuple[dict[str, Row], dict[str, int]]:

@@ -6,16 +6,19 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
 import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from estudio_core import database
 from estudio_core.pipeline.sync import sync
 from estudio_core.searching import search
 from estudio_core.settings import get_settings
 from estudio_core.writing import ItemWrite, delete, refresh, upsert
-from tests.pipeline.conftest import Shop
+from tests.pipeline.conftest import Shop, forget_plugins
 from tests.pipeline.steps import build_release
 
 SETTINGS = {
@@ -25,8 +28,15 @@ SETTINGS = {
     "client_encoding": "'LATIN1'", "default_transaction_read_only": "on",
     "array_nulls": "off", "transform_null_equals": "on", "statement_timeout": "'300ms'", "lock_timeout": "'1ms'",
     "idle_in_transaction_session_timeout": "'200ms'", "idle_session_timeout": "'200ms'", "xmlbinary": "'hex'",
-    "default_text_search_config": "'russian'", "enable_indexscan": "on",
+    "default_text_search_config": "'russian'", "enable_indexscan": "on", "row_security": "off",
+    "gin_fuzzy_search_limit": "3", "quote_all_identifiers": "on", "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off", "hnsw.ef_search": "1", "hnsw.iterative_scan": "off", "work_mem": "'64kB'",
+    "maintenance_work_mem": "'1MB'", "default_statistics_target": "1", "temp_tablespaces": "'nowhere'",
 }  # fmt: skip
+
+
+ODD = 'My "Shop" 100% of a/b?c=d&e#f@g:h+i\'j\\k Ü'
+"""Whatever a URL, a shell or SQL reads otherwise."""
 
 
 @pytest.fixture
@@ -123,3 +133,39 @@ def test_names_that_somebody_else_has_taken_are_not_mistaken_for_ours(
             (["public", "app"] if place == "public" else ["ext", "app", "public"]),
         )
     database.forget_pools()
+
+
+@pytest.mark.parametrize("form", ["url", "pairs"])
+def test_databases_and_roles_of_any_name_and_password(
+    shop: Shop, small_entry: Path, postgres_server: str, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    shutil.copytree(small_entry, get_settings().triton_repository / small_entry.name)
+    name, role = f"{ODD} {form}", f"{ODD} {form} role"
+    known = conninfo_to_dict(postgres_server)
+    user, password, place = (quote(each, safe="") for each in (role, ODD, name))
+    written = {
+        "url": f"postgresql://{user}:{password}@/{place}?host={known['host']}",
+        "pairs": make_conninfo(**{**known, "user": role, "dbname": name, "password": ODD}),
+    }
+    names = {"name": sql.Identifier(name), "role": sql.Identifier(role), "password": sql.Literal(ODD)}
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE ROLE {role} LOGIN SUPERUSER PASSWORD {password}").format(**names))
+        connection.execute(sql.SQL("CREATE DATABASE {name} OWNER {role}").format(**names))
+    try:
+        monkeypatch.setenv("ESTUDIO_DATABASE_URL", written[form])
+        forget_plugins()
+        with database.connect() as connection:
+            assert connection.execute("SELECT current_user::text, current_database()::text").fetchone() == (role, name)
+            connection.execute("CREATE TABLE products AS SELECT n AS id, 'lamp ' || n AS title, 'lamp' AS kind"
+                               " FROM generate_series(1, 30) n")  # fmt: skip
+            connection.commit()
+        database.migrate()
+        build_release("shop", "shop_v1", "first")
+        assert len(search("shop", "lamp", limit=100).hits) == 30
+        assert upsert("shop", [ItemWrite("a", "lamp")]).upserted == 1
+        assert sync("shop", {}).deleted == 1
+    finally:
+        database.forget_pools()
+        with psycopg.connect(postgres_server, autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP DATABASE {name} WITH (FORCE)").format(**names))
+            connection.execute(sql.SQL("DROP ROLE {role}").format(**names))

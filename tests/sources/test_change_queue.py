@@ -148,3 +148,34 @@ def test_a_queue_of_the_longest_name_has_a_function_and_triggers_of_its_own(data
         assert (queue.read(10).object_ids, queue.read(10).whole_table) == (["1"], True)
     with pytest.raises(ConfigurationError, match="63 bytes"):
         PgsqlTextLoader(database_url, table_name="items", change_queue="q" * 64).change_queue_sql()
+
+
+def test_a_table_whose_changes_nothing_queues_is_named(database_url: str) -> None:
+    def unfed(table: str) -> list[str]:
+        return PgsqlTextLoader(database_url, table_name=table, change_queue='The "changes"').unfed()
+
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE items (id int, content text) PARTITION BY LIST (id)")
+        connection.execute('CREATE TABLE "Items 1" PARTITION OF items FOR VALUES IN (1)')
+        connection.execute("CREATE TABLE parents (id int, content text)")
+        connection.execute("CREATE VIEW seen AS SELECT * FROM parents")
+        assert (unfed("items"), unfed("parents"), unfed("seen")) == (["items"], ["parents"], [])
+        for table in ("items", "parents"):
+            loader = PgsqlTextLoader(database_url, table_name=table, change_queue='The "changes"')
+            connection.execute(loader.change_queue_sql())
+        connection.execute("CREATE TABLE items_2 PARTITION OF items FOR VALUES IN (2)")
+        assert (unfed("items"), unfed("parents")) == ([], [])
+        connection.execute('ALTER TABLE "Items 1" DISABLE TRIGGER USER')
+        connection.execute("CREATE TABLE children () INHERITS (parents)")
+        assert (unfed("items"), unfed("parents")) == (['"Items 1"'], ["children"])
+        connection.execute(
+            "DROP TABLE items; CREATE TABLE items (id int, content text) PARTITION BY LIST (id);"
+            "CREATE TABLE items_1 PARTITION OF items DEFAULT;"
+            "CREATE FUNCTION own() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            ' INSERT INTO "The ""changes""" (object_id) VALUES (NULL); RETURN NULL; END $$;'
+            "CREATE TRIGGER own AFTER INSERT OR UPDATE OR DELETE ON items FOR EACH STATEMENT EXECUTE FUNCTION own()"
+        )
+        assert unfed("items") == [], "a trigger that somebody else wrote"
+        connection.execute("DROP TRIGGER own ON items")
+        connection.execute("CREATE TRIGGER own AFTER INSERT ON items FOR EACH STATEMENT EXECUTE FUNCTION own()")
+        assert unfed("items") == ["items"], "one that tells of new rows alone"

@@ -335,6 +335,49 @@ def test_bytes_that_are_no_utf_8_are_the_fault_of_their_item(postgres_server: st
     }
 
 
+@pytest.mark.parametrize(
+    ("encoding", "text", "broken", "reason"),
+    [
+        ("LATIN1", "café", b"", ""),
+        ("WIN1251", "Лампа", b"\x98", "is not WIN1251: character maps to <undefined> at byte 0"),
+        ("WIN1252", "5 € „x“", b"\x81", "is not WIN1252: character maps to <undefined> at byte 0"),
+        ("KOI8R", "Лампа", b"", ""),
+        ("EUC_JP", "ランプ", b"", ""),
+    ],
+)
+def test_a_database_of_another_encoding_is_read_row_by_row(
+    postgres_server: str, encoding: str, text: str, broken: bytes, reason: str
+) -> None:
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS sources_encoded")
+        connection.execute(
+            f"CREATE DATABASE sources_encoded TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
+        )
+    url = postgres_server.replace("/postgres?", "/sources_encoded?")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE things (id text, content text, maker varchar, more jsonb, said text[], n int,"
+                           " kind char(8))")  # fmt: skip
+        more, said = f'{{"a": "{text}"}}', [text]
+        connection.execute(
+            "INSERT INTO things VALUES (%s, %s, %s, %s, %s, 7, %s)", (text, text, text, more, said, text)
+        )
+        if broken:
+            connection.execute(f"SET client_encoding = '{encoding}'")
+            connection.execute(
+                b"INSERT INTO things VALUES ('2', '" + broken + b"', NULL), ('3', 'x', '" + broken + b"')"
+            )
+            connection.execute(b"INSERT INTO things VALUES ('4', 'x', 'x', NULL, ARRAY['" + broken + b"'])")
+    loader = PgsqlTextLoader(url, table_name="things", payload_columns=["maker", "more", "said", "n", "kind"])
+    [batch] = list(loader.iter_items())
+    [item] = loader.find_items([batch.items[0].meta]).items
+    loader.close()
+    assert (item.id, item.data) == (text, text)
+    assert item.meta.payload == {"maker": text, "more": {"a": text}, "said": [text], "n": 7, "kind": text.ljust(8)}
+    assert batch.items == [item]
+    expected = {"2": f"'content' {reason}", "3": f"'maker' {reason}", "4": f"'said' {reason.replace('0', '2')}"}
+    assert batch.invalid == (expected if broken else {})
+
+
 def test_columns_of_the_longest_names_are_read(execute: Callable[..., None], database_url: str) -> None:
     key, text, *more = names = [
         "k" * 63,
