@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from estudio_core.errors import ConfigurationError, DataError, shown, suggest
 from estudio_core.ids import as_id
@@ -100,30 +100,34 @@ def read_judgments(
         DataError: the file cannot be read, a row has another shape than the others, a grade is no number, or a pair
             stands twice with different grades.
     """
-    text = _text(path)
-    if not text.strip():
-        raise DataError(f"The judgments {path} are empty.")
     names = (query, object_id, grade)
-    if text.lstrip()[0] in "[{":
-        return collect(path, _json_rows(path, text, names), "JSON")
-    first = next(line for line in _lines(text) if line.strip())
+    first = next((line for line in _lines(path) if line.strip()), None)
+    if first is None:
+        raise DataError(f"The judgments {path} are empty.")
+    if first.lstrip()[0] in "[{":
+        return collect(path, _json_rows(path, names), "JSON")
     if not any(names) and _QRELS.match(first.strip()):
-        return collect(path, _qrels_rows(path, text, _query_texts(path) if queries is None else queries), "qrels")
-    return collect(path, _table_rows(path, text, names), "table")
+        return collect(path, _qrels_rows(path, _query_texts(path) if queries is None else queries), "qrels")
+    return collect(path, _table_rows(path, names), "table")
 
 
-def _text(path: Path) -> str:
+@contextmanager
+def _opened(path: Path, newline: str | None = None) -> Iterator[TextIO]:
+    """Open a text for the block; what cannot be read becomes a `DataError`, also while it is read."""
     try:
-        stored = path.read_bytes()
-        encoding = "utf-16" if stored[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-        return stored.decode(encoding)
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open("rb") as file:
+            encoding = "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        with path.open(encoding=encoding, newline=newline) as text:
+            yield text
+    except (OSError, UnicodeError) as error:
         raise DataError(f"The judgments {path} cannot be read: {error}. They have to be UTF-8.") from error
 
 
-def _lines(text: str) -> Iterator[str]:
+def _lines(path: Path) -> Iterator[str]:
     """Yield lines without their ends: not `splitlines`, which also breaks at what a text may hold, such as U+2028."""
-    return (line.rstrip("\n") for line in io.StringIO(text, newline=None))
+    with _opened(path) as text:
+        for line in text:
+            yield line.rstrip("\n")
 
 
 def collect(source: object, rows: Iterable[Judged], form: str) -> JudgmentFile:
@@ -188,39 +192,40 @@ def number(given: Any, where: str) -> float:
     return value
 
 
-def table(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+def table(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows of a table with the lines at which they begin; blank ones are left out.
 
     Raises:
         DataError: a row has not as many columns as the first one.
     """
-    first = next((line for line in _lines(text) if line.strip()), "")
+    first = next((line for line in _lines(path) if line.strip()), "")
     delimiter = max(_DELIMITERS, key=first.count)
     csv.field_size_limit(_LARGEST)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     width = None
-    while True:
-        begun = reader.line_num + 1
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            raise DataError(f"{path}, line {begun}: {error}.") from error
-        if row is None:
-            return
-        if not any(cell.strip() for cell in row):
-            continue
-        width = width or len(row)
-        if len(row) != width:
-            raise DataError(
-                f"{path}, line {begun} has {len(row)} columns where the first line has {width}: "
-                f"{delimiter.join(row)!r:.120}. "
-                f"A text that holds {delimiter!r} stands between quotes."
-            )
-        yield begun, row
+    with _opened(path, newline="") as text:
+        reader = csv.reader(text, delimiter=delimiter, strict=True)
+        while True:
+            begun = reader.line_num + 1
+            try:
+                row = next(reader, None)
+            except csv.Error as error:
+                raise DataError(f"{path}, line {begun}: {error}.") from error
+            if row is None:
+                return
+            if not any(cell.strip() for cell in row):
+                continue
+            width = width or len(row)
+            if len(row) != width:
+                raise DataError(
+                    f"{path}, line {begun} has {len(row)} columns where the first line has {width}: "
+                    f"{delimiter.join(row)!r:.120}. "
+                    f"A text that holds {delimiter!r} stands between quotes."
+                )
+            yield begun, row
 
 
-def _table_rows(path: Path, text: str, names: Sequence[str | None]) -> Iterator[Judged]:
-    rows = table(path, text)
+def _table_rows(path: Path, names: Sequence[str | None]) -> Iterator[Judged]:
+    rows = table(path)
     begun, header = next(rows)
     tidy = [re.sub(r"[\s-]+", "_", cell.strip().lower()) for cell in header]
     places = []
@@ -251,8 +256,8 @@ def _is_grade(text: str) -> bool:
     return text.strip().lower() in _UNRATED or re.fullmatch(r"[+-]?\d+([.,]\d+)?", text.strip()) is not None
 
 
-def _qrels_rows(path: Path, text: str, queries: Mapping[str, str]) -> Iterator[Judged]:
-    for line, content in enumerate(_lines(text), start=1):
+def _qrels_rows(path: Path, queries: Mapping[str, str]) -> Iterator[Judged]:
+    for line, content in enumerate(_lines(path), start=1):
         if not content.strip():
             continue
         if not _QRELS.match(content.strip()):
@@ -267,21 +272,49 @@ def _query_texts(path: Path) -> dict[str, str]:
     file = Path(f"{path}{_QUERY_FILE}")
     if not file.exists():
         return {}
-    return dict(line.split("\t", 1) for line in _lines(_text(file)) if "\t" in line)
+    return dict(line.split("\t", 1) for line in _lines(file) if "\t" in line)
 
 
-def _json_rows(path: Path, text: str, names: Sequence[str | None]) -> Iterator[Judged]:
+def _json_rows(path: Path, names: Sequence[str | None]) -> Iterator[Judged]:
+    """Yield the rows of one JSON document, which is read whole, or of one a line, which are read as they come."""
+    several = _has_documents_in_lines(path)
+    if several:
+        yield from _json_in_lines(path, names)
+        return
+    with _opened(path) as text:
+        try:
+            value = json.load(text)
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, UnicodeError):
+                raise
+            value = None
+    if value is None:
+        yield from _json_in_lines(path, names)
+    else:
+        yield from _json_in(path, value, "document", names)
+
+
+def _has_documents_in_lines(path: Path) -> bool:
+    """Return whether the first line is a JSON document, and others follow."""
+    lines = (line for line in _lines(path) if line.strip())
     try:
-        value = json.loads(text)
+        json.loads(next(lines))
     except (ValueError, RecursionError):
-        value = []
-        for line, content in enumerate(_lines(text), start=1):
-            if content.strip():
-                try:
-                    value.append(json.loads(content))
-                except (ValueError, RecursionError) as error:
-                    raise DataError(f"{path}, line {line} is no JSON: {error}.") from error
-    yield from _json_in(path, value, "document", names)
+        return False
+    return next(lines, None) is not None
+
+
+def _json_in_lines(path: Path, names: Sequence[str | None]) -> Iterator[Judged]:
+    documents = 0
+    for line, content in enumerate(_lines(path), start=1):
+        if not content.strip():
+            continue
+        try:
+            value = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}, line {line} is no JSON: {error}.") from error
+        documents += 1
+        yield from _json_in(path, value, f"document {documents}", names)
 
 
 def _json_in(path: Path, value: Any, where: str, names: Sequence[str | None]) -> Iterator[Judged]:
@@ -432,7 +465,7 @@ def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
     """
     texts = _query_texts(path)
     found: dict[str, list[tuple[str, float]]] = {}
-    for line, content in enumerate(_lines(_text(path)), start=1):
+    for line, content in enumerate(_lines(path), start=1):
         if not content.strip():
             continue
         parts = content.split()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -243,3 +244,21 @@ def test_a_file_that_cannot_be_written_is_named_without_a_traceback(tmp_path: Pa
     assert (answer.exit_code, type(answer.exception)) == (1, SystemExit)
     assert "FileNotFoundError" in answer.output
     assert "absent/out.csv" in answer.output
+
+
+@pytest.mark.parametrize("form", ["csv", "json lines"])
+def test_a_file_is_read_as_it_comes(tmp_path: Path, form: str) -> None:
+    path, rows, comment = tmp_path / "judgments", 1_000, "y" * 20_000
+    with path.open("w", encoding="utf-8") as file:
+        if form == "csv":
+            file.write("query,object_id,grade,comment\n")
+        for row in range(rows):
+            judged = {"query": f"q{row % 10}", "object_id": str(row), "grade": row % 4, "comment": comment}
+            file.write(f"{','.join(map(str, judged.values()))}\n" if form == "csv" else f"{json.dumps(judged)}\n")
+    tracemalloc.start()
+    found = read_judgments(path).grades
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sum(map(len, found.values())) == rows
+    assert found["q3"]["13"] == 1.0
+    assert peak < path.stat().st_size / 10
