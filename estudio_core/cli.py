@@ -559,8 +559,8 @@ def plugins_validate(
     as_json: AsJson = False,
 ) -> None:
     """Build a plugin, load and embed two items, and say what is wrong, one line each."""
+    from estudio_core.airflow_check import airflow_check
     from estudio_core.context import context
-    from estudio_core.pipeline.airflow_check import airflow_check
     from estudio_core.pipeline.items.preflight import size_check
     from estudio_core.plugin.validation import validate_plugin
 

@@ -164,7 +164,7 @@ def import_plugin_file(file: Path) -> ModuleType:
     package = sys.modules.setdefault(MODULE_PREFIX, ModuleType(MODULE_PREFIX))
     package.__path__ = list(dict.fromkeys([str(file.parent), *getattr(package, "__path__", ())]))
     if not any(isinstance(finder, _Siblings) for finder in sys.meta_path):
-        sys.meta_path.append(_Siblings())
+        sys.meta_path.insert(0, _Siblings())  # before Python's own, which keeps bytecode
     spec = _spec(name, file)
     if spec is None or spec.loader is None:
         raise PluginError(f"{file} is not a Python file.")

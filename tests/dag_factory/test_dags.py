@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from estudio_core.airflow_check import airflow_check
 from estudio_core.local.airflow_home import POOLS
-from estudio_core.pipeline.airflow_check import airflow_check
 from estudio_core.plugin.registry import PluginManager
 
 PROJECT = Path(__file__).parents[2]
