@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import math
 import os
+import select
 import threading
 import time
 from collections import OrderedDict
@@ -295,12 +296,22 @@ def _register_vector(connection: psycopg.Connection) -> None:
     register_vector(connection)
 
 
+def may_be_broken(connection: psycopg.Connection | psycopg.AsyncConnection) -> bool:
+    """Return whether the server has said something on a connection that nobody has asked: that it ends, mostly.
+
+    After a restart of the server all pooled connections are like that. It costs no round trip.
+    """
+    waiting = select.poll()
+    waiting.register(connection.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+    return bool(waiting.poll(0))
+
+
 def _check(connection: psycopg.Connection) -> None:
-    """Ask a pooled connection for a sign of life, unless it gave one within `CHECK_INTERVAL_S`."""
+    """Ask a pooled connection for a sign of life, unless it gave one within `CHECK_INTERVAL_S` and is quiet."""
     from psycopg_pool import ConnectionPool
 
     now = time.monotonic()
-    if now - _checked.get(connection, -CHECK_INTERVAL_S) >= CHECK_INTERVAL_S:
+    if now - _checked.get(connection, -CHECK_INTERVAL_S) >= CHECK_INTERVAL_S or may_be_broken(connection):
         watchdog.watch(connection, now + CHECK_PATIENCE_S)
         try:
             ConnectionPool.check_connection(connection)

@@ -247,7 +247,8 @@ async def _check(conn: psycopg.AsyncConnection) -> None:
     from psycopg_pool import AsyncConnectionPool
 
     now = time.monotonic()
-    if now - _checked.get(conn, -database.CHECK_INTERVAL_S) >= database.CHECK_INTERVAL_S:
+    lately = now - _checked.get(conn, -database.CHECK_INTERVAL_S) < database.CHECK_INTERVAL_S
+    if not lately or database.may_be_broken(conn):
         watchdog.watch(conn, now + database.CHECK_PATIENCE_S)
         try:
             await AsyncConnectionPool.check_connection(conn)

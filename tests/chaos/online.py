@@ -199,8 +199,13 @@ def _judged(campaign: Campaign, fire: Fire, shop: Shop, experiment: Any) -> list
         *check_visits(lines, outages, versions, models.similarities, ("1", "2"), int(shop.items * UNTOUCHED)),
         *check_clicks(lines, outages, events),
         *check_logged(lines, outages, searches),
-        *check_writes(lines, [*outages, *fire.without_triton]),
+        *check_writes(lines, [*outages, *fire.without_triton, *_without_triton(campaign)]),
     ]
+
+
+def _without_triton(campaign: Campaign) -> list[tuple[float, float]]:
+    """Return when Triton was away because it was killed at a point of a step."""
+    return [(kill.at, kill.at + kill.seconds + RELOAD_S) for kill in campaign.kills if kill.point.target == "server"]
 
 
 def _events(connection: psycopg.Connection) -> list[tuple[str, str, str, int | None]]:
