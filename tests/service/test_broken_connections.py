@@ -41,7 +41,7 @@ def test_who_asks_after_a_restart_is_answered(service: Service, method: str, pat
         for _ in range(3):  # so that there are connections to break
             assert client.request(method, path, content=content).status_code < 500
         service.sql(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
             " AND datname = current_database() AND backend_type = 'client backend'"
         )
         answer = client.request(method, path, content=content)
