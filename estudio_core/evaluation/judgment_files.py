@@ -277,31 +277,21 @@ def _query_texts(path: Path) -> dict[str, str]:
 
 def _json_rows(path: Path, names: Sequence[str | None]) -> Iterator[Judged]:
     """Yield the rows of one JSON document, which is read whole, or of one a line, which are read as they come."""
-    several = _has_documents_in_lines(path)
-    if several:
-        yield from _json_in_lines(path, names)
-        return
-    with _opened(path) as text:
-        try:
-            value = json.load(text)
-        except (ValueError, RecursionError) as error:
-            if isinstance(error, UnicodeError):
-                raise
-            value = None
-    if value is None:
-        yield from _json_in_lines(path, names)
-    else:
-        yield from _json_in(path, value, "document", names)
-
-
-def _has_documents_in_lines(path: Path) -> bool:
-    """Return whether the first line is a JSON document, and others follow."""
     lines = (line for line in _lines(path) if line.strip())
     try:
-        json.loads(next(lines))
-    except (ValueError, RecursionError):
-        return False
-    return next(lines, None) is not None
+        value = json.loads(next(lines))
+    except (ValueError, RecursionError):  # its end stands in another line, or nowhere
+        try:
+            with _opened(path) as text:
+                value = json.loads(text.read())
+        except (ValueError, RecursionError):
+            yield from _json_in_lines(path, names)
+            return
+    else:
+        if next(lines, None) is not None:
+            yield from _json_in_lines(path, names)
+            return
+    yield from _json_in(path, value, "document", names)
 
 
 def _json_in_lines(path: Path, names: Sequence[str | None]) -> Iterator[Judged]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -172,24 +173,24 @@ class Campaign:
 
 
 @contextmanager
-def traffic(shop: Shop, seed: int) -> Iterator[None]:
-    """Let an application write and search in a process of its own while the block runs."""
-    command = [sys.executable, "-m", "tests.chaos.traffic", str(shop.journal), str(shop.items), str(seed)]
-    with (shop.folder / "traffic.log").open("w") as log:
+def at_work(module: str, arguments: Sequence[str], log: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """Let a module of these tests work in a process of its own while the block runs: until its stdin ends."""
+    with log.open("w") as file:
         process = subprocess.Popen(
-            command,
+            [sys.executable, "-m", f"tests.chaos.{module}", *arguments],
             cwd=Path(__file__).parents[2],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=log,
+            stderr=file,
             text=True,
+            env={**os.environ, **environment},
         )
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        assert process.stdout.readline() == "ready\n", (shop.folder / "traffic.log").read_text()
-        yield
-        assert process.poll() is None, f"the traffic has ended: {(shop.folder / 'traffic.log').read_text()[-3000:]}"
+        assert process.stdout.readline() == "ready\n", log.read_text()
+        yield process
+        assert process.poll() is None, f"{module} has ended: {log.read_text()[-3000:]}"
         process.stdin.close()
         process.wait(60)
     finally:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos.campaign import Campaign, traffic
+from tests.chaos.campaign import Campaign, at_work
 from tests.chaos.evidence import ReferenceModels, check_state, live_content, releases
 from tests.chaos.faults import DatabaseFault, triton
 from tests.chaos.journal import read_journal
@@ -76,7 +76,8 @@ def drill(
             campaign = Campaign(shop, DatabaseFault(shop.database_folder), server, seed, say)
             say(f"{items} items, {models} models, {'Triton serves' if server else 'no Triton here'}; first release")
             campaign.release(defaultdict(deque))
-            with traffic(shop, seed):
+            arguments = [str(shop.journal), str(shop.items), str(seed)]
+            with at_work("traffic", arguments, shop.folder / "traffic.log"):
                 missed = campaign.run(points, time.monotonic() + limit_s)
             models_of = ReferenceModels(shop)
             violations = [Violation("state", None, f"Never reached: {p.step}, {p.name}.") for p in missed]

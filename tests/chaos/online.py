@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,7 @@ import psycopg
 
 from estudio_core import database
 from estudio_core.service.keys import create_key
-from tests.chaos.campaign import LONGEST_DOWN_S, Campaign
+from tests.chaos.campaign import LONGEST_DOWN_S, Campaign, at_work
 from tests.chaos.evidence import ReferenceModels, check_state, live_content, releases
 from tests.chaos.faults import DatabaseFault, TritonFault, triton
 from tests.chaos.journal import read_journal
@@ -125,7 +122,11 @@ def drill(*, items: int, seed: int, rounds: int, short: bool, folder: Path, say:
             campaign.release(defaultdict(deque))
             with served(folder / "service.log") as service:
                 fire = Fire(service, campaign.database, server, random.Random(seed), say)
-                with people(shop, service.address, seed) as crowd:
+                with database.transaction() as connection:
+                    scopes = ("search", "events", "items")
+                    key = create_key(connection, "chaos", scopes, (PLUGIN,), rate=1_000_000)[1]
+                arguments = [str(shop.journal), service.address, str(shop.items), str(seed)]
+                with at_work("people", arguments, shop.folder / "people.log", ESTUDIO_KEY=key) as crowd:
                     experiment = _compared(campaign, fire, crowd, rounds, short)
                     say(f"{experiment.verdict}: {experiment.reason}")
                     time.sleep(2.0)  # searches of the new release alone
@@ -237,32 +238,3 @@ def _counts(lines: Sequence[dict[str, Any]]) -> Counter[str]:
         elif line["kind"] == "ack":
             counts["writes acknowledged"] += 1
     return counts
-
-
-@contextmanager
-def people(shop: Shop, address: str, seed: int) -> Iterator[subprocess.Popen[str]]:
-    """Let people search, click and write in a process of their own while the block runs."""
-    with database.transaction() as connection:
-        key = create_key(connection, "chaos", ("search", "events", "items"), (PLUGIN,), rate=1_000_000)[1]
-    command = [sys.executable, "-m", "tests.chaos.people", str(shop.journal), address, str(shop.items), str(seed)]
-    with (shop.folder / "people.log").open("w") as log:
-        process = subprocess.Popen(
-            command,
-            cwd=Path(__file__).parents[2],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env={**os.environ, "ESTUDIO_KEY": key},
-        )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        assert process.stdout.readline() == "ready\n", (shop.folder / "people.log").read_text()
-        yield process
-        assert process.poll() is None, f"the people have gone: {(shop.folder / 'people.log').read_text()[-3000:]}"
-        process.stdin.close()
-        process.wait(60)
-    finally:
-        process.kill()
-        process.wait()
