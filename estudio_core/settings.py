@@ -6,7 +6,6 @@ are also attributes in capitals (`settings.INFERENCE_HOST`).
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -194,13 +193,28 @@ class Settings(BaseSettings):
         return self.inference_used_plugins
 
 
-@lru_cache(maxsize=1)
-def get_settings() -> Settings:
-    """Return the settings of this process, read once. `get_settings.cache_clear()` rereads them.
+class _SettingsOfProcess:
+    def __init__(self) -> None:
+        self._read: list[Settings] = []
 
-    Raises:
-        ConfigurationError: a variable has a value that is not legal. The message leaves values out: some are secret.
-    """
+    def __call__(self) -> Settings:
+        """Return the settings of this process, read once. `get_settings.cache_clear()` rereads them.
+
+        Raises:
+            ConfigurationError: a variable has a value that is not legal. The message leaves values out, which may
+                be secret.
+        """
+        read = self._read  # what is being read when they are cleared is not kept
+        if not read:
+            read.append(_read_settings())
+        return read[0]
+
+    def cache_clear(self) -> None:
+        """Let the next call read them again, whoever is reading them at this moment."""
+        self._read = []
+
+
+def _read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
@@ -209,6 +223,9 @@ def get_settings() -> Settings:
     except SettingsError as error:  # its message has no value either
         problems = f'{error}; a list is written as JSON: ["shop"]'
     raise ConfigurationError(f"Settings to correct, in the environment or in .env: {problems}.")
+
+
+get_settings = _SettingsOfProcess()
 
 
 class _CurrentSettings:

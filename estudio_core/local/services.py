@@ -57,7 +57,7 @@ class Service:
 
 @dataclass(frozen=True)
 class ServiceStatus:
-    """What is known about a service now. `memory_mib` counts shared pages once per process tree member."""
+    """What is known about a service now. `memory_mib`: of all its processes, shared pages split among users."""
 
     name: str
     running: bool
