@@ -15,6 +15,7 @@ from psycopg import sql
 from sqlalchemy import BigInteger, Column, Connection, MetaData, Row, Select, Table, Text, delete, func, select, text
 
 from estudio_core.errors import ConfigurationError, SourceSchemaError
+from estudio_core.sources.encodings import Encoding
 from estudio_core.sources.source_database import SourceDatabase
 
 _NAME_BYTES = 63
@@ -84,10 +85,13 @@ class ChangeQueue:
             SourceSchemaError: there is no such queue.
             UnavailableError: the database does not answer.
         """
+        encoding = self._database.read(Encoding.of)
         rows = self._rows(
-            select(self._table.c.entry, self._table.c.object_id).order_by(self._table.c.entry).limit(limit)
+            select(self._table.c.entry, encoding.selected(self._table.c.object_id).label("object_id"))
+            .order_by(self._table.c.entry)
+            .limit(limit)
         )
-        ids = dict.fromkeys(row.object_id for row in rows if row.object_id is not None)
+        ids = dict.fromkeys(encoding.shown(row.object_id) for row in rows if row.object_id is not None)
         return QueuedChanges([row.entry for row in rows], list(ids), any(row.object_id is None for row in rows))
 
     def acknowledge(self, entries: Sequence[int]) -> None:

@@ -7,15 +7,14 @@ they are; all else is turned into JSON or text by the server, row by row, and re
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Label, Text, cast, func, text
 
 from estudio_core import exact_json
+from estudio_core.sources.encodings import Encoding
 
 _BOOLEAN, BYTEA, _JSON, _JSONB, _UUID = 16, 17, 114, 3802, 2950
 _SAME_EVERYWHERE = {_BOOLEAN, 18, 19, 20, 21, 23, 25, 1042, 1043}
@@ -74,31 +73,15 @@ def payload_column(name: str, type_number: int, place: int) -> Column:
     return Column(name, f"payload {place}", _as_json, _parsed)
 
 
-def untranslated(column: Column, type_number: int, encoding: str) -> Column:
-    """Return how a column is read of a database with another encoding than UTF-8: its bytes, as they stand there.
-
-    Where the server makes UTF-8 of them, a single byte that means nothing in its encoding is the error of all rows.
-    """
-    codec = _codec(encoding)
-    if codec is None or (column.expression is _as_it_is and type_number not in _PLAIN_TEXTS):
+def untranslated(column: Column, type_number: int, encoding: Encoding) -> Column:
+    """Return how a column is read of a database of this encoding: its bytes, where that is another than UTF-8."""
+    if encoding.codec is None or (column.expression is _as_it_is and type_number not in _PLAIN_TEXTS):
         return column
-
-    def value(given: Any) -> Any:
-        try:
-            return column.value(bytes(given).decode(codec))
-        except UnicodeDecodeError as error:
-            raise ValueError(f"is not {encoding}: {error.reason} at byte {error.start}") from error
-
-    return replace(column, expression=lambda each: func.convert_to(column.expression(each), "SQL_ASCII"), value=value)
-
-
-def _codec(encoding: str) -> str | None:
-    """Return Python's name of an encoding of PostgreSQL's; None where bytes need no other look, or Python has none."""
-    if encoding in ("UTF8", "SQL_ASCII"):
-        return None
-    with suppress(LookupError):
-        return codecs.lookup(encoding.replace("WIN", "cp").replace("KOI8", "koi8-")).name
-    return None
+    return replace(
+        column,
+        expression=lambda each: encoding.selected(column.expression(each)),
+        value=lambda given: column.value(encoding.text(given)),
+    )
 
 
 def type_categories(connection: Connection, type_numbers: Mapping[str, int]) -> dict[str, str]:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, ColumnElement, LargeBinary, Text, Uuid, any_, cast, collate, func, literal
+from sqlalchemy import ARRAY, BigInteger, ColumnElement, Text, Uuid, any_, cast, collate, literal
 from sqlalchemy.types import TypeEngine
 
 from estudio_core.errors import SourceSchemaError
+from estudio_core.sources.encodings import Encoding, bound_bytes
 
 _INTEGERS = {20: "bigint", 21: "smallint", 23: "integer"}
 _TEXTS = {25: "text", 1043: "character varying"}
@@ -19,6 +20,7 @@ _PADDED = 1042  # character, whose blanks at the end mean nothing
 _UUID = 2950
 _FIRST_USER_OID = 16384  # types that were created in the database: enums, citext, …
 _BIGINT = 2**63
+_PLAIN = Encoding()
 
 # Names for messages; any other type is shown by its number.
 _OTHER_NAMES = {
@@ -36,10 +38,11 @@ class KeyType:
     """
 
     kind: str
+    encoding: Encoding = _PLAIN
 
     @classmethod
-    def of(cls, column: str, oid: int) -> KeyType:
-        """Return the key type of a column with the PostgreSQL type number `oid`.
+    def of(cls, column: str, oid: int, encoding: Encoding) -> KeyType:
+        """Return the key type of a column with the PostgreSQL type number `oid`, in a database of that encoding.
 
         Raises:
             SourceSchemaError: such a column cannot be a key.
@@ -47,13 +50,13 @@ class KeyType:
         if oid in _INTEGERS:
             return cls("integer")
         if oid in _TEXTS:
-            return cls("text")
+            return cls("text", encoding)
         if oid == _UUID:
             return cls("uuid")
         if oid == _PADDED:
-            return cls("padded")
+            return cls("padded", encoding)
         if oid in _CAST_TO_TEXT or oid >= _FIRST_USER_OID:
-            return cls("cast")
+            return cls("cast", encoding)
         raise SourceSchemaError(
             f"The id column {column!r} has the type {_OTHER_NAMES.get(oid, f'number {oid}')}; "
             "keys are integers, uuid or text. Choose another id_column, or cast it in a query generator."
@@ -72,16 +75,27 @@ class KeyType:
             if self.kind == "uuid":
                 unique = UUID(object_id)
                 return unique if str(unique) == object_id else None
-            object_id.encode()
         except ValueError:
             return None
-        return None if "\0" in object_id else object_id
+        return object_id if self.encoding.has(object_id) else None
+
+    def selected(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Return what to select of the key column."""
+        return self.encoding.selected(column) if self._is_text else column
 
     def format(self, key: Any) -> str:
-        """Return a key read from the database as an object id."""
-        if isinstance(key, bytes):
-            return key.decode(errors="backslashreplace")
-        return str(key).rstrip(" ") if self.kind == "padded" else str(key)
+        """Return a key that was selected as an object id; one that is no text as it can be shown."""
+        text = self.encoding.shown(key) if self._is_text else str(key)
+        return text.rstrip(" ") if self.kind == "padded" else text
+
+    def fault(self, key: Any) -> str:
+        """Return why a key that was selected is no object id: it is no text in the database's encoding; else ""."""
+        try:
+            if self._is_text:
+                self.encoding.text(key)
+        except ValueError as reason:
+            return str(reason)
+        return ""
 
     def sortable(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
         """Return the expression by which rows are ordered and ranged."""
@@ -90,13 +104,13 @@ class KeyType:
         return collate(cast(column, Text), "C") if self._is_cast else column
 
     def bind(self, object_id: str | bytes) -> ColumnElement[Any]:
-        """Return `object_id` as a bound value to compare with `sortable`; bytes are a text that is no UTF-8.
+        """Return `object_id` as a bound value to compare with `sortable`; bytes are a text as the database has it.
 
         Raises:
             SourceSchemaError: it cannot be a key of this type.
         """
         if isinstance(object_id, bytes):
-            return func.convert_from(literal(object_id, LargeBinary()), "SQL_ASCII")
+            return bound_bytes(object_id)
         key = self.parse(object_id)
         if key is None:
             raise SourceSchemaError(
@@ -109,6 +123,10 @@ class KeyType:
         keys = [key for object_id in object_ids if (key := self.parse(str(object_id))) is not None]
         compared = cast(column, Text) if self._is_cast else column
         return compared == any_(literal(keys, ARRAY(self._sql_type())))
+
+    @property
+    def _is_text(self) -> bool:
+        return self.kind in ("text", "cast", "padded")
 
     @property
     def _is_cast(self) -> bool:

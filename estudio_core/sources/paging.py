@@ -148,11 +148,20 @@ def _estimate(connection: Connection, generator: QueryGenerator) -> int:
 
 
 def _bound(connection: Connection, generator: QueryGenerator, after: str | None, wanted: int) -> tuple[str, int] | None:
-    """Return the key of the row `wanted` behind `after`, and the number of rows up to and including that key."""
+    """Return the key of the row `wanted` behind `after`, and the number of rows up to and including that key.
+
+    A key that is no text, which a range cannot name, is passed over: the next one that is ends the range.
+    """
     keys = generator.keys(after)
-    bound = connection.execute(keys.order_by(generator.sort_key).offset(wanted - 1).limit(1)).scalar_one_or_none()
-    if bound is None:
-        return None
-    key = generator.key_type.format(bound)
+    ordered, passed, limit = keys.order_by(generator.sort_key), wanted - 1, 1
+    while True:
+        found = connection.execute(ordered.offset(passed).limit(limit)).scalars().all()
+        usable = next((key for key in found if not generator.key_type.fault(key)), None)
+        if usable is not None:
+            break
+        if len(found) < limit:
+            return None
+        passed, limit = passed + limit, PAGE_ROWS
+    key = generator.key_type.format(usable)
     up_to = keys.where(generator.sort_key <= generator.key_type.bind(key)).subquery("up_to")
     return key, int(connection.execute(select(func.count()).select_from(up_to)).scalar_one())

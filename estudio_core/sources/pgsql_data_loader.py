@@ -105,7 +105,7 @@ class PgsqlDataLoader(DataLoader):
         bounds = key_range or KeyRange()
         for page in self._in_key_order(bounds, max(PAGE_ROWS, batch_size)):
             for rows, twice in _batches(page, self._ready(), batch_size):
-                yield self._result(rows, twice, checkpoint=_checkpoint(rows))
+                yield self._result(rows, twice, checkpoint=self._checkpoint(rows))
         if bounds.until is None and (without := self._database.read(self._without_id)):
             yield LoadResult(invalid={NO_ID: f"{without} rows have no {self._ready().id_column!r}"})
 
@@ -267,13 +267,12 @@ class PgsqlDataLoader(DataLoader):
             raise SourceSchemaError(f"updated_at_column={changed_at!r} is no timestamp: choose one that is.")
         with generator.engine.connect() as connection:
             categories = type_categories(connection, {name: types[name] for name in self.item_columns})
-            encoding = str(connection.exec_driver_sql("SHOW server_encoding").scalar_one())
         self._item = [
-            untranslated(item_column(name, types[name], categories[name]), types[name], encoding)
+            untranslated(item_column(name, types[name], categories[name]), types[name], generator.encoding)
             for name in dict.fromkeys(self.item_columns)
         ]
         self._payload = [
-            untranslated(payload_column(name, types[name], place), types[name], encoding)
+            untranslated(payload_column(name, types[name], place), types[name], generator.encoding)
             for place, name in enumerate(dict.fromkeys(self.payload_columns))
         ]
 
@@ -294,7 +293,8 @@ class PgsqlDataLoader(DataLoader):
                     f"{type(generator).__name__}.fetch_all() selects no {absent}, which all() has. "
                     "Select the same columns in both, or override all() alone."
                 )
-            selected = [rows.c[generator.id_column].label(_KEY), *(column.selected(rows.c) for column in self._read)]
+            key = key_type.selected(rows.c[generator.id_column])
+            selected = [key.label(_KEY), *(column.selected(rows.c) for column in self._read)]
             for row in connection.execute(select(*selected)).mappings():
                 item_id = key_type.format(row[_KEY])
                 if item_id in found:
@@ -317,15 +317,20 @@ class PgsqlDataLoader(DataLoader):
     def _selected(self, query: Select[Any], columns: Iterable[Column], *further: str) -> Select[Any]:
         """Return a query of `rows` with the key and these columns alone."""
         given = query.selected_columns
-        key = given[self._ready().id_column].label(_KEY)
+        generator = self._ready()
+        key = generator.key_type.selected(given[generator.id_column])
         return query.with_only_columns(
-            key, *(column.selected(given) for column in columns), *(given[name] for name in further)
+            key.label(_KEY), *(column.selected(given) for column in columns), *(given[name] for name in further)
         )
 
     def _resumed(self, row: Row) -> str | bytes:
         """Return the key of a row as a query begins behind it."""
         key = row[_KEY]
         return key if isinstance(key, bytes) else self._ready().key_type.format(key)
+
+    def _checkpoint(self, rows: Sequence[tuple[str, Row]]) -> str | None:
+        item_id, row = rows[-1]
+        return None if self._ready().key_type.fault(row[_KEY]) else item_id
 
     def _without_id(self, connection: Connection) -> int:
         generator = self._ready()
@@ -342,10 +347,11 @@ class PgsqlDataLoader(DataLoader):
         checkpoint: str | None = None,
     ) -> LoadResult:
         result = LoadResult(watermark=watermark, duplicates=duplicates, checkpoint=checkpoint)
+        key_type = self._ready().key_type
         for item_id, row in rows:
             given = None if metas is None else metas[item_id]
-            if isinstance(row[_KEY], bytes):
-                result.invalid[item_id] = "its id is not utf-8"
+            if fault := key_type.fault(row[_KEY]):
+                result.invalid[item_id] = f"its id {fault}"
                 continue
             try:
                 data = self.to_item({column.name: column.read(row) for column in self._item})
@@ -396,8 +402,3 @@ def _batches(
         rows.append((item_id, row))
     if rows:
         yield rows, twice
-
-
-def _checkpoint(rows: Sequence[tuple[str, Row]]) -> str | None:
-    item_id, row = rows[-1]
-    return None if isinstance(row[_KEY], bytes) else item_id

@@ -30,6 +30,7 @@ from sqlalchemy.sql.selectable import GenerativeSelect
 
 from estudio_core.errors import ConfigurationError, SourceSchemaError, suggest
 from estudio_core.ids import listed
+from estudio_core.sources.encodings import Encoding
 from estudio_core.sources.keys import KeyType
 
 _EVERYTHING = 2**31 - 1
@@ -102,7 +103,7 @@ class QueryGenerator:
     def keys(self, after: str | None = None) -> Select[Any]:
         """Return the query for the keys, as `key`, greater than `after` or all there are, in no order."""
         behind = self.sort_key.is_not(None) if after is None else self.behind(after)
-        return select(self.sort_key.label("key")).select_from(self.rows).where(behind)
+        return select(self.key_type.selected(self.sort_key).label("key")).select_from(self.rows).where(behind)
 
     def after(self, key: str | bytes | None, limit: int | None = None, until: str | None = None) -> Select[Any]:
         """Return the query for items with a key greater than `key` and not greater than `until`, in key order.
@@ -189,7 +190,13 @@ class QueryGenerator:
             SourceSchemaError: the column does not exist or cannot be a key.
         """
         self.require([self.id_column])
-        return KeyType.of(self.id_column, self.column_types[self.id_column])
+        return KeyType.of(self.id_column, self.column_types[self.id_column], self.encoding)
+
+    @cached_property
+    def encoding(self) -> Encoding:
+        """Encoding of the database."""
+        with self.engine.connect() as connection:
+            return Encoding.of(connection)
 
     @cached_property
     def column_types(self) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 
 from estudio_core import exact_json
+from estudio_core.sources.item_meta import PgsqlFileMeta
 from estudio_core.sources.pgsql_jsonb_loader import PgsqlJSONBLoader
 from estudio_core.sources.pgsql_text_loader import PgsqlTextLoader
 
@@ -330,7 +332,7 @@ def test_bytes_that_are_no_utf_8_are_the_fault_of_their_item(postgres_server: st
     assert {key: reason for batch in batches for key, reason in batch.invalid.items()} == {
         "2": "'content' is not utf-8: unexpected end of data at byte 3",
         "3": "'maker' is not utf-8: unexpected end of data at byte 3",
-        "\\xe9": "its id is not utf-8",
+        "\\xe9": "its id is not utf-8: unexpected end of data at byte 0",
         "(no id)": "1 rows have no 'id'",
     }
 
@@ -349,7 +351,7 @@ def test_a_database_of_another_encoding_is_read_row_by_row(
     postgres_server: str, encoding: str, text: str, broken: bytes, reason: str
 ) -> None:
     with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute("DROP DATABASE IF EXISTS sources_encoded")
+        connection.execute("DROP DATABASE IF EXISTS sources_encoded WITH (FORCE)")
         connection.execute(
             f"CREATE DATABASE sources_encoded TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
         )
@@ -376,6 +378,41 @@ def test_a_database_of_another_encoding_is_read_row_by_row(
     assert batch.items == [item]
     expected = {"2": f"'content' {reason}", "3": f"'maker' {reason}", "4": f"'said' {reason.replace('0', '2')}"}
     assert batch.invalid == (expected if broken else {})
+
+
+@pytest.mark.parametrize("key", ["text", "varchar(9)", "char(9)", "name"])
+def test_a_key_that_means_nothing_in_its_encoding_is_left_out_alone(postgres_server: str, key: str) -> None:
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS sources_encoded WITH (FORCE)")
+        connection.execute(
+            "CREATE DATABASE sources_encoded TEMPLATE template0 ENCODING 'WIN1251' LC_COLLATE 'C' LC_CTYPE 'C'"
+        )
+    url = postgres_server.replace("/postgres?", "/sources_encoded?")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE TABLE things (id {key}, content text, at timestamptz DEFAULT 'epoch')")
+        connection.execute("SET client_encoding = 'WIN1251'")
+        connection.execute(
+            b"INSERT INTO things VALUES ('a', 'x'), ('\x98', 'x'), ('\x98\x98', 'x'), ('\xcb\xe0', 'x'), ('b', 'x')"
+        )
+        loader = PgsqlTextLoader(url, table_name="things", updated_at_column="at", change_queue="changes")
+        connection.execute(loader.change_queue_sql())
+        connection.execute("UPDATE things SET content = 'y'")
+    left_out = dict.fromkeys(["\\x98", "\\x98\\x98"], "its id is not WIN1251: character maps to <undefined> at byte 0")
+    changed = loader.iter_changed(datetime(1969, 1, 1, tzinfo=UTC), 1)
+    for batches in (
+        [*loader.iter_items()],
+        [*loader.iter_items(batch_size=1)],
+        [batch for bounds in loader.key_ranges(3) for batch in loader.iter_items(bounds)],
+        [*changed],
+    ):
+        assert sorted(item.id for batch in batches for item in batch.items) == ["a", "b", "Ла"]
+        assert {i: reason for batch in batches for i, reason in batch.invalid.items()} == left_out
+    assert list(loader.iter_ids()) == ["a", "b", "\\x98", "\\x98\\x98", "Ла"]
+    assert loader.change_queue is not None
+    assert set(loader.change_queue.read(100).object_ids) == {"a", "b", "\\x98", "\\x98\\x98", "Ла"}
+    found = loader.find_items([PgsqlFileMeta(object_id=i) for i in ("Ла", "ランプ", "\\x98", "b")])
+    loader.close()
+    assert ([item.id for item in found.items], found.missing) == (["Ла", "b"], ["ランプ", "\\x98"])
 
 
 def test_columns_of_the_longest_names_are_read(execute: Callable[..., None], database_url: str) -> None:
