@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -431,11 +431,15 @@ def plugins_list(as_json: AsJson = False) -> None:
         show_json(rows)
     else:
         show_rows(console, [Column("plugin"), Column("version"), Column("description", prose=True)], rows)
-    for file, problem in sorted(manager.errors.items()):
-        where = "does not load" if file in problem else escape(file)
-        errors.print(f"[red]{where}:[/] {escape(problem)}", soft_wrap=True, highlight=False)
+    _show_broken(manager.errors)
     if manager.errors:
         raise typer.Exit(1)
+
+
+def _show_broken(broken: Mapping[str, str]) -> None:
+    for file, problem in sorted(broken.items()):
+        where = "does not load" if file in problem else escape(file)
+        errors.print(f"[red]{where}:[/] {escape(problem)}", soft_wrap=True, highlight=False)
 
 
 @plugins_app.command("new")
@@ -584,8 +588,7 @@ def plugins_validate(
         state = Column("state", styles={"ok": "green", "warning": "yellow", "wrong": "red"})
         show_rows(console, [Column("plugin"), state, Column("check"), Column("detail", prose=True)], rows)
     broken = {} if name else manager.errors
-    for problem in broken.values():
-        errors.print(f"[red]does not load:[/] {escape(problem)}", soft_wrap=True, highlight=False)
+    _show_broken(broken)
     if broken or any(row["state"] == "wrong" for row in rows):
         raise typer.Exit(1)
 

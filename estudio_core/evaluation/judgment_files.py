@@ -35,6 +35,10 @@ _LARGEST = 1 << 30
 _QRELS = re.compile(r"^\S+[ \t]+\S+[ \t]+\S+[ \t]+[+-]?\d+$")
 _UNRATED = frozenset({"", "null", "none", "nan", "-", "n/a", "unrated"})
 _QUERY_FILE = ".queries.tsv"
+_JSON_BLANKS = re.compile(r"[ \t\r\n]*")
+_CHUNK = 1 << 16
+_NEAR_END = 16
+"""Letters before the end of what was read of a JSON text in which an error may only be that its rest is missing."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,8 @@ def read_judgments(
             stands twice with different grades.
     """
     names = (query, object_id, grade)
-    first = next((line for line in _lines(path) if line.strip()), None)
-    if first is None:
+    first = _first_line(path)
+    if not first:
         raise DataError(f"The judgments {path} are empty.")
     if first.lstrip()[0] in "[{":
         return collect(path, _json_rows(path, names), "JSON")
@@ -128,6 +132,15 @@ def _lines(path: Path) -> Iterator[str]:
     with _opened(path) as text:
         for line in text:
             yield line.rstrip("\n")
+
+
+def _first_line(path: Path) -> str:
+    """Return the first line that is not blank, or its beginning where it may be the whole file; "" of an empty one."""
+    with _opened(path) as text:
+        while line := text.readline(_CHUNK):
+            if line.strip():
+                return line.rstrip("\n")
+    return ""
 
 
 def collect(source: object, rows: Iterable[Judged], form: str) -> JudgmentFile:
@@ -198,7 +211,7 @@ def table(path: Path) -> Iterator[tuple[int, list[str]]]:
     Raises:
         DataError: a row has not as many columns as the first one.
     """
-    first = next((line for line in _lines(path) if line.strip()), "")
+    first = _first_line(path)
     delimiter = max(_DELIMITERS, key=first.count)
     csv.field_size_limit(_LARGEST)
     width = None
@@ -276,35 +289,72 @@ def _query_texts(path: Path) -> dict[str, str]:
 
 
 def _json_rows(path: Path, names: Sequence[str | None]) -> Iterator[Judged]:
-    """Yield the rows of one JSON document, which is read whole, or of one a line, which are read as they come."""
-    lines = (line for line in _lines(path) if line.strip())
-    try:
-        value = json.loads(next(lines))
-    except (ValueError, RecursionError):  # its end stands in another line, or nowhere
-        try:
-            with _opened(path) as text:
-                value = json.loads(text.read())
-        except (ValueError, RecursionError):
-            yield from _json_in_lines(path, names)
-            return
-    else:
-        if next(lines, None) is not None:
-            yield from _json_in_lines(path, names)
-            return
-    yield from _json_in(path, value, "document", names)
+    with _opened(path) as text:
+        for number, value in enumerate(_JsonText(path, text).values(), start=1):
+            yield from _json_in(path, value, f"document {number}", names)
 
 
-def _json_in_lines(path: Path, names: Sequence[str | None]) -> Iterator[Judged]:
-    documents = 0
-    for line, content in enumerate(_lines(path), start=1):
-        if not content.strip():
-            continue
-        try:
-            value = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}, line {line} is no JSON: {error}.") from error
-        documents += 1
-        yield from _json_in(path, value, f"document {documents}", names)
+class _JsonText:
+    """JSON values one after another, or the elements of lists of them, read as they come, wherever lines break."""
+
+    def __init__(self, path: Path, text: TextIO) -> None:
+        self._path, self._text = path, text
+        self._buffer, self._at, self._line = "", 0, 1
+        self._decoder = json.JSONDecoder()
+
+    def values(self) -> Iterator[Any]:
+        """Yield them. Raises: DataError, with the line, for something else."""
+        while sign := self._next():
+            if sign != "[":
+                yield self._value()
+                continue
+            self._at += 1
+            if self._next() == "]":
+                self._at += 1
+                continue
+            while True:
+                yield self._value()
+                if (sign := self._next()) not in (",", "]"):
+                    raise self._error("',' or ']' expected", self._at)
+                self._at += 1
+                if sign == "]":
+                    break
+
+    def _next(self) -> str:
+        """Go to what is not blank and return its first letter; none at the end."""
+        while True:
+            self._at = _JSON_BLANKS.match(self._buffer, self._at).end()  # type: ignore[union-attr]  # or of none
+            if self._at < len(self._buffer):
+                return self._buffer[self._at]
+            if not self._more():
+                return ""
+
+    def _value(self) -> Any:
+        self._next()
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._buffer, self._at)
+            except RecursionError:
+                raise self._error("it is nested too deeply", self._at) from None
+            except json.JSONDecodeError as error:
+                cut = error.msg.startswith("Unterminated string") or error.pos > len(self._buffer) - _NEAR_END
+                behind = error.pos - self._at  # reading on moves both
+                if cut and self._more():
+                    continue
+                raise self._error(error.msg, self._at + behind) from error
+            self._at = end
+            return value
+
+    def _more(self) -> bool:
+        """Read on, at least as much as is kept of it; return whether there was more."""
+        self._line += self._buffer.count("\n", 0, self._at)
+        read = self._text.read(max(_CHUNK, len(self._buffer) - self._at))
+        self._buffer, self._at = self._buffer[self._at :] + read, 0
+        return bool(read)
+
+    def _error(self, reason: str, at: int) -> DataError:
+        line = self._line + self._buffer.count("\n", 0, at)
+        return DataError(f"{self._path}, line {line} is no JSON: {reason}: {self._buffer[at:]!r:.80}")
 
 
 def _json_in(path: Path, value: Any, where: str, names: Sequence[str | None]) -> Iterator[Judged]:

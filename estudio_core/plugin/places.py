@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any
 
 from estudio_core.errors import PluginError
-from estudio_core.plugin.plugin import Plugin
+from estudio_core.plugin.plugin import Plugin, being_made
 from estudio_core.plugin.tutorial import FineTuningMethod
 
 MODULE_PREFIX = "estudio_plugins"
@@ -30,6 +30,8 @@ ENTRY_POINT_GROUP = "estudio.plugins"
 
 Definition = Plugin | FineTuningMethod | type[FineTuningMethod]
 """What a plugin file may define."""
+_not_kept: dict[str, list[str]] = {}
+"""By file, the names of plugins that it made when it was imported and that no variable of it holds."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,10 @@ class Place:
             f"The entry point {self.label} gives {type(loaded).__name__}. Let it name a module that defines plugins, "
             f"or one plugin: {self.name} = {self.point.module}, or {self.name} = {self.point.module}:plugin"
         )
+
+    def not_kept(self) -> list[str]:
+        """Return the names of plugins that the file made when it was imported, and that no variable of it holds."""
+        return _not_kept.get(str(self.path), [])
 
     def mentions(self, name: str) -> bool:
         """Whether its name, or the text of a file, has that of plugin `name` in it."""
@@ -170,6 +176,8 @@ def import_plugin_file(file: Path) -> ModuleType:
         raise PluginError(f"{file} is not a Python file.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    made: list[Plugin] = []
+    token = being_made.set(made)
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
@@ -181,6 +189,11 @@ def import_plugin_file(file: Path) -> ModuleType:
             (f.lineno for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename == str(file)), "?"
         )
         raise PluginError(f"{file}, line {line}: {type(error).__name__}: {error}") from error
+    finally:
+        being_made.reset(token)
+    siblings = [each for called, each in sys.modules.items() if called.startswith(f"{MODULE_PREFIX}.")]
+    kept = {definition.meta.name for sibling in siblings for definition in definitions_in(sibling)}
+    _not_kept[str(file)] = sorted({plugin.meta.name for plugin in made} - kept)
     return module
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
@@ -55,6 +56,10 @@ class PluginMeta(StrictModel):
         return name
 
 
+being_made: ContextVar[list[Plugin] | None] = ContextVar("being_made", default=None)
+"""Where it is set, all plugins that are made are added to it: whoever imports a file sees which of them it keeps."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plugin:
     """A search plugin. `create_text_plugin` makes one; `tutorial.adapt` makes one of a class with ten methods.
@@ -90,6 +95,10 @@ class Plugin:
     """Whether everybody may search it through the HTTP service, without a key."""
     pretrain: CatalogPretraining | None = None
     """How `initialize` adapts the base model to the catalog; None: it does not, unless a run asks for it."""
+
+    def __post_init__(self) -> None:
+        if (made := being_made.get()) is not None:
+            made.append(self)
 
     @cached_property
     def loader(self) -> DataLoader:

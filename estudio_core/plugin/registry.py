@@ -103,7 +103,7 @@ class PluginManager:
         return found
 
     def _unknown(self, name: str) -> PluginError:
-        broken = [f"\n{file} does not load: {_last_line(text)}" for file, text in sorted(self.errors.items())]
+        broken = [f"\n{file}: {_last_line(text)}" for file, text in sorted(self.errors.items())]
         return PluginError(
             f"There is no plugin {name!r} in {self.path} or in installed packages. "
             f"{suggest(name, self.plugin_names)}{not_looked_at(self.path, name)}{''.join(broken)}"
@@ -135,6 +135,11 @@ class PluginManager:
                 except PluginError as error:
                     self._errors[place.label] = str(error)
                     continue
+                if lost := place.not_kept():
+                    self._errors[place.label] = (
+                        f"It makes {', '.join(map(repr, lost))} and keeps none of them: a variable that is bound again "
+                        "holds the last one alone. Collect them in a list or a dict."
+                    )
                 for definition in definitions:
                     if not self._restricts(definition.meta.name):
                         defined.setdefault(definition.meta.name, []).append((definition, place))

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from estudio_core.cli import app
 from estudio_core.errors import DataError
+from estudio_core.evaluation import judgment_files
 from estudio_core.evaluation.judgment_files import (
     FORMS,
     Form,
@@ -163,7 +164,17 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
         ("mouse,cable,lamp\nmouse,7,1\n", "no column that is known as query and object id and grade"),
         ("301 0 D1 1\n301 0 D2\n", "line 2 is not of qrels"),
         ('[{"query": "mouse", "title": "x"}]', "document 1 holds no judgments"),
-        ('{"query": "mouse"\n', "line 1 is no JSON"),
+        ('{"query": "mouse"\n', "line 2 is no JSON"),
+        (
+            '[\n{"query": "mouse", "doc_id": "7", "grade": 1}\n{"query": "mouse"}]',
+            r"line 3 is no JSON: ',' or '\]' exp",
+        ),
+        ('[{"query": "mouse", "doc_id": "7", "grade": 1},\n', "line 2 is no JSON: Expecting value"),
+        (
+            '{"query": "mouse", "doc_id": "7", "grade": 1}\n\n{"query": mouse}',
+            "line 3 is no JSON: Expecting value: 'mouse}",
+        ),
+        ("[" * 100_000, "nested too deeply"),
         ("", "are empty"),
     ],
 )
@@ -246,15 +257,20 @@ def test_a_file_that_cannot_be_written_is_named_without_a_traceback(tmp_path: Pa
     assert "absent/out.csv" in answer.output
 
 
-@pytest.mark.parametrize("form", ["csv", "json lines"])
+@pytest.mark.parametrize("form", ["csv", "json lines", "a list"])
 def test_a_file_is_read_as_it_comes(tmp_path: Path, form: str) -> None:
     path, rows, comment = tmp_path / "judgments", 1_000, "y" * 20_000
     with path.open("w", encoding="utf-8") as file:
         if form == "csv":
             file.write("query,object_id,grade,comment\n")
+        if form == "a list":
+            file.write("[")
         for row in range(rows):
             judged = {"query": f"q{row % 10}", "object_id": str(row), "grade": row % 4, "comment": comment}
-            file.write(f"{','.join(map(str, judged.values()))}\n" if form == "csv" else f"{json.dumps(judged)}\n")
+            one = ",".join(map(str, judged.values())) if form == "csv" else json.dumps(judged)
+            file.write(one if form == "a list" else f"{one}\n")
+            if form == "a list":
+                file.write("," if row < rows - 1 else "]")
     tracemalloc.start()
     found = read_judgments(path).grades
     peak = tracemalloc.get_traced_memory()[1]
@@ -262,3 +278,16 @@ def test_a_file_is_read_as_it_comes(tmp_path: Path, form: str) -> None:
     assert sum(map(len, found.values())) == rows
     assert found["q3"]["13"] == 1.0
     assert peak < path.stat().st_size / 10
+
+
+def test_json_is_read_as_it_comes_wherever_it_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rated = [{"query": f"lamp \\u00e9 {i}", "doc_id": "7" * (i % 90 + 1), "grade": i % 4 + 0.25} for i in range(300)]
+    expected = {one["query"]: {one["doc_id"]: one["grade"]} for one in rated}
+    thirds = [json.dumps(rated[i : i + 100], indent=1) for i in (0, 100, 200)]
+    forms = [json.dumps(rated), json.dumps(rated, indent=2), json.dumps({"judgments": rated}), "[]" + json.dumps(rated)]
+    forms += ["\n".join(map(json.dumps, rated)), "\n\n".join(thirds)]
+    for chunk in (1, 7, 64, 1 << 16):
+        monkeypatch.setattr(judgment_files, "_CHUNK", chunk)
+        for form in forms:
+            (tmp_path / "ratings.json").write_text(form)
+            assert read_judgments(tmp_path / "ratings.json").grades == expected

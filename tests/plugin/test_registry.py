@@ -104,6 +104,27 @@ def test_the_list_of_used_plugins_restricts(tmp_path: Path) -> None:
     assert manager.get_plugin("shop") is None
 
 
+def test_plugins_that_a_file_makes_and_does_not_keep_are_named(tmp_path: Path) -> None:
+    head = "from estudio_core import PostgresItems, create_text_plugin\nitems = PostgresItems(table='t', text='b')\n"
+    loop = "for name in ('north', 'south', 'east'):\n    {}create_text_plugin(name, items=items, model='m'){}\n"
+    (tmp_path / "regions.py").write_text(head + loop.format("plugin = ", ""))
+    (tmp_path / "towns.py").write_text(
+        head + "kept = []\n" + loop.replace("th'", "th_town'").replace("east", "east_town").format("kept.append(", ")")
+    )
+    manager = PluginManager(tmp_path)
+    with pytest.raises(
+        PluginError, match=r"(?s)no plugin 'north'.*regions.py: It makes 'north', 'south' and keeps none"
+    ):
+        manager.open_plugin("north")
+    assert manager.plugin_names == ["east", "east_town", "north_town", "south_town"]
+    assert manager.errors == {
+        str(
+            tmp_path / "regions.py"
+        ): "It makes 'north', 'south' and keeps none of them: a variable that is bound again "
+        "holds the last one alone. Collect them in a list or a dict."
+    }
+
+
 def test_two_plugins_of_one_name_are_an_error_of_the_second_file(tmp_path: Path) -> None:
     write(tmp_path, "a", GOOD.format(name="shop"))
     write(tmp_path, "b", GOOD.format(name="shop"))
