@@ -192,13 +192,24 @@ class LogFile:
             self._refuse_twice(file.schema_arrow.names)
             number = 0
             for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
-                for content, problem in _parquet_rows(batch):
+                for content, problem in _parquet_rows(_in_utc(batch)):
                     number += 1
                     if number > after:
                         done = int((self.size or 0) * number / max(file.metadata.num_rows, 1))
                         yield Document(f"row {number}", content, problem, done, number)
         except (pa.ArrowException, ValueError) as error:
             raise DataError(f"The log {redact(self.source)} is no Parquet file: {error}.") from error
+
+
+def _in_utc(batch: Any) -> Any:
+    """Return the rows with times in UTC, as Parquet stores them: what their zone is called may be known to nobody."""
+    import pyarrow as pa
+
+    for place, field in enumerate(batch.schema):
+        if pa.types.is_timestamp(field.type) and field.type.tz is not None:
+            moments = batch.column(place).cast(pa.timestamp(field.type.unit, "UTC"))
+            batch = batch.set_column(place, field.name, moments)
+    return batch
 
 
 def _parquet_rows(batch: Any) -> Iterator[tuple[dict[str, Any], Unusable | None]]:

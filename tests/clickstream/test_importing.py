@@ -307,15 +307,33 @@ def test_a_value_of_a_parquet_file_that_python_has_nothing_for_is_its_row_s_faul
         import_log(connection, str(path))
 
 
-def test_an_archive_that_cannot_be_opened_is_named(connection: psycopg.Connection, tmp_path: Path) -> None:
+@pytest.mark.parametrize("zone", ["Mars/Olympus", "Z", "+05:30", "Europe/Kyiv"])
+def test_times_of_a_parquet_file_are_right_whatever_their_zone_is_called(
+    connection: psycopg.Connection, tmp_path: Path, zone: str
+) -> None:
+    at = pa.array([1709283600_000_000, 1709283601_000_000], pa.timestamp("us", zone))
+    table = pa.table({"query_id": ["a", "b"], "user_query": ["x", "y"], "application": ["shop"] * 2, "timestamp": at})
+    pq.write_table(table, tmp_path / "log.parquet")
+    assert import_log(connection, str(tmp_path / "log.parquet")).skipped == ()
+    assert [at for (at,) in connection.execute('SELECT "timestamp" FROM estudio.ubi_queries ORDER BY 1')] == [
+        MORNING, MORNING + timedelta(seconds=1)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("what", "value", "told"), [(6, 1, "encrypted"), (8, 99, "compression method is not supported|compression type 99")]
+)
+def test_an_archive_that_cannot_be_opened_is_named(
+    connection: psycopg.Connection, tmp_path: Path, what: int, value: int, told: str
+) -> None:
     path = tmp_path / "log.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("log", _GOOD_LINES[0])
     stored = bytearray(path.read_bytes())
-    for place in (stored.find(b"PK\x03\x04") + 6, stored.find(b"PK\x01\x02") + 8):
-        stored[place] |= 1
+    for place in (stored.find(b"PK\x03\x04") + what, stored.find(b"PK\x01\x02") + what + 2):
+        stored[place] = value
     path.write_bytes(stored)
-    with pytest.raises(DataError, match=r"log\.zip cannot be read: .*encrypted"):
+    with pytest.raises(DataError, match=rf"log\.zip cannot be read: .*({told})"):
         import_log(connection, str(path))
 
 
