@@ -20,6 +20,7 @@
     │   ├── ReleaseMovedError     another release went live since the pointer was read: read it again
     │   ├── VerificationError     a new index did not pass its checks; the live release keeps serving
     │   ├── SupersededError       a later promotion has taken the place of this one: skip, do not fail
+    │   ├── ExperimentEndedError  the experiment of this run is over: skip, do not fail
     │   └── ConcurrentReleaseError
     └── UnavailableError          a server does not answer now: a retry may help
         ├── SearchTimeoutError    a search was not answered by its deadline
@@ -125,6 +126,10 @@ class VerificationError(ReleaseError):
 
 class SupersededError(ReleaseError):
     """A later promotion has taken the place of this one."""
+
+
+class ExperimentEndedError(ReleaseError):
+    """The experiment that is to be started has ended already."""
 
 
 class ConcurrentReleaseError(ReleaseError):

@@ -19,7 +19,7 @@ from psycopg.types.json import Jsonb
 
 from estudio_core.comparing.settings import ExperimentSettings, Form
 from estudio_core.comparing.standing import Standing
-from estudio_core.errors import ConfigurationError, ReleaseError
+from estudio_core.errors import ConfigurationError, ExperimentEndedError, ReleaseError
 from estudio_core.vectordb.locks import lock_key
 from estudio_core.vectordb.releases import Release, get_release, require_live, stand
 
@@ -112,11 +112,15 @@ def start(
         return get(conn, experiment_id)
 
 
-def require_startable(conn: psycopg.Connection, plugin: str, experiment_id: str, run_id: str) -> None:
+def require_startable(conn: psycopg.Connection, plugin: str, experiment_id: str, run_id: str) -> Experiment | None:
     """Refuse what `start` would refuse of any release that run `run_id` builds: before it is built.
 
+    Returns:
+        The experiment, where this run has started it before and it is under way; None where it is to be started.
+
     Raises:
-        As `start`.
+        ExperimentEndedError: this run has started it before, and it is over.
+        NothingLiveError, ReleaseError, ConfigurationError: as `start`.
     """
     _require_legal(experiment_id)
     found = find(conn, experiment_id)
@@ -124,6 +128,12 @@ def require_startable(conn: psycopg.Connection, plugin: str, experiment_id: str,
         _require_free(conn, plugin)
     elif found.plugin != plugin or get_release(conn, found.challenger).run_id != run_id:
         raise _taken(found, plugin)
+    elif found.state == "ended":
+        raise ExperimentEndedError(
+            f"Experiment {experiment_id!r} of {plugin!r} has ended ({found.verdict}). Choose another name for a new "
+            f"one; in Airflow, start a new run. See: estudio experiments show {experiment_id}"
+        )
+    return found
 
 
 def _require_legal(experiment_id: str) -> None:

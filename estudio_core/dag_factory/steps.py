@@ -22,7 +22,14 @@ from airflow.sdk import (
 from airflow.sdk.exceptions import AirflowSkipException
 
 from estudio_core.dag_factory.notices import callbacks, deadlines
-from estudio_core.errors import ConfigurationError, NotEnoughDataError, NothingLiveError, SupersededError, suggest
+from estudio_core.errors import (
+    ConfigurationError,
+    ExperimentEndedError,
+    NotEnoughDataError,
+    NothingLiveError,
+    SupersededError,
+    suggest,
+)
 from estudio_core.experiments.alias_audit import cleaned
 from estudio_core.log_context import step_context
 from estudio_core.plugin.dag_settings import DagKind, DagSettings
@@ -215,7 +222,7 @@ def _inside_estudio(function: Callable[..., Any], plugin: str) -> Callable[..., 
             try:
                 with record_progress(instance.dag_id, instance.run_id, instance.task_id, instance.map_index):
                     returned = function(*args, **kwargs)
-            except (NotEnoughDataError, NothingLiveError, SupersededError) as error:
+            except (ExperimentEndedError, NotEnoughDataError, NothingLiveError, SupersededError) as error:
                 ended("skipped", reason=str(error))
                 raise AirflowSkipException(str(error)) from error
             except Exception as error:

@@ -66,11 +66,11 @@ class AirflowApi:
         self.base_url = base_url
 
     @classmethod
-    def local(cls, home: Path | None = None) -> AirflowApi:
+    def local(cls, home: Path | None = None, *, timeout_s: float = 30.0) -> AirflowApi:
         """Return the API of the local installation in `home`, as its administrator."""
         home = (home or get_settings().home).expanduser().resolve()
         port = remembered_port(home, "airflow") or PREFERRED_PORTS["airflow"]
-        return cls(f"http://{LOOPBACK}:{port}", ADMIN_USER, admin_password(secrets_folder(home)))
+        return cls(f"http://{LOOPBACK}:{port}", ADMIN_USER, admin_password(secrets_folder(home)), timeout_s=timeout_s)
 
     def close(self) -> None:
         """Close the connections."""

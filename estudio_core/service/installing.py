@@ -71,7 +71,7 @@ def airflow(timeout_s: float = 30.0) -> AirflowApi:
                 timeout_s=timeout_s,
             )
         if remembered_port(home, "airflow") is not None:
-            return AirflowApi.local()
+            return AirflowApi.local(timeout_s=timeout_s)
     except ModuleNotFoundError as error:
         logger.warning("Runs cannot be started: %s", error)
         raise Refused(409, f"This service starts no runs: the package {error.name} is not installed.") from None

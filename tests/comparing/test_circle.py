@@ -14,7 +14,7 @@ from estudio_core import database
 from estudio_core.cli_experiments import experiments_app
 from estudio_core.comparing import ledger
 from estudio_core.comparing.ledger import Experiment
-from estudio_core.errors import ConfigurationError, ReleaseError
+from estudio_core.errors import ConfigurationError, ExperimentEndedError, ReleaseError
 from estudio_core.pipeline.challenging.building import build_challenger
 from estudio_core.pipeline.challenging.concluding import VERDICT_TAG
 from estudio_core.pipeline.challenging.starting import name_of, start
@@ -317,6 +317,28 @@ def test_what_cannot_start_is_refused_before_its_release_is_built(two: Two, clie
     assert check_experiment("shop", {"version": "challenger", "name": "first"}, "second") == "2", "the run goes on"
     answer = client.put("/_experiments/second", json={"plugin": "shop", "version": "2"})
     assert (answer.status_code, "'first' of 'shop' is under way" in answer.text) == (409, True)
+    assert releases_of_shop() == built
+
+
+def test_a_run_that_is_run_again_goes_on_with_its_version_and_after_the_end_starts_nothing(
+    two: Two, client: httpx.Client
+) -> None:
+    begin(two, client)
+    registry = open_plugin("shop").experiments.registry
+    registry.delete_alias("challenger", reason="another training", actor="test")
+    assert check_experiment("shop", {"version": "challenger", "name": "first"}, "second") == "2"
+    assert CliRunner().invoke(experiments_app, ["stop", "first"]).exit_code == 0
+    built = releases_of_shop()
+    with pytest.raises(ExperimentEndedError, match=r"'first' of 'shop' has ended \(stopped\)\. Choose another name"):
+        check_experiment("shop", {"version": "challenger", "name": "first"}, "second")
+    with database.connect() as connection:  # as the service's own run builds it
+        connection.execute("UPDATE estudio.deployments SET run_id = 'service__first' WHERE run_id = 'second'")
+    answer = client.put("/_experiments/first", json={"plugin": "shop", "version": "2"})
+    assert (answer.status_code, "has ended (stopped)" in answer.json()["error"]["reason"]) == (409, True)
+    with database.connect() as connection:
+        connection.execute("UPDATE estudio.deployments SET run_id = 'experiment first' WHERE run_id = 'service__first'")
+    done = CliRunner().invoke(experiments_app, ["start", "-p", "shop", "--version", "2", "--name", "first"])
+    assert (done.exit_code, "has ended (stopped)" in done.output.replace("\n", " ")) == (1, True), done.output
     assert releases_of_shop() == built
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from estudio_core import database, local
 from estudio_core.local import services
 from estudio_core.local.airflow_home import airflow_services, api_address, secrets_folder
 from estudio_core.local.generated_secrets import password
+from estudio_core.local.http_service import http_service
 from estudio_core.local.runs import AirflowApi
 from estudio_core.settings import get_settings
 
@@ -78,16 +79,26 @@ class Stack:
         """Return Airflow's REST API as one of its users."""
         return AirflowApi(self.airflow, user, self.password(user))
 
+    def component(self, name: str) -> services.Service:
+        """Return one of Airflow's processes, such as its triggerer, by the name of its command."""
+        port = int(self.airflow.rpartition(":")[2])
+        [part] = airflow_services(
+            api_address(port), home=self.installation.home, project=self.folder, components=[name]
+        )
+        return part
+
     def scheduler(self) -> services.Service:
         """Return Airflow's scheduler, whose tasks are its children."""
-        port = int(self.airflow.rpartition(":")[2])
-        parts = airflow_services(
-            api_address(port), home=self.installation.home, project=self.folder, components=["scheduler"]
-        )
-        return parts[0]
+        return self.component("scheduler")
 
-    def restart_scheduler(self) -> None:
-        """Start a scheduler again, as `estudio up` does, and wait until it works; what runs stays as it is."""
+    def service(self) -> services.Service:
+        """Return the HTTP service."""
+        assert self.installation.service is not None
+        port = int(self.installation.service.rpartition(":")[2])
+        return http_service(self.installation.home, project=self.folder, port=port)
+
+    def start_again(self) -> None:
+        """Start what has ended or was stopped, as `estudio up` does, and wait until it works; the rest stays."""
         local.start_all(self.installation.home, project=self.folder, triton=False)
 
     def replay_clicks(self) -> None:
@@ -99,8 +110,12 @@ class Stack:
 
 
 @contextmanager
-def open_stack() -> Iterator[Stack]:
-    """Make an installation in a temporary folder, start everything, and stop and remove it after the block."""
+def open_stack(environment: Mapping[str, str] | None = None) -> Iterator[Stack]:
+    """Make an installation in a temporary folder, start everything, and stop and remove it after the block.
+
+    Args:
+        environment: Variables of all its processes, in addition to its own.
+    """
     from tests.small_model import build_small_model
 
     # Not in pytest's folder: run by root, PostgreSQL works as another user, who has to reach its files.
@@ -127,6 +142,7 @@ def open_stack() -> Iterator[Stack]:
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
             "OMP_NUM_THREADS": "1",
+            **(environment or {}),
         }
         _forget()
         installation = local.start_all(home, project=folder, triton=False)

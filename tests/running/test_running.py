@@ -104,7 +104,7 @@ def disturbed(stack: Stack, api: AirflowApi, first_runs: dict[str, RunState]) ->
     for process in [leader, *leader.children(recursive=True)]:  # its executor and the task die with it
         process.kill()
     until(lambda: not services.running(stack.scheduler()), "end of the scheduler")
-    stack.restart_scheduler()
+    stack.start_again()
     return Disturbed(dag_id, run_id, task, scheduler)
 
 

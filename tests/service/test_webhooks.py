@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,8 +18,12 @@ from cryptography.fernet import Fernet
 from typer.testing import CliRunner
 
 from estudio_core.cli import app
+from estudio_core.errors import UnavailableError
 from estudio_core.experiments.shared import mlflow_client
 from estudio_core.experiments.webhook import PATH
+from estudio_core.local.ports import choose_port
+from estudio_core.local.runs import ring
+from estudio_core.service import installing
 from estudio_core.service.webhooks import DELIVERY, SIGNATURE, TIMESTAMP, TOLERANCE_S
 from estudio_core.settings import get_settings
 from tests.service.conftest import Service, running
@@ -291,3 +296,16 @@ def test_webhooks_need_a_server_and_a_secret(service: Service, listening: str, m
     monkeypatch.delenv("ESTUDIO_SERVICE_WEBHOOK_SECRET")
     get_settings.cache_clear()
     assert "is not set" in CliRunner().invoke(app, ["webhook", "register", listening]).output
+
+
+def test_the_airflow_of_this_machine_is_waited_for_no_longer_than_another(tmp_path: Path) -> None:
+    port = choose_port(tmp_path, "airflow")
+    with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", port)):  # answers nobody
+        patch.setenv("ESTUDIO_HOME", str(tmp_path))
+        patch.delenv("ESTUDIO_SERVICE_AIRFLOW_URL", raising=False)
+        get_settings.cache_clear()
+        began = time.monotonic()
+        with installing.airflow(0.2) as api, pytest.raises(UnavailableError, match="timed out"):
+            ring("x-estudio://shop/alias", {}, api=api)
+        assert time.monotonic() - began < 10
+    get_settings.cache_clear()

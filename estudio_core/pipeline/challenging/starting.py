@@ -15,7 +15,7 @@ from estudio_core.pipeline.items.embed_writes import embed_writes
 from estudio_core.plugin.registry import open_plugin
 from estudio_core.plugin.run_params import ExperimentParams
 from estudio_core.vectordb.catching_up import catch_up
-from estudio_core.vectordb.releases import get_release
+from estudio_core.vectordb.releases import Release, get_release
 
 _UNFIT = re.compile(r"[^A-Za-z0-9_.+:-]+")
 _MOST_OF_RUN = 180
@@ -35,24 +35,28 @@ def name_of(params: ExperimentParams, run_id: str) -> str:
     return params.name or f"{legal}{digest}"
 
 
-def require_startable(plugin_name: str, params: dict[str, Any], run_id: str) -> ExperimentParams:
-    """Return the parameters of an experiment that `start` would start: asked before its release is built.
+def require_startable(plugin_name: str, params: dict[str, Any], run_id: str) -> tuple[ExperimentParams, Release | None]:
+    """Refuse what `start` would refuse, before a release is built.
 
     Args:
         plugin_name: The plugin.
         params: As `ExperimentParams`.
         run_id: Names the release that is to be built, and the experiment, where the parameters do not.
 
+    Returns:
+        The parameters; and the challenger, where this run has started the experiment before.
+
     Raises:
         NothingLiveError: there is nothing to compare with.
+        ExperimentEndedError: this run has started the experiment before, and it is over.
         ReleaseError: another experiment is under way.
         ConfigurationError: a parameter is not legal, or the name names another experiment.
     """
     wanted = ExperimentParams.model_validate(params)
     with database.connect() as connection:
         database.require_schema(connection)
-        ledger.require_startable(connection, plugin_name, name_of(wanted, run_id), run_id)
-    return wanted
+        found = ledger.require_startable(connection, plugin_name, name_of(wanted, run_id), run_id)
+        return wanted, None if found is None else get_release(connection, found.challenger)
 
 
 def start(plugin_name: str, release_id: int, params: dict[str, Any], run_id: str, actor: str) -> Experiment:
