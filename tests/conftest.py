@@ -30,10 +30,24 @@ from estudio_core.settings import get_settings
 from tests.database_templates import DatabaseTemplates
 from tests.small_model import minilm_folder
 
+TESTS = Path(__file__).parent
+LONGEST_FIRST = [
+    TESTS / file
+    for file in (
+        "running/test_running.py",
+        "e2e/test_dags.py",
+        "acceptance/test_tutorial.py",
+        "experiments/test_search.py",
+    )
+]
+"""Files of a minute and more, by what they took last."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put files with long tests first: begun last, one of them would keep one core busy and leave the others idle."""
     long = {item.path for item in items if item.get_closest_marker("e2e")}
-    items.sort(key=lambda item: item.path not in long)
+    place = {path: number for number, path in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: place.get(item.path, len(place) + (item.path not in long)))
 
 
 @pytest.fixture(scope="session")
