@@ -60,8 +60,9 @@ test: $(READY) ## Run all tests but those of `make proof` (TEST_WORKERS=: proces
 	@HF_HUB_OFFLINE=1 $(PY) -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: proof
-proof: $(READY) ## Log into Airflow and MLflow with a browser, kill tasks and scheduler, release by alias, experiments, the service under fire: tests/running
-	@HF_HUB_OFFLINE=1 $(PY) -m pytest -m "proof or not proof" tests/running tests/chaos/test_online.py
+proof: $(READY) ## Airflow and MLflow in a browser, killed tasks and scheduler, aliases, experiments, releases and service under fire, memory of training
+	@HF_HUB_OFFLINE=1 $(PY) -m pytest -m "proof or not proof" tests/running tests/chaos/test_drill.py tests/chaos/test_online.py \
+		tests/lightning_modules/test_memory.py
 	@HF_HUB_OFFLINE=1 FUZZ_EXAMPLES=100 $(PY) -m pytest tests/service/test_fuzzing.py
 
 .PHONY: proof-hosts

@@ -24,9 +24,24 @@ from estudio_core.settings import get_settings
 from estudio_core.vectordb.index_info import SearchIndexInfo
 from estudio_core.vectordb.releases import ItemModel, start_release
 from estudio_core.writing import ItemWrite, upsert
-from tests.pipeline.conftest import Shop, indexed_shop, shop, small_entry, small_model_folder
+from tests.pipeline.conftest import (
+    Shop,
+    database_template,
+    indexed_database,
+    indexed_shop,
+    shop,
+    small_entry,
+    small_model_folder,
+)
 
-__all__ = ["indexed_shop", "shop", "small_entry", "small_model_folder"]
+__all__ = [
+    "database_template",
+    "indexed_database",
+    "indexed_shop",
+    "shop",
+    "small_entry",
+    "small_model_folder",
+]
 
 
 @pytest.fixture(autouse=True)

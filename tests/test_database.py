@@ -157,19 +157,19 @@ def test_an_embedded_server_that_is_started_has_its_tables_and_one_that_runs_kee
 
 
 def test_a_server_is_found_also_where_the_working_folder_is_gone(
-    tmp_path: Path, estudio_home: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, databases_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "home" / "postgres"
-    url = embedded_postgres.start(folder)
+    home = databases_folder / "of nowhere"
+    url = embedded_postgres.start(home / "postgres")
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
     try:
-        assert embedded_postgres.url_of(tmp_path / "home", migrate) == url
+        assert embedded_postgres.url_of(home, migrate) == url
     finally:
         monkeypatch.chdir(tmp_path)
-        embedded_postgres.stop(folder)
+        embedded_postgres.stop(home / "postgres")
 
 
 @pytest.mark.parametrize("name", ["my files", "it's", "100%25", "a&b;c", "ä#ö?", "(1)", "x/../y"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from estudio_core.clickstream.query_retriever import query_key
@@ -73,12 +74,9 @@ def chorus(partition: int, *, development: bool) -> Corpus:
         start, half = (partition + 1) % 2 * RESERVED // 2, RESERVED // 2
         unseen = sorted(shuffled[start : start + half] if partition else reserved)
         seen = sorted({*queries, *reserved} - {*unseen})
-    texts = {
-        str(row["id"]): ". ".join(text for text in (row["title"], row["short_description"]) if text)
-        for row in products()
-    }
-    others = _by_hash((key for key in texts if key not in judgments.object_ids), salt="")[:OTHER_PRODUCTS]
-    kept = {*others, *judgments.object_ids}
+    texts, rated = _texts(), judgments.object_ids
+    others = _by_hash((key for key in texts if key not in rated), salt="")[:OTHER_PRODUCTS]
+    kept = {*others, *rated}
     return Corpus(
         name=f"chorus-{'dev' if development else 'test'}-{partition}",
         items={key: text for key, text in texts.items() if key in kept},
@@ -89,6 +87,15 @@ def chorus(partition: int, *, development: bool) -> Corpus:
         max_tokens=64,
         shown_judged_only=True,
     )
+
+
+@cache
+def _texts() -> dict[str, str]:
+    """Return title and description of every product of the demo's catalog, by id."""
+    return {
+        str(row["id"]): ". ".join(text for text in (row["title"], row["short_description"]) if text)
+        for row in products()
+    }
 
 
 def nfcorpus(*, development: bool, folder: Path = NFCORPUS_FOLDER) -> Corpus:

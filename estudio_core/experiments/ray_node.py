@@ -19,6 +19,7 @@ from estudio_core.errors import UnavailableError
 
 JOIN_TIMEOUT_S = 60.0
 _STOP_GRACE_S = 15.0
+_NOT_JOINED_GRACE_S = 1.0  # while it calls the cluster, `ray start` takes no notice of SIGTERM
 _STARTED = "Ray runtime started"  # what `ray start` prints once the node is registered
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -86,7 +87,7 @@ def _join(address: str) -> subprocess.Popen[str]:
     deadline = time.monotonic() + JOIN_TIMEOUT_S
     while not any(_STARTED in line for line in said):
         if process.poll() is not None or time.monotonic() > deadline:
-            _stop(process)
+            _stop(process, _NOT_JOINED_GRACE_S)
             reader.join(_STOP_GRACE_S)
             raise UnavailableError(
                 f"This machine cannot join the Ray cluster at {address}: {' '.join(''.join(said).split())[-600:]} "
@@ -103,11 +104,11 @@ def _read(process: subprocess.Popen[str], said: list[str]) -> None:
         said.append(line)
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
+def _stop(process: subprocess.Popen[str], grace_s: float = _STOP_GRACE_S) -> None:
     """End the node; `ray start --block` ends what it started."""
     process.terminate()
     try:
-        process.wait(_STOP_GRACE_S)
+        process.wait(grace_s)
     except subprocess.TimeoutExpired:
         for child in psutil.Process(process.pid).children(recursive=True):
             child.kill()

@@ -67,7 +67,7 @@ def e5_in_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = XLMRobertaConfig(
         vocab_size=len(fast),
         hidden_size=768,
-        num_hidden_layers=3,
+        num_hidden_layers=2,
         num_attention_heads=4,
         intermediate_size=64,
         max_position_embeddings=514,
@@ -129,7 +129,7 @@ def _clickstream(application: str) -> tuple[list[UbiQuery], list[UbiEvent]]:
     rng = random.Random(3)
     topics = list(TOPICS)
     queries, events = [], []
-    for number in range(240):
+    for number in range(120):
         topic = number % len(topics)
         drawn = [3 * rng.randrange(ARTICLES // 3) + t + 1 for t in (0, 1, 2) for _ in range(2)]
         shown = [str(object_id) for object_id in dict.fromkeys(drawn)]

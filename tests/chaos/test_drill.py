@@ -1,4 +1,9 @@
-"""The short form of `make chaos`: builder, server, database and task killed once or twice each."""
+"""The short form of `make chaos`, part of `make proof`: builder, server, database and task killed under traffic.
+
+In `make test`, each is killed without the others: steps in `tests/pipeline/test_killed_steps.py` and
+`test_shard_resume.py`, Triton in `tests/local/triton/test_local_server.py`, PostgreSQL in `tests/test_database.py` and
+`tests/service/test_broken_connections.py`; writes during releases are those of `tests/vectordb/test_releases.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ import pytest
 from tests.chaos.drill import drill
 from tests.chaos.points import POINTS
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.proof, pytest.mark.timeout(900)]
 
 
 def test_no_promise_is_broken_when_parts_are_killed(tmp_path: Path) -> None:

@@ -10,9 +10,24 @@ from typing import Any
 from estudio_core.searching import search
 from estudio_core.vectordb.filters import _LEAVES
 from estudio_core.writing import ItemWrite, upsert
-from tests.pipeline.conftest import Shop, indexed_shop, shop, small_entry, small_model_folder
+from tests.pipeline.conftest import (
+    Shop,
+    database_template,
+    indexed_database,
+    indexed_shop,
+    shop,
+    small_entry,
+    small_model_folder,
+)
 
-__all__ = ["indexed_shop", "shop", "small_entry", "small_model_folder"]
+__all__ = [
+    "database_template",
+    "indexed_database",
+    "indexed_shop",
+    "shop",
+    "small_entry",
+    "small_model_folder",
+]
 
 PAGE = (Path(__file__).parents[2] / "docs" / "searching.md").read_text(encoding="utf-8")
 LAMP = {"title": "Brass lamp", "brand": "acme", "tags": ["red", "new"], "price": 20, "sku": "AB-17-x"}

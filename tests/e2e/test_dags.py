@@ -88,19 +88,14 @@ def test_from_a_table_to_a_released_fine_tuned_model_and_back(
     assert (live.built_by, live.model_version, live.item_model_version) == (2, "3", "2")
 
 
-def test_too_few_sessions_skip_the_run_and_say_how_many(
-    airflow: AirflowInstallation, small_catalog: Callable[[], None]
+def test_a_missing_table_fails_at_once_and_too_few_sessions_skip_the_run_and_both_are_named(
+    airflow: AirflowInstallation,
 ) -> None:
-    small_catalog()
-    [run] = airflow.run((f"{PLUGIN}__fine_tune", {}))
-    assert run.state == "success"
-    assert run.tasks["extract[-1]"] == "skipped"
-    assert run.tasks["train[-1]"] == "skipped"
-    assert "0 clicked sessions" in run.output
-
-
-def test_a_missing_table_fails_at_once_and_is_named(airflow: AirflowInstallation) -> None:
-    [run] = airflow.run((f"{PLUGIN}__initialize", {}))
-    assert run.state == "failed"
-    assert run.tasks["check_source[-1]"] == "failed"
-    assert "products" in run.output
+    missing, skipped = airflow.run((f"{PLUGIN}__initialize", {}), (f"{PLUGIN}__fine_tune", {}))
+    assert missing.state == "failed"
+    assert missing.tasks["check_source[-1]"] == "failed"
+    assert "products" in missing.output
+    assert skipped.state == "success"
+    assert skipped.tasks["extract[-1]"] == "skipped"
+    assert skipped.tasks["train[-1]"] == "skipped"
+    assert "0 clicked sessions" in skipped.output

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -193,11 +194,26 @@ def test_a_search_survives_failing_and_dying_trials_and_leaves_no_process(
     assert signal.getsignal(signal.SIGTERM) == handler
 
 
-@pytest.mark.e2e
-def test_a_search_killed_in_the_middle_goes_on_and_leaves_no_process(
-    search: Search, tmp_path: Path, ledger: Path, home: Path
-) -> None:
-    arguments = {"config": {"validations": 4, "pause_s": 0.5}, "resources": Resources(1, 0, 1)}
+@dataclass(frozen=True)
+class Killed:
+    """A search of four trials that was killed in its second one.
+
+    Attributes:
+        folder: Its files: `search` and `ledger`.
+        processes: Those it had started, Ray's agents excepted.
+        agents: Processes of Ray that look after their parent, and try for a minute to tell that it is gone.
+    """
+
+    folder: Path
+    processes: set[int]
+    agents: set[int]
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    folder = tmp_path_factory.mktemp("killed")
+    ledger = folder / "ledger"
+    ledger.mkdir()
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
         "from estudio_core.experiments.search import run_trials\n"
@@ -208,8 +224,8 @@ def test_a_search_killed_in_the_middle_goes_on_and_leaves_no_process(
         "config={'ledger': sys.argv[3], 'validations': 4, 'pause_s': 0.5}, resources=Resources(1, 0, 1), "
         "pruning=Pruning(grace_reports=50))\n"
     )
-    command = [sys.executable, "-c", code, str(HERE), str(tmp_path / "search"), str(ledger)]
-    process = subprocess.Popen(command)
+    command = [sys.executable, "-c", code, str(HERE), str(folder / "search"), str(ledger)]
+    process = subprocess.Popen(command, env={**os.environ, "ESTUDIO_HOME": str(folder / "home")})
     deadline = time.monotonic() + 90
     while len(list(ledger.iterdir())) < 2:
         assert process.poll() is None
@@ -219,13 +235,18 @@ def test_a_search_killed_in_the_middle_goes_on_and_leaves_no_process(
     agents = {pid for pid, name in started.items() if "Agent" in name}
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert alive(set(started) - agents) == set()
+    return Killed(folder, set(started) - agents, agents)
+
+
+@pytest.mark.e2e
+def test_a_search_killed_in_the_middle_goes_on_and_leaves_no_process(search: Search, killed: Killed) -> None:
+    ledger = killed.folder / "ledger"
+    assert alive(killed.processes) == set()
     assert runs(ledger) == {0: 1, 1: 1}
-    result = search(4, **arguments)
+    config = {"ledger": str(ledger), "validations": 4, "pause_s": 0.5}
+    result = search(4, storage=killed.folder / "search", config=config, resources=Resources(1, 0, 1))
     assert {trial.status for trial in result.trials} == {"completed"}
     assert runs(ledger) == {0: 1, 1: 2, 2: 1, 3: 1}
-    # Ray's agents look after their parent once a minute.
-    assert alive(agents, within_s=90) == set()
 
 
 def ended(plan: SearchPlan, *ends: TrialEnd) -> SearchPlan:
@@ -378,3 +399,10 @@ def test_a_trial_takes_threads_for_each_of_its_devices() -> None:
         match="take 6 CPUs and 0 GPUs of one machine, and Ray's machines have 4 CPUs and 0 GPUs, 4 CPUs",
     ):
         per_trial(wanted, [{"CPU": 4}, {"CPU": 4}])
+
+
+@pytest.mark.e2e
+def test_the_agents_of_a_killed_search_end_by_themselves(killed: Killed) -> None:
+    """The last test of the file: most of their minute is over."""
+    assert killed.agents
+    assert alive(killed.agents, within_s=90) == set()

@@ -22,7 +22,7 @@ from estudio_core.inference.embedder import Embedder
 from estudio_core.inference.manifest import MODEL_FILE
 from estudio_core.inference.onnx_embedder import OnnxEmbedder
 from estudio_core.inference.onnx_session import open_session
-from estudio_core.inference.standby_embedder import StandbyEmbedder
+from estudio_core.inference.standby_embedder import QUERY_TIMEOUT_S, StandbyEmbedder
 from estudio_core.inference.triton_control import TritonControl
 from estudio_core.inference.triton_embedder import TritonEmbedder
 from estudio_core.settings import get_settings
@@ -324,7 +324,7 @@ def test_a_slow_server_answers_queries_where_nothing_else_can(server, served):
         raise MissingDependencyError("ONNX Runtime is not installed.")
 
     standby = StandbyEmbedder(server[1], served[1], missing, timeout_s=10)
-    server[0].delay_s = 1.0
+    server[0].delay_s = QUERY_TIMEOUT_S + 0.05
     assert standby.embed_queries(["x"]).shape == (1, 32)
     server[0].session = open_session(served[1].parent / "shop_v2" / MODEL_FILE)
     fresh = StandbyEmbedder(server[1], served[1], missing, timeout_s=10)

@@ -20,6 +20,7 @@ from estudio_core.clickstream.ubi import UbiEvent, UbiQuery
 from estudio_core.context import context
 from estudio_core.inference.opening import close_embedders
 from estudio_core.settings import get_settings
+from tests.database_templates import DatabaseTemplates
 from tests.pipeline.steps import build_release
 
 KINDS = ("lamp", "chair", "kettle", "radio", "camera", "tent")
@@ -114,17 +115,51 @@ def small_entry(small_model: Callable[..., Any], tmp_path_factory: pytest.TempPa
     return root / "shop_v1"
 
 
+@pytest.fixture(scope="session")
+def indexed_database(
+    database_templates: DatabaseTemplates,
+    small_entry: Path,
+    small_model_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[], str]:
+    """Gives the name of a database with the shop's products and a live release; it is made when first asked for."""
+
+    def fill(url: str) -> None:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("ESTUDIO_HOME", str(tmp_path_factory.mktemp("indexed")))
+            patched.setenv("ESTUDIO_DATABASE_URL", url)
+            patched.setenv("ESTUDIO_TRITON_REPOSITORY", str(small_entry.parent))
+            plugin_file = _write_plugin(tmp_path_factory.mktemp("plugins"), small_model_folder)
+            patched.setenv("ESTUDIO_PLUGINS_PATH", str(plugin_file.parent))
+            forget_plugins()
+            database.migrate(url)
+            made = Shop(url, plugin_file, small_model_folder)
+            _fill_table(made)
+            made.sql("ALTER TABLE products ADD COLUMN changed_at timestamptz NOT NULL DEFAULT now()")
+            build_release("shop", small_entry.name, "first")
+        forget_plugins()
+
+    return lambda: database_templates.made("indexed_shop", fill)
+
+
+@pytest.fixture
+def database_template(request: pytest.FixtureRequest, database_template: str | None) -> str | None:
+    """That of all tests, and another one for tests with an `indexed_shop`."""
+    if "indexed_shop" not in request.fixturenames:
+        return database_template
+    return str(request.getfixturevalue("indexed_database")())
+
+
 @pytest.fixture
 def indexed_shop(shop: Shop, small_entry: Path) -> Shop:
     """The shop with times of change in its table, and a live release that did not need MLflow."""
-    shop.sql("ALTER TABLE products ADD COLUMN changed_at timestamptz NOT NULL DEFAULT now()")
     shutil.copytree(small_entry, get_settings().triton_repository / small_entry.name)
-    build_release("shop", small_entry.name, "first")
     return shop
 
 
 @pytest.fixture
 def shop(
+    request: pytest.FixtureRequest,
     estudio_home: Path,
     database_url: str,
     small_model_folder: Path,
@@ -134,17 +169,28 @@ def shop(
 ) -> Iterator[Shop]:
     """Sixty products and their plugin."""
     shutil.copy(empty_store, estudio_home / "mlflow.db")
-    plugin_file = tmp_path / "plugins" / "shop.py"
-    plugin_file.parent.mkdir()
-    plugin_file.write_text(PLUGIN.format(model=str(small_model_folder)))
+    plugin_file = _write_plugin(tmp_path / "plugins", small_model_folder)
     monkeypatch.setenv("ESTUDIO_PLUGINS_PATH", str(plugin_file.parent))
     forget_plugins()
     made = Shop(database_url, plugin_file, small_model_folder)
-    made.sql("CREATE TABLE products (id int PRIMARY KEY, title text, kind text)")
-    rng = random.Random(1)
-    for number in range(60):
-        kind = KINDS[number % len(KINDS)]
-        title = f"{rng.choice(['red', 'old', 'small', 'fine'])} {kind} number {number}"
-        made.sql("INSERT INTO products VALUES (%s, %s, %s)", number, title, kind)
+    if "indexed_shop" not in request.fixturenames:  # whose database comes with it
+        _fill_table(made)
     yield made
     forget_plugins()
+
+
+def _write_plugin(folder: Path, model: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    file = folder / "shop.py"
+    file.write_text(PLUGIN.format(model=str(model)))
+    return file
+
+
+def _fill_table(shop: Shop) -> None:
+    rng = random.Random(1)
+    kinds = [KINDS[number % len(KINDS)] for number in range(60)]
+    titles = [f"{rng.choice(['red', 'old', 'small', 'fine'])} {kind} number {n}" for n, kind in enumerate(kinds)]
+    shop.sql("CREATE TABLE products (id int PRIMARY KEY, title text, kind text)")
+    shop.sql(
+        "INSERT INTO products SELECT * FROM unnest(%s::int[], %s::text[], %s::text[])", [*range(60)], titles, kinds
+    )

@@ -18,9 +18,7 @@ from estudio_core.pipeline.training.sessions import SESSIONS_FILE
 from estudio_core.searching import search
 from estudio_core.settings import get_settings
 from estudio_core.writing import ItemWrite, upsert
-from tests.pipeline.conftest import Shop, indexed_shop, shop, small_entry, small_model_folder
-
-__all__ = ["indexed_shop", "shop", "small_entry", "small_model_folder"]
+from tests.pipeline.conftest import Shop
 
 
 def test_rows_and_personal_vectors_go_and_trainings_stay(indexed_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

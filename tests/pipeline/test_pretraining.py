@@ -125,8 +125,13 @@ def half_trained(small_model: Callable[..., Any], tmp_path_factory: pytest.TempP
 def goods(shop: Shop) -> Shop:
     """Products of two columns that share no word."""
     shop.sql("CREATE TABLE goods (id int PRIMARY KEY, title text, about text)")
-    for number, row in enumerate(products()):
-        shop.sql("INSERT INTO goods VALUES (%s, %s, %s)", number, *row)
+    titles, abouts = map(list, zip(*products(), strict=True))
+    shop.sql(
+        "INSERT INTO goods SELECT * FROM unnest(%s::int[], %s::text[], %s::text[])",
+        [*range(len(titles))],
+        titles,
+        abouts,
+    )
     words = COLOURS | STUFFS | THINGS
     means = words | {other: word for word, other in words.items()}
     shop.plugin_file.write_text(PLUGIN.format(means=means, model=str(shop.model)))

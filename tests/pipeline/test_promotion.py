@@ -22,7 +22,9 @@ from estudio_core.plugin.registry import open_plugin
 from estudio_core.promotion import ledger
 from estudio_core.promotion.aliases import ACTOR, observe_all
 from estudio_core.vectordb.releases import live_release
+from tests.pipeline.conftest import forget_plugins
 from tests.pipeline.steps import initialize, release
+from tests.snapshot import Snapshot, estudio_home
 
 if TYPE_CHECKING:
     from estudio_core.experiments.model_registry import ModelRegistry
@@ -30,27 +32,42 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.e2e
 
+__all__ = ["estudio_home"]
+
+
+@pytest.fixture(scope="module")
+def snapshot(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Snapshot]:
+    made = Snapshot(postgres_server, tmp_path_factory.mktemp("promotion"))
+    yield made
+    made.drop()
+
 
 @pytest.fixture
-def versions(shop: Shop, small_model: Callable[..., Any], tmp_path: Path) -> list[int]:
+def versions(shop: Shop, small_model: Callable[..., Any], snapshot: Snapshot, tmp_path: Path) -> list[int]:
     """The live base model, and two candidates that passed through a gate."""
+    if snapshot.kept is None:
+        snapshot.keep(shop.database_url, _made_versions(small_model, tmp_path))
+        forget_plugins()
+    snapshot.restore(shop.database_url)
+    return list(snapshot.kept)
+
+
+def _made_versions(small_model: Callable[..., Any], folder: Path) -> list[int]:
     from estudio_core.models.storage import save_model
 
     initialize("shop")
     manager = open_plugin("shop").experiments
     made = [1]
     for seed in (2, 3):
-        save_model(small_model(seed=seed), tmp_path / f"model-{seed}")
+        save_model(small_model(seed=seed), folder / f"model-{seed}")
         run = manager.start_iteration(f"run-{seed}")
-        made.append(
-            manager.register_model(tmp_path / f"model-{seed}", run.run_id, metrics={"unseen_ndcg@10_gain": 0.1})
-        )
+        made.append(manager.register_model(folder / f"model-{seed}", run.run_id, metrics={"unseen_ndcg@10_gain": 0.1}))
     assert look() == []  # what Estudio itself moved is no request
     return made
 
 
 @pytest.fixture
-def conn(shop: Shop) -> Iterator[psycopg.Connection]:
+def conn(versions: list[int]) -> Iterator[psycopg.Connection]:
     with database.connect(autocommit=True) as connection:
         yield connection
 

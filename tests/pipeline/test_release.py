@@ -46,6 +46,7 @@ def loaded(run_id: str) -> list[dict[str, Any]]:
 
 
 def test_a_release_is_verified_by_golden_texts_asked_anew(indexed_shop: Shop) -> None:
+    assert len(search("shop", "red lamp", limit=5).hits) == 5  # with a model that is open from now on
     built = build_index("shop", loaded("second")).as_dict()
     file = get_settings().triton_repository / "shop_v1" / "manifest.json"
     content = json.loads(file.read_text())

@@ -2,7 +2,8 @@
 
 One installation serves all tests of this file, which stand in the order of a story: two plugins go live, one of their
 runs is hit twice, a person trains, promotes and rolls back, and in the end everything is where it should be. The tests
-marked `proof` run with `make proof` only.
+marked `proof` run with `make proof` only. Those of a person ask for the browser first: where there is none, nothing is
+trained for them.
 """
 
 from __future__ import annotations
@@ -158,7 +159,7 @@ def test_a_task_whose_process_is_killed_is_retried_and_the_run_goes_on(api: Airf
 
 
 def test_a_person_trains_with_the_form_and_reads_the_report(
-    api: AirflowApi, first_runs: dict[str, RunState], admin: Person
+    admin: Person, api: AirflowApi, first_runs: dict[str, RunState]
 ) -> None:
     fine_tune = f"{MAIN}__fine_tune"
     admin.open_form(fine_tune)
@@ -184,7 +185,7 @@ def test_a_person_trains_with_the_form_and_reads_the_report(
 
 
 def test_an_alias_moved_in_mlflow_is_followed_by_its_release(
-    stack: Stack, api: AirflowApi, trained: str, admin: Person
+    admin: Person, stack: Stack, api: AirflowApi, trained: str
 ) -> None:
     release = f"{MAIN}__release"
     before = run_ids(api, release)
@@ -206,7 +207,7 @@ def test_an_alias_moved_in_mlflow_is_followed_by_its_release(
 
 
 def test_the_button_of_the_estudio_page_goes_back_in_seconds(
-    stack: Stack, api: AirflowApi, promoted: str, admin: Person
+    admin: Person, stack: Stack, api: AirflowApi, promoted: str
 ) -> None:
     rollback, release = f"{MAIN}__rollback", f"{MAIN}__release"
     page = admin.open_estudio(MAIN)
@@ -229,7 +230,7 @@ def test_the_button_of_the_estudio_page_goes_back_in_seconds(
 
 
 def test_a_viewer_reads_the_page_without_a_button_and_is_refused_when_posting(
-    stack: Stack, api: AirflowApi, browser: Browser, first_runs: dict[str, RunState]
+    browser: Browser, stack: Stack, api: AirflowApi, first_runs: dict[str, RunState]
 ) -> None:
     viewer = person(browser, "viewer", stack.airflow, stack.mlflow)
     viewer.log_in(stack.password("viewer"))
@@ -283,7 +284,7 @@ def test_a_finished_run_that_is_cleared_converges_to_the_same_version(
 
 @pytest.mark.proof
 def test_a_person_approves_in_airflow_with_the_numbers_beside_the_question(
-    stack: Stack, api: AirflowApi, admin: Person, first_runs: dict[str, RunState]
+    admin: Person, stack: Stack, api: AirflowApi, first_runs: dict[str, RunState]
 ) -> None:
     fine_tune = f"{MAIN}__fine_tune"
     conf = {"num_epochs": 2, "promotion": "approval"}  # another model than that of `by_hand`
@@ -300,7 +301,7 @@ def test_a_person_approves_in_airflow_with_the_numbers_beside_the_question(
 
 @pytest.mark.proof
 def test_of_two_promotions_at_once_the_later_one_wins_and_nothing_between_is_served(
-    stack: Stack, api: AirflowApi, admin: Person, first_runs: dict[str, RunState]
+    admin: Person, stack: Stack, api: AirflowApi, first_runs: dict[str, RunState]
 ) -> None:
     release = f"{MAIN}__release"
     serving = live(MAIN).model_version

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from numpy.typing import NDArray
 
+from estudio_core import database
 from estudio_core.lexical.settings import Bm25Settings
 from estudio_core.vectordb import ordering
 from estudio_core.vectordb.collection import Collection
@@ -18,30 +19,53 @@ from estudio_core.vectordb.index_info import SearchIndexInfo
 from estudio_core.vectordb.objects import IndexedObject
 from estudio_core.vectordb.payload_filters import drawn_filters
 from estudio_core.vectordb.search import search
+from tests.database_templates import DatabaseTemplates
 
 OBJECTS, DIMENSIONS, CLUSTERS = 12_000, 64, 30
+COLLECTION = Collection("clusters", SearchIndexInfo(dimensions=DIMENSIONS, lexical=Bm25Settings()))
 
 
-@pytest.fixture
-def clusters(conn: psycopg.Connection) -> tuple[Collection, NDArray[np.float32], NDArray[np.int64]]:
+@pytest.fixture(scope="module")
+def drawn() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """A vector of each object, and its cluster."""
     rng = np.random.default_rng(5)
     of = rng.integers(0, CLUSTERS, OBJECTS)
     vectors = (rng.normal(size=(CLUSTERS, DIMENSIONS))[of] + 0.6 * rng.normal(size=(OBJECTS, DIMENSIONS))).astype("f4")
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    collection = Collection("clusters", SearchIndexInfo(dimensions=DIMENSIONS, lexical=Bm25Settings()))
-    collection.create(conn)
-    collection.copy_objects(
-        conn,
-        (
-            IndexedObject(
-                f"{i:05}", {"c": int(of[i]), "half": "ab"[int(of[i]) % 2], "x": i % 7}, "h", vectors[i : i + 1],
-                text=f"word{i % 50} cluster{of[i]}",
-            )
-            for i in range(OBJECTS)
-        ),
-    )  # fmt: skip
-    build_index(conn, collection)
-    return collection, vectors, of
+    return vectors, of
+
+
+@pytest.fixture
+def database_template(
+    database_templates: DatabaseTemplates, drawn: tuple[NDArray[np.float32], NDArray[np.int64]]
+) -> str:
+    """A database with the indexed collection, made once."""
+    vectors, of = drawn
+
+    def fill(url: str) -> None:
+        database.migrate(url)
+        with database.connect(url, autocommit=True) as conn:
+            COLLECTION.create(conn)
+            COLLECTION.copy_objects(
+                conn,
+                (
+                    IndexedObject(
+                        f"{i:05}", {"c": int(of[i]), "half": "ab"[int(of[i]) % 2], "x": i % 7}, "h", vectors[i : i + 1],
+                        text=f"word{i % 50} cluster{of[i]}",
+                    )
+                    for i in range(OBJECTS)
+                ),
+            )  # fmt: skip
+            build_index(conn, COLLECTION)
+
+    return database_templates.made("clusters", fill)
+
+
+@pytest.fixture
+def clusters(
+    drawn: tuple[NDArray[np.float32], NDArray[np.int64]],
+) -> tuple[Collection, NDArray[np.float32], NDArray[np.int64]]:
+    return COLLECTION, *drawn
 
 
 @pytest.mark.parametrize("text", [None, "word7"])
