@@ -30,6 +30,7 @@ from estudio_core.demo.catalog import load_judgments
 from estudio_core.demo.people import SimulatedPeople, plan_visits
 from estudio_core.errors import ConfigurationError
 from estudio_core.experiments.alias_audit import doorbell
+from estudio_core.experiments.webhook import PATH
 from estudio_core.local import services
 from estudio_core.local.mlflow_ui import mlflow_service
 from estudio_core.local.ports import any_free_port
@@ -245,6 +246,14 @@ def test_users_decide_two_experiments_that_airflow_runs_one_challenger_goes_live
     for name, each in (("liked", better), ("disliked", dropped)):
         [row] = json.loads(estudio("experiments", "show", name, "--json"))
         assert (row["state"], row["verdict"], row["reason"]) == ("ended", each.found.verdict, each.found.reason)
+    # Run again, a run whose experiment is over undoes nothing and starts nothing.
+    trails = {plugin: audit(plugin) for plugin in (MAIN, OTHER)}
+    for plugin, run_id in ((MAIN, "service__liked"), (OTHER, "by_form")):
+        api.json("POST", f"/dags/{plugin}__experiment/dagRuns/{run_id}/clear", json={"dry_run": False})
+        again = local.wait(f"{plugin}__experiment", run_id, api=stack.api(), timeout_s=PATIENCE_S)
+        assert {task.state for task in again.tasks} == {"skipped"}
+    assert {plugin: audit(plugin) for plugin in (MAIN, OTHER)} == trails
+    assert assert_serves(MAIN, "2", ITEMS).release_id == better.found.challenger
     # What Estudio set itself was no request, though MLflow told of it.
     assert {plugin: run_ids(api, f"{plugin}__release") for plugin in (MAIN, OTHER)} == releases
 
@@ -265,6 +274,13 @@ def heard(api: AirflowApi, dag_id: str, run_id: str) -> dict[str, Any]:
     """Return what the event said that started a run."""
     [event] = api.json("GET", f"/dags/{dag_id}/dagRuns/{run_id}/upstreamAssetEvents")["asset_events"]
     return dict(event["extra"])
+
+
+def answered(stack: Stack, endpoint: str) -> list[int]:
+    """Return with which states the service has answered requests to an endpoint, by its log."""
+    lines = stack.service().log_file.read_text(errors="replace").splitlines()
+    found = [json.loads(line) for line in lines if line.startswith("{")]
+    return [int(line["status"]) for line in found if line.get("endpoint") == endpoint]
 
 
 def assert_released_by_alias(run_id: str, before: str, after: str) -> None:
@@ -308,8 +324,7 @@ def test_what_airflow_was_away_for_is_found_by_the_triggerer_when_it_is_back(sta
     services.stop(stack.component("triggerer"), stack.component("api-server"))
     try:
         set_champion(stack, MAIN, wanted)
-        log = stack.service().log_file
-        until(lambda: "503" in log.read_text(errors="replace"), "MLflow is told that Airflow is away")
+        until(lambda: 503 in answered(stack, PATH), "MLflow is told that Airflow is away")
         assert live(MAIN).model_version == serving
     finally:
         stack.start_again()
