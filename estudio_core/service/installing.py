@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import anyio.to_thread
 from starlette.responses import Response
@@ -38,16 +39,19 @@ def start_run(dag_id: str, run_id: str, params: dict[str, Any] | None = None) ->
     """Start a run of a plugin's DAG, or find the one of this name, and return its id.
 
     Raises:
-        Refused: this service starts none, or Airflow does not.
+        Refused: this service starts none, or Airflow does not; or the run of this name has failed.
     """
-    api = airflow()
-    from estudio_core.local.runs import trigger
+    with airflow() as api:
+        from estudio_core.local.runs import trigger
 
-    try:
-        return trigger(dag_id, params, run_id=run_id, api=api)
-    except ConfigurationError as error:
-        logger.warning("A run of %s was not started: %s", dag_id, error)
-        raise Refused(404, "Airflow has no DAG of this plugin that it starts; its own page says why.") from error
+        earlier = api.request("GET", f"/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}")
+        if earlier.is_success and earlier.json()["state"] == "failed":
+            raise Refused(409, f"The run {run_id} has failed. Clear it in Airflow, or choose another name.")
+        try:
+            return trigger(dag_id, params, run_id=run_id, api=api)
+        except ConfigurationError as error:
+            logger.warning("A run of %s was not started: %s", dag_id, error)
+            raise Refused(404, "Airflow has no DAG of this plugin that it starts; its own page says why.") from error
 
 
 def airflow(timeout_s: float = 30.0) -> AirflowApi:

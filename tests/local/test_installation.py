@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ from estudio_core.local.generated_secrets import password
 from estudio_core.local.runs import AirflowApi, RunState, wait_for_dag
 from estudio_core.local.services import running
 from estudio_core.promotion.ledger import history
+from estudio_core.service.installing import start_run
+from estudio_core.service.refusals import Refused
 from estudio_core.settings import get_settings
 from estudio_core.vectordb.index_info import SearchIndexInfo
 from estudio_core.vectordb.releases import start_release
@@ -190,6 +193,9 @@ def test_a_failed_run_shows_the_end_of_the_failing_tasks_log(installation: local
     assert "dividing now" in str(caught.value)
     assert "ZeroDivisionError: division by zero" in str(caught.value)
     assert f"/dags/failing/runs/{run_id}" in str(caught.value)
+    with pytest.raises(Refused, match=f"The run {re.escape(run_id)} has failed. Clear it in Airflow"):
+        start_run("failing", run_id)
+    assert start_run("sums", "first") == "first"
 
 
 def test_a_dag_file_that_cannot_be_imported_is_explained(installation: local.Installation, api: AirflowApi) -> None:
