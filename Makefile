@@ -62,7 +62,7 @@ test: $(READY) ## Run all tests but those of `make proof` (TEST_WORKERS=: proces
 .PHONY: proof
 proof: $(READY) ## Airflow and MLflow in a browser, killed tasks and scheduler, aliases, experiments, releases and service under fire, memory of training
 	@HF_HUB_OFFLINE=1 $(PY) -m pytest -m "proof or not proof" tests/running tests/chaos/test_drill.py tests/chaos/test_online.py \
-		tests/lightning_modules/test_memory.py
+		tests/lightning_modules/test_memory.py tests/benchmarks/test_index.py
 	@HF_HUB_OFFLINE=1 FUZZ_EXAMPLES=100 $(PY) -m pytest tests/service/test_fuzzing.py
 
 .PHONY: proof-hosts

@@ -140,7 +140,7 @@ def test_generated_vectors_are_clustered_and_always_the_same() -> None:
     np.testing.assert_allclose(far, 1 - np.sort(queries @ whole.T, axis=1)[:, -10], atol=1e-5)
 
 
-@pytest.mark.e2e
+@pytest.mark.proof
 @pytest.mark.timeout(900)
 def test_the_triton_client_is_measured_on_a_real_server(small_model: Callable[..., Any], tmp_path: Path) -> None:
     try:

@@ -153,6 +153,7 @@ def test_runs_of_two_plugins_at_once_both_make_their_first_release_live(
         assert (promotion.release_id, promotion.run_id) == (release.release_id, "first")
 
 
+@pytest.mark.proof
 def test_a_task_whose_process_is_killed_is_retried_and_the_run_goes_on(api: AirflowApi, disturbed: Disturbed) -> None:
     assert tries(api, disturbed.dag_id, disturbed.run_id, "publish_model") == ["failed", "success"]
     assert not psutil.pid_exists(disturbed.killed_task)
@@ -247,6 +248,7 @@ def test_a_viewer_reads_the_page_without_a_button_and_is_refused_when_posting(
         assert run_ids(api, f"{MAIN}__{kind}") == before
 
 
+@pytest.mark.proof
 def test_a_run_whose_scheduler_was_killed_is_finished_by_the_next_one(
     stack: Stack, api: AirflowApi, disturbed: Disturbed
 ) -> None:
