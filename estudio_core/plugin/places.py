@@ -191,9 +191,11 @@ def import_plugin_file(file: Path) -> ModuleType:
         raise PluginError(f"{file}, line {line}: {type(error).__name__}: {error}") from error
     finally:
         being_made.reset(token)
-    siblings = [each for called, each in sys.modules.items() if called.startswith(f"{MODULE_PREFIX}.")]
-    kept = {definition.meta.name for sibling in siblings for definition in definitions_in(sibling)}
-    _not_kept[str(file)] = sorted({plugin.meta.name for plugin in made} - kept)
+    lost = {plugin.meta.name for plugin in made} - {definition.meta.name for definition in definitions_in(module)}
+    if lost:  # unless another file, which this one imports, has made them and keeps them
+        siblings = [each for called, each in sys.modules.items() if called.startswith(f"{MODULE_PREFIX}.")]
+        lost -= {definition.meta.name for sibling in siblings for definition in definitions_in(sibling)}
+    _not_kept[str(file)] = sorted(lost)
     return module
 
 

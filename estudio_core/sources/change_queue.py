@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from psycopg import sql
@@ -85,7 +86,7 @@ class ChangeQueue:
             SourceSchemaError: there is no such queue.
             UnavailableError: the database does not answer.
         """
-        encoding = self._database.read(Encoding.of)
+        encoding = self._encoding
         rows = self._rows(
             select(self._table.c.entry, encoding.selected(self._table.c.object_id).label("object_id"))
             .order_by(self._table.c.entry)
@@ -93,6 +94,10 @@ class ChangeQueue:
         )
         ids = dict.fromkeys(encoding.shown(row.object_id) for row in rows if row.object_id is not None)
         return QueuedChanges([row.entry for row in rows], list(ids), any(row.object_id is None for row in rows))
+
+    @cached_property
+    def _encoding(self) -> Encoding:
+        return self._database.read(Encoding.of)
 
     def acknowledge(self, entries: Sequence[int]) -> None:
         """Remove these entries: what they stand for is committed elsewhere."""

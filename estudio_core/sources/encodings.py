@@ -60,7 +60,7 @@ class Encoding:
             raise ValueError(f"is not {known}: {error.reason} at byte {error.start}") from error
 
     def shown(self, value: str | bytes) -> str:
-        r"""Return the text that was selected; what stands for none in it is written as `\\x98`."""
+        r"""Return the text that was selected; what stands for none in it is written as `\x98`."""
         return value if isinstance(value, str) else bytes(value).decode(self.codec or "utf-8", "backslashreplace")
 
     def has(self, text: str) -> bool:

@@ -312,13 +312,18 @@ def test_what_a_session_may_set_changes_no_value(types_url: str, postgres_server
     }  # fmt: skip
 
 
-def test_bytes_that_are_no_utf_8_are_the_fault_of_their_item(postgres_server: str) -> None:
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute("DROP DATABASE IF EXISTS sources_ascii")
+def encoded(server: str, encoding: str) -> str:
+    """Make a new database of that encoding; return its URL."""
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS sources_encoded WITH (FORCE)")
         connection.execute(
-            "CREATE DATABASE sources_ascii TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'"
+            f"CREATE DATABASE sources_encoded TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
         )
-    url = postgres_server.replace("/postgres?", "/sources_ascii?")
+    return server.replace("/postgres?", "/sources_encoded?")
+
+
+def test_bytes_that_are_no_utf_8_are_the_fault_of_their_item(postgres_server: str) -> None:
+    url = encoded(postgres_server, "SQL_ASCII")
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("CREATE TABLE things (id text, content text, maker text)")
         connection.execute(
@@ -350,12 +355,7 @@ def test_bytes_that_are_no_utf_8_are_the_fault_of_their_item(postgres_server: st
 def test_a_database_of_another_encoding_is_read_row_by_row(
     postgres_server: str, encoding: str, text: str, broken: bytes, reason: str
 ) -> None:
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute("DROP DATABASE IF EXISTS sources_encoded WITH (FORCE)")
-        connection.execute(
-            f"CREATE DATABASE sources_encoded TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
-        )
-    url = postgres_server.replace("/postgres?", "/sources_encoded?")
+    url = encoded(postgres_server, encoding)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("CREATE TABLE things (id text, content text, maker varchar, more jsonb, said text[], n int,"
                            " kind char(8))")  # fmt: skip
@@ -382,12 +382,7 @@ def test_a_database_of_another_encoding_is_read_row_by_row(
 
 @pytest.mark.parametrize("key", ["text", "varchar(9)", "char(9)", "name"])
 def test_a_key_that_means_nothing_in_its_encoding_is_left_out_alone(postgres_server: str, key: str) -> None:
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute("DROP DATABASE IF EXISTS sources_encoded WITH (FORCE)")
-        connection.execute(
-            "CREATE DATABASE sources_encoded TEMPLATE template0 ENCODING 'WIN1251' LC_COLLATE 'C' LC_CTYPE 'C'"
-        )
-    url = postgres_server.replace("/postgres?", "/sources_encoded?")
+    url = encoded(postgres_server, "WIN1251")
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"CREATE TABLE things (id {key}, content text, at timestamptz DEFAULT 'epoch')")
         connection.execute("SET client_encoding = 'WIN1251'")
